@@ -1,0 +1,126 @@
+# Everything a person or CI does with this repository. It needs Go, make, git and gcc; the rest is fetched, pinned.
+# `make help` lists the targets. Recipes of more than a few lines are scripts in tools/make.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS += --no-print-directory
+.DEFAULT_GOAL := help
+
+MODULES  := $(shell sed -n 's|^\t\./||p' go.work)
+PATTERNS := $(MODULES:%=./%/...)
+COMMANDS := $(patsubst %/,%,$(dir $(wildcard services/*/cmd/shoal*/main.go cli/cmd/shoal*/main.go allinone/cmd/shoal*/main.go test/harness/cmd/shoal*/main.go)))
+
+# The version is a tag, or, between tags, the time and name of the commit.
+VERSION ?= $(shell tools/make/version)
+LDFLAGS := -X github.com/shoalproject/shoal/internal/run.version=$(VERSION)
+
+# One set of compiler flags for all that is built, linted and vetted, so that the build cache serves them all.
+STATIC := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -trimpath"
+TOOLS  := bin/tools/.built
+each    = @for m in $(MODULES); do (cd $$m && $(1)) || { echo "in $$m: $(1)" >&2; bad=1; }; done; [ -z "$${bad:-}" ]
+
+.PHONY: help
+help: ## list the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-16s %s\n", $$1, $$2 }'
+
+##@ build
+
+.PHONY: build gen deps demo demo-down clean
+build: ## all binaries, static, into bin/
+	@mkdir -p bin
+	$(STATIC) go build -ldflags '$(LDFLAGS)' -o bin/ $(COMMANDS:%=./%)
+
+gen: fix-generated ## Go and OpenAPI from the protos
+
+deps: ## install the Debian packages that the laboratory needs, when missing
+	@tools/make/deps
+
+demo: deps build ## a cluster of three hosts with a service on it, left running
+	./deploy/demo/up
+
+demo-down: ## remove the demo's cluster
+	./deploy/demo/down
+
+clean: ## remove what was built
+	rm -rf bin .cache
+
+##@ test
+
+.PHONY: test bench mutants chaos vuln
+test: check deps build ## everything CI runs: checks, unit tests, simulation, laboratory
+	@tools/make/test unit sim lab
+
+bench: deps build ## the figures; PEERS=1 also takes Docker Swarm's
+	PEERS=$(PEERS) go -C test run ./bench
+
+mutants: ## remove one guarantee at a time, expect its test to turn red; RUN=regexp picks some
+	@go -C test run ./mutants -run '$(RUN)'
+
+chaos: deps build ## thousands of simulated seeds, then hours of faults in the laboratory
+	@tools/make/test chaos
+
+vuln: $(TOOLS) ## known vulnerabilities, where the database can be reached; gates nothing
+	@tools/make/vuln $(PATTERNS)
+
+##@ check: each check-x has a fix-x
+
+.PHONY: check fix
+CHECKS := format arch generated buf tidy vet build lint
+check: ## all checks; tells every red one, not the first alone
+	@$(MAKE) --keep-going $(CHECKS:%=check-%)
+fix: $(CHECKS:%=fix-%) ## all fixes that a machine can make
+
+.PHONY: $(CHECKS:%=check-%) $(CHECKS:%=fix-%)
+check-format: $(TOOLS) ## gofmt, import order
+	@bin/tools/golangci-lint fmt --diff $(MODULES)
+fix-format: $(TOOLS)
+	bin/tools/golangci-lint fmt $(MODULES)
+
+check-lint: $(TOOLS) ## .golangci.yml
+	@$(STATIC) bin/tools/golangci-lint run $(PATTERNS)
+fix-lint: $(TOOLS)
+	$(STATIC) bin/tools/golangci-lint run --fix $(PATTERNS)
+
+check-buf: $(TOOLS) ## our protos: lint, format, still readable by the last release
+	@tools/make/generated googleapis
+	@bin/tools/buf lint --path proto/shoal
+	@bin/tools/buf format --diff --exit-code --path proto/shoal
+	@tools/make/breaking
+fix-buf: $(TOOLS)
+	@tools/make/generated googleapis
+	bin/tools/buf format --write --path proto/shoal
+
+check-generated: $(TOOLS) ## generated code is what the protos say
+	@tools/make/generated check
+fix-generated: $(TOOLS)
+	@tools/make/generated fix
+
+check-tidy: ## every go.mod, without the workspace
+	$(call each,GOWORK=off go mod tidy -diff)
+	@GOWORK=off go -C tools mod tidy -diff
+fix-tidy: # one go line for all: go.work's, which `go work use` raises to the highest that a module needs
+	go work use
+	go work sync
+	$(call each,go mod edit -go=$$(sed -n 's/^go //p' $(CURDIR)/go.work) && GOWORK=off go mod tidy)
+	@GOWORK=off go -C tools mod tidy
+
+check-vet: ## go vet
+	@$(STATIC) go vet $(PATTERNS)
+fix-vet:
+	$(STATIC) go vet -fix $(PATTERNS)
+
+check-build: ## every module by itself, for amd64 and arm64
+	$(call each,$(STATIC) GOWORK=off GOARCH=amd64 go build ./...)
+	$(call each,$(STATIC) GOWORK=off GOARCH=arm64 go build ./...)
+fix-build:
+	@echo 'build: by hand'
+
+check-arch: ## the rules of the house, test/arch
+	@go -C test test ./arch
+fix-arch:
+	@echo 'arch: by hand; every line of `make check-arch` says what to do'
+
+# Rebuilt only when a pinned version changes.
+$(TOOLS): tools/go.mod
+	GOWORK=off GOBIN=$(CURDIR)/bin/tools go -C tools install tool
+	@touch $@

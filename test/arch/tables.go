@@ -1,0 +1,104 @@
+package arch
+
+// Every exception to a rule stands in this file. Before you add a line here, try to make the code fit the rule: each
+// line is a place where the simulation cannot look, or where a reader must know more than the rule.
+
+// systemPackages may touch the operating system: sockets, files, processes, signals, environment. All else in
+// services/ and internal/ gets them through env, so that the whole control plane runs in one test.
+var systemPackages = map[string]string{
+	"internal/run":                     "the env implementation of a real machine",
+	"services/store/internal/logstore": "the log and snapshots on a real disk",
+	"services/agent/internal/system":   "containerd, cgroups, mounts and the journal's files",
+	"services/agent/internal/journal":  "the journal's file",
+	"services/agent/internal/executor": "the containerd client",
+	"services/agent/internal/network":  "the local half of the machine network, in the kernel",
+	"services/meshproxy/internal/net":  "kernel tables and the listeners of published ports",
+}
+
+// purePackages take time and everything else as arguments. A pattern that ends in "/..." covers what lies below.
+var purePackages = map[string]string{
+	"internal/state":                          "the immutable snapshot",
+	"services/scheduler/internal/decide/...":  "the scheduler's decision",
+	"services/store/internal/fsm/...":         "the replicated state machine",
+	"services/store/internal/alloc/...":       "addresses and ports",
+	"services/agent/internal/task/...":        "the task machine",
+	"services/store/internal/validate/...":    "what is a valid spec",
+	"services/dispatcher/internal/assign/...": "what a node needs",
+}
+
+// pureWithLock are pure packages whose values are shared by goroutines.
+var pureWithLock = map[string]string{
+	"internal/state": "two changes may begin from one snapshot at once",
+}
+
+// clockReaders may call time.Now, to measure durations. Wall time is env.Now.
+var clockReaders = map[string]string{
+	"internal/run":   "the real env",
+	"internal/lease": "counts silence by its own monotonic clock",
+	"internal/rpc":   "measures calls",
+	"internal/obs":   "measures",
+
+	"services/store/internal/logstore": "measures syncs",
+
+	"services/dispatcher/internal/liveness": "counts the silence of nodes and peers",
+	"services/dispatcher/internal/session":  "stamps when a node was last heard, for liveness",
+}
+
+// goStarters may contain go statements beside tests and the test module.
+var goStarters = map[string]string{
+	"internal/run": "the one runner: names, panic capture, first error cancels all",
+}
+
+// foreignWalls says which folders may import a library of others. An empty list means nobody.
+var foreignWalls = []struct {
+	Prefix string
+	Only   []string
+	Why    string
+}{
+	{"go.etcd.io/raft", []string{"services/store"}, "consensus is the store's"},
+	{"go.etcd.io/etcd", []string{"services/store"}, "consensus is the store's"},
+	{"github.com/cockroachdb/pebble", []string{"services/store"}, "the log on disk is the store's"},
+	{"go.etcd.io/bbolt", []string{"services/store", "services/agent"}, "only the store and the agent's journal keep data"},
+	{"github.com/containerd", []string{"services/agent", "test/harness", "test/bench"}, "containers are the agent's"},
+	{"github.com/google/nftables", []string{"services/agent", "services/meshproxy", "test/harness", "test/bench"}, "kernel tables are the node's"},
+	{"github.com/vishvananda", []string{"services/agent", "services/meshproxy", "test/harness", "test/bench"}, "kernel tables are the node's"},
+	{"github.com/cloudflare/cfssl", []string{"services/ca"}, "signing is the CA's"},
+	{"github.com/google/go-containerregistry", []string{"test/harness", "test/bench"}, "images are made and served by the laboratory alone"},
+	{"github.com/golang/protobuf", nil, "google.golang.org/protobuf is the one runtime"},
+	{"github.com/gogo", nil, "google.golang.org/protobuf is the one runtime"},
+	{"github.com/stretchr", nil, "tests use the standard library and go-cmp"},
+	{"github.com/golang/mock", nil, "fakes, not mocks"},
+	{"go.uber.org/mock", nil, "fakes, not mocks"},
+	{"github.com/google/wire", nil, "Run wires by hand"},
+	{"go.uber.org/fx", nil, "Run wires by hand"},
+	{"github.com/sirupsen/logrus", nil, "log/slog, passed in"},
+	{"go.uber.org/zap", nil, "log/slog, passed in"},
+	{"github.com/pkg/errors", nil, "internal/errs and fmt.Errorf"},
+}
+
+// rootImporters may import the services' root packages (Config, Run) and their <name>test fakes.
+var rootImporters = []string{"test/sim", "test/harness", "test/bench", "allinone"}
+
+// emptyNames say nothing about what a package provides.
+var emptyNames = []string{"util", "utils", "common", "helper", "helpers", "types", "manager", "base", "misc", "shared", "lib", "impl"}
+
+// withEnv are the services whose root package also exports Env, because they need more from outside than run.Env.
+var withEnv = []string{"store", "agent", "meshproxy"}
+
+// immutableMakers return values that nobody can change; a package-level variable may hold one.
+var immutableMakers = map[string][]string{
+	"errors":          {"New"},
+	"fmt":             {"Errorf"},
+	"regexp":          {"MustCompile"},
+	"sync":            {"OnceValue", "OnceValues", "OnceFunc"},
+	"net/netip":       {"MustParseAddr", "MustParsePrefix", "MustParseAddrPort", "AddrFrom4", "AddrFrom16", "IPv6Unspecified", "IPv4Unspecified"},
+	"strings":         {"NewReplacer"},
+	"encoding/base32": {"NewEncoding"},
+	"encoding/base64": {"NewEncoding"},
+	"reflect":         {"TypeFor", "TypeOf"},
+	"text/template":   {"Must"},
+	"hash/crc32":      {"MakeTable"},
+}
+
+// linkVars are strings that the linker sets (Makefile, -ldflags -X).
+var linkVars = map[string][]string{"internal/run": {"version", "commit", "date"}}
