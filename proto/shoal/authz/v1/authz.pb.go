@@ -119,8 +119,10 @@ type Allow struct {
 	ForwardedBy []Role `protobuf:"varint,2,rep,packed,name=forwarded_by,json=forwardedBy,proto3,enum=shoal.authz.v1.Role" json:"forwarded_by,omitempty"`
 	// Whether a leaf certificate that ran out is accepted within the grace period.
 	AcceptExpired bool `protobuf:"varint,3,opt,name=accept_expired,json=acceptExpired,proto3" json:"accept_expired,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	// Roles of which such a leaf is accepted, when accept_expired does not accept it of all.
+	AcceptExpiredOf []Role `protobuf:"varint,4,rep,packed,name=accept_expired_of,json=acceptExpiredOf,proto3,enum=shoal.authz.v1.Role" json:"accept_expired_of,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Allow) Reset() {
@@ -172,6 +174,13 @@ func (x *Allow) GetAcceptExpired() bool {
 		return x.AcceptExpired
 	}
 	return false
+}
+
+func (x *Allow) GetAcceptExpiredOf() []Role {
+	if x != nil {
+		return x.AcceptExpiredOf
+	}
+	return nil
 }
 
 // Writer lists who may write a field of a stored object.
@@ -268,11 +277,12 @@ var File_shoal_authz_v1_authz_proto protoreflect.FileDescriptor
 
 const file_shoal_authz_v1_authz_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashoal/authz/v1/authz.proto\x12\x0eshoal.authz.v1\x1a google/protobuf/descriptor.proto\"\x93\x01\n" +
+	"\x1ashoal/authz/v1/authz.proto\x12\x0eshoal.authz.v1\x1a google/protobuf/descriptor.proto\"\xd5\x01\n" +
 	"\x05Allow\x12*\n" +
 	"\x05roles\x18\x01 \x03(\x0e2\x14.shoal.authz.v1.RoleR\x05roles\x127\n" +
 	"\fforwarded_by\x18\x02 \x03(\x0e2\x14.shoal.authz.v1.RoleR\vforwardedBy\x12%\n" +
-	"\x0eaccept_expired\x18\x03 \x01(\bR\racceptExpired\"f\n" +
+	"\x0eaccept_expired\x18\x03 \x01(\bR\racceptExpired\x12@\n" +
+	"\x11accept_expired_of\x18\x04 \x03(\x0e2\x14.shoal.authz.v1.RoleR\x0facceptExpiredOf\"f\n" +
 	"\x06Writer\x12*\n" +
 	"\x05roles\x18\x01 \x03(\x0e2\x14.shoal.authz.v1.RoleR\x05roles\x120\n" +
 	"\bcreators\x18\x02 \x03(\x0e2\x14.shoal.authz.v1.RoleR\bcreators*\xd0\x01\n" +
@@ -318,17 +328,18 @@ var file_shoal_authz_v1_authz_proto_goTypes = []any{
 var file_shoal_authz_v1_authz_proto_depIdxs = []int32{
 	0, // 0: shoal.authz.v1.Allow.roles:type_name -> shoal.authz.v1.Role
 	0, // 1: shoal.authz.v1.Allow.forwarded_by:type_name -> shoal.authz.v1.Role
-	0, // 2: shoal.authz.v1.Writer.roles:type_name -> shoal.authz.v1.Role
-	0, // 3: shoal.authz.v1.Writer.creators:type_name -> shoal.authz.v1.Role
-	3, // 4: shoal.authz.v1.allow:extendee -> google.protobuf.MethodOptions
-	4, // 5: shoal.authz.v1.writer:extendee -> google.protobuf.FieldOptions
-	1, // 6: shoal.authz.v1.allow:type_name -> shoal.authz.v1.Allow
-	2, // 7: shoal.authz.v1.writer:type_name -> shoal.authz.v1.Writer
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	6, // [6:8] is the sub-list for extension type_name
-	4, // [4:6] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	0, // 2: shoal.authz.v1.Allow.accept_expired_of:type_name -> shoal.authz.v1.Role
+	0, // 3: shoal.authz.v1.Writer.roles:type_name -> shoal.authz.v1.Role
+	0, // 4: shoal.authz.v1.Writer.creators:type_name -> shoal.authz.v1.Role
+	3, // 5: shoal.authz.v1.allow:extendee -> google.protobuf.MethodOptions
+	4, // 6: shoal.authz.v1.writer:extendee -> google.protobuf.FieldOptions
+	1, // 7: shoal.authz.v1.allow:type_name -> shoal.authz.v1.Allow
+	2, // 8: shoal.authz.v1.writer:type_name -> shoal.authz.v1.Writer
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	7, // [7:9] is the sub-list for extension type_name
+	5, // [5:7] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_shoal_authz_v1_authz_proto_init() }

@@ -703,7 +703,7 @@ const file_shoal_ca_v1_certificate_proto_rawDesc = "" +
 	"\rRenewResponse\x12\x14\n" +
 	"\x05chain\x18\x01 \x01(\fR\x05chain\x12\x16\n" +
 	"\x06bundle\x18\x02 \x01(\fR\x06bundle\x124\n" +
-	"\tdirectory\x18\x03 \x01(\v2\x16.shoal.ca.v1.DirectoryR\tdirectory2\x85\x02\n" +
+	"\tdirectory\x18\x03 \x01(\v2\x16.shoal.ca.v1.DirectoryR\tdirectory2\x88\x02\n" +
 	"\x12CertificateService\x12V\n" +
 	"\aGetRoot\x12\x1b.shoal.ca.v1.GetRootRequest\x1a\x1c.shoal.ca.v1.GetRootResponse\"\x10\x8a\xb5\x18\f\n" +
 	"\n" +
@@ -711,9 +711,9 @@ const file_shoal_ca_v1_certificate_proto_rawDesc = "" +
 	"\x01\x02\x03\x04\x05\x06\a\b\t\x12D\n" +
 	"\x04Join\x12\x18.shoal.ca.v1.JoinRequest\x1a\x19.shoal.ca.v1.JoinResponse\"\a\x8a\xb5\x18\x03\n" +
 	"\x01\n" +
-	"\x12Q\n" +
-	"\x05Renew\x12\x19.shoal.ca.v1.RenewRequest\x1a\x1a.shoal.ca.v1.RenewResponse\"\x11\x8a\xb5\x18\r\n" +
-	"\t\x01\x02\x03\x04\x05\x06\a\b\t\x18\x01B6Z4github.com/shoalproject/shoal/proto/shoal/ca/v1;cav1b\x06proto3"
+	"\x12T\n" +
+	"\x05Renew\x12\x19.shoal.ca.v1.RenewRequest\x1a\x1a.shoal.ca.v1.RenewResponse\"\x14\x8a\xb5\x18\r\n" +
+	"\t\x01\x02\x03\x04\x05\x06\a\b\t\x18\x01\x90\x02\x02B6Z4github.com/shoalproject/shoal/proto/shoal/ca/v1;cav1b\x06proto3"
 
 var (
 	file_shoal_ca_v1_certificate_proto_rawDescOnce sync.Once

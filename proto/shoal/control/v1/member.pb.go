@@ -272,13 +272,12 @@ const file_shoal_control_v1_member_proto_rawDesc = "" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12#\n" +
 	"\rfeature_level\x18\x03 \x01(\rR\ffeatureLevel\"A\n" +
 	"\x10AnnounceResponse\x12-\n" +
-	"\x04life\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04life2\xeb\x01\n" +
+	"\x04life\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04life2\xee\x01\n" +
 	"\rMemberService\x12{\n" +
 	"\vListMembers\x12$.shoal.control.v1.ListMembersRequest\x1a%.shoal.control.v1.ListMembersResponse\"\x1f\x8a\xb5\x18\b\n" +
-	"\x02\b\t\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\r\x12\v/v1/members\x12]\n" +
-	"\bAnnounce\x12!.shoal.control.v1.AnnounceRequest\x1a\".shoal.control.v1.AnnounceResponse\"\n" +
-	"\x8a\xb5\x18\x06\n" +
-	"\x01\x05\x12\x01\x02B@Z>github.com/shoalproject/shoal/proto/shoal/control/v1;controlv1b\x06proto3"
+	"\x02\b\t\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\r\x12\v/v1/members\x12`\n" +
+	"\bAnnounce\x12!.shoal.control.v1.AnnounceRequest\x1a\".shoal.control.v1.AnnounceResponse\"\r\x8a\xb5\x18\x06\n" +
+	"\x01\x05\x12\x01\x02\x90\x02\x02B@Z>github.com/shoalproject/shoal/proto/shoal/control/v1;controlv1b\x06proto3"
 
 var (
 	file_shoal_control_v1_member_proto_rawDescOnce sync.Once

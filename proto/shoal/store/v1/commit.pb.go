@@ -122,10 +122,10 @@ const file_shoal_store_v1_commit_proto_rawDesc = "" +
 	"\rCommitRequest\x12=\n" +
 	"\vtransaction\x18\x01 \x01(\v2\x1b.shoal.store.v1.TransactionR\vtransaction\"C\n" +
 	"\x0eCommitResponse\x121\n" +
-	"\aoutcome\x18\x01 \x01(\v2\x17.shoal.store.v1.OutcomeR\aoutcome2g\n" +
-	"\rCommitService\x12V\n" +
-	"\x06Commit\x12\x1d.shoal.store.v1.CommitRequest\x1a\x1e.shoal.store.v1.CommitResponse\"\r\x8a\xb5\x18\t\n" +
-	"\x04\x01\x02\x03\x04\x12\x01\x02B<Z:github.com/shoalproject/shoal/proto/shoal/store/v1;storev1b\x06proto3"
+	"\aoutcome\x18\x01 \x01(\v2\x17.shoal.store.v1.OutcomeR\aoutcome2k\n" +
+	"\rCommitService\x12Z\n" +
+	"\x06Commit\x12\x1d.shoal.store.v1.CommitRequest\x1a\x1e.shoal.store.v1.CommitResponse\"\x11\x8a\xb5\x18\r\n" +
+	"\x04\x01\x02\x03\x04\x12\x01\x02\"\x02\x01\x02B<Z:github.com/shoalproject/shoal/proto/shoal/store/v1;storev1b\x06proto3"
 
 var (
 	file_shoal_store_v1_commit_proto_rawDescOnce sync.Once

@@ -10,6 +10,7 @@ import (
 	_ "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -28,7 +29,12 @@ type SendRequest struct {
 	// Raft id of the receiver, so that a reused address is noticed.
 	To uint64 `protobuf:"varint,1,opt,name=to,proto3" json:"to,omitempty"`
 	// Marshalled raftpb.Message, in order.
-	Messages      [][]byte `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
+	Messages [][]byte `protobuf:"bytes,2,rep,name=messages,proto3" json:"messages,omitempty"`
+	// Cluster time of the sender, when it leads. Followers need it for their bookmarks.
+	ClusterTime *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=cluster_time,json=clusterTime,proto3" json:"cluster_time,omitempty"`
+	// Marshalled ImagePart: the snapshot that the last message of this stream announces, in order. A snapshot has a stream of its own, so
+	// that heartbeats do not wait behind it.
+	Parts         [][]byte `protobuf:"bytes,4,rep,name=parts,proto3" json:"parts,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -73,6 +79,20 @@ func (x *SendRequest) GetTo() uint64 {
 func (x *SendRequest) GetMessages() [][]byte {
 	if x != nil {
 		return x.Messages
+	}
+	return nil
+}
+
+func (x *SendRequest) GetClusterTime() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ClusterTime
+	}
+	return nil
+}
+
+func (x *SendRequest) GetParts() [][]byte {
+	if x != nil {
+		return x.Parts
 	}
 	return nil
 }
@@ -292,10 +312,12 @@ var File_shoal_store_v1_raft_proto protoreflect.FileDescriptor
 
 const file_shoal_store_v1_raft_proto_rawDesc = "" +
 	"\n" +
-	"\x19shoal/store/v1/raft.proto\x12\x0eshoal.store.v1\x1a\x1ashoal/authz/v1/authz.proto\"9\n" +
+	"\x19shoal/store/v1/raft.proto\x12\x0eshoal.store.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\"\x8e\x01\n" +
 	"\vSendRequest\x12\x0e\n" +
 	"\x02to\x18\x01 \x01(\x04R\x02to\x12\x1a\n" +
-	"\bmessages\x18\x02 \x03(\fR\bmessages\"\x0e\n" +
+	"\bmessages\x18\x02 \x03(\fR\bmessages\x12=\n" +
+	"\fcluster_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vclusterTime\x12\x14\n" +
+	"\x05parts\x18\x04 \x03(\fR\x05parts\"\x0e\n" +
 	"\fSendResponse\"I\n" +
 	"\x10AddMemberRequest\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x1c\n" +
@@ -307,12 +329,12 @@ const file_shoal_store_v1_raft_proto_rawDesc = "" +
 	"\n" +
 	"machine_id\x18\x02 \x01(\tR\tmachineId\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x14\n" +
-	"\x05voter\x18\x04 \x01(\bR\x05voter2\xbd\x01\n" +
+	"\x05voter\x18\x04 \x01(\bR\x05voter2\xc0\x01\n" +
 	"\vRaftService\x12N\n" +
 	"\x04Send\x12\x1b.shoal.store.v1.SendRequest\x1a\x1c.shoal.store.v1.SendResponse\"\t\x8a\xb5\x18\x05\n" +
-	"\x01\x02\x18\x01(\x01\x12^\n" +
-	"\tAddMember\x12 .shoal.store.v1.AddMemberRequest\x1a!.shoal.store.v1.AddMemberResponse\"\f\x8a\xb5\x18\b\n" +
-	"\x01\x02\x12\x01\x02\x18\x01B<Z:github.com/shoalproject/shoal/proto/shoal/store/v1;storev1b\x06proto3"
+	"\x01\x02\x18\x01(\x01\x12a\n" +
+	"\tAddMember\x12 .shoal.store.v1.AddMemberRequest\x1a!.shoal.store.v1.AddMemberResponse\"\x0f\x8a\xb5\x18\b\n" +
+	"\x01\x02\x12\x01\x02\x18\x01\x90\x02\x02B<Z:github.com/shoalproject/shoal/proto/shoal/store/v1;storev1b\x06proto3"
 
 var (
 	file_shoal_store_v1_raft_proto_rawDescOnce sync.Once
@@ -328,23 +350,25 @@ func file_shoal_store_v1_raft_proto_rawDescGZIP() []byte {
 
 var file_shoal_store_v1_raft_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_shoal_store_v1_raft_proto_goTypes = []any{
-	(*SendRequest)(nil),       // 0: shoal.store.v1.SendRequest
-	(*SendResponse)(nil),      // 1: shoal.store.v1.SendResponse
-	(*AddMemberRequest)(nil),  // 2: shoal.store.v1.AddMemberRequest
-	(*AddMemberResponse)(nil), // 3: shoal.store.v1.AddMemberResponse
-	(*RaftPeer)(nil),          // 4: shoal.store.v1.RaftPeer
+	(*SendRequest)(nil),           // 0: shoal.store.v1.SendRequest
+	(*SendResponse)(nil),          // 1: shoal.store.v1.SendResponse
+	(*AddMemberRequest)(nil),      // 2: shoal.store.v1.AddMemberRequest
+	(*AddMemberResponse)(nil),     // 3: shoal.store.v1.AddMemberResponse
+	(*RaftPeer)(nil),              // 4: shoal.store.v1.RaftPeer
+	(*timestamppb.Timestamp)(nil), // 5: google.protobuf.Timestamp
 }
 var file_shoal_store_v1_raft_proto_depIdxs = []int32{
-	4, // 0: shoal.store.v1.AddMemberResponse.peers:type_name -> shoal.store.v1.RaftPeer
-	0, // 1: shoal.store.v1.RaftService.Send:input_type -> shoal.store.v1.SendRequest
-	2, // 2: shoal.store.v1.RaftService.AddMember:input_type -> shoal.store.v1.AddMemberRequest
-	1, // 3: shoal.store.v1.RaftService.Send:output_type -> shoal.store.v1.SendResponse
-	3, // 4: shoal.store.v1.RaftService.AddMember:output_type -> shoal.store.v1.AddMemberResponse
-	3, // [3:5] is the sub-list for method output_type
-	1, // [1:3] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	5, // 0: shoal.store.v1.SendRequest.cluster_time:type_name -> google.protobuf.Timestamp
+	4, // 1: shoal.store.v1.AddMemberResponse.peers:type_name -> shoal.store.v1.RaftPeer
+	0, // 2: shoal.store.v1.RaftService.Send:input_type -> shoal.store.v1.SendRequest
+	2, // 3: shoal.store.v1.RaftService.AddMember:input_type -> shoal.store.v1.AddMemberRequest
+	1, // 4: shoal.store.v1.RaftService.Send:output_type -> shoal.store.v1.SendResponse
+	3, // 5: shoal.store.v1.RaftService.AddMember:output_type -> shoal.store.v1.AddMemberResponse
+	4, // [4:6] is the sub-list for method output_type
+	2, // [2:4] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_shoal_store_v1_raft_proto_init() }

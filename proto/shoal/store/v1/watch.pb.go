@@ -475,10 +475,10 @@ const file_shoal_store_v1_watch_proto_rawDesc = "" +
 	"\aversion\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12=\n" +
 	"\fcluster_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vclusterTime\" \n" +
 	"\x06Resync\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason2c\n" +
-	"\fWatchService\x12S\n" +
-	"\x05Watch\x12\x1c.shoal.store.v1.WatchRequest\x1a\x1d.shoal.store.v1.WatchResponse\"\v\x8a\xb5\x18\a\n" +
-	"\x05\x01\x02\x03\x04\x050\x01B<Z:github.com/shoalproject/shoal/proto/shoal/store/v1;storev1b\x06proto3"
+	"\x06reason\x18\x01 \x01(\tR\x06reason2g\n" +
+	"\fWatchService\x12W\n" +
+	"\x05Watch\x12\x1c.shoal.store.v1.WatchRequest\x1a\x1d.shoal.store.v1.WatchResponse\"\x0f\x8a\xb5\x18\v\n" +
+	"\x05\x01\x02\x03\x04\x05\"\x02\x01\x020\x01B<Z:github.com/shoalproject/shoal/proto/shoal/store/v1;storev1b\x06proto3"
 
 var (
 	file_shoal_store_v1_watch_proto_rawDescOnce sync.Once

@@ -1,0 +1,82 @@
+// Package config loads a process's one YAML file, strictly.
+//
+// It owns the rule that a mistake in a file is told at the start, with its place, and all mistakes at once: an unknown
+// or repeated key is an error, and Validate's faults come together. It never reads environment variables. Its functions
+// keep no state.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"io/fs"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/parser"
+
+	"github.com/shoalproject/shoal/internal/errs"
+)
+
+// Files is the part of run.Files that loading needs.
+type Files interface {
+	Read(name string) ([]byte, error)
+}
+
+// Validator is what a config type implements to have its values checked: all faults in one error, as errs.Collector
+// makes it.
+type Validator interface {
+	Validate() error
+}
+
+// Load reads the file at path over the defaults in def and validates the result. A key that the file leaves out keeps its
+// default. Errors are of kind NotFound (no such file) or Invalid (with line and column, or with Validate's faults).
+func Load[C any](files Files, path string, def C) (C, error) {
+	var none C
+	data, err := files.Read(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return none, errs.New(errs.NotFound, "config file %s does not exist; name another one with -config: %w", path, err)
+	}
+	if err != nil {
+		return none, errs.New(errs.Unavailable, "read config file %s: %w", path, err)
+	}
+	cfg, err := Parse(path, data, def)
+	if err != nil {
+		return none, err
+	}
+	return cfg, nil
+}
+
+// Parse is Load for a text that is at hand; name is only told in errors. Def is the caller's alone: maps, slices and
+// pointers in it may be written to.
+func Parse[C any](name string, data []byte, def C) (C, error) {
+	var none C
+	cfg := def
+	file, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return none, fault(name, nil, err)
+	}
+	body, err := only(file)
+	if err != nil {
+		return none, fault(name, nil, err)
+	}
+	if body != nil { // an empty file is all defaults; decoding it would clear them
+		dec := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict(), yaml.CustomUnmarshaler(duration))
+		if err := dec.Decode(&cfg); err != nil {
+			return none, fault(name, body, err)
+		}
+	}
+	if err := Check(&cfg); err != nil {
+		if faults := errs.FaultsOf(err); len(faults) > 0 {
+			return none, errs.Faults("config file "+name, faults...)
+		}
+		return none, errs.New(errs.Invalid, "config file %s: %w", name, err)
+	}
+	return cfg, nil
+}
+
+// Check calls Validate if the config, or the pointer to it, has one.
+func Check[C any](cfg *C) error {
+	if v, ok := any(cfg).(Validator); ok {
+		return v.Validate()
+	}
+	return nil
+}

@@ -1,0 +1,224 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/run"
+)
+
+// sweepLook bounds one wait of the sweep, so that a clock that was set meanwhile is noticed.
+const sweepLook = 10 * time.Minute
+
+// verify looks at a peer's chain as its handshake did: Keeper.VerifyClient or VerifyServer.
+type verify func(chain []*x509.Certificate) (identity.Peer, error)
+
+// ledger has what is open: the connections, with their peers, and the calls that are being served. When rights change it ends what has lost
+// them. Servers and clients have one each.
+type ledger struct {
+	env  run.Env
+	keep *identity.Keeper
+
+	mu    sync.Mutex // guards the maps and early
+	conns map[*conn]struct{}
+	calls map[*call]struct{}
+	early chan struct{} // has a token when a connection runs out before the sweep's next look
+}
+
+// conn is one open connection: the raw one, below TLS. It leaves the ledger when it is closed.
+type conn struct {
+	net.Conn
+	ledger *ledger
+	once   sync.Once
+	chain  []*x509.Certificate // empty: no certificate
+	peer   identity.Peer
+	verify verify
+}
+
+// call is one call that is being served.
+type call struct {
+	caller Caller
+	stream bool
+	end    context.CancelCauseFunc
+}
+
+func newLedger(env run.Env, keep *identity.Keeper) *ledger {
+	return &ledger{env: env, keep: keep, conns: map[*conn]struct{}{}, calls: map[*call]struct{}{}, early: make(chan struct{}, 1)}
+}
+
+// wrap makes a conn that is not in the ledger yet.
+func (l *ledger) wrap(raw net.Conn) *conn { return &conn{Conn: raw, ledger: l} }
+
+// Close leaves the ledger.
+func (c *conn) Close() error {
+	c.once.Do(func() {
+		c.ledger.mu.Lock()
+		delete(c.ledger.conns, c)
+		c.ledger.mu.Unlock()
+	})
+	return c.Conn.Close()
+}
+
+// admit notes a connection after its handshake and looks at it once more: the trust may have changed between the
+// handshake and this moment, when no sweep could see it.
+func (l *ledger) admit(c *conn, chain []*x509.Certificate, v verify) (identity.Peer, error) {
+	c.chain, c.verify = chain, v
+	l.mu.Lock()
+	l.conns[c] = struct{}{}
+	l.mu.Unlock()
+	if len(chain) == 0 {
+		return identity.Peer{}, nil
+	}
+	p, err := v(chain)
+	if err != nil {
+		return identity.Peer{}, err
+	}
+	l.mu.Lock()
+	c.peer = p
+	l.mu.Unlock()
+	if !p.Expired && p.NotAfter.Sub(l.env.Now()) < sweepLook {
+		select {
+		case l.early <- struct{}{}:
+		default:
+		}
+	}
+	return p, nil
+}
+
+// peerOfConn is the peer of a connection that a Server has taken in; zero without a certificate.
+func peerOfConn(raw net.Conn) identity.Peer {
+	t, ok := raw.(*tls.Conn)
+	if !ok {
+		return identity.Peer{}
+	}
+	c, ok := t.NetConn().(*conn)
+	if !ok {
+		return identity.Peer{}
+	}
+	c.ledger.mu.Lock()
+	defer c.ledger.mu.Unlock()
+	return c.peer
+}
+
+// run ends what loses its rights, until ctx ends: at each change of trust, and when a certificate runs out.
+func (l *ledger) run(ctx context.Context) error {
+	for {
+		changed := l.keep.Trust()
+		timer := time.NewTimer(l.sweep())
+		select {
+		case <-changed:
+		case <-l.early:
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		}
+		timer.Stop()
+	}
+}
+
+// sweep looks at everything open and says when to look again.
+func (l *ledger) sweep() time.Duration {
+	next := sweepLook
+	for c, before := range l.peers() {
+		now, err := c.verify(c.chain)
+		switch {
+		case err != nil:
+			l.env.Log.Info("connection closed, its peer has lost its rights", "peer", before.ID.Member(), "reason", err.Error())
+		case now.Expired && !before.Expired:
+			// It may come back with its new certificate, or with this one to renew it.
+			l.env.Log.Info("connection closed, its certificate has run out", "peer", before.ID.Member(), "not_after", before.NotAfter)
+		default:
+			if !now.Expired {
+				next = min(next, now.NotAfter.Sub(l.env.Now())+time.Millisecond)
+			}
+			continue
+		}
+		// Below TLS, at once: a farewell to a peer that does not read could block.
+		_ = c.Close()
+	}
+	for _, c := range l.openCalls() {
+		if l.keep.Denied(c.caller.Principal.Member()) {
+			l.env.Log.Info("call ended, its principal has lost its rights", "principal", c.caller.Principal.Member())
+			c.end(errs.New(errs.Denied, "%s has been removed from the cluster", c.caller.Principal))
+		}
+	}
+	return max(next, time.Millisecond)
+}
+
+// peers is a copy, because verifying takes long and needs no lock.
+func (l *ledger) peers() map[*conn]identity.Peer {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make(map[*conn]identity.Peer, len(l.conns))
+	for c := range l.conns {
+		if !c.peer.ID.IsZero() {
+			out[c] = c.peer
+		}
+	}
+	return out
+}
+
+func (l *ledger) openCalls() []*call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	out := make([]*call, 0, len(l.calls))
+	for c := range l.calls {
+		out = append(out, c)
+	}
+	return out
+}
+
+// open notes a call that is being served; the context ends, with the reason as its cause, when the caller's rights end.
+func (l *ledger) open(ctx context.Context, caller Caller, stream bool) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	c := &call{caller: caller, stream: stream, end: cancel}
+	l.mu.Lock()
+	l.calls[c] = struct{}{}
+	l.mu.Unlock()
+	return ctx, func() {
+		l.mu.Lock()
+		delete(l.calls, c)
+		l.mu.Unlock()
+		cancel(nil)
+	}
+}
+
+// endStreams tells all streams to end: the process stops.
+func (l *ledger) endStreams(cause error) {
+	for _, c := range l.openCalls() {
+		if c.stream {
+			c.end(cause)
+		}
+	}
+}
+
+// unary is how many calls that are no streams are being served.
+func (l *ledger) unary() int {
+	n := 0
+	for _, c := range l.openCalls() {
+		if !c.stream {
+			n++
+		}
+	}
+	return n
+}
+
+// closeAll closes every connection.
+func (l *ledger) closeAll() {
+	l.mu.Lock()
+	all := make([]*conn, 0, len(l.conns))
+	for c := range l.conns {
+		all = append(all, c)
+	}
+	l.mu.Unlock()
+	for _, c := range all {
+		_ = c.Close()
+	}
+}

@@ -1,0 +1,101 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+
+	"github.com/shoalproject/shoal/internal/directory"
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/run"
+)
+
+// The connection settings of flows.md, "A node's session": gRPC's own are too slow here.
+const (
+	connectLimit  = time.Second
+	redialFirst   = 50 * time.Millisecond
+	redialMost    = time.Second
+	clientTimeout = 2 * time.Second // TCP_USER_TIMEOUT
+	// callLimit is the deadline of a unary call whose caller has set none.
+	callLimit = 5 * time.Second
+)
+
+// Dial makes a client of a role: it spreads calls over the directory's members of it in turn, and follows its changes.
+// Calls of methods that may be repeated are tried again on other members while they are Unavailable, until their deadline;
+// a unary call without a deadline gets 5 s. It dials when the first call comes, and ends with Close.
+func Dial(env run.Env, k *identity.Keeper, dir *directory.Directory, role authzv1.Role) (*grpc.ClientConn, error) {
+	r := &memberResolver{env: env, ledger: newLedger(env, k), entries: func() [][]string { return addressesOf(dir, role) }, changed: dir.Changed}
+	return newClient(env, k, r, []authzv1.Role{role}, identity.RoleName(role), true)
+}
+
+// DialAddress makes a client of one address (host:port), whose server must be of one of the roles. Calls that fail to
+// connect fail at once.
+func DialAddress(env run.Env, k *identity.Keeper, addr string, roles ...authzv1.Role) (*grpc.ClientConn, error) {
+	r := &memberResolver{env: env, ledger: newLedger(env, k), entries: func() [][]string { return [][]string{{addr}} }}
+	return newClient(env, k, r, roles, addr, false)
+}
+
+// DialTLS makes a client of one address with another trust than a Keeper's: that of a machine which joins.
+func DialTLS(env run.Env, addr string, config *tls.Config) (*grpc.ClientConn, error) {
+	r := &memberResolver{env: env, entries: func() [][]string { return [][]string{{addr}} }}
+	return client(env, clientCredentials{config: config}, r, addr, clientCalls{env: env})
+}
+
+func newClient(env run.Env, k *identity.Keeper, r *memberResolver, roles []authzv1.Role, name string, wait bool) (*grpc.ClientConn, error) {
+	if len(roles) == 0 {
+		return nil, errs.New(errs.Internal, "dial %s: no role is wanted of the server", name)
+	}
+	creds := clientCredentials{config: k.ClientTLS(protoGRPC, roles...), ledger: r.ledger, verify: serverVerifier(k, roles)}
+	return client(env, creds, r, name, clientCalls{env: env, keep: k, wait: wait})
+}
+
+func client(env run.Env, creds clientCredentials, r resolver.Builder, name string, calls clientCalls) (*grpc.ClientConn, error) {
+	conn, err := grpc.NewClient(targetScheme+":///"+name,
+		grpc.WithResolvers(r),
+		grpc.WithTransportCredentials(creds),
+		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return dialTCP(ctx, env, addr) }),
+		grpc.WithNoProxy(),
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: redialFirst, Multiplier: 1.6, Jitter: 0.2, MaxDelay: redialMost},
+			MinConnectTimeout: connectLimit,
+		}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: clientTimeout, PermitWithoutStream: true}),
+		grpc.WithIdleTimeout(0), // an idle client would lose its watch on the directory
+		grpc.WithDisableServiceConfig(),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
+		grpc.WithDisableRetry(), // retries are ours: they know which methods may be repeated
+		grpc.WithStatsHandler(newMeter(env, "client", nil)),
+		grpc.WithChainUnaryInterceptor(errs.UnaryClient(), calls.unary),
+		grpc.WithChainStreamInterceptor(errs.StreamClient(), calls.stream),
+	)
+	if err != nil {
+		return nil, errs.New(errs.Invalid, "dial %s: %w", name, err)
+	}
+	return conn, nil
+}
+
+func dialTCP(ctx context.Context, env run.Env, addr string) (net.Conn, error) {
+	conn, err := env.Net.Dial(ctx, "tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	run.SetUserTimeout(conn, clientTimeout)
+	return conn, nil
+}
+
+func addressesOf(dir *directory.Directory, role authzv1.Role) [][]string {
+	var out [][]string
+	for _, e := range dir.Entries(role) {
+		out = append(out, e.GetAddresses())
+	}
+	return out
+}

@@ -1,0 +1,219 @@
+package rpc
+
+import (
+	"context"
+	"crypto/tls"
+	"maps"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/reflection"
+
+	"github.com/shoalproject/shoal/internal/authz"
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/health"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/run"
+)
+
+const (
+	handshakeLimit = 5 * time.Second
+	stopLimit      = 3 * time.Second
+	stopMoment     = 100 * time.Millisecond
+	maxMessage     = 4 << 20
+	maxStreams     = 1000
+	// maxShaking bounds handshakes under way: each costs a signature before we know who it is.
+	maxShaking = 512
+	// A peer that vanished is noticed after keepaliveTime + keepaliveWait even if nothing is sent to it.
+	keepaliveTime = 10 * time.Second
+	keepaliveWait = 4 * time.Second
+	keepaliveMin  = 5 * time.Second // more frequent pings of a client are an attack
+	userTimeout   = 10 * time.Second
+)
+
+// Handler serves a connection of an own protocol; it is closed when the handler returns. Ctx ends when the server stops.
+type Handler func(ctx context.Context, conn *tls.Conn, peer identity.Peer)
+
+// Server serves gRPC, HTTP and own protocols on the same ports. Register everything before Serve.
+type Server struct {
+	env    run.Env
+	keep   *identity.Keeper
+	grpc   *grpc.Server
+	health *health.Server
+	http   http.Handler // nil: nothing beside /metrics and /healthz
+	alpn   map[string]Handler
+	rules  *authz.Registry // set by Serve before the first connection
+	ledger *ledger
+}
+
+// ServerOption changes a Server.
+type ServerOption func(*serverOptions)
+
+type serverOptions struct {
+	message int
+	streams uint32
+}
+
+// MaxMessage is the largest request in bytes; 4 MiB if not said.
+func MaxMessage(bytes int) ServerOption {
+	return func(o *serverOptions) { o.message = bytes }
+}
+
+// MaxStreams is how many calls one connection may have open; 1000 if not said.
+func MaxStreams(n uint32) ServerOption {
+	return func(o *serverOptions) { o.streams = n }
+}
+
+// NewServer makes a server with the health service and reflection.
+func NewServer(env run.Env, k *identity.Keeper, opts ...ServerOption) *Server {
+	o := serverOptions{message: maxMessage, streams: maxStreams}
+	for _, f := range opts {
+		f(&o)
+	}
+	s := &Server{env: env, keep: k, health: health.New(env), alpn: map[string]Handler{}, ledger: newLedger(env, k)}
+	s.grpc = grpc.NewServer(
+		grpc.Creds(serverCredentials{s}),
+		grpc.MaxRecvMsgSize(o.message),
+		grpc.MaxConcurrentStreams(o.streams),
+		grpc.ConnectionTimeout(handshakeLimit),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveWait}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin, PermitWithoutStream: true}),
+		// errs is outermost, so that it maps what the others return; guard inside it, so that a panic has a status too.
+		grpc.ChainUnaryInterceptor(errs.UnaryServer(), s.guardUnary, s.allowUnary),
+		grpc.ChainStreamInterceptor(errs.StreamServer(), s.guardStream, s.allowStream),
+		grpc.StatsHandler(newMeter(env, "server", s.known)),
+		grpc.WaitForHandlers(true),
+	)
+	healthpb.RegisterHealthServer(s.grpc, s.health.GRPC())
+	reflection.Register(s.grpc)
+	return s
+}
+
+// GRPC is where services are registered.
+func (s *Server) GRPC() grpc.ServiceRegistrar { return s.grpc }
+
+// Health is the process's health.
+func (s *Server) Health() *health.Server { return s.health }
+
+// HandleHTTP takes HTTP requests that are not for /metrics or /healthz. PeerOfRequest says who asks; a client without a
+// certificate is let through to the handler.
+func (s *Server) HandleHTTP(h http.Handler) { s.http = h }
+
+// HandleALPN takes connections of an own protocol. Only peers with a certificate that is in force are let through.
+func (s *Server) HandleALPN(proto string, h Handler) { s.alpn[proto] = h }
+
+// Registry is the rules of all services registered so far. It fails as Serve does.
+func (s *Server) Registry() (*authz.Registry, error) { return authz.New(s.grpc.GetServiceInfo()) }
+
+// Serve makes a task for a run.Group: it checks that every method has a rule, listens, and serves until ctx ends. Then
+// streams are told to end (Unavailable), unary calls have 3 s, and the rest is cut.
+func (s *Server) Serve(listen []string) func(context.Context) error {
+	return func(ctx context.Context) error {
+		rules, err := s.Registry()
+		if err != nil {
+			return err
+		}
+		s.rules = rules
+		listeners, err := s.listen(ctx, listen)
+		if err != nil {
+			return err
+		}
+		s.env.Log.Info("serving", "addresses", addresses(listeners), "methods", len(rules.Methods()))
+		return s.serve(ctx, listeners)
+	}
+}
+
+func (s *Server) listen(ctx context.Context, addrs []string) ([]net.Listener, error) {
+	var out []net.Listener
+	for _, a := range addrs {
+		l, err := s.env.Net.Listen(ctx, "tcp", a)
+		if err != nil {
+			closeListeners(out)
+			return nil, errs.New(errs.Unavailable, "listen on %s: %w; is the address this machine's, and does no other process use the port?", a, err)
+		}
+		out = append(out, l)
+	}
+	return out, nil
+}
+
+func closeListeners(ls []net.Listener) {
+	for _, l := range ls {
+		_ = l.Close() // an error here is about a listener that nobody uses any more
+	}
+}
+
+func addresses(ls []net.Listener) []string {
+	out := make([]string, len(ls))
+	for i, l := range ls {
+		out[i] = l.Addr().String()
+	}
+	return out
+}
+
+// serve runs until ctx ends. Everything below is a task of one group, and the group's context is ctx's child.
+func (s *Server) serve(ctx context.Context, listeners []net.Listener) error {
+	// Step 1: the queues into which accepted connections go by their protocol.
+	own := run.NewSpawner(s.env.Log)
+	door := &door{server: s, tasks: own, grpc: newQueue(), http: newQueue(), slots: make(chan struct{}, maxShaking)}
+	web := s.newHTTPServer()
+
+	g := run.NewGroup(s.env.Log)
+	g.Go("grpc", func(context.Context) error { return s.grpc.Serve(door.grpc) })
+	g.Go("http", func(context.Context) error { return ignoreClosed(web.Serve(door.http)) })
+	g.Go("connections", own.Run)
+	g.Go("rights", s.ledger.run)
+	for _, l := range listeners {
+		g.Go("accept "+l.Addr().String(), func(ctx context.Context) error { return door.accept(ctx, l) })
+	}
+	// Step 2: the end, in the order that loses least: no new connections, streams told, calls awaited, the rest cut.
+	g.Go("stop", func(ctx context.Context) error {
+		<-ctx.Done()
+		closeListeners(listeners)
+		s.health.Shutdown()
+		s.ledger.endStreams(errs.New(errs.Unavailable, "%s stops; another member serves", s.keep.ID()))
+		s.stopGRPC(context.WithoutCancel(ctx))
+		_ = web.Close() // what it still has open is cut below
+		s.ledger.closeAll()
+		return nil
+	})
+	return g.Wait(ctx)
+}
+
+// stopGRPC lets unary calls finish. Streams have been told; a handler that waits for its client's next message does not
+// hear it, so what is left is cut as soon as no unary call is open and the others have had a moment to say why they end.
+func (s *Server) stopGRPC(ctx context.Context) {
+	done := run.Async(ctx, func(context.Context) (struct{}, error) {
+		s.grpc.GracefulStop()
+		return struct{}{}, nil
+	})
+	tick := time.NewTicker(stopMoment)
+	defer tick.Stop()
+	for waited := time.Duration(0); waited < stopLimit; waited += stopMoment {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+		if waited > 0 && s.ledger.unary() == 0 {
+			break
+		}
+	}
+	// Connections go first: a handler that is stuck in a send must not hold Stop.
+	s.ledger.closeAll()
+	s.grpc.Stop()
+	<-done
+}
+
+// protocols are what the server offers, in its order of preference: http/1.1 before h2, so that curl and Prometheus,
+// which offer both, get HTTP; gRPC clients offer h2 alone.
+func (s *Server) protocols() []string {
+	return append([]string{protoHTTP, protoGRPC}, slices.Sorted(maps.Keys(s.alpn))...)
+}
+
+// known says whether there is such a method; nil rules are those of a server that does not serve yet.
+func (s *Server) known(method string) bool { return s.rules != nil && s.rules.Rule(method) != nil }

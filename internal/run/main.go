@@ -1,0 +1,102 @@
+package run
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/shoalproject/shoal/internal/config"
+)
+
+// Exit codes of every process. Misuse does not get better by being restarted, so units set RestartPreventExitStatus=2.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitMisuse = 2 // bad flags or bad config
+)
+
+// version is set by the linker (-X .../internal/run.version=v1.2.3) and else taken from the build information.
+var version string
+
+// Main is the whole of a process's main function: flags, config, signals, log and exit code around f.
+//
+//	func main() { run.Main("shoal-ca", ca.DefaultConfig(), ca.Run) }
+//
+// Flags are -config (default /etc/shoal/<name>.yaml), -check (validate it and exit) and -version. SIGTERM and SIGINT end
+// f's context; a second one ends the process. SIGHUP is ignored, reserved for reload. Exit codes: 0 for a clean end, 1 when
+// f failed, 2 for bad flags or config.
+func Main[C any](name string, def C, f func(ctx context.Context, cfg C, env Env) error) {
+	signal.Ignore(syscall.SIGHUP)
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	context.AfterFunc(ctx, stop) // from the first signal on the second has its default effect
+	os.Exit(invoke(ctx, name, os.Args[1:], os.Stdout, os.Stderr, Machine(name), def, f))
+}
+
+// invoke is Main without the process, for tests.
+func invoke[C any](ctx context.Context, name string, args []string, stdout, stderr io.Writer, env Env, def C,
+	f func(ctx context.Context, cfg C, env Env) error,
+) int {
+	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	path := flags.String("config", "/etc/shoal/"+name+".yaml", "the process's config `file`")
+	check := flags.Bool("check", false, "check the config file and exit")
+	show := flags.Bool("version", false, "print the version and exit")
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return exitOK
+	} else if err != nil {
+		return exitMisuse // the flag set has said why
+	}
+	if flags.NArg() > 0 {
+		fmt.Fprintf(stderr, "%s takes no arguments, got %q; its settings are in the config file\n", name, flags.Args())
+		return exitMisuse
+	}
+	if *show {
+		fmt.Fprintln(stdout, name, Version())
+		return exitOK
+	}
+	cfg, err := config.Load(env.Files, *path, def)
+	if err != nil {
+		fmt.Fprintln(stderr, err)
+		return exitMisuse
+	}
+	if *check {
+		fmt.Fprintf(stdout, "%s is valid\n", *path)
+		return exitOK
+	}
+	return live(ctx, cfg, env, f)
+}
+
+func live[C any](ctx context.Context, cfg C, env Env, f func(ctx context.Context, cfg C, env Env) error) int {
+	env.Log.Info("starting", "version", Version(), "host", env.Host)
+	var err error
+	guard(ctx, func(ctx context.Context) error { return f(ctx, cfg, env) }, func(e error) { err = e })
+	if err == nil || (ctx.Err() != nil && isContextEnd(err)) {
+		env.Log.Info("stopped")
+		return exitOK
+	}
+	if p, ok := errors.AsType[*PanicError](err); ok {
+		env.Log.Error("failed", "error", err, "stack", string(p.Stack))
+	} else {
+		env.Log.Error("failed", "error", err)
+	}
+	return exitFailed
+}
+
+// Version is the build's version with its Go version and platform, as -version prints it.
+func Version() string {
+	v := version
+	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
+		v = info.Main.Version
+	}
+	if v == "" {
+		v = "(devel)"
+	}
+	return fmt.Sprintf("%s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}

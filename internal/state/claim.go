@@ -1,0 +1,149 @@
+package state
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// NameClaim is the claim on an object's name among those of its kind: "service/name/web".
+func NameClaim(kind typesv1.Kind, name string) string { return KindName(kind) + "/name/" + name }
+
+// PortClaim is the claim on a published port: "port/tcp/30000". The unspecified protocol is TCP.
+func PortClaim(p typesv1.Protocol, port uint32) string {
+	name := "tcp"
+	if p == typesv1.Protocol_PROTOCOL_UDP {
+		name = "udp"
+	}
+	return fmt.Sprintf("port/%s/%d", name, port)
+}
+
+// VNIClaim is the claim on a VXLAN network identifier: "vni/4097".
+func VNIClaim(vni uint32) string { return fmt.Sprintf("vni/%d", vni) }
+
+// SubnetClaim is the claim on a user network's subnet: "subnet/10.0.1.0/24". It does not see overlaps, only equality.
+func SubnetClaim(cidr string) string { return "subnet/" + cidr }
+
+// BlockClaim is the claim on a machine's block: "block/10.128.3.0/24".
+func BlockClaim(cidr string) string { return "block/" + cidr }
+
+// AddressClaim is the claim on an address of a network, the machine network when its id is empty: "address/-/10.128.3.2".
+// The address may carry a prefix length, which is no part of the claim.
+func AddressClaim(networkID, address string) string {
+	if networkID == "" {
+		networkID = "-"
+	}
+	if p, err := netip.ParsePrefix(address); err == nil {
+		address = p.Addr().String()
+	} else if a, err := netip.ParseAddr(address); err == nil {
+		address = a.String()
+	} else {
+		address, _, _ = strings.Cut(address, "/")
+	}
+	return "address/" + networkID + "/" + address
+}
+
+// Claims lists what the object holds that no other may hold at the same time: names, ports, addresses, blocks. A task that
+// has ended (observed) claims nothing any more: its addresses are a record of the past.
+func Claims(o *typesv1.Object) []string {
+	var out []string
+	switch k := o.GetKind().(type) {
+	case *typesv1.Object_Service:
+		out = serviceClaims(k.Service)
+	case *typesv1.Object_Network:
+		out = networkClaims(k.Network)
+	case *typesv1.Object_Secret:
+		out = nameClaims(typesv1.Kind_KIND_SECRET, k.Secret.GetAnnotations())
+	case *typesv1.Object_Config:
+		out = nameClaims(typesv1.Kind_KIND_CONFIG, k.Config.GetAnnotations())
+	case *typesv1.Object_Volume:
+		out = nameClaims(typesv1.Kind_KIND_VOLUME, k.Volume.GetAnnotations())
+	case *typesv1.Object_Node:
+		for _, b := range k.Node.GetBlocks() {
+			out = append(out, BlockClaim(b))
+		}
+	case *typesv1.Object_Task:
+		out = taskClaims(k.Task)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func nameClaims(kind typesv1.Kind, a *typesv1.Annotations) []string {
+	if a.GetName() == "" {
+		return nil
+	}
+	return []string{NameClaim(kind, a.GetName())}
+}
+
+func serviceClaims(s *typesv1.Service) []string {
+	out := nameClaims(typesv1.Kind_KIND_SERVICE, s.GetSpec().GetAnnotations())
+	for _, p := range s.GetEndpoint().GetPorts() {
+		if p.GetPublishedPort() != 0 {
+			out = append(out, PortClaim(p.GetProtocol(), p.GetPublishedPort()))
+		}
+	}
+	for _, v := range s.GetEndpoint().GetVirtualIps() {
+		for _, a := range v.GetAddresses() {
+			out = append(out, AddressClaim(v.GetNetworkId(), a))
+		}
+	}
+	return out
+}
+
+func networkClaims(n *typesv1.Network) []string {
+	out := nameClaims(typesv1.Kind_KIND_NETWORK, n.GetSpec().GetAnnotations())
+	if vni := n.GetIpam().GetVni(); vni != 0 {
+		out = append(out, VNIClaim(vni))
+	}
+	for _, s := range n.GetIpam().GetSubnets() {
+		out = append(out, SubnetClaim(s))
+	}
+	return out
+}
+
+func taskClaims(t *typesv1.Task) []string {
+	if Terminal(t.GetObserved().GetState()) {
+		return nil
+	}
+	var out []string
+	for _, ta := range t.GetDecided().GetAddresses() {
+		for _, a := range ta.GetAddresses() {
+			out = append(out, AddressClaim(ta.GetNetworkId(), a))
+		}
+	}
+	return out
+}
+
+// References lists the objects that must stay while this one is there; a delete of one of them is refused. A task holds
+// the networks that it has an address on until it has ended; it does not hold its service, which a person may remove at
+// any time: its tasks follow.
+func References(o *typesv1.Object) []Key {
+	var ids []string
+	switch k := o.GetKind().(type) {
+	case *typesv1.Object_Service:
+		for _, n := range k.Service.GetSpec().GetTask().GetNetworks() {
+			ids = append(ids, n.GetTarget())
+		}
+		for _, v := range k.Service.GetEndpoint().GetVirtualIps() {
+			ids = append(ids, v.GetNetworkId())
+		}
+	case *typesv1.Object_Task:
+		if !Terminal(k.Task.GetObserved().GetState()) {
+			for _, a := range k.Task.GetDecided().GetAddresses() {
+				ids = append(ids, a.GetNetworkId())
+			}
+		}
+	}
+	slices.Sort(ids)
+	var out []Key
+	for _, id := range slices.Compact(ids) {
+		if id != "" { // the machine network is no object
+			out = append(out, Key{Kind: typesv1.Kind_KIND_NETWORK, ID: id})
+		}
+	}
+	return out
+}

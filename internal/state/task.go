@@ -1,0 +1,99 @@
+package state
+
+import (
+	"fmt"
+
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// Terminal reports whether a task that was observed in this state has ended for good.
+func Terminal(s typesv1.TaskState) bool { return s >= typesv1.TaskState_TASK_STATE_COMPLETE }
+
+// TaskState is what a person sees as the task's state: what was observed, until the first report what was decided, and
+// ORPHANED when the machine that it was on is no longer in the cluster. N is the task's node, nil when it is not there.
+func TaskState(t *typesv1.Task, n *typesv1.Node) typesv1.TaskState {
+	observed := t.GetObserved().GetState()
+	switch {
+	case Terminal(observed):
+		return observed
+	case t.GetDecided().GetNodeId() == "":
+		if t.GetDecided() == nil {
+			return typesv1.TaskState_TASK_STATE_NEW
+		}
+		return typesv1.TaskState_TASK_STATE_PENDING
+	case n == nil:
+		return typesv1.TaskState_TASK_STATE_ORPHANED
+	case observed > typesv1.TaskState_TASK_STATE_ASSIGNED:
+		return observed
+	}
+	return typesv1.TaskState_TASK_STATE_ASSIGNED
+}
+
+// TaskReason says in words why the task is not running. It is empty while the task runs as it should.
+func TaskReason(t *typesv1.Task, n *typesv1.Node) string {
+	observed := t.GetObserved()
+	switch state := TaskState(t, n); {
+	case state == typesv1.TaskState_TASK_STATE_ORPHANED:
+		return "its node was removed from the cluster"
+	case Terminal(state) && state != typesv1.TaskState_TASK_STATE_COMPLETE && observed.GetMessage() == "" && observed.ExitCode != nil:
+		return fmt.Sprintf("exit code %d", observed.GetExitCode())
+	case Terminal(state) && observed.GetMessage() != "":
+		return observed.GetMessage()
+	case t.GetDecided().GetReason() != "":
+		return t.GetDecided().GetReason()
+	case n.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_DOWN && t.GetDecided().GetNodeId() != "":
+		return "its node is down"
+	case state == typesv1.TaskState_TASK_STATE_RUNNING:
+		return ""
+	case state == typesv1.TaskState_TASK_STATE_ASSIGNED && observed.GetMessage() == "":
+		return "waits for its node to take it on"
+	}
+	return observed.GetMessage()
+}
+
+// Counts are a service's figures: the slots that have a running task, and the replicas asked for. A task does not count
+// when it was told to stop, or when its node is down or gone: it may run still, but nobody can say so.
+func Counts(s *Snapshot, serviceID string) (running, desired uint64) {
+	var last uint64
+	for t := range s.TasksOfService(serviceID) { // in the order of slots, so equal ones are neighbours
+		if slot := t.GetDecided().GetSlot(); counts(s, t) && (running == 0 || slot != last) {
+			running++
+			last = slot
+		}
+	}
+	if svc := s.Service(serviceID); svc != nil {
+		desired = Replicas(svc)
+	}
+	return running, desired
+}
+
+func counts(s *Snapshot, t *typesv1.Task) bool {
+	if t.GetObserved().GetState() != typesv1.TaskState_TASK_STATE_RUNNING ||
+		t.GetDecided().GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING {
+		return false
+	}
+	n := s.Node(t.GetDecided().GetNodeId())
+	return n != nil && n.GetStatus().GetState() != typesv1.NodeState_NODE_STATE_DOWN
+}
+
+// Replicas is the number of tasks that a replicated service asks for; 1 when it does not say.
+func Replicas(svc *typesv1.Service) uint64 {
+	r := svc.GetSpec().GetReplicated()
+	if r == nil || r.Replicas == nil {
+		return 1
+	}
+	return r.GetReplicas()
+}
+
+// SpecOf is the service's task spec of a version: the current one or one from its history; nil when it has left that.
+func SpecOf(svc *typesv1.Service, version uint64) *typesv1.TaskSpec {
+	if svc.GetSpecVersion() == version {
+		return svc.GetSpec().GetTask()
+	}
+	for _, r := range svc.GetSpecHistory() {
+		if r.GetVersion() == version {
+			return r.GetTask()
+		}
+	}
+	return nil
+}

@@ -1,0 +1,109 @@
+// Package dispatcher is the process that delivers: assignments to machines, their status to the store, tables to
+// meshproxies, and the judgement whether a machine lives. It keeps nothing that outlives it.
+package dispatcher
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/commit"
+	"github.com/shoalproject/shoal/internal/config"
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/lease"
+	"github.com/shoalproject/shoal/internal/process"
+	"github.com/shoalproject/shoal/internal/replica"
+	"github.com/shoalproject/shoal/internal/run"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/barrier"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/endpoint"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/session"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/status"
+)
+
+// Port is where a dispatcher listens by default.
+const port = 2383
+
+// Config is the process's configuration file.
+type Config struct {
+	config.Base `yaml:",inline"`
+	// HeartbeatPeriod is told to machines. Default 500ms.
+	HeartbeatPeriod time.Duration `yaml:"heartbeat_period"`
+	// SuspectAfter is the silence after which a machine's endpoints leave the mesh. Default 2s.
+	SuspectAfter time.Duration `yaml:"suspect_after"`
+	// DownAfter is the silence after which a machine's tasks are replaced. Default 4s.
+	DownAfter time.Duration `yaml:"down_after"`
+	// Lease is the life of this dispatcher's membership. Default 2s.
+	Lease time.Duration `yaml:"lease"`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{
+		Base:            config.Base{Data: "/var/lib/shoal/dispatcher"},
+		HeartbeatPeriod: 500 * time.Millisecond,
+		SuspectAfter:    2 * time.Second,
+		DownAfter:       4 * time.Second,
+		Lease:           2 * time.Second,
+	}
+}
+
+// Validate returns all faults at once.
+func (c Config) Validate() error {
+	var f errs.Collector
+	f.Merge("", c.Base.Validate())
+	f.Check(c.HeartbeatPeriod >= 50*time.Millisecond, "heartbeat_period", "must be at least 50ms")
+	f.Check(c.SuspectAfter >= 2*c.HeartbeatPeriod, "suspect_after", "must be at least two heartbeat periods")
+	f.Check(c.DownAfter > c.SuspectAfter, "down_after", "must be longer than suspect_after")
+	f.Check(c.Lease >= 500*time.Millisecond, "lease", "must be at least 500ms")
+	return f.Err("config")
+}
+
+// Run wires the dispatcher and blocks until ctx ends or a part fails.
+func Run(ctx context.Context, cfg Config, env run.Env) error {
+	p, err := process.Open(env, cfg.Base, authzv1.Role_ROLE_DISPATCHER, port)
+	if err != nil {
+		return fmt.Errorf("open process: %w", err)
+	}
+	conn, err := p.Dial(authzv1.Role_ROLE_STORE)
+	if err != nil {
+		return fmt.Errorf("dial store: %w", err)
+	}
+	defer conn.Close()
+	commits := storev1.NewCommitServiceClient(conn)
+	commit := commit.New(commits, p.Env.Rand)
+	view := replica.New(p.Env, storev1.NewWatchServiceClient(conn),
+		typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_NODE, typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_TASK,
+		typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LEASE, typesv1.Kind_KIND_DENIAL)
+	self := p.ID.Name
+	times := liveness.Times{Suspect: cfg.SuspectAfter, Down: cfg.DownAfter, Lease: cfg.Lease}
+
+	seat := lease.New(p.Env, commits, view, liveness.LeaseName(self), p.ID, cfg.Lease)
+	table := liveness.NewTable()
+	monitor := liveness.New(self, p.Env, view, commit, table, times)
+	mesh := barrier.New(self, p.ID.Member(), p.Env.Log, view, commit, monitor.Live)
+	statuses := status.New(self, p.Env, view, commit)
+	sessions := session.New(self, p.Env, view, commit, statuses, table, mesh, session.Options{
+		HeartbeatPeriod: cfg.HeartbeatPeriod, HeartbeatTimeout: cfg.SuspectAfter, Times: times,
+	})
+	endpoints := endpoint.New(view, mesh)
+	dispatcherv1.RegisterSessionServiceServer(p.Server.GRPC(), sessions)
+	dispatcherv1.RegisterEndpointServiceServer(p.Server.GRPC(), endpoints)
+
+	g := run.NewGroup(p.Env.Log)
+	p.Go(g)
+	g.Go("replica", view.Run)
+	g.Go("follow", func(ctx context.Context) error { return p.Follow(ctx, view) })
+	g.Go("announce", func(ctx context.Context) error { return p.Announce(ctx, view, commit) })
+	g.Go("lease", seat.Run)
+	g.Go("liveness", monitor.Run)
+	g.Go("barrier", mesh.Run)
+	g.Go("status", statuses.Run)
+	g.Go("sessions", sessions.Run)
+	g.Go("endpoints", endpoints.Run)
+	return g.Wait(ctx)
+}

@@ -1,0 +1,158 @@
+// Package assign computes what one machine should run from a snapshot, and the difference between two such answers.
+//
+// It owns the shape of an assignment: a machine is told of its own tasks and of exactly what they need. It is pure: no
+// clock, no I/O, no goroutine.
+package assign
+
+import (
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/state"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// Set is what one machine should run. It is never changed once made.
+type Set struct {
+	// Tasks by id.
+	Tasks map[string]*dispatcherv1.AssignedTask
+	// Blocks of the machine network.
+	Blocks []string
+}
+
+// Of computes a machine's set. It takes over from prev what did not change, so that the difference is cheap, and the spec
+// of tasks whose service is gone: they are still to be stopped as they were started.
+func Of(s *state.Snapshot, nodeID string, prev *Set) *Set {
+	set := &Set{Tasks: map[string]*dispatcherv1.AssignedTask{}}
+	if n := s.Node(nodeID); n != nil {
+		set.Blocks = n.GetBlocks()
+	}
+	for t := range s.TasksOfNode(nodeID) {
+		// A task whose end is in the store is the machine's no more: it may forget it.
+		if state.Terminal(t.GetObserved().GetState()) {
+			continue
+		}
+		id := t.GetMeta().GetId()
+		old := prev.task(id)
+		next := task(s, t, old)
+		if old != nil && proto.Equal(old, next) {
+			next = old
+		}
+		set.Tasks[id] = next
+	}
+	return set
+}
+
+func (s *Set) task(id string) *dispatcherv1.AssignedTask {
+	if s == nil {
+		return nil
+	}
+	return s.Tasks[id]
+}
+
+func task(s *state.Snapshot, t *typesv1.Task, old *dispatcherv1.AssignedTask) *dispatcherv1.AssignedTask {
+	a := &dispatcherv1.AssignedTask{
+		TaskId:    t.GetMeta().GetId(),
+		ServiceId: t.GetServiceId(),
+		Slot:      t.GetDecided().GetSlot(),
+		Desired:   t.GetDecided().GetDesired(),
+		Addresses: t.GetDecided().GetAddresses(),
+	}
+	if a.GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING {
+		// Any revision from the stop decision on will do for the barrier; the first one seen is kept, or each status
+		// report would put it off.
+		a.StopRevision = t.GetMeta().GetRevision()
+		if old.GetStopRevision() != 0 {
+			a.StopRevision = old.GetStopRevision()
+		}
+	}
+	svc := s.Service(t.GetServiceId())
+	if svc == nil {
+		if old != nil {
+			a.ServiceName, a.Spec, a.SpecHash = old.GetServiceName(), old.GetSpec(), old.GetSpecHash()
+			a.Networks, a.ServiceLabels = old.GetNetworks(), old.GetServiceLabels()
+		}
+		return a
+	}
+	a.ServiceName = svc.GetSpec().GetAnnotations().GetName()
+	a.ServiceLabels = svc.GetSpec().GetAnnotations().GetLabels()
+	a.Spec = state.SpecOf(svc, t.GetSpecVersion())
+	a.SpecHash = specHash(svc, t.GetSpecVersion())
+	for _, at := range a.GetSpec().GetNetworks() {
+		if n := s.Network(at.GetTarget()); n != nil {
+			a.Networks = append(a.Networks, network(n, at.GetAliases()))
+		}
+	}
+	return a
+}
+
+func specHash(svc *typesv1.Service, version uint64) []byte {
+	if svc.GetSpecVersion() == version {
+		return svc.GetSpecHash()
+	}
+	for _, r := range svc.GetSpecHistory() {
+		if r.GetVersion() == version {
+			return r.GetHash()
+		}
+	}
+	return nil
+}
+
+func network(n *typesv1.Network, aliases []string) *dispatcherv1.AssignedNetwork {
+	return &dispatcherv1.AssignedNetwork{
+		NetworkId: n.GetMeta().GetId(),
+		Name:      n.GetSpec().GetAnnotations().GetName(),
+		Vni:       n.GetIpam().GetVni(),
+		Subnets:   n.GetIpam().GetSubnets(),
+		Internal:  n.GetSpec().GetInternal(),
+		Aliases:   aliases,
+	}
+}
+
+// Full is the whole set as a message.
+func Full(set *Set, generation *typesv1.Version) *dispatcherv1.Assignment {
+	a := &dispatcherv1.Assignment{Generation: generation, Full: true, Blocks: set.Blocks}
+	for _, id := range sortedKeys(set.Tasks) {
+		a.Tasks = append(a.Tasks, set.Tasks[id])
+	}
+	return a
+}
+
+// Diff is what leads from old to next, nil if nothing does.
+func Diff(old, next *Set, generation *typesv1.Version) *dispatcherv1.Assignment {
+	a := &dispatcherv1.Assignment{Generation: generation, Blocks: next.Blocks}
+	for _, id := range sortedKeys(next.Tasks) {
+		if old.Tasks[id] != next.Tasks[id] {
+			a.Tasks = append(a.Tasks, next.Tasks[id])
+		}
+	}
+	for _, id := range sortedKeys(old.Tasks) {
+		if next.Tasks[id] == nil {
+			a.RemovedTasks = append(a.RemovedTasks, id)
+		}
+	}
+	if len(a.Tasks) == 0 && len(a.RemovedTasks) == 0 && slices.Equal(old.Blocks, next.Blocks) {
+		return nil
+	}
+	return a
+}
+
+// HighestStop is the highest revision that a stopping task of the set waits for, 0 if none does.
+func (s *Set) HighestStop() uint64 {
+	var high uint64
+	for _, t := range s.Tasks {
+		high = max(high, t.GetStopRevision())
+	}
+	return high
+}
+
+func sortedKeys(m map[string]*dispatcherv1.AssignedTask) []string {
+	keys := make([]string, 0, len(m))
+	for k := range m {
+		keys = append(keys, k)
+	}
+	slices.Sort(keys)
+	return keys
+}

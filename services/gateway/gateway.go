@@ -1,0 +1,88 @@
+// Package gateway is the process that translates: people's REST and gRPC calls, on one port, become calls of the control
+// API with the person's identity beside the gateway's own. It keeps nothing.
+package gateway
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalproject/shoal/internal/config"
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/process"
+	"github.com/shoalproject/shoal/internal/replica"
+	"github.com/shoalproject/shoal/internal/run"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/gateway/internal/announce"
+	"github.com/shoalproject/shoal/services/gateway/internal/forward"
+	"github.com/shoalproject/shoal/services/gateway/internal/rest"
+)
+
+const port = 2384
+
+// Config is the process's configuration file.
+type Config struct {
+	config.Base `yaml:",inline"`
+	// MaxBody bounds the body of a REST request, in bytes. Default 4194304.
+	MaxBody int64 `yaml:"max_body"`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{Base: config.Base{Data: "/var/lib/shoal/gateway"}, MaxBody: 4 << 20}
+}
+
+// Validate returns all faults at once.
+func (c Config) Validate() error {
+	var faults errs.Collector
+	faults.Merge("", c.Base.Validate())
+	faults.Check(c.MaxBody >= 1024 && c.MaxBody <= 64<<20, "max_body", "must be 1024 to 67108864 bytes")
+	return faults.Err("config")
+}
+
+// Run wires the gateway and blocks until ctx ends or a part fails.
+func Run(ctx context.Context, cfg Config, env run.Env) error {
+	p, err := process.Open(env, cfg.Base, authzv1.Role_ROLE_GATEWAY, port)
+	if err != nil {
+		return fmt.Errorf("open process: %w", err)
+	}
+	store, err := p.Dial(authzv1.Role_ROLE_STORE)
+	if err != nil {
+		return fmt.Errorf("dial store: %w", err)
+	}
+	defer store.Close()
+	ca, err := p.Dial(authzv1.Role_ROLE_CA)
+	if err != nil {
+		return fmt.Errorf("dial ca: %w", err)
+	}
+	defer ca.Close()
+	calls := forward.New(p.ID, map[authzv1.Role]grpc.ClientConnInterface{
+		authzv1.Role_ROLE_STORE: store, authzv1.Role_ROLE_CA: ca,
+	})
+	if err := calls.Register(p.Server.GRPC()); err != nil {
+		return fmt.Errorf("offer services: %w", err)
+	}
+	rules, err := p.Server.Registry()
+	if err != nil {
+		return err
+	}
+	web, err := rest.New(ctx, calls, rules, cfg.MaxBody)
+	if err != nil {
+		return err
+	}
+	p.Server.HandleHTTP(web)
+	// Who is where and who is refused: all that a gateway may watch.
+	view := replica.New(p.Env, storev1.NewWatchServiceClient(store),
+		typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_DENIAL)
+
+	g := run.NewGroup(p.Env.Log)
+	p.Go(g)
+	g.Go("replica", view.Run)
+	g.Go("follow", func(ctx context.Context) error { return p.Follow(ctx, view) })
+	g.Go("announce", announce.New(p, controlv1.NewMemberServiceClient(store)).Run)
+	return g.Wait(ctx)
+}

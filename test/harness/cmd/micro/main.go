@@ -1,0 +1,96 @@
+// Command micro is the small server that the lab's test images hold: it tells who it is and who asked, and can be made
+// slow, wrong or dead on request. HTTP is on port 8000, a TCP echo on 8001, a UDP echo on 8002.
+//
+// After SIGTERM it drains for DRAIN_MS milliseconds: it goes on answering, with "Connection: close" and an unhealthy
+// /healthz, so that clients move their kept-alive connections elsewhere, and then exits with code 0.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"os/signal"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	crash := flag.Bool("crash", false, "exit with code 1 right after the start")
+	flag.Parse()
+	if *crash {
+		fmt.Fprintln(os.Stderr, "micro: this image crashes on purpose")
+		os.Exit(1)
+	}
+	if err := run(); err != nil {
+		fmt.Fprintln(os.Stderr, "micro:", err)
+		os.Exit(1)
+	}
+}
+
+func run() error {
+	drain, err := drainTime(os.Getenv("DRAIN_MS"))
+	if err != nil {
+		return err
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	server := newServer(version)
+	listener := &http.Server{Addr: ":8000", Handler: server.routes(), ReadHeaderTimeout: 10 * time.Second}
+
+	// The servers are never waited for: the process ends when it has drained, or at once when one of them fails.
+	ctx, fail := context.WithCancelCause(ctx)
+	defer fail(nil)
+	var group errgroup.Group
+	for _, serve := range []func() error{
+		listener.ListenAndServe,
+		func() error { return echoTCP(":8001") },
+		func() error { return echoUDP(":8002") },
+	} {
+		group.Go(func() error {
+			err := serve()
+			if !errors.Is(err, http.ErrServerClosed) {
+				fail(err)
+			}
+			return err
+		})
+	}
+	fmt.Printf("micro %s listens on 8000 (HTTP), 8001 (TCP echo), 8002 (UDP echo)\n", version)
+	<-ctx.Done()
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return server.leave(listener, drain)
+}
+
+func drainTime(text string) (time.Duration, error) {
+	if text == "" {
+		return 0, nil
+	}
+	ms, err := strconv.Atoi(text)
+	if err != nil || ms < 0 {
+		return 0, fmt.Errorf("DRAIN_MS is %q; it must be a number of milliseconds, 0 or more", text)
+	}
+	return time.Duration(ms) * time.Millisecond, nil
+}
+
+// leave drains and closes. Requests that are still open after the drain get a moment more.
+func (s *server) leave(listener *http.Server, drain time.Duration) error {
+	s.draining.Store(true)
+	listener.SetKeepAlivesEnabled(false) // net/http then answers with Connection: close
+	<-time.After(drain)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	if err := listener.Shutdown(ctx); err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		return err
+	}
+	return nil
+}

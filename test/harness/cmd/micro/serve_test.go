@@ -1,0 +1,85 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+func get(t *testing.T, base, path, accept string) (*http.Response, string) {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, base+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.Header.Set("Accept", accept)
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return response, string(text)
+}
+
+func TestTellsWhoItIsAndWhoAsked(t *testing.T) {
+	micro := newServer("1.2.3")
+	micro.hostname = "box"
+	server := httptest.NewServer(micro.routes())
+	defer server.Close()
+	if _, text := get(t, server.URL, "/", "*/*"); text != "hostname=box\naddress=127.0.0.1\nversion=1.2.3\ncaller=127.0.0.1\n" {
+		t.Errorf("/ said %q", text)
+	}
+	_, text := get(t, server.URL, "/", "application/json")
+	var got answer
+	if err := json.Unmarshal([]byte(text), &got); err != nil {
+		t.Fatal(err)
+	}
+	if got != (answer{Hostname: "box", Address: "127.0.0.1", Version: "1.2.3", Caller: "127.0.0.1"}) {
+		t.Errorf("/ said %+v", got)
+	}
+	if response, _ := get(t, server.URL, "/nowhere", "*/*"); response.StatusCode != http.StatusNotFound {
+		t.Errorf("an unknown path: %s", response.Status)
+	}
+	if _, text := get(t, server.URL, "/env", "*/*"); !strings.Contains(text, "PATH=") {
+		t.Errorf("/env said %q", text)
+	}
+}
+
+func TestRefusesWrongNumbers(t *testing.T) {
+	server := httptest.NewServer(newServer("1").routes())
+	defer server.Close()
+	for _, path := range []string{"/exit?code=x", "/exit?code=256", "/slow?ms=-1", "/slow?ms=999999999", "/slow?ms=x"} {
+		if response, _ := get(t, server.URL, path, "*/*"); response.StatusCode != http.StatusBadRequest {
+			t.Errorf("%s: %s", path, response.Status)
+		}
+	}
+	start := time.Now()
+	if response, _ := get(t, server.URL, "/slow?ms=50", "*/*"); response.StatusCode != http.StatusOK || time.Since(start) < 50*time.Millisecond {
+		t.Errorf("/slow: %s after %s", response.Status, time.Since(start))
+	}
+}
+
+// TestAnswersWhileItDrains: no request of a client that was told to stay fails, and every client is told to go.
+func TestAnswersWhileItDrains(t *testing.T) {
+	micro := newServer("1")
+	server := httptest.NewServer(micro.routes())
+	defer server.Close()
+	if response, _ := get(t, server.URL, "/healthz", "*/*"); response.StatusCode != http.StatusOK || response.Close {
+		t.Errorf("healthy: %s, close %v", response.Status, response.Close)
+	}
+	micro.draining.Store(true)
+	if response, text := get(t, server.URL, "/", "*/*"); !response.Close || !strings.Contains(text, "hostname=") {
+		t.Errorf("draining: close %v, said %q", response.Close, text)
+	}
+	if response, _ := get(t, server.URL, "/healthz", "*/*"); response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("draining: /healthz %s", response.Status)
+	}
+}
