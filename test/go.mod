@@ -42,3 +42,23 @@ require (
 replace github.com/shoalproject/shoal/internal => ../internal
 
 replace github.com/shoalproject/shoal/proto => ../proto
+
+require (
+	github.com/shoalproject/shoal/services/ca v0.0.0
+	github.com/shoalproject/shoal/services/store v0.0.0
+	github.com/shoalproject/shoal/services/scheduler v0.0.0
+	github.com/shoalproject/shoal/services/dispatcher v0.0.0
+	github.com/shoalproject/shoal/services/agent v0.0.0
+	github.com/shoalproject/shoal/services/meshproxy v0.0.0
+	github.com/shoalproject/shoal/services/gateway v0.0.0
+)
+
+replace (
+	github.com/shoalproject/shoal/services/ca => ../services/ca
+	github.com/shoalproject/shoal/services/store => ../services/store
+	github.com/shoalproject/shoal/services/scheduler => ../services/scheduler
+	github.com/shoalproject/shoal/services/dispatcher => ../services/dispatcher
+	github.com/shoalproject/shoal/services/agent => ../services/agent
+	github.com/shoalproject/shoal/services/meshproxy => ../services/meshproxy
+	github.com/shoalproject/shoal/services/gateway => ../services/gateway
+)

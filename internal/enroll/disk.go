@@ -3,9 +3,11 @@ package enroll
 import (
 	"crypto/ecdsa"
 	"crypto/sha256"
+	"crypto/x509"
 	"errors"
 	"io/fs"
 	"path"
+	"slices"
 
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
@@ -91,29 +93,28 @@ func (d *disk) sameCluster(token Token, dir string) error {
 		return errs.New(errs.Unavailable, "read %s: %w", name, err)
 	}
 	roots, err := identity.DecodeCertificates(data)
-	if err != nil {
-		return nil // of no use to anybody, so it may be replaced
-	}
-	for _, root := range roots {
-		if token.Matches(root.Raw) {
-			return nil
-		}
+	// An unreadable bundle is of no use to anybody, so it may be replaced.
+	if err != nil || slices.ContainsFunc(roots, func(c *x509.Certificate) bool { return token.Matches(c.Raw) }) {
+		return nil //nolint:nilerr // see above
 	}
 	return errs.New(errs.Precondition, "join: this machine has certificates of another cluster in %s; run `shoal leave` first", dir)
 }
 
 // proof signs the request with the key last certified for this identity, if this machine has one.
 func (d *disk) proof(r *run.Rand, dir string, csr []byte) ([]byte, error) {
-	data, err := d.files.Read(path.Join(dir, identity.KeyFile))
-	if err != nil {
-		return nil, nil // none: the first join, or one whose certificate never arrived
+	name := path.Join(dir, identity.KeyFile)
+	data, err := d.files.Read(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // the first join, or one whose certificate never arrived
 	}
-	key, err := identity.DecodeKey(data)
 	if err != nil {
-		return nil, nil // the CA says what is missing
+		return nil, errs.New(errs.Unavailable, "read %s: %w", name, err)
 	}
-	sum := sha256.Sum256(csr)
-	return ecdsa.SignASN1(r, key, sum[:])
+	if key, err := identity.DecodeKey(data); err == nil {
+		sum := sha256.Sum256(csr)
+		return ecdsa.SignASN1(r, key, sum[:])
+	}
+	return nil, nil // the CA says that a proof is missing, if one is
 }
 
 func (d *disk) noteKey(name string) {

@@ -28,8 +28,9 @@ type Server struct {
 	rpc    *grpchealth.Server
 	metric *prometheus.GaugeVec
 
-	mu    sync.Mutex // guards parts
-	parts map[string]part
+	mu      sync.Mutex // guards all below
+	parts   map[string]part
+	changed chan struct{} // closed and replaced when a part changes
 }
 
 type part struct {
@@ -39,7 +40,7 @@ type part struct {
 
 // New makes a process's health, with no parts: SERVING. Parts that must be well before it serves are Set to false first.
 func New(env run.Env) *Server {
-	s := &Server{log: env.Log, notify: env.Notify, rpc: grpchealth.NewServer(), parts: map[string]part{}}
+	s := &Server{log: env.Log, notify: env.Notify, rpc: grpchealth.NewServer(), parts: map[string]part{}, changed: make(chan struct{})}
 	s.metric = prometheus.NewGaugeVec(prometheus.GaugeOpts{
 		Name: "shoal_health_part", Help: "Whether a part of the process is well (1) or waits for something (0).",
 	}, []string{"part"})
@@ -60,11 +61,7 @@ func (s *Server) Set(name string, ok bool, why string) {
 	if ok {
 		why = ""
 	}
-	s.mu.Lock()
-	old, known := s.parts[name]
-	s.parts[name] = part{ok: ok, why: why}
-	waiting := s.waiting()
-	s.mu.Unlock()
+	old, known, waiting := s.put(name, part{ok: ok, why: why})
 	if known && old.ok == ok && old.why == why {
 		return
 	}
@@ -74,6 +71,32 @@ func (s *Server) Set(name string, ok bool, why string) {
 	}
 	s.rpc.SetServingStatus("", status)
 	s.tell(name, ok, why, known && old.ok == ok, waiting)
+}
+
+func (s *Server) put(name string, p part) (old part, known bool, waiting []string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	old, known = s.parts[name]
+	s.parts[name] = p
+	if !known || old != p {
+		close(s.changed)
+		s.changed = make(chan struct{})
+	}
+	return old, known, s.waiting()
+}
+
+// Changed is closed when a part changes next. Take it before reading.
+func (s *Server) Changed() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.changed
+}
+
+// Parts is how many parts have said how they are.
+func (s *Server) Parts() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.parts)
 }
 
 func (s *Server) tell(name string, ok bool, why string, wordsOnly bool, waiting []string) {

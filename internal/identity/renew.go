@@ -17,8 +17,8 @@ const (
 	renewSpan = 0.15
 	// renewLook bounds one wait: a clock that was set meanwhile is noticed within it.
 	renewLook = 10 * time.Minute
-	retryMin  = time.Second
-	retryMax  = time.Minute
+	retryLow  = time.Second
+	retryHigh = time.Minute
 )
 
 // Renew asks a CA for the next certificate: the request in DER, the answer's chain (leaf, issuer) and bundle in PEM.
@@ -54,7 +54,7 @@ func (k *Keeper) waitDue(ctx context.Context) error {
 }
 
 func (k *Keeper) renewUntilDone(ctx context.Context, renew Renew) error {
-	for delay := retryMin; ; delay = min(2*delay, retryMax) {
+	for delay := retryLow; ; delay = min(2*delay, retryHigh) {
 		err := k.RenewOnce(ctx, renew)
 		if err == nil {
 			return nil

@@ -19,7 +19,7 @@ func newTLS(now func() time.Time, protos []string, verify func(tls.ConnectionSta
 		MinVersion:             tls.VersionTLS13,
 		Time:                   now,
 		NextProtos:             slices.Clone(protos),
-		InsecureSkipVerify:     true, // VerifyConnection takes its place, and is stricter
+		InsecureSkipVerify:     true, //nolint:gosec // VerifyConnection takes its place, and is stricter
 		VerifyConnection:       verify,
 		SessionTicketsDisabled: true, // a resumed session would skip the deny list
 	}

@@ -265,14 +265,44 @@ func TestPausedBlind(t *testing.T) {
 			return nil
 		})
 		lost := a.seat.Changed()
+		store.Mute(true)
 		l := store.Snapshot().Lease("scheduler")
 		store.Put(state.Wrap(&typesv1.Lease{Meta: &typesv1.Meta{Id: "scheduler"}, Holder: "scheduler/b", Number: l.GetNumber() + 1, Ttl: l.GetTtl()}))
 		<-lost
+		synctest.Wait()
 		if a.holds() {
 			t.Error("still holds")
 		}
 		if renewals > 1 {
 			t.Errorf("%d renewals after the loss, want at most one", renewals)
+		}
+	})
+}
+
+// TestRenewalWins: a renewal that reaches the store just before the take of a standby is a sign of life.
+func TestRenewalWins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := replicatest.New(testx.Env(t))
+		renewed := func() {
+			store.Put(state.Wrap(&typesv1.Lease{Meta: &typesv1.Meta{Id: "scheduler"}, Holder: "scheduler/x", Number: 7}))
+		}
+		renewed()
+		attempts := 0
+		store.OnCommit(func(*storev1.Transaction) error {
+			if attempts++; attempts == 1 {
+				renewed()
+			}
+			return nil
+		})
+		b := start(t, store, "b")
+		time.Sleep(ttl + 2*time.Second)
+		synctest.Wait()
+		if attempts == 0 || b.holds() {
+			t.Fatalf("%d attempts, b holds %v; want it refused", attempts, b.holds())
+		}
+		time.Sleep(ttl)
+		if number, ok := b.seat.Held(); !ok || number != 8 {
+			t.Errorf("after a whole silence: held %v, number %d, want number 8", ok, number)
 		}
 	})
 }

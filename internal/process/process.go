@@ -1,8 +1,8 @@
 // Package process is what every one of our processes has: its identity, its directory of members, its server, its folder.
 //
 // It wires internal/identity, internal/directory and internal/rpc together, keeps the certificate renewed through the CA,
-// and, in the control processes, feeds trust and directory from the store (Follow) and tells the store who this is
-// (Announce). It must never know what a process does. A Process is safe for concurrent use once it runs.
+// tells the init system when the process does its work, and, in the control processes, feeds trust and directory from the
+// store (Follow) and tells the store who this is (Announce). It must never know what a process does. A Process is safe for concurrent use once it runs.
 package process
 
 import (
@@ -104,10 +104,17 @@ func (p *Process) DialAddress(addr string, roles ...authzv1.Role) (*grpc.ClientC
 	return rpc.DialAddress(p.Env, p.Keeper, addr, roles...)
 }
 
-// Go adds what every process does to a group: renewing its certificate, and serving.
-func (p *Process) Go(g *run.Group) {
+// Go adds what every process does to a group: renewing its certificate, serving, and telling the init system when all
+// parts of its health are well for the first time. Needs are the parts that must have said so before that, beside the
+// listener: StorePart for one that follows the store.
+func (p *Process) Go(g *run.Group, needs ...string) {
+	for _, part := range needs {
+		p.Server.Health().Set(part, false, "starting")
+	}
 	g.Go("renewal", p.renew)
+	g.Go("ready", p.ready)
 	if p.port != 0 {
+		p.Server.Health().Set("listener", false, "not listening yet")
 		g.Go("server", p.Server.Serve(p.Base.Listens(p.port)))
 	}
 	if p.Base.MetricsListen != "" {

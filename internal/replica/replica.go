@@ -107,20 +107,24 @@ func (r *Replica) WaitFor(ctx context.Context, v state.Version) error {
 // client leads to.
 func (r *Replica) Run(ctx context.Context) error {
 	wait := firstWait
-	for {
-		progress, err := r.follow(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if progress {
-			wait = firstWait
-		}
-		r.broken(err)
-		if run.Sleep(ctx, r.env.Rand.Jitter(wait, 0.2)) != nil {
-			return nil
-		}
-		wait = min(2*wait, lastWait)
+	for ctx.Err() == nil {
+		wait = r.try(ctx, wait)
 	}
+	return nil
+}
+
+// try follows one stream to its end and waits before the next, longer each time that one was of no use.
+func (r *Replica) try(ctx context.Context, wait time.Duration) (next time.Duration) {
+	progress, err := r.follow(ctx)
+	if ctx.Err() != nil {
+		return wait
+	}
+	if progress {
+		wait = firstWait
+	}
+	r.broken(err)
+	_ = run.Sleep(ctx, r.env.Rand.Jitter(wait, 0.2)) // the caller sees the end of ctx itself
+	return min(2*wait, lastWait)
 }
 
 // broken notes why the stream ended, and logs it once for each outage.

@@ -138,6 +138,7 @@ func TestResume(t *testing.T) {
 		if err := r.WaitFor(ctx, v); err != nil {
 			t.Fatal(err)
 		}
+		synctest.Wait()
 		if len(spy.from) != 2 || spy.from[0] != (state.Version{}) || spy.from[1] != held {
 			t.Errorf("opened from %v, want from nothing and from %v", spy.from, held)
 		}
@@ -225,6 +226,7 @@ func TestSilence(t *testing.T) {
 		synctest.Wait()
 		store.SetQuorum(false)
 		time.Sleep(10 * time.Second)
+		synctest.Wait()
 		if n := len(spy.from); n < 3 || n > 8 {
 			t.Errorf("%d streams opened in 10 s of silence, want a few", n)
 		}

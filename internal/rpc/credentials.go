@@ -44,7 +44,7 @@ func (c serverCredentials) ServerHandshake(raw net.Conn) (net.Conn, credentials.
 }
 
 func (serverCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (c serverCredentials) Clone() credentials.TransportCredentials { return c }
@@ -75,7 +75,7 @@ func (c clientCredentials) ClientHandshake(ctx context.Context, _ string, raw ne
 	p, err := c.ledger.admit(noted, conn.ConnectionState().PeerCertificates, c.verify)
 	if err != nil {
 		_ = noted.Close()
-		return nil, nil, err
+		return nil, nil, errs.New(errs.Unavailable, "%s", err.Error())
 	}
 	return conn, newAuthInfo(p), nil
 }
@@ -85,7 +85,8 @@ func shake(ctx context.Context, raw net.Conn, config *tls.Config) (*tls.Conn, er
 	conn := tls.Client(raw, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		_ = raw.Close()
-		return nil, err
+		// Unavailable, whatever it says: another member, or this one with its next certificate, may be believed.
+		return nil, errs.New(errs.Unavailable, "%s", err.Error())
 	}
 	if got := conn.ConnectionState().NegotiatedProtocol; got != protoGRPC {
 		_ = raw.Close()
@@ -99,7 +100,7 @@ func (clientCredentials) ServerHandshake(net.Conn) (net.Conn, credentials.AuthIn
 }
 
 func (clientCredentials) Info() credentials.ProtocolInfo {
-	return credentials.ProtocolInfo{SecurityProtocol: "tls", SecurityVersion: "1.3"}
+	return credentials.ProtocolInfo{SecurityProtocol: "tls"}
 }
 
 func (c clientCredentials) Clone() credentials.TransportCredentials { return c }

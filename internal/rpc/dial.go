@@ -27,6 +27,9 @@ const (
 	clientTimeout = 2 * time.Second // TCP_USER_TIMEOUT
 	// callLimit is the deadline of a unary call whose caller has set none.
 	callLimit = 5 * time.Second
+	// maxAnswer bounds what a server may send in one message. Requests are bounded by the server, at much less; a mesh
+	// table of ten thousand machines and tasks is some 4 MiB, and has to be whole to be put in force at once.
+	maxAnswer = 32 << 20
 )
 
 // Dial makes a client of a role: it spreads calls over the directory's members of it in turn, and follows its changes.
@@ -74,6 +77,7 @@ func client(env run.Env, creds clientCredentials, r resolver.Builder, name strin
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
 		grpc.WithDisableRetry(), // retries are ours: they know which methods may be repeated
 		grpc.WithStatsHandler(newMeter(env, "client", nil)),
+		grpc.WithDefaultCallOptions(grpc.MaxCallRecvMsgSize(maxAnswer)),
 		grpc.WithChainUnaryInterceptor(errs.UnaryClient(), calls.unary),
 		grpc.WithChainStreamInterceptor(errs.StreamClient(), calls.stream),
 	)

@@ -42,9 +42,7 @@ func (d *door) accept(ctx context.Context, l net.Listener) error {
 		}
 		if err != nil {
 			d.server.env.Log.Warn("accept failed, will retry", "address", l.Addr().String(), "error", err)
-			if err := run.Sleep(ctx, acceptRetry); err != nil {
-				return nil
-			}
+			_ = run.Sleep(ctx, acceptRetry) // an end closes the listener, and that is seen above
 			continue
 		}
 		select {

@@ -69,7 +69,7 @@ func (s *Server) allowStream(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 // endingStream has a context that ends with the caller's rights, and does not outlive it in Recv and Send.
 type endingStream struct {
 	grpc.ServerStream
-	ctx context.Context
+	ctx context.Context //nolint:containedctx // a stream is its context: grpc.ServerStream has it as a method
 }
 
 func (s endingStream) Context() context.Context { return s.ctx }

@@ -22,7 +22,7 @@ const (
 	retryMost  = 500 * time.Millisecond
 	// tryFirst is the patience of a first try: a member that has vanished must not use up the whole deadline. Each later
 	// try has twice as much, so that a slow answer is not cut for ever.
-	tryFirst = 2 * time.Second
+	tryFirst = time.Second
 )
 
 // clientCalls is what every call of a client goes through.

@@ -30,10 +30,10 @@ const (
 	// maxShaking bounds handshakes under way: each costs a signature before we know who it is.
 	maxShaking = 512
 	// A peer that vanished is noticed after keepaliveTime + keepaliveWait even if nothing is sent to it.
-	keepaliveTime = 10 * time.Second
-	keepaliveWait = 4 * time.Second
-	keepaliveMin  = 5 * time.Second // more frequent pings of a client are an attack
-	userTimeout   = 10 * time.Second
+	keepaliveTime  = 10 * time.Second
+	keepaliveWait  = 4 * time.Second
+	keepaliveLeast = 5 * time.Second // more frequent pings of a client are an attack
+	userTimeout    = 10 * time.Second
 )
 
 // Handler serves a connection of an own protocol; it is closed when the handler returns. Ctx ends when the server stops.
@@ -82,7 +82,7 @@ func NewServer(env run.Env, k *identity.Keeper, opts ...ServerOption) *Server {
 		grpc.MaxConcurrentStreams(o.streams),
 		grpc.ConnectionTimeout(handshakeLimit),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveWait}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveMin, PermitWithoutStream: true}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
 		// errs is outermost, so that it maps what the others return; guard inside it, so that a panic has a status too.
 		grpc.ChainUnaryInterceptor(errs.UnaryServer(), s.guardUnary, s.allowUnary),
 		grpc.ChainStreamInterceptor(errs.StreamServer(), s.guardStream, s.allowStream),
@@ -124,6 +124,7 @@ func (s *Server) Serve(listen []string) func(context.Context) error {
 			return err
 		}
 		s.env.Log.Info("serving", "addresses", addresses(listeners), "methods", len(rules.Methods()))
+		s.health.Set("listener", true, "")
 		return s.serve(ctx, listeners)
 	}
 }
@@ -193,14 +194,16 @@ func (s *Server) stopGRPC(ctx context.Context) {
 	})
 	tick := time.NewTicker(stopMoment)
 	defer tick.Stop()
-	for waited := time.Duration(0); waited < stopLimit; waited += stopMoment {
+	quiet := 0 // looks in a row without a unary call; one is not enough, the last answer may still be on its way
+	for waited := time.Duration(0); waited < stopLimit && quiet < 2; waited += stopMoment {
 		select {
 		case <-done:
 			return
 		case <-tick.C:
 		}
-		if waited > 0 && s.ledger.unary() == 0 {
-			break
+		quiet++
+		if s.ledger.unary() > 0 {
+			quiet = 0
 		}
 	}
 	// Connections go first: a handler that is stuck in a send must not hold Stop.

@@ -16,13 +16,8 @@ import (
 // Commit applies one transaction or refuses it.
 func (s *Store) Commit(_ context.Context, req *storev1.CommitRequest) (*storev1.CommitResponse, error) {
 	tx := req.GetTransaction()
-	s.mu.Lock()
-	answer := s.answer
-	s.mu.Unlock()
-	if answer != nil {
-		if err := answer(tx); err != nil {
-			return nil, err
-		}
+	if err := s.hook.call(tx); err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -30,18 +30,40 @@ const bookmarkPeriod = 500 * time.Millisecond
 type Store struct {
 	storev1.UnimplementedWatchServiceServer
 	storev1.UnimplementedCommitServiceServer
-	now func() time.Time
+	now  func() time.Time
+	hook hook
 
 	mu       sync.Mutex // guards all below
 	snapshot *state.Snapshot
-	deltas   []*storev1.Delta                 // of this epoch, as far back as may be resumed from
-	outcomes map[string]*storev1.Outcome      // by request id
-	changed  chan struct{}                    // closed and replaced at each change
-	broken   chan struct{}                    // closed and replaced by Break
-	quorum   bool                             // whether commits and bookmarks go on
-	commits  int                              // transactions seen
-	lose     int                              // answers to lose after the commit
-	answer   func(*storev1.Transaction) error // a test's own fault; nil for none
+	deltas   []*storev1.Delta            // of this epoch, as far back as may be resumed from
+	outcomes map[string]*storev1.Outcome // by request id
+	changed  chan struct{}               // closed and replaced at each change
+	broken   chan struct{}               // closed and replaced by Break
+	mute     bool                        // whether streams send nothing
+	quorum   bool                        // whether commits and bookmarks go on
+	commits  int                         // transactions seen
+	lose     int                         // answers to lose after the commit
+}
+
+// hook is a test's own fault. Its calls are one after the other, so that it may keep counts.
+type hook struct {
+	mu sync.Mutex // guards f and its calls
+	f  func(*storev1.Transaction) error
+}
+
+func (h *hook) set(f func(*storev1.Transaction) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.f = f
+}
+
+func (h *hook) call(tx *storev1.Transaction) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.f == nil {
+		return nil
+	}
+	return h.f(tx)
 }
 
 // New makes a store of epoch 1 with these objects at revision 1.
@@ -152,6 +174,15 @@ func (s *Store) SetQuorum(on bool) {
 	s.changed = make(chan struct{})
 }
 
+// Mute makes streams send nothing until it is switched off, as a member that is cut off does; commits go on.
+func (s *Store) Mute(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.mute = on
+	close(s.changed)
+	s.changed = make(chan struct{})
+}
+
 // Break ends all streams.
 func (s *Store) Break() {
 	s.mu.Lock()
@@ -185,9 +216,6 @@ func (s *Store) LoseAnswers(n int) {
 	s.lose = n
 }
 
-// OnCommit calls f with each transaction before it is applied; an error is its answer.
-func (s *Store) OnCommit(f func(*storev1.Transaction) error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.answer = f
-}
+// OnCommit calls f with each transaction before it is applied, one at a time; an error is its answer. A test that reads
+// what f has noted calls synctest.Wait first.
+func (s *Store) OnCommit(f func(*storev1.Transaction) error) { s.hook.set(f) }

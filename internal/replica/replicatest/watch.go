@@ -55,8 +55,11 @@ type watcher struct {
 // catchUp sends what the client lacks, then a bookmark if one is due and the quorum confirms it.
 func (w *watcher) catchUp(bookmark bool) (changed <-chan struct{}, err error) {
 	w.s.mu.Lock()
-	snapshot, deltas, changed, quorum := w.s.snapshot, slices.Clone(w.s.deltas), w.s.changed, w.s.quorum
+	snapshot, deltas, changed, quorum, mute := w.s.snapshot, slices.Clone(w.s.deltas), w.s.changed, w.s.quorum, w.s.mute
 	w.s.mu.Unlock()
+	if mute {
+		return changed, nil
+	}
 	if !w.follows(snapshot, deltas) {
 		if !w.at.IsZero() {
 			resync := &storev1.Resync{Reason: "that version cannot be followed"}

@@ -1,0 +1,10 @@
+// Command shoal-scheduler decides which node runs which task. It keeps no state: everything it knows is a replica of the
+// store, everything it wants is a commit.
+package main
+
+import (
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/scheduler"
+)
+
+func main() { run.Main("scheduler", scheduler.DefaultConfig(), scheduler.Run) }

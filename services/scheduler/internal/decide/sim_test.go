@@ -1,0 +1,249 @@
+package decide_test
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide"
+)
+
+// sim is a store and agents in a few lines: it applies plans as the store would, and complains where the store, an agent
+// or a person would.
+type sim struct {
+	s     *state.Snapshot
+	now   time.Time
+	ids   int
+	fault func(format string, args ...any)
+}
+
+// fatal is what a sim needs of a test.
+type fatal interface {
+	Fatalf(format string, args ...any)
+}
+
+func newSim(t fatal) *sim {
+	m := &sim{s: state.Empty(), now: start(), fault: t.Fatalf}
+	m.change(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "cluster"}, Spec: &typesv1.ClusterSpec{TaskHistoryLimit: 5}}))
+	return m
+}
+
+func start() time.Time { return time.Unix(1_000_000_000, 0).UTC() }
+
+func (m *sim) newID() string { m.ids++; return fmt.Sprintf("t%05d", m.ids) }
+
+// change writes objects as their owners would.
+func (m *sim) change(objects ...*typesv1.Object) {
+	txn := m.s.Begin()
+	v := m.s.Version()
+	v.EpochNumber, v.Revision = 1, v.Revision+1
+	for _, o := range objects {
+		meta := state.MetaOf(o)
+		if meta.GetCreatedAt() == nil {
+			meta.CreatedAt = timestamppb.New(m.now)
+		}
+		meta.UpdatedAt, meta.Revision = timestamppb.New(m.now), v.Revision
+		txn.Put(o)
+	}
+	if c := txn.Clashes(); len(c) > 0 {
+		m.fault("two hold %s: %s and %s", c[0].Claim, c[0].First, c[0].Second)
+	}
+	m.s = txn.Commit(v, m.now)
+}
+
+func (m *sim) delete(kind typesv1.Kind, id string) {
+	txn := m.s.Begin()
+	txn.Delete(state.Key{Kind: kind, ID: id})
+	v := m.s.Version()
+	v.Revision++
+	m.s = txn.Commit(v, m.now)
+}
+
+// decide makes and applies plans until the batch is not full, and tells what they did.
+func (m *sim) decide() (lines []string, wake time.Time) {
+	for range 200 {
+		p := decide.Decide(m.s, m.now, m.newID)
+		lines = append(lines, m.apply(p)...)
+		if !p.More {
+			if again := decide.Decide(m.s, m.now, m.newID); !again.Empty() {
+				m.fault("a second decision at once does more: puts %v deletes %v", again.Puts, again.Deletes)
+			}
+			return lines, p.Wake
+		}
+	}
+	m.fault("the batch stays full")
+	return nil, time.Time{}
+}
+
+func (m *sim) apply(p decide.Plan) []string {
+	for _, c := range p.Preconditions {
+		u := c.GetUnchanged()
+		if got := state.MetaOf(m.s.Get(state.Key{Kind: u.GetKind(), ID: u.GetId()})).GetRevision(); got != u.GetRevision() {
+			m.fault("precondition on %v, revision %d", u, got)
+		}
+	}
+	if n := len(p.Puts) + len(p.Deletes); n > decide.Batch+20 {
+		m.fault("%d changes in one plan", n)
+	}
+	var lines []string
+	var objects []*typesv1.Object
+	for _, put := range p.Puts {
+		key := state.KeyOf(put.GetObject())
+		was := m.s.Get(key)
+		if put.GetCreate() != (was == nil) {
+			m.fault("create %v of %s", put.GetCreate(), key)
+		}
+		if t := put.GetObject().GetTask(); t != nil && t.GetDecided().GetDesired() < was.GetTask().GetDecided().GetDesired() {
+			m.fault("desired of %s falls", key)
+		}
+		lines = append(lines, m.describe(was, put.GetObject())...)
+		objects = append(objects, state.Wrap(proto.Clone(state.Unwrap(put.GetObject()))))
+	}
+	for _, d := range p.Deletes {
+		lines = append(lines, "delete "+m.taskName(m.s.Task(d.GetId())))
+		m.delete(d.GetKind(), d.GetId())
+	}
+	if len(objects) > 0 {
+		m.change(objects...)
+	}
+	slices.SortStableFunc(lines, func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
+	return lines
+}
+
+// rank puts what goes before what comes.
+func rank(line string) int {
+	verb, _, _ := strings.Cut(line, " ")
+	return slices.Index([]string{"block", "abandon", "shutdown", "remove", "delete", "create", "bind", "run", "wait", "update"}, verb)
+}
+
+func (m *sim) taskName(t *typesv1.Task) string {
+	name := t.GetServiceId()
+	return fmt.Sprintf("%s.%d", name, t.GetDecided().GetSlot())
+}
+
+// describe writes what a put does in a person's words.
+func (m *sim) describe(was, is *typesv1.Object) []string {
+	if n := is.GetNode(); n != nil {
+		return []string{fmt.Sprintf("block %s %s", n.GetMeta().GetId(), strings.Join(n.GetBlocks()[len(was.GetNode().GetBlocks()):], " "))}
+	}
+	if s := is.GetService(); s != nil {
+		state := strings.ToLower(strings.TrimPrefix(s.GetUpdateStatus().GetState().String(), "UPDATE_STATE_"))
+		return []string{fmt.Sprintf("update %s %s version=%d", s.GetMeta().GetId(), state, s.GetUpdateStatus().GetSpecVersion())}
+	}
+	before, after := was.GetTask().GetDecided(), is.GetTask().GetDecided()
+	name := m.taskName(is.GetTask())
+	switch {
+	case was == nil:
+		return []string{"create   " + name + placeOf(is.GetTask())}
+	case after.GetAbandoned() && !before.GetAbandoned():
+		return []string{fmt.Sprintf("abandon  %s (%s)", name, after.GetReason())}
+	case after.GetDesired() > before.GetDesired() && after.GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING:
+		verb := map[typesv1.TaskState]string{typesv1.TaskState_TASK_STATE_SHUTDOWN: "shutdown", typesv1.TaskState_TASK_STATE_REMOVE: "remove  "}
+		return []string{fmt.Sprintf("%s %s (%s)", verb[after.GetDesired()], name, after.GetReason())}
+	case after.GetNodeId() != before.GetNodeId():
+		return []string{"bind     " + name + placeOf(is.GetTask())}
+	case after.GetDesired() > before.GetDesired():
+		return []string{"run      " + name}
+	}
+	return []string{fmt.Sprintf("wait     %s reason=%q", name, after.GetReason())}
+}
+
+func placeOf(t *typesv1.Task) string {
+	var b strings.Builder
+	if n := t.GetDecided().GetNodeId(); n != "" {
+		b.WriteString(" node=" + n)
+	}
+	if t.GetSpecVersion() > 1 {
+		fmt.Fprintf(&b, " version=%d", t.GetSpecVersion())
+	}
+	for _, a := range t.GetDecided().GetAddresses() {
+		b.WriteString(" " + strings.Join(a.GetAddresses(), ","))
+	}
+	if t.GetDecided().GetDesired() == typesv1.TaskState_TASK_STATE_READY {
+		b.WriteString(" desired=ready")
+	}
+	if r := t.GetDecided().GetReason(); r != "" {
+		fmt.Fprintf(&b, " reason=%q", r)
+	}
+	return b.String()
+}
+
+// observe reports a task's state as its agent would. It only rises.
+func (m *sim) observe(t *typesv1.Task, s typesv1.TaskState, exit *int32, message string) {
+	if t == nil {
+		m.fault("no such task to observe")
+	}
+	if s < t.GetObserved().GetState() {
+		m.fault("observed of %s falls to %v", t.GetMeta().GetId(), s)
+	}
+	next := proto.CloneOf(t)
+	next.Observed = &typesv1.TaskObserved{State: s, Seq: t.GetObserved().GetSeq() + 1, ExitCode: exit, Message: message,
+		Ready: s == typesv1.TaskState_TASK_STATE_RUNNING}
+	m.change(state.Wrap(next))
+}
+
+// settle lets the agents of all nodes that are in session do what is desired of them.
+func (m *sim) settle() (changed bool) {
+	for _, t := range slices.Collect(m.s.Tasks()) {
+		n := m.s.Node(t.GetDecided().GetNodeId())
+		observed, desired := t.GetObserved().GetState(), t.GetDecided().GetDesired()
+		if n.GetStatus().GetState() != typesv1.NodeState_NODE_STATE_READY || state.Terminal(observed) {
+			continue
+		}
+		if desired > typesv1.TaskState_TASK_STATE_RUNNING {
+			desired = typesv1.TaskState_TASK_STATE_SHUTDOWN
+		}
+		if observed < desired {
+			m.observe(t, desired, nil, "")
+			changed = true
+		}
+	}
+	return changed
+}
+
+// converge lets scheduler and agents work until nothing changes, through deadlines too if there are any until the limit.
+func (m *sim) converge(limit time.Time) (lines []string) {
+	for range 10_000 {
+		did, wake := m.decide()
+		lines = append(lines, did...)
+		if m.settle() || len(did) > 0 {
+			continue
+		}
+		if wake.IsZero() || wake.After(limit) {
+			return lines
+		}
+		m.now = wake
+	}
+	m.fault("no convergence")
+	return nil
+}
+
+// slot lists the tasks of a slot, newest first.
+func (m *sim) slot(service string, slot uint64) []*typesv1.Task {
+	tasks := slices.Collect(m.s.TasksOfSlot(service, slot))
+	slices.Reverse(tasks) // ids count up
+	return tasks
+}
+
+// spread is the number of wanted tasks of a service on each node that is ready and active.
+func (m *sim) spread(service string) map[string]int {
+	out := map[string]int{}
+	for n := range m.s.Nodes() {
+		if n.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_READY && n.GetSpec().GetAvailability() == typesv1.Availability_AVAILABILITY_ACTIVE {
+			out[n.GetMeta().GetId()] = 0
+		}
+	}
+	for t := range m.s.TasksOfService(service) {
+		if t.GetDecided().GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING {
+			out[t.GetDecided().GetNodeId()]++
+		}
+	}
+	return out
+}

@@ -1,0 +1,73 @@
+// Package scheduler is the process that decides: which slots a service has, which task fills each, on which node, and when
+// it starts and stops. It keeps nothing: all it knows is a replica of the store, all it wants is a commit.
+package scheduler
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/commit"
+	"github.com/shoalproject/shoal/internal/config"
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/lease"
+	"github.com/shoalproject/shoal/internal/process"
+	"github.com/shoalproject/shoal/internal/replica"
+	"github.com/shoalproject/shoal/internal/run"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decideloop"
+)
+
+const (
+	// port is where a scheduler listens by default.
+	port = 2382
+	// duty is the name of the lease.
+	duty = "scheduler"
+)
+
+// Config is the process's configuration file.
+type Config struct {
+	config.Base `yaml:",inline"`
+	// Lease is the silence after which a standby takes over. Default 3s.
+	Lease time.Duration `yaml:"lease"`
+}
+
+// DefaultConfig returns the defaults.
+func DefaultConfig() Config {
+	return Config{Base: config.Base{Data: "/var/lib/shoal/scheduler"}, Lease: 3 * time.Second}
+}
+
+// Validate returns all faults at once.
+func (c Config) Validate() error {
+	var f errs.Collector
+	f.Merge("", c.Base.Validate())
+	f.Check(c.Lease >= time.Second && c.Lease <= time.Minute, "lease", "must be from 1s to 1m")
+	return f.Err("config")
+}
+
+// Run wires the scheduler and blocks until ctx ends or a part fails.
+func Run(ctx context.Context, cfg Config, env run.Env) error {
+	p, err := process.Open(env, cfg.Base, authzv1.Role_ROLE_SCHEDULER, port)
+	if err != nil {
+		return fmt.Errorf("open process: %w", err)
+	}
+	conn, err := p.Dial(authzv1.Role_ROLE_STORE) // any member
+	if err != nil {
+		return fmt.Errorf("dial store: %w", err)
+	}
+	defer conn.Close()
+	commits := storev1.NewCommitServiceClient(conn)
+	view := replica.New(p.Env, storev1.NewWatchServiceClient(conn), decideloop.Kinds()...)
+	seat := lease.New(p.Env, commits, view, duty, p.ID, cfg.Lease) // Step 1: be the one who decides…
+	loop := decideloop.New(p.Env, view, seat, commits)             // Step 2: …and decide, fenced by the seat
+
+	g := run.NewGroup(p.Env.Log)
+	p.Go(g)
+	g.Go("replica", view.Run)
+	g.Go("follow", func(ctx context.Context) error { return p.Follow(ctx, view) })
+	g.Go("announce", func(ctx context.Context) error { return p.Announce(ctx, view, commit.New(commits, p.Env.Rand)) })
+	g.Go("lease", seat.Run)
+	g.Go("decide", loop.Run)
+	return g.Wait(ctx)
+}

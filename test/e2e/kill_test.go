@@ -1,0 +1,82 @@
+package e2e
+
+import (
+	"testing"
+	"time"
+)
+
+// Under load through two machines, each process on each machine is killed in turn: no container is lost, and the cluster
+// heals within 10 s.
+func TestEveryProcessKilled(t *testing.T) {
+	c := bring(t, 1, 2)
+	c.shoal("service", "create", "--name", "micro", "-p", "8000", "--replicas", "7", c.image("1.0.0"))
+	c.converged("micro", 7, 30*time.Second)
+	settle(t, c, 30000, 7)
+	hosts := []string{"m1", "w1", "w2"}
+	before := map[string]string{}
+	for _, h := range hosts {
+		before[h] = containers(c, h)
+	}
+	l := startLoad(t.Context(), published(c.address("w1"), 30000), published(c.address("w2"), 30000))
+	defer l.stop()
+	status, err := c.lab.Status(t.Context())
+	c.must(err)
+	for _, h := range status.Hosts {
+		for _, p := range h.Processes {
+			if p.Name == "containerd" {
+				continue
+			}
+			c.killed(l, h.Name, p.Name)
+		}
+	}
+	for _, h := range hosts {
+		if got := containers(c, h); got != before[h] {
+			t.Errorf("containers on %s: %s, were %s", h, got, before[h])
+		}
+	}
+}
+
+const healing = 10 * time.Second
+
+// killed kills one process and waits until the cluster is whole again.
+func (c *cluster) killed(l *load, host, process string) {
+	c.t.Helper()
+	l.take()
+	pid, err := c.lab.PID(c.t.Context(), host, process)
+	c.must(err)
+	c.must(c.lab.Kill(c.t.Context(), host, process))
+	took := until(c.t, host+" "+process+" is back", healing, func() string {
+		next, err := c.lab.PID(c.t.Context(), host, process)
+		switch {
+		case err != nil:
+			return err.Error()
+		case next == pid || next == 0:
+			return "not running"
+		}
+		stdout, stderr, code := c.try("m1", "shoal", "service", "ls", "--format", "{{.Replicas}}")
+		if code != 0 || stdout != "7/7\n" {
+			return stdout + stderr
+		}
+		for name, state := range c.nodes() {
+			if state != "Ready" {
+				return name + " is " + state
+			}
+		}
+		return ""
+	})
+	c.t.Logf("%s %-17s killed: whole again after %6s; %s", host, process, took.Round(time.Millisecond), l.take())
+}
+
+// Restarting every agent changes no container.
+func TestAgentRestartsTouchNothing(t *testing.T) {
+	c := bring(t, 1, 1)
+	c.shoal("service", "create", "--name", "micro", "--replicas", "4", c.image("1.0.0"))
+	before := containers(c, "m1") + "|" + containers(c, "w1")
+	for _, h := range []string{"m1", "w1"} {
+		c.on(h, "systemctl", "restart", "shoal-agent")
+	}
+	c.converged("micro", 4, 20*time.Second)
+	if after := containers(c, "m1") + "|" + containers(c, "w1"); after != before {
+		t.Errorf("containers changed: %s, were %s", after, before)
+	}
+}

@@ -1,0 +1,230 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/rpc"
+	"github.com/shoalproject/shoal/internal/run"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// Operator is a person at a desk, whose tools call the gateway.
+type Operator struct {
+	c *Cluster
+
+	Services controlv1.ServiceServiceClient
+	Tasks    controlv1.TaskServiceClient
+	Nodes    controlv1.NodeServiceClient
+	Networks controlv1.NetworkServiceClient
+	Members  controlv1.MemberServiceClient
+	Tokens   cav1.TokenServiceClient
+}
+
+const (
+	deskDir     = "/home/operator/context"
+	callTimeout = 5 * time.Second
+)
+
+// newOperator sits down at a desk of its own.
+func newOperator(c *Cluster, gateway string) *Operator {
+	c.t.Helper()
+	desk := c.W.Host("desk", "10.9.255.1")
+	files := desk.Disk.Files()
+	for name, data := range map[string]string{
+		"cert.pem": c.began.OperatorCert, "key.pem": c.began.OperatorKey, "bundle.pem": c.began.Bundle,
+	} {
+		if err := files.Write(deskDir+"/"+name, []byte(data), 0o600); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	conns := make(chan *grpc.ClientConn, 1)
+	err := desk.Start("tools", func(ctx context.Context, env run.Env) error {
+		defer close(conns)
+		keeper, err := identity.Load(env, deskDir)
+		if err != nil {
+			return err
+		}
+		conn, err := rpc.DialAddress(env, keeper, gateway+":2384", authzv1.Role_ROLE_GATEWAY)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		conns <- conn
+		<-ctx.Done()
+		return nil
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	conn, ok := <-conns
+	if !ok {
+		c.t.Fatalf("the operator's tools do not start: %v", desk.Errors())
+	}
+	return &Operator{
+		c:        c,
+		Services: controlv1.NewServiceServiceClient(conn), Tasks: controlv1.NewTaskServiceClient(conn),
+		Nodes: controlv1.NewNodeServiceClient(conn), Networks: controlv1.NewNetworkServiceClient(conn),
+		Members: controlv1.NewMemberServiceClient(conn), Tokens: cav1.NewTokenServiceClient(conn),
+	}
+}
+
+func (o *Operator) context() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(o.c.t.Context(), callTimeout)
+}
+
+// CreateService makes a replicated service of micro with a published port.
+func (o *Operator) CreateService(name string, replicas uint64, networks ...string) (*typesv1.Service, error) {
+	ctx, cancel := o.context()
+	defer cancel()
+	spec := &typesv1.ServiceSpec{
+		Annotations: &typesv1.Annotations{Name: name},
+		Task:        &typesv1.TaskSpec{Container: &typesv1.ContainerSpec{Image: "registry.test/micro:1.0.0"}},
+		Mode:        &typesv1.ServiceSpec_Replicated{Replicated: &typesv1.Replicated{Replicas: &replicas}},
+		Endpoint:    &typesv1.EndpointSpec{Ports: []*typesv1.PortConfig{{TargetPort: 8000}}},
+	}
+	for _, n := range networks {
+		spec.Task.Networks = append(spec.Task.Networks, &typesv1.NetworkAttachment{Target: n})
+	}
+	resp, err := o.Services.CreateService(ctx, &controlv1.CreateServiceRequest{Spec: spec})
+	return resp.GetService(), err
+}
+
+// Update changes a service's spec as read now.
+func (o *Operator) Update(name string, change func(*typesv1.ServiceSpec)) error {
+	ctx, cancel := o.context()
+	defer cancel()
+	got, err := o.Services.GetService(ctx, &controlv1.GetServiceRequest{Service: name})
+	if err != nil {
+		return err
+	}
+	change(got.GetService().GetSpec())
+	_, err = o.Services.UpdateService(ctx, &controlv1.UpdateServiceRequest{
+		Service: name, Version: got.GetVersion(), Spec: got.GetService().GetSpec(),
+	})
+	return err
+}
+
+// Scale sets a service's replicas.
+func (o *Operator) Scale(name string, replicas uint64) error {
+	return o.Update(name, func(s *typesv1.ServiceSpec) { s.GetReplicated().Replicas = &replicas })
+}
+
+// ListTasks returns a service's tasks; live leaves those that are wanted and running.
+func (o *Operator) ListTasks(service string, live bool) ([]*controlv1.ListedTask, error) {
+	ctx, cancel := o.context()
+	defer cancel()
+	resp, err := o.Tasks.ListTasks(ctx, &controlv1.ListTasksRequest{Filters: []string{"service=" + service}})
+	if err != nil || !live {
+		return resp.GetTasks(), err
+	}
+	var out []*controlv1.ListedTask
+	for _, t := range resp.GetTasks() {
+		if t.GetState() == typesv1.TaskState_TASK_STATE_RUNNING &&
+			t.GetTask().GetDecided().GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING && !t.GetTask().GetDecided().GetAbandoned() {
+			out = append(out, t)
+		}
+	}
+	return out, nil
+}
+
+// Wrong says what keeps a service from having exactly n running tasks; empty when it has.
+func (o *Operator) Wrong(service string, n uint64) string {
+	ctx, cancel := o.context()
+	defer cancel()
+	resp, err := o.Services.GetService(ctx, &controlv1.GetServiceRequest{Service: service})
+	if err != nil {
+		return err.Error()
+	}
+	if k := resp.GetCounts(); k.GetRunning() != n || k.GetDesired() != n {
+		return fmt.Sprintf("%s has %d/%d, want %d: %s", service, k.GetRunning(), k.GetDesired(), n, o.table(service))
+	}
+	return ""
+}
+
+// Converge waits until a service has exactly n running tasks.
+func (o *Operator) Converge(service string, n uint64, within time.Duration) time.Duration {
+	o.c.t.Helper()
+	return o.c.Until(service+" converges", within, func() string { return o.Wrong(service, n) })
+}
+
+func (o *Operator) table(service string) string {
+	tasks, err := o.ListTasks(service, false)
+	if err != nil {
+		return err.Error()
+	}
+	var b strings.Builder
+	for _, t := range tasks {
+		fmt.Fprintf(&b, "\n  %s %s on %s: %s %s", t.GetTask().GetMeta().GetId(), t.GetName(), t.GetNodeHostname(), t.GetState(), t.GetReason())
+	}
+	return b.String()
+}
+
+// NodeState tells a machine's state.
+func (o *Operator) NodeState(hostname string) typesv1.NodeState {
+	ctx, cancel := o.context()
+	defer cancel()
+	resp, err := o.Nodes.GetNode(ctx, &controlv1.GetNodeRequest{Node: hostname})
+	if err != nil {
+		return typesv1.NodeState_NODE_STATE_UNSPECIFIED
+	}
+	return resp.GetNode().GetNode().GetStatus().GetState()
+}
+
+// Leader is the machine whose store leads, nil while there is none.
+func (o *Operator) Leader() *Machine {
+	ctx, cancel := o.context()
+	defer cancel()
+	resp, err := o.Nodes.ListNodes(ctx, &controlv1.ListNodesRequest{})
+	if err != nil {
+		return nil
+	}
+	for _, n := range resp.GetNodes() {
+		if n.GetManagerStatus() == controlv1.ManagerStatus_MANAGER_STATUS_LEADER {
+			for _, m := range o.c.Machines {
+				if m.ID == n.GetNode().GetMeta().GetId() {
+					return m
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// CreateNetwork makes an overlay.
+func (o *Operator) CreateNetwork(name string) error {
+	ctx, cancel := o.context()
+	defer cancel()
+	_, err := o.Networks.CreateNetwork(ctx, &controlv1.CreateNetworkRequest{
+		Spec: &typesv1.NetworkSpec{Annotations: &typesv1.Annotations{Name: name}, Driver: "overlay"},
+	})
+	return err
+}
+
+// Manager says what keeps a machine from being a reachable manager; empty when it is one.
+func (o *Operator) Manager(machineID string) string {
+	ctx, cancel := o.context()
+	defer cancel()
+	resp, err := o.Nodes.GetNode(ctx, &controlv1.GetNodeRequest{Node: machineID})
+	if err != nil {
+		return err.Error()
+	}
+	switch s := resp.GetNode().GetManagerStatus(); s {
+	case controlv1.ManagerStatus_MANAGER_STATUS_LEADER, controlv1.ManagerStatus_MANAGER_STATUS_REACHABLE:
+		return ""
+	default:
+		return s.String()
+	}
+}
+
+// Exists tells whether an object of that name was there already.
+func Exists(err error) bool { return errs.Is(err, errs.Exists) }

@@ -1,0 +1,85 @@
+package sim_test
+
+import (
+	"flag"
+	"fmt"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/test/sim"
+)
+
+// Flags: `go test ./sim -run Seeds -seeds 1000`, or one seed again by `-seed 17`.
+func seedFlags() (first uint64, count int) {
+	return *seedFlag, *seedsFlag
+}
+
+var (
+	seedFlag  = flag.Uint64("seed", 0, "run this seed alone")
+	seedsFlag = flag.Int("seeds", 20, "how many seeds to run")
+)
+
+// Whatever hits a cluster, it ends as it should: nothing acknowledged is lost, states only rise, and all converge.
+func TestSeeds(t *testing.T) {
+	only, count := seedFlags()
+	total := sim.Hits{}
+	for seed := uint64(1); seed <= uint64(count); seed++ {
+		if only != 0 && seed != only {
+			continue
+		}
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				for k, n := range live(t, seed) {
+					total[k] += n
+				}
+			})
+		})
+	}
+	t.Logf("what the faults hit:\n%s", total)
+	if only != 0 || count < 20 {
+		return
+	}
+	for _, f := range sim.Faults() {
+		if total.Of(f) == 0 {
+			t.Errorf("no seed was hit by: %s", f)
+		}
+	}
+}
+
+const (
+	hollow  = 8
+	strikes = 6
+)
+
+// live is one cluster's life under one seed.
+func live(t *testing.T, seed uint64) sim.Hits {
+	c := sim.New(t, seed, sim.Standard(hollow))
+	rand := run.NewRand(seed)
+	work := sim.NewWorkload(c, seed)
+	chaos := sim.NewChaos(c, seed+1000)
+	faults := sim.Faults()
+	for i := range strikes {
+		work.Some()
+		f := faults[rand.IntN(len(faults))]
+		if i == 0 {
+			f = faults[int(seed)%len(faults)] //nolint:gosec // small
+		}
+		watched := make(chan struct{})
+		go func() { // what a person does meanwhile
+			defer close(watched)
+			work.Some()
+			work.Look()
+		}()
+		chaos.Strike(f)
+		<-watched
+		if down := chaos.Down(); len(down) > 0 {
+			t.Errorf("after %s: %v are taken for down, and nothing has touched them", f, down)
+		}
+		time.Sleep(time.Duration(rand.IntN(3000)) * time.Millisecond)
+	}
+	c.W.Net.Heal()
+	work.Settle(90 * time.Second)
+	return chaos.Hits
+}
