@@ -23,7 +23,7 @@ var seamAllows = map[string]func(name string) bool{
 			slices.Contains([]string{"FileMode", "FileInfo", "DirEntry", "PathError", "Signal"}, n)
 	},
 	"net": func(n string) bool {
-		return !strings.HasPrefix(n, "Listen") && !strings.HasPrefix(n, "Dial") && !strings.HasPrefix(n, "Lookup") &&
+		return n == "Listener" || !strings.HasPrefix(n, "Listen") && !strings.HasPrefix(n, "Dial") && !strings.HasPrefix(n, "Lookup") &&
 			!strings.HasPrefix(n, "Interface") && !strings.HasPrefix(n, "Resolve") && !strings.HasPrefix(n, "File") &&
 			!strings.HasSuffix(n, "Resolver")
 	},

@@ -6,13 +6,14 @@ package arch
 // systemPackages may touch the operating system: sockets, files, processes, signals, environment. All else in
 // services/ and internal/ gets them through env, so that the whole control plane runs in one test.
 var systemPackages = map[string]string{
-	"internal/run":                     "the env implementation of a real machine",
-	"services/store/internal/logstore": "the log and snapshots on a real disk",
-	"services/agent/internal/system":   "containerd, cgroups, mounts and the journal's files",
-	"services/agent/internal/journal":  "the journal's file",
-	"services/agent/internal/executor": "the containerd client",
-	"services/agent/internal/network":  "the local half of the machine network, in the kernel",
-	"services/meshproxy/internal/net":  "kernel tables and the listeners of published ports",
+	"internal/run":                       "the env implementation of a real machine",
+	"services/store/internal/logstore":   "the log and snapshots on a real disk",
+	"services/agent/internal/system":     "containerd, cgroups, mounts and the journal's files",
+	"services/agent/internal/journal":    "the journal's file",
+	"services/agent/internal/executor":   "the containerd client",
+	"services/agent/internal/network":    "the local half of the machine network, in the kernel",
+	"services/meshproxy/internal/tables": "kernel tables",
+	"services/meshproxy/internal/packet": "socket options of published UDP ports",
 }
 
 // purePackages take time and everything else as arguments. A pattern that ends in "/..." covers what lies below.
@@ -24,6 +25,7 @@ var purePackages = map[string]string{
 	"services/agent/internal/task/...":        "the task machine",
 	"services/store/internal/validate/...":    "what is a valid spec",
 	"services/dispatcher/internal/assign/...": "what a node needs",
+	"services/meshproxy/internal/mesh/...":    "what a machine's data path should be",
 }
 
 // pureWithLock are pure packages whose values are shared by goroutines.
@@ -38,7 +40,14 @@ var clockReaders = map[string]string{
 	"internal/rpc":   "measures calls",
 	"internal/obs":   "measures",
 
+	"services/scheduler/internal/decideloop": "measures decisions and commits",
+
 	"services/store/internal/logstore": "measures syncs",
+
+	"services/meshproxy/internal/forward": "measures idle time, and sets deadlines of connections",
+	"services/meshproxy/internal/session": "measures how long a stream has lived",
+	"services/meshproxy/internal/ingress": "measures the silence of its dispatcher",
+	"services/meshproxy/internal/apply":   "measures how long ago its file was written",
 
 	"services/dispatcher/internal/liveness": "counts the silence of nodes and peers",
 	"services/dispatcher/internal/session":  "stamps when a node was last heard, for liveness",

@@ -76,7 +76,7 @@ func TestREST(t *testing.T) {
 		t.Errorf("stale update: %s %s, want 409 update out of sequence", status, body)
 	}
 	status, body = c.curl("-d", `{"spec":{"annotations":{"name":"-bad-"},"endpoint":{"ports":[{"targetPort":70000}]}}}`, gateway+"/v1/services")
-	for _, field := range []string{"annotations.name", "task.container.image", "ports[0].target_port"} {
+	for _, field := range []string{`"field":"name"`, `"field":"image"`, `"field":"ports[0].target_port"`} {
 		if status != "400" || !strings.Contains(body, field) {
 			t.Errorf("bad spec: %s %s, want 400 that names %s", status, body, field)
 		}

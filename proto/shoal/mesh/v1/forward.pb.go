@@ -23,9 +23,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// ForwardHeader opens a connection between meshproxies. It is sent over mutual TLS with ALPN `shoal-mesh/1`, after its
-// length as a 32-bit big-endian number (at most 4096), and is followed by the bytes of the connection itself. The
-// answer is a ForwardReply in the same form. A half-closed side is half-closed on the other side.
+// ForwardHeader opens a stream between meshproxies. It is sent over mutual TLS with ALPN `shoal-mesh/1`, after its
+// length as a 32-bit big-endian number (at most 4096). The answer is a ForwardReply in the same form. Then the bytes follow
+// in chunks both ways, each after its length as a 16-bit big-endian number; a chunk of length 0 half-closes its direction.
+// When both directions have ended so, the connection may carry another header. A connection that ends in any other way has
+// broken its stream off. For "udp" a chunk is a datagram, and the connection carries one stream only.
 type ForwardHeader struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Task that is meant.
@@ -34,7 +36,7 @@ type ForwardHeader struct {
 	Address string `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	// The client's address and port.
 	Client string `protobuf:"bytes,3,opt,name=client,proto3" json:"client,omitempty"`
-	// "tcp" or "udp". Datagrams are each preceded by their length as a 16-bit big-endian number.
+	// "tcp" or "udp".
 	Network       string `protobuf:"bytes,4,opt,name=network,proto3" json:"network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

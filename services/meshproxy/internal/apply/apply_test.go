@@ -1,0 +1,204 @@
+package apply_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/testx"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/apply"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/meshproxytest"
+)
+
+// machine is a loop on fake tables, with what it tells.
+type machine struct {
+	env    run.Env
+	tables *meshproxytest.Tables
+
+	mu      sync.Mutex // guards all below
+	ports   []mesh.Port
+	unbound []forward.Unbound
+	health  map[string]string
+}
+
+func newMachine(t *testing.T) *machine {
+	return &machine{env: testx.Env(t), tables: meshproxytest.NewTables(), health: map[string]string{}}
+}
+
+func (m *machine) Apply(_ context.Context, ports []mesh.Port, _ map[string][]string) []forward.Unbound {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ports = ports
+	return m.unbound
+}
+
+func (m *machine) Set(part string, ok bool, why string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.health[part] = why; ok {
+		m.health[part] = "ok"
+	}
+}
+
+// told is what the health says of a part.
+func (m *machine) told(part string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.health[part]
+}
+
+// open are the ports in force.
+func (m *machine) open() []mesh.Port {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.ports
+}
+
+// start runs a loop until the returned function is called.
+func (m *machine) start(t *testing.T) (*apply.Loop, func()) {
+	l := apply.New(m.env, "a", []string{"198.51.100.1"}, "/data/tables.pb", m.tables, m, m)
+	l.Load()
+	ctx, cancel := context.WithCancel(t.Context())
+	g := run.NewGroup(m.env.Log)
+	g.Go("apply", l.Run)
+	g.Go("watch", l.Watch)
+	done := make(chan error, 1)
+	go func() { done <- g.Wait(ctx) }()
+	return l, func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func full(revision uint64) *dispatcherv1.EndpointsResponse {
+	return &dispatcherv1.EndpointsResponse{
+		Version: &typesv1.Version{Revision: revision}, Full: true,
+		Machines: []*dispatcherv1.MeshMachine{{NodeId: "a", Vteps: []string{"198.51.100.1"}, Blocks: []string{"10.128.1.0/24"}}},
+		Services: []*dispatcherv1.MeshService{{
+			ServiceId: "s", Name: "web", Ports: []*typesv1.PortConfig{{TargetPort: 8000, PublishedPort: 30000}},
+			Endpoints: []*dispatcherv1.MeshEndpoint{{TaskId: "t", NodeId: "a", Addresses: []string{"10.128.1.5"}, Slot: 1}},
+		}},
+		Networks: []*dispatcherv1.MeshNetwork{{NetworkId: "n", Name: "front", Vni: 4097}},
+	}
+}
+
+func revision(l *apply.Loop) uint64 {
+	v, _ := l.Applied()
+	return v.GetRevision()
+}
+
+func TestReportsOnlyWhatIsInForce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		l, stop := m.start(t)
+		defer stop()
+		m.tables.Fail(errors.New("no such device"))
+		if err := l.Take(full(7)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Second)
+		synctest.Wait()
+		if got := revision(l); got != 0 {
+			t.Errorf("reported %d while the tables failed", got)
+		}
+		if !strings.Contains(m.told("tables"), "no such device") {
+			t.Errorf("health says %q", m.told("tables"))
+		}
+		if len(m.open()) != 1 || m.open()[0].Backends[0].Address.String() != "10.128.1.5:8000" {
+			t.Errorf("ports are %v: the forwarder must not wait for the tables", m.open())
+		}
+		m.tables.Fail(nil)
+		time.Sleep(1100 * time.Millisecond)
+		synctest.Wait()
+		if got := revision(l); got != 7 || m.told("tables") != "ok" {
+			t.Errorf("reported %d, health %q; want 7 soon after the tables work", got, m.told("tables"))
+		}
+		// A port that another process has is told, and holds nothing up.
+		m.mu.Lock()
+		m.unbound = []forward.Unbound{{Listener: mesh.Listener{Network: "tcp", Port: 30000}, Err: errors.New("address already in use")}}
+		m.mu.Unlock()
+		if err := l.Take(full(8)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if got := revision(l); got != 8 || !strings.Contains(m.told("ports"), "tcp/30000: address already in use") {
+			t.Errorf("reported %d, health %q", got, m.told("ports"))
+		}
+	})
+}
+
+func TestRestartWithoutControlPlaneServes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		l, stop := m.start(t)
+		if err := l.Take(full(7)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		stop()
+		steps := m.tables.Steps()
+		if want := []string{"shoal0", "shoalbr4097", "shoalvx4097"}; !slices.Equal(m.tables.Links(), want) {
+			t.Errorf("after the stop there is %s, want %s", m.tables.Links(), want)
+		}
+		m.Apply(t.Context(), nil, nil)
+		l, stop = m.start(t)
+		defer stop()
+		synctest.Wait()
+		if revision(l) != 7 || len(m.open()) != 1 {
+			t.Errorf("after the restart: revision %d, ports %v", revision(l), m.open())
+		}
+		if m.tables.Steps() != steps {
+			t.Errorf("the restart took %d steps in the kernel, want none: what is there is adopted", m.tables.Steps()-steps)
+		}
+		if err := l.Take(full(6)); err == nil {
+			t.Error("older tables were taken")
+		}
+	})
+}
+
+func TestWithoutTablesNothingIsTouched(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		_, stop := m.start(t)
+		defer stop()
+		if err := m.env.Files.Write("/data/tables.pb", []byte("not tables"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		_, again := m.start(t)
+		defer again()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if m.tables.Steps() != 0 || m.open() != nil {
+			t.Errorf("%d steps and ports %v without a model", m.tables.Steps(), m.open())
+		}
+	})
+}
+
+func TestWhatIsLostComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		l, stop := m.start(t)
+		defer stop()
+		if err := l.Take(full(7)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		m.tables.Lose("shoalbr4097")
+		time.Sleep(11 * time.Second)
+		if !m.tables.HasBridge(4097) {
+			t.Errorf("after 11 s there is %s", m.tables.Links())
+		}
+	})
+}

@@ -1,0 +1,228 @@
+// Package forward is the user-space mesh: it listens on every published port and passes each connection to one task in
+// turn, on this machine directly, on another through that machine's meshproxy over mutual TLS.
+//
+// It owns listeners, connections and the warm links between meshproxies. It never decides who stands behind a port (that is
+// mesh.Model's), and as a receiver it dials nothing but tasks that its own tables place on this machine. Established
+// connections outlive every change of the tables. A Forwarder is safe for concurrent use; Apply has one caller.
+package forward
+
+import (
+	"cmp"
+	"context"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+// Limits of a machine's forwarding. A try is one task; a connection tries the next within the total.
+const (
+	portConnections = 4096
+	portSessions    = 4096
+	inboundStreams  = 8192
+	tryLimit        = time.Second
+	remoteTryLimit  = 1500 * time.Millisecond // the receiver has a try of its own within it
+	totalLimit      = 5 * time.Second
+	// restTime keeps a task or machine that did not answer last in turn, so that few connections wait for it.
+	restTime = 2 * time.Second
+	// withdrawTime bounds how long a withdrawn task stays out while the stream still has it: the control plane may be away,
+	// and the task may have come back.
+	withdrawTime = 10 * time.Second
+	// idleLimit is half of the silence after which a connection is given up. Longer than the 15 minutes for which Swarm is
+	// known.
+	idleLimit  = 30 * time.Minute
+	udpIdle    = time.Minute
+	acceptWait = 50 * time.Millisecond
+	sweepEvery = 10 * time.Second
+)
+
+// DialPeer opens a connection to the meshproxy of a machine at an address, and has made sure that it is that machine's.
+type DialPeer func(ctx context.Context, node, address string) (net.Conn, error)
+
+// Forwarder is one machine's.
+type Forwarder struct {
+	env     run.Env
+	self    string
+	tasks   *run.Spawner
+	links   *pool
+	buffers *sync.Pool
+	inbound chan struct{} // one token a stream from a peer
+	meter   *meter
+
+	mu        sync.Mutex // guards all below
+	ports     map[mesh.Listener]*port
+	local     map[target]struct{}
+	withdrawn map[string]time.Time // when, by task
+	resting   map[string]time.Time // until when, by task or machine
+}
+
+// target is what a peer may ask this machine for.
+type target struct {
+	network, task string
+	address       netip.AddrPort
+}
+
+// Unbound is a port that this machine cannot listen on.
+type Unbound struct {
+	Listener mesh.Listener
+	Err      error
+}
+
+// New makes a forwarder without ports. Self is the machine's id.
+func New(env run.Env, self string, dial DialPeer) *Forwarder {
+	m := newMeter(env)
+	return &Forwarder{
+		env: env, self: self, tasks: run.NewSpawner(env.Log), links: newPool(dial, m), meter: m,
+		buffers: &sync.Pool{New: func() any { return new([bufferSize]byte) }},
+		inbound: make(chan struct{}, inboundStreams),
+		ports:   map[mesh.Listener]*port{}, local: map[target]struct{}{},
+		withdrawn: map[string]time.Time{}, resting: map[string]time.Time{},
+	}
+}
+
+// Run closes what has been idle for long, until ctx ends; then it closes the links and waits for the connections, which
+// end with the context that Apply was given.
+func (f *Forwarder) Run(ctx context.Context) error {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	done := run.Async(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, f.tasks.Run(ctx) })
+	for {
+		select {
+		case r := <-done:
+			f.links.closeAll()
+			return r.Err
+		case <-tick.C:
+			f.links.sweep()
+		}
+	}
+}
+
+// Apply puts these ports in force: backends are swapped, listeners opened and closed. It returns the ports that could not
+// be opened; they concern no other, and the next Apply tries again. What it opens lives until ctx ends.
+func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[string][]string) []Unbound {
+	f.links.setPeers(peers)
+	missing, gone := f.swap(ports)
+	for _, p := range gone {
+		p.close()
+		f.env.Log.Info("port closed", "port", p.Listener.String(), "service", p.Service)
+	}
+	var unbound []Unbound
+	for _, want := range missing {
+		p, err := f.open(ctx, want)
+		if err != nil {
+			unbound = append(unbound, Unbound{want.Listener, err})
+			continue
+		}
+		f.mu.Lock()
+		f.ports[want.Listener] = p
+		f.mu.Unlock()
+		f.env.Log.Info("port open", "port", want.Listener.String(), "service", want.Service)
+	}
+	f.meter.ports.WithLabelValues("open").Set(float64(len(ports) - len(unbound)))
+	f.meter.ports.WithLabelValues("unbound").Set(float64(len(unbound)))
+	return unbound
+}
+
+// swap changes what is open already, and says what is to be opened and closed.
+func (f *Forwarder) swap(ports []mesh.Port) (missing []mesh.Port, gone []*port) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.forgetWithdrawn(ports)
+	clear(f.local)
+	wanted := map[mesh.Listener]bool{}
+	for _, p := range ports {
+		wanted[p.Listener] = true
+		p.Backends = slices.DeleteFunc(slices.Clone(p.Backends), func(b mesh.Backend) bool {
+			_, out := f.withdrawn[b.Task]
+			return out
+		})
+		for _, b := range p.Backends {
+			if b.Node == f.self {
+				f.local[target{p.Network, b.Task, b.Address}] = struct{}{}
+			}
+		}
+		if open := f.ports[p.Listener]; open != nil {
+			open.set(p)
+		} else {
+			missing = append(missing, p)
+		}
+	}
+	for l, p := range f.ports {
+		if !wanted[l] {
+			gone = append(gone, p)
+			delete(f.ports, l)
+		}
+	}
+	slices.SortFunc(gone, func(a, b *port) int { return cmp.Compare(a.Listener.String(), b.Listener.String()) })
+	return missing, gone
+}
+
+// forgetWithdrawn needs the lock. A task that the stream has dropped is no longer ours to hold out.
+func (f *Forwarder) forgetWithdrawn(ports []mesh.Port) {
+	listed := map[string]bool{}
+	for _, p := range ports {
+		for _, b := range p.Backends {
+			listed[b.Task] = true
+		}
+	}
+	maps.DeleteFunc(f.withdrawn, func(task string, at time.Time) bool {
+		return !listed[task] || time.Since(at) > withdrawTime
+	})
+}
+
+// Withdraw takes a task out at once: of the turns here, and of what peers may ask for. Its established connections are its
+// own; UDP clients go elsewhere with their next datagram.
+func (f *Forwarder) Withdraw(task string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.withdrawn[task] = time.Now()
+	maps.DeleteFunc(f.local, func(t target, _ struct{}) bool { return t.task == task })
+	for _, p := range f.ports {
+		p.drop(task)
+	}
+}
+
+// rest puts a task or machine last in turn for a while.
+func (f *Forwarder) rest(key string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.resting[key] = time.Now().Add(restTime)
+}
+
+// awake leaves out who rests, unless all do.
+func (f *Forwarder) awake(all []mesh.Backend) []mesh.Backend {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(f.resting) == 0 {
+		return all
+	}
+	maps.DeleteFunc(f.resting, func(_ string, until time.Time) bool { return time.Now().After(until) })
+	out := make([]mesh.Backend, 0, len(all))
+	for _, b := range all {
+		_, task := f.resting[b.Task]
+		_, node := f.resting[b.Node]
+		if !task && !node {
+			out = append(out, b)
+		}
+	}
+	if len(out) == 0 {
+		return all
+	}
+	return out
+}
+
+// has says that the tables place this target on this machine.
+func (f *Forwarder) has(t target) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, ok := f.local[t]
+	return ok
+}
+
+func wildcard(port uint16) string { return ":" + strconv.Itoa(int(port)) }

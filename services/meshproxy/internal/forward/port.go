@@ -1,0 +1,225 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
+	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/packet"
+)
+
+// port is an open listener with its backends.
+type port struct {
+	mesh.Listener
+	f     *Forwarder
+	close func()
+
+	mu       sync.Mutex // guards all below
+	Service  string
+	backends []mesh.Backend // replaced, never changed
+	next     int
+	sessions map[string]*session // UDP: by client
+}
+
+// open listens on all addresses of the machine: loopback and IPv6 too, where they are.
+func (f *Forwarder) open(ctx context.Context, want mesh.Port) (*port, error) {
+	p := &port{Listener: want.Listener, f: f, sessions: map[string]*session{}}
+	p.set(want)
+	if want.Network == "udp" {
+		pc, err := f.env.Net.ListenPacket(ctx, "udp", wildcard(want.Port))
+		if err != nil {
+			return nil, err
+		}
+		p.close = func() { _ = pc.Close() } // nobody has an interest in why a listener did not close
+		f.tasks.Go(ctx, "port "+want.Listener.String(), func(ctx context.Context) error { return p.receive(ctx, packet.New(pc)) })
+		return p, nil
+	}
+	l, err := f.env.Net.Listen(ctx, "tcp", wildcard(want.Port))
+	if err != nil {
+		return nil, err
+	}
+	p.close = func() { _ = l.Close() }
+	f.tasks.Go(ctx, "port "+want.Listener.String(), func(ctx context.Context) error { return p.accept(ctx, l) })
+	return p, nil
+}
+
+// set swaps the backends. UDP clients of a backend that has gone are let go; connections stay.
+func (p *port) set(want mesh.Port) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.Service, p.backends = want.Service, want.Backends
+	p.endSessions(func(b mesh.Backend) bool { return !slices.Contains(want.Backends, b) })
+}
+
+// drop takes one task out.
+func (p *port) drop(task string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.backends = slices.DeleteFunc(slices.Clone(p.backends), func(b mesh.Backend) bool { return b.Task == task })
+	p.endSessions(func(b mesh.Backend) bool { return b.Task == task })
+}
+
+// endSessions needs the lock.
+func (p *port) endSessions(gone func(mesh.Backend) bool) {
+	for client, s := range p.sessions {
+		if s.backend.Task != "" && gone(s.backend) {
+			s.cancel()
+			delete(p.sessions, client)
+		}
+	}
+}
+
+// turn lists the backends to try, in order: those awake, from the one whose turn it is.
+func (p *port) turn() []mesh.Backend {
+	p.mu.Lock()
+	all, next := p.backends, p.next
+	p.next++
+	p.mu.Unlock()
+	awake := p.f.awake(all)
+	if len(awake) == 0 {
+		return nil
+	}
+	n := next % len(awake)
+	return append(slices.Clone(awake[n:]), awake[:n]...)
+}
+
+// upstream is the way to a task: a connection of this machine, or a link to the machine that has it. Exactly one is set.
+type upstream struct {
+	conn net.Conn
+	link *link
+}
+
+func (u upstream) abort() {
+	if u.conn != nil {
+		_ = u.conn.Close() // the connection is given up
+		return
+	}
+	u.link.close()
+}
+
+// connect tries the backends in turn until one answers or the total limit has passed.
+func (p *port) connect(ctx context.Context, client string, chosen func(mesh.Backend)) (upstream, error) {
+	ctx, cancel := context.WithTimeout(ctx, totalLimit)
+	defer cancel()
+	var faults []error
+	for _, b := range p.turn() {
+		if ctx.Err() != nil {
+			break
+		}
+		chosen(b)
+		u, err := p.f.reach(ctx, p.Network, b, client)
+		if err == nil {
+			return u, nil
+		}
+		p.f.meter.failures.WithLabelValues(p.Network).Inc()
+		faults = append(faults, fmt.Errorf("task %s on %s: %w", b.Task, b.Node, err))
+	}
+	if len(faults) == 0 {
+		return upstream{}, errs.New(errs.Unavailable, "no task is ready")
+	}
+	return upstream{}, errors.Join(faults...)
+}
+
+// reach opens the way to one task, and puts who does not answer last for a while: the task, or its machine.
+func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, client string) (upstream, error) {
+	if b.Node == f.self {
+		conn, err := f.dialTask(ctx, network, b.Address.String())
+		if err != nil {
+			f.rest(b.Task)
+		}
+		return upstream{conn: conn}, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, remoteTryLimit)
+	defer cancel()
+	header := &meshv1.ForwardHeader{TaskId: b.Task, Address: b.Address.String(), Client: client, Network: network}
+	l, refused, err := f.links.open(ctx, b.Node, header)
+	if err != nil {
+		f.rest(b.Node)
+		return upstream{}, err
+	}
+	if refused != "" {
+		f.rest(b.Task)
+		return upstream{}, errs.New(errs.Unavailable, "%s", refused)
+	}
+	return upstream{link: l}, nil
+}
+
+func (f *Forwarder) dialTask(ctx context.Context, network, address string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, tryLimit)
+	defer cancel()
+	return f.env.Net.Dial(ctx, network, address)
+}
+
+// acceptor is the part of a listener that is needed here.
+type acceptor interface{ Accept() (net.Conn, error) }
+
+// accept takes TCP connections until the listener is closed. At the bound it takes no more: the kernel's queue holds the
+// next ones, and then refuses.
+func (p *port) accept(ctx context.Context, l acceptor) error {
+	defer context.AfterFunc(ctx, p.close)()
+	slots := make(chan struct{}, portConnections)
+	for {
+		select {
+		case slots <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		conn, err := l.Accept()
+		if err != nil {
+			<-slots
+			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+				return nil
+			}
+			p.f.env.Log.Warn("accept failed, will retry", "port", p.Listener.String(), "error", err)
+			if run.Sleep(ctx, acceptWait) != nil {
+				return nil
+			}
+			continue
+		}
+		p.f.tasks.Go(ctx, "connection", func(ctx context.Context) error {
+			defer func() { <-slots }()
+			p.serve(ctx, conn)
+			return nil
+		})
+	}
+}
+
+// serve is one TCP connection from a client.
+func (p *port) serve(ctx context.Context, client net.Conn) {
+	m := p.f.meter
+	m.open.WithLabelValues("tcp").Inc()
+	defer m.open.WithLabelValues("tcp").Dec()
+	started := time.Now()
+	u, err := p.connect(ctx, client.RemoteAddr().String(), func(mesh.Backend) {})
+	if err != nil {
+		m.connections.WithLabelValues("tcp", "no_backend").Inc()
+		p.f.env.Log.Debug("connection not served", "port", p.Listener.String(), "client", client.RemoteAddr().String(), "error", err)
+		reset(client)
+		return
+	}
+	m.connect.Observe(time.Since(started).Seconds())
+	m.connections.WithLabelValues("tcp", "served").Inc()
+	if u.conn != nil {
+		splice(ctx, client, u.conn)
+		return
+	}
+	if p.f.relay(ctx, client, u.link) {
+		p.f.links.put(u.link)
+	}
+}
+
+// reset closes with RST, so that a client that was accepted sees a failure and not an empty answer.
+func reset(conn net.Conn) {
+	if t, ok := conn.(interface{ SetLinger(int) error }); ok {
+		_ = t.SetLinger(0) // then it is closed the other way
+	}
+	_ = conn.Close()
+}

@@ -1,0 +1,86 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/run"
+)
+
+// relay joins a TCP connection and a link until both directions have ended, an error, or ctx. It closes the connection. It
+// is true if the stream has ended whole, so that the link can carry another; else the link is closed.
+func (f *Forwarder) relay(ctx context.Context, conn net.Conn, l *link) bool {
+	cut := func() {
+		_ = conn.Close() // given up
+		l.close()
+	}
+	defer func() { _ = conn.Close() }()
+	stop := context.AfterFunc(ctx, cut)
+	var moved atomic.Uint64
+	back := run.Async(ctx, func(context.Context) (struct{}, error) {
+		err := f.fromLink(conn, l, &moved)
+		if err != nil {
+			reset(conn)
+			cut()
+		}
+		return struct{}{}, err
+	})
+	err := f.toLink(l, conn, &moved)
+	if err != nil {
+		cut()
+	}
+	err = errors.Join(err, (<-back).Err)
+	return stop() && err == nil && l.SetDeadline(time.Time{}) == nil
+}
+
+// toLink sends what the connection says, chunk by chunk.
+func (f *Forwarder) toLink(l *link, src net.Conn, moved *atomic.Uint64) error {
+	buf := f.buffers.Get().(*[bufferSize]byte)
+	defer f.buffers.Put(buf)
+	last, quiet := moved.Load(), 0
+	for {
+		if err := src.SetReadDeadline(time.Now().Add(idleLimit)); err != nil {
+			return err
+		}
+		n, err := src.Read(buf[2:])
+		if n > 0 {
+			moved.Add(1)
+			if err := l.chunk(buf[:], n); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return l.chunk(buf[:], 0)
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if last, quiet = silence(moved, last, quiet); quiet > 1 {
+				return errIdle
+			}
+		case err != nil:
+			return err
+		}
+	}
+}
+
+// fromLink writes what the peer says to the connection, and half-closes it at the end. A link has no read deadline here:
+// the other direction's silence, and the kernel's keep-alive, end what is dead.
+func (f *Forwarder) fromLink(dst net.Conn, l *link, moved *atomic.Uint64) error {
+	for {
+		n, err := l.next()
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			return closeWrite(dst)
+		}
+		moved.Add(1)
+		if _, err := io.CopyN(dst, l.in, int64(n)); err != nil {
+			return err
+		}
+	}
+}

@@ -1,0 +1,214 @@
+package forward
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/packet"
+)
+
+// sessionQueue is how many datagrams wait while a session finds its task; more are lost, as UDP may.
+const sessionQueue = 64
+
+// session is a UDP client's way to one task, until it has been silent for long or the task goes.
+type session struct {
+	cancel  context.CancelFunc
+	queue   chan []byte
+	backend mesh.Backend // guarded by the port's lock
+}
+
+// receive takes datagrams until the socket is closed.
+func (p *port) receive(ctx context.Context, sock *packet.Socket) error {
+	defer context.AfterFunc(ctx, p.close)()
+	defer p.endAll()
+	buf := make([]byte, maxPacket)
+	for {
+		n, from, err := sock.Read(buf)
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
+				return nil
+			}
+			if run.Sleep(ctx, acceptWait) != nil {
+				return nil
+			}
+			continue
+		}
+		if s := p.sessionOf(ctx, sock, from); s != nil {
+			select {
+			case s.queue <- append([]byte(nil), buf[:n]...):
+			default:
+				p.f.meter.dropped.Inc()
+			}
+		}
+	}
+}
+
+// sessionOf finds a client's session or begins one; nil at the bound.
+func (p *port) sessionOf(ctx context.Context, sock *packet.Socket, from packet.Origin) *session {
+	key := from.Key()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if s := p.sessions[key]; s != nil {
+		return s
+	}
+	if len(p.sessions) >= portSessions {
+		p.f.meter.dropped.Inc()
+		return nil
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	s := &session{cancel: cancel, queue: make(chan []byte, sessionQueue)}
+	p.sessions[key] = s
+	p.f.tasks.Go(ctx, "session", func(ctx context.Context) error {
+		defer p.end(key, s)
+		p.converse(ctx, sock, from, s)
+		return nil
+	})
+	return s
+}
+
+func (p *port) end(key string, s *session) {
+	s.cancel()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.sessions[key] == s {
+		delete(p.sessions, key)
+	}
+}
+
+func (p *port) endAll() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.sessions {
+		s.cancel()
+	}
+}
+
+// converse is one session: find a task, then datagrams both ways.
+func (p *port) converse(ctx context.Context, sock *packet.Socket, from packet.Origin, s *session) {
+	m := p.f.meter
+	m.open.WithLabelValues("udp").Inc()
+	defer m.open.WithLabelValues("udp").Dec()
+	u, err := p.connect(ctx, from.Addr.String(), func(b mesh.Backend) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		s.backend = b
+	})
+	if err != nil {
+		m.connections.WithLabelValues("udp", "no_backend").Inc()
+		return
+	}
+	m.connections.WithLabelValues("udp", "served").Inc()
+	defer u.abort()
+	defer context.AfterFunc(ctx, u.abort)()
+	var moved atomic.Uint64
+	back := run.Async(ctx, func(context.Context) (struct{}, error) {
+		defer s.cancel()
+		return struct{}{}, p.answers(sock, from, u, s, &moved)
+	})
+	p.questions(ctx, u, s, &moved)
+	u.abort()
+	<-back
+}
+
+// questions sends the client's datagrams until both directions have been silent for long.
+func (p *port) questions(ctx context.Context, u upstream, s *session, moved *atomic.Uint64) {
+	buf := make([]byte, 2+maxPacket)
+	last := uint64(0)
+	idle := time.NewTicker(udpIdle)
+	defer idle.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case data := <-s.queue:
+			moved.Add(1)
+			if u.conn != nil {
+				_, _ = u.conn.Write(data) // what cannot be sent is lost, as UDP may; a refusal shows when reading
+			} else if err := u.link.chunk(buf, copy(buf[2:], data)); err != nil {
+				return
+			}
+		case <-idle.C:
+			now := moved.Load()
+			if now == last {
+				return
+			}
+			last = now
+		}
+	}
+}
+
+// answers sends the task's datagrams to the client, until the way to it is closed.
+func (p *port) answers(sock *packet.Socket, from packet.Origin, u upstream, s *session, moved *atomic.Uint64) error {
+	buf := make([]byte, maxPacket)
+	for {
+		n, err := readPacket(u, buf)
+		if err != nil {
+			if u.conn != nil && !errors.Is(err, net.ErrClosed) {
+				p.mu.Lock()
+				task := s.backend.Task
+				p.mu.Unlock()
+				p.f.rest(task) // refused: the next datagram goes to another
+			}
+			return err
+		}
+		moved.Add(1)
+		if err := sock.Write(buf[:n], from); err != nil {
+			return err
+		}
+	}
+}
+
+func readPacket(u upstream, buf []byte) (int, error) {
+	if u.conn != nil {
+		return u.conn.Read(buf)
+	}
+	n, err := u.link.next()
+	if err != nil || n == 0 {
+		return 0, errors.Join(err, io.EOF)
+	}
+	return io.ReadFull(u.link.in, buf[:n])
+}
+
+// relayPackets is the receiver's side of a UDP session: chunks are datagrams. It ends with the link: what a session has
+// used is not used again, since a late datagram would come out in another's.
+func (f *Forwarder) relayPackets(ctx context.Context, conn net.Conn, l *link) bool {
+	cut := func() {
+		_ = conn.Close() // given up
+		l.close()
+	}
+	defer cut()
+	defer context.AfterFunc(ctx, cut)()
+	back := run.Async(ctx, func(context.Context) (struct{}, error) {
+		defer cut()
+		buf := make([]byte, maxPacket)
+		for {
+			n, err := readPacket(upstream{link: l}, buf)
+			if err != nil {
+				return struct{}{}, err
+			}
+			_, _ = conn.Write(buf[:n]) // as above
+		}
+	})
+	buf := make([]byte, 2+maxPacket)
+	for {
+		n, err := conn.Read(buf[2:])
+		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			break
+		}
+		if n > 0 {
+			if err := l.chunk(buf, n); err != nil {
+				break
+			}
+		}
+	}
+	cut()
+	<-back
+	return false
+}

@@ -1,0 +1,163 @@
+// Package ingress is the session of a machine that only takes traffic: it has no agent to open one.
+//
+// It owns that session: hello, heartbeats, and going elsewhere when they are not acknowledged. Such a machine has no tasks,
+// so nothing else is said in it. A Session is used by one Run.
+package ingress
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
+	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/session"
+)
+
+const (
+	defaultPeriod  = 500 * time.Millisecond
+	defaultTimeout = 2 * time.Second
+	firstWait      = 50 * time.Millisecond
+	mostWait       = time.Second
+)
+
+// Session keeps the machine's session open.
+type Session struct {
+	Env         run.Env
+	Dispatchers func() []*cav1.DirectoryEntry
+	Dial        func(address string) (*grpc.ClientConn, error)
+	// Hello is said first, with the kind set.
+	Hello *dispatcherv1.Hello
+}
+
+// BootID reads the id of this boot, or makes it: whichever node process starts first does.
+func BootID(env run.Env, path string) (string, error) {
+	data, err := env.Files.Read(path)
+	if err == nil && strings.TrimSpace(string(data)) != "" {
+		return strings.TrimSpace(string(data)), nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", errs.New(errs.Unavailable, "read the boot id %s: %w", path, err)
+	}
+	var b [16]byte
+	_, _ = env.Rand.Read(b[:]) // never fails
+	id := hex.EncodeToString(b[:])
+	if err := env.Files.Write(path, []byte(id+"\n"), 0o644); err != nil {
+		return "", errs.New(errs.Unavailable, "keep the boot id: %w", err)
+	}
+	return id, nil
+}
+
+// Run keeps the session, with one dispatcher after another, until ctx ends.
+func (s *Session) Run(ctx context.Context) error {
+	wait, last := firstWait, ""
+	for {
+		if member, ok := session.Pick(s.Env.Rand, s.Dispatchers(), last); ok {
+			last = member.GetMachineId()
+			started := time.Now()
+			for _, a := range member.GetAddresses() {
+				err := s.hold(ctx, a)
+				if ctx.Err() != nil {
+					return nil
+				}
+				s.Env.Log.Warn("session ended, will open another", "dispatcher", a, "error", err)
+			}
+			if time.Since(started) > defaultTimeout*2 {
+				wait = firstWait
+			}
+		}
+		if run.Sleep(ctx, s.Env.Rand.Jitter(wait, 0.2)) != nil {
+			return nil
+		}
+		wait = min(2*wait, mostWait)
+	}
+}
+
+// hold is one session. It always returns an error.
+func (s *Session) hold(ctx context.Context, address string) error {
+	conn, err := s.Dial(address)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := dispatcherv1.NewSessionServiceClient(conn).Session(ctx)
+	if err != nil {
+		return err
+	}
+	s.Hello.Kind = dispatcherv1.SessionKind_SESSION_KIND_INGRESS
+	if err := stream.Send(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Hello{Hello: s.Hello}}); err != nil {
+		return err
+	}
+	heard := make(chan *dispatcherv1.SessionResponse)
+	listening := run.Async(ctx, func(ctx context.Context) (struct{}, error) {
+		for {
+			r, err := stream.Recv()
+			if err != nil {
+				return struct{}{}, err
+			}
+			select {
+			case heard <- r:
+			case <-ctx.Done():
+				return struct{}{}, ctx.Err()
+			}
+		}
+	})
+	err = s.beat(ctx, stream, heard, listening)
+	cancel()
+	return err
+}
+
+// beat sends heartbeats at the period that the dispatcher tells, and gives up when they are not acknowledged.
+func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse],
+	heard <-chan *dispatcherv1.SessionResponse, ended <-chan run.Result[struct{}],
+) error {
+	timeout := defaultTimeout
+	ticker := s.Env.Ticker(defaultPeriod)
+	defer func() { ticker.Stop() }()
+	last, welcome, seq := time.Now(), false, uint64(0)
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case r := <-ended:
+			return r.Err
+		case r := <-heard:
+			last = time.Now()
+			if w := r.GetWelcome(); w != nil {
+				welcome = true
+				timeout = orDefault(w.GetHeartbeatTimeout().AsDuration(), defaultTimeout)
+				ticker.Stop()
+				ticker = s.Env.Ticker(s.Env.Rand.Jitter(orDefault(w.GetHeartbeatPeriod().AsDuration(), defaultPeriod), 0.1))
+				s.Env.Log.Info("session open", "number", w.GetSession())
+			}
+		case <-ticker.C():
+			if time.Since(last) > timeout {
+				return errs.New(errs.Unavailable, "the dispatcher has been silent for %s", timeout)
+			}
+			if !welcome {
+				continue // another boot's session may have to end first
+			}
+			seq++
+			beat := &dispatcherv1.SessionRequest_Heartbeat{Heartbeat: &dispatcherv1.Heartbeat{Seq: seq}}
+			if err := stream.Send(&dispatcherv1.SessionRequest{Message: beat}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func orDefault(d, def time.Duration) time.Duration {
+	if d <= 0 {
+		return def
+	}
+	return d
+}

@@ -1,0 +1,47 @@
+// Package local serves the machine's own agent on a unix socket: a task that died is taken out before the cluster knows.
+//
+// The socket's mode is the authorization: root and the group of its folder may open it, nobody else. A Service is safe for concurrent use.
+package local
+
+import (
+	"context"
+	"fmt"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
+	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
+)
+
+// Service implements meshv1.LocalServiceServer.
+type Service struct {
+	meshv1.UnimplementedLocalServiceServer
+	// Out takes a task out.
+	Out func(task string)
+}
+
+// Withdraw takes a dead task out of this machine's tables before the cluster knows.
+func (s *Service) Withdraw(_ context.Context, r *meshv1.WithdrawRequest) (*meshv1.WithdrawResponse, error) {
+	if r.GetTaskId() == "" {
+		return nil, errs.Faults("withdraw", errs.Fault{Field: "task_id", Reason: "name the task"})
+	}
+	s.Out(r.GetTaskId())
+	return &meshv1.WithdrawResponse{}, nil
+}
+
+// Serve answers on the socket until ctx ends.
+func (s *Service) Serve(ctx context.Context, env run.Env, socket string) error {
+	l, err := env.Net.Listen(ctx, "unix", socket)
+	if err != nil {
+		return fmt.Errorf("listen on %s: %w", socket, err)
+	}
+	server := grpc.NewServer(grpc.UnaryInterceptor(errs.UnaryServer()), grpc.WaitForHandlers(true))
+	meshv1.RegisterLocalServiceServer(server, s)
+	stopped := context.AfterFunc(ctx, server.Stop) // a withdrawal takes no time: there is nothing to wait for
+	defer stopped()
+	if err := server.Serve(l); err != nil && ctx.Err() == nil {
+		return fmt.Errorf("serve on %s: %w", socket, err)
+	}
+	return nil
+}

@@ -1,0 +1,205 @@
+package mesh
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+)
+
+// Names of links. The numbers are network identifiers. Host ends are made by the agent.
+const (
+	MachineBridge = "shoal0"
+	bridgePrefix  = "shoalbr"
+	tunnelPrefix  = "shoalvx"
+	hostEndPrefix = "shoalv"
+)
+
+const (
+	// defaultDataPort is the tunnels' port when the stream names none; not 4789, so that a Docker Swarm may live beside us.
+	defaultDataPort = 8477
+	// overhead is what a VXLAN header adds over IPv4: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348).
+	overhead = 50
+	// NoSetting is read for a sysctl of a part that this kernel lacks (IPv6); it counts as right.
+	NoSetting = "-"
+)
+
+// Self is what a machine must know of itself to say what it should be.
+type Self struct {
+	// Node is its id.
+	Node string
+	// Tunnel is its end of the tunnels; see Model.Tunnel.
+	Tunnel netip.Addr
+	// MTU is that of the link with the tunnel's end.
+	MTU int
+}
+
+// Bridge is the name of a network's bridge.
+func Bridge(vni uint32) string { return bridgePrefix + strconv.FormatUint(uint64(vni), 10) }
+
+// Tunnel is the name of a network's VXLAN device.
+func Tunnel(vni uint32) string { return tunnelPrefix + strconv.FormatUint(uint64(vni), 10) }
+
+// Tunnel is the machine's own tunnel end: the first that the cluster knows, else the first that it advertises itself.
+func (m *Model) Tunnel(self string, advertised []string) netip.Addr {
+	if m == nil {
+		return netip.Addr{}
+	}
+	if a, err := first(m.machines[self].GetVteps()); err == nil {
+		return a
+	}
+	a, _ := first(advertised) // invalid if there is none: Desired tells it when a tunnel is needed
+	return a
+}
+
+// Desired is the kernel as it should be. What is wrong in the tables is left out and told in the error, one fault each,
+// beside the part that is right.
+func (m *Model) Desired(self Self) (Kernel, error) {
+	k := NewKernel()
+	var faults errs.Collector
+	port := m.dataPort
+	if port == 0 || port > 65535 {
+		port = defaultDataPort
+	}
+	// 2384 is the gateway's, which containers may well be clients of; the rest is only ours.
+	k.Rules = Rules{DataPort: uint16(port), Own: []uint16{2377, 2381, 2382, 2383, 2385}}
+	for machine := range inOrder(m.machines) {
+		if machine.GetNodeId() != self.Node {
+			m.peer(machine, &k, &faults)
+		}
+	}
+	m.machineSide(self, &k, &faults)
+	for n := range inOrder(m.networks) {
+		m.overlay(n, self, &k, &faults)
+	}
+	k.Rules.Mark = k.Rules.Digest()
+	return k, faults.Err("tables")
+}
+
+func (m *Model) peer(machine *dispatcherv1.MeshMachine, k *Kernel, faults *errs.Collector) {
+	for _, v := range machine.GetVteps() {
+		a, err := netip.ParseAddr(v)
+		if err != nil {
+			faults.Add("machine "+machine.GetNodeId(), "tunnel end %q is not an IP address", v)
+			continue
+		}
+		k.Peers[a.Unmap()] = struct{}{}
+	}
+}
+
+// machineSide is the machine's own part of the machine network. Without a block the machine runs no containers.
+func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
+	blocks := m.machines[self.Node].GetBlocks()
+	if len(blocks) == 0 {
+		return
+	}
+	k.Settings["net/ipv4/ip_forward"] = "1"
+	// Redirects would send a container straight to its neighbour, past the gateway. The kernel sends them when either says so.
+	k.Settings["net/ipv4/conf/all/send_redirects"] = "0"
+	k.Settings["net/ipv4/conf/"+MachineBridge+"/send_redirects"] = "0"
+	k.Settings["net/ipv4/conf/"+MachineBridge+"/rp_filter"] = "2"
+	link := Link{Name: MachineBridge, Up: true, MTU: self.MTU - overhead}
+	if n, err := netip.ParsePrefix(m.machineNetwork); err == nil {
+		k.Rules.Networks = append(k.Rules.Networks, n.Masked())
+	} else if m.machineNetwork != "" {
+		faults.Add("machine network", "%q is not a CIDR", m.machineNetwork)
+	}
+	for _, text := range blocks {
+		block, err := netip.ParsePrefix(text)
+		if err != nil {
+			faults.Add("block", "%q is not a CIDR", text)
+			continue
+		}
+		block = block.Masked()
+		gateway := block.Addr().Next()
+		if block.Addr().Is4() && link.MAC == "" {
+			link.MAC = MAC(gateway)
+		}
+		if block.Addr().Is6() {
+			k.Settings["net/ipv6/conf/all/forwarding"] = "1"
+			cluster, _ := block.Addr().Prefix(48) // a cluster's range is a /48
+			k.Rules.Networks = append(k.Rules.Networks, cluster)
+		}
+		k.Rules.Blocks = append(k.Rules.Blocks, block)
+		k.Addresses[Address{MachineBridge, netip.PrefixFrom(gateway, gateway.BitLen())}] = struct{}{}
+		k.Routes[Route{MachineBridge, block, gateway}] = struct{}{}
+	}
+	k.Links[link.Name] = link
+}
+
+// overlay is one user network. Its bridge has no address and no route: nothing leaves it but through the tunnel, and what
+// containers send to the outside goes by the machine network.
+func (m *Model) overlay(n *dispatcherv1.MeshNetwork, self Self, k *Kernel, faults *errs.Collector) {
+	where := "network " + n.GetName()
+	if n.GetVni() == 0 || n.GetVni() >= 1<<24 {
+		faults.Add(where, "network identifier %d is not between 1 and %d", n.GetVni(), 1<<24-1)
+		return
+	}
+	if !self.Tunnel.IsValid() {
+		faults.Add(where, "this machine has no tunnel end; set `advertise` to an IP address of it")
+		return
+	}
+	bridge, tunnel := Bridge(n.GetVni()), Tunnel(n.GetVni())
+	// The kernel forgets all neighbours of a bridge whose address changes, as it does with its ports unless it is fixed.
+	// Containers' addresses never begin so: 255 is in no subnet.
+	mac := fmt.Sprintf("02:42:ff:%02x:%02x:%02x", n.GetVni()>>16, n.GetVni()>>8&0xff, n.GetVni()&0xff)
+	k.Links[bridge] = Link{Name: bridge, Up: true, MTU: self.MTU - overhead, MAC: mac}
+	k.Links[tunnel] = Link{
+		Name: tunnel, Up: true, MTU: self.MTU - overhead, Master: bridge,
+		VNI: n.GetVni(), Port: k.Rules.DataPort, Local: self.Tunnel,
+	}
+	for _, name := range []string{bridge, tunnel} {
+		k.Settings["net/ipv6/conf/"+name+"/addr_gen_mode"] = "1" // no address: the host itself is not on the network
+	}
+	for _, e := range n.GetEntries() {
+		if e.GetNodeId() == self.Node {
+			continue // its bridge knows it
+		}
+		if err := m.entry(e, bridge, tunnel, self, k); err != nil {
+			faults.Add(where, "task %s: %s", e.GetTaskId(), err)
+		}
+	}
+}
+
+// entry is one task of another machine.
+func (m *Model) entry(e *dispatcherv1.NetworkEntry, bridge, tunnel string, self Self, k *Kernel) error {
+	a, err := first(e.GetAddresses())
+	if err != nil {
+		return err
+	}
+	if !a.Is4() {
+		return errs.New(errs.Invalid, "its first address %s is not IPv4, from which its MAC address is made", a)
+	}
+	vtep, ok := m.tunnelOf(e.GetNodeId(), self.Tunnel.Is4())
+	if !ok {
+		return errs.New(errs.Invalid, "machine %s has no tunnel end of the family of %s", e.GetNodeId(), self.Tunnel)
+	}
+	mac := MAC(a)
+	k.Forwards[Forward{Link: tunnel, MAC: mac, VTEP: vtep}] = struct{}{}
+	for _, text := range e.GetAddresses() {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return errs.New(errs.Invalid, "%q is not an IP address", text)
+		}
+		k.Neighbours[Neighbour{bridge, addr.Unmap(), mac}] = struct{}{}
+	}
+	return nil
+}
+
+// tunnelOf is a machine's first tunnel end of a family: a tunnel's two ends are of one.
+func (m *Model) tunnelOf(node string, is4 bool) (netip.Addr, bool) {
+	for _, v := range m.machines[node].GetVteps() {
+		if a, err := netip.ParseAddr(v); err == nil && a.Unmap().Is4() == is4 {
+			return a.Unmap(), true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// MAC is the address of the interface that has an IPv4 address: 02:42 and the address, as the agent sets it.
+func MAC(a netip.Addr) string {
+	b := a.As4()
+	return fmt.Sprintf("02:42:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
+}

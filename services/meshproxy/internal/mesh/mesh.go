@@ -1,0 +1,138 @@
+// Package mesh says what a machine's data path should be: which ports answer and who stands behind them, and which links,
+// addresses, routes, entries and rules the kernel should have.
+//
+// It owns the model that the dispatcher's stream builds up (Model), what follows from it for this machine (Ports, Peers,
+// Desired), and the difference between that and what is in force (Diff). It is pure: no kernel, no socket, no clock. A
+// Model is immutable once made, so it is safe for concurrent use.
+package mesh
+
+import (
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// Model is what the dispatcher has said of the mesh so far, at one version. Its messages are never changed.
+type Model struct {
+	version        *typesv1.Version
+	dataPort       uint32
+	machineNetwork string
+	services       map[string]*dispatcherv1.MeshService
+	machines       map[string]*dispatcherv1.MeshMachine
+	networks       map[string]*dispatcherv1.MeshNetwork
+}
+
+// Apply makes the model after a response: the whole, or a difference to m. M may be nil, and stays as it is. A difference
+// without a whole before it, and a version that goes back within its epoch or to a lower epoch, are refused: they would
+// bring back tasks that have left.
+func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
+	if r.GetVersion() == nil {
+		return nil, errs.New(errs.Invalid, "the tables have no version; the dispatcher must send one")
+	}
+	if m != nil && older(r.GetVersion(), m.version) {
+		return nil, errs.New(errs.Conflict, "tables of version %s are older than %s, which is in force; another dispatcher may be further",
+			Text(r.GetVersion()), Text(m.version))
+	}
+	next := &Model{
+		version:        r.GetVersion(),
+		dataPort:       r.GetDataPort(),
+		machineNetwork: r.GetMachineNetwork(),
+		services:       map[string]*dispatcherv1.MeshService{},
+		machines:       map[string]*dispatcherv1.MeshMachine{},
+		networks:       map[string]*dispatcherv1.MeshNetwork{},
+	}
+	switch {
+	case r.GetFull():
+	case m == nil || !proto.Equal(m.version.GetEpoch(), r.GetVersion().GetEpoch()):
+		return nil, errs.New(errs.Invalid, "a difference of the tables came before the whole of its epoch; open the stream again")
+	default:
+		next.services, next.machines, next.networks = maps.Clone(m.services), maps.Clone(m.machines), maps.Clone(m.networks)
+		if next.dataPort == 0 {
+			next.dataPort = m.dataPort
+		}
+		if next.machineNetwork == "" {
+			next.machineNetwork = m.machineNetwork
+		}
+	}
+	merge(next.services, r.GetRemovedServices(), r.GetServices())
+	merge(next.machines, r.GetRemovedMachines(), r.GetMachines())
+	merge(next.networks, r.GetRemovedNetworks(), r.GetNetworks())
+	return next, nil
+}
+
+// keyed is what the three parts of the tables have in common.
+type keyed interface {
+	*dispatcherv1.MeshService | *dispatcherv1.MeshMachine | *dispatcherv1.MeshNetwork
+}
+
+// merge removes before it puts: what is in both lists of one response has come back.
+func merge[T keyed](into map[string]T, gone []string, changed []T) {
+	for _, id := range gone {
+		delete(into, id)
+	}
+	for _, v := range changed {
+		into[keyOf(v)] = v
+	}
+}
+
+func keyOf(v any) string {
+	switch v := v.(type) {
+	case *dispatcherv1.MeshService:
+		return v.GetServiceId()
+	case *dispatcherv1.MeshMachine:
+		return v.GetNodeId()
+	case *dispatcherv1.MeshNetwork:
+		return v.GetNetworkId()
+	}
+	return ""
+}
+
+// Version is what the model was built from; nil for a nil model.
+func (m *Model) Version() *typesv1.Version {
+	if m == nil {
+		return nil
+	}
+	return m.version
+}
+
+// Whole is the model as one full response, in id order, for the file of last known tables.
+func (m *Model) Whole() *dispatcherv1.EndpointsResponse {
+	return &dispatcherv1.EndpointsResponse{
+		Version: m.version, Full: true, DataPort: m.dataPort, MachineNetwork: m.machineNetwork,
+		Services: slices.Collect(inOrder(m.services)),
+		Machines: slices.Collect(inOrder(m.machines)),
+		Networks: slices.Collect(inOrder(m.networks)),
+	}
+}
+
+// inOrder walks a map in key order, so that what follows from a model never depends on chance.
+func inOrder[T any](in map[string]T) iter.Seq[T] {
+	return func(yield func(T) bool) {
+		for _, k := range slices.Sorted(maps.Keys(in)) {
+			if !yield(in[k]) {
+				return
+			}
+		}
+	}
+}
+
+// older compares within an epoch, and epochs by number. Another epoch of the same number is another history, and neither
+// older nor newer: the one that the cluster speaks of now is taken.
+func older(a, b *typesv1.Version) bool {
+	if a.GetEpoch().GetNumber() != b.GetEpoch().GetNumber() {
+		return a.GetEpoch().GetNumber() < b.GetEpoch().GetNumber()
+	}
+	return a.GetEpoch().GetNonce() == b.GetEpoch().GetNonce() && a.GetRevision() < b.GetRevision()
+}
+
+// Text is a version for people: epoch number and revision.
+func Text(v *typesv1.Version) string {
+	return fmt.Sprintf("%d.%d", v.GetEpoch().GetNumber(), v.GetRevision())
+}

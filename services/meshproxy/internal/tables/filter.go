@@ -1,0 +1,194 @@
+package tables
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/userdata"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+const (
+	tableName = "shoal"
+	// userChain belongs to the administrator: it is made empty, called before our rules for forwarded traffic, and never
+	// flushed or removed while the table lives.
+	userChain = "SHOAL-USER"
+	peers4    = "peers4"
+	peers6    = "peers6"
+	// batch bounds the elements in one message, whose attribute is at most 64 KiB.
+	batch = 500
+)
+
+// filter is our table with its chains and sets, as objects to name them by.
+type filter struct {
+	table                      *nftables.Table
+	raw, input, forward, leave *nftables.Chain
+	user                       *nftables.Chain
+	peers4, peers6             *nftables.Set
+}
+
+func newFilter() filter {
+	f := filter{table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}}
+	accept := nftables.ChainPolicyAccept
+	base := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, prio *nftables.ChainPriority) *nftables.Chain {
+		return &nftables.Chain{Name: name, Table: f.table, Type: kind, Hooknum: hook, Priority: prio, Policy: &accept}
+	}
+	f.raw = base("raw-prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
+	f.input = base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	f.forward = base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
+	f.leave = base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+	f.user = &nftables.Chain{Name: userChain, Table: f.table}
+	f.peers4 = &nftables.Set{Table: f.table, Name: peers4, KeyType: nftables.TypeIPAddr}
+	f.peers6 = &nftables.Set{Table: f.table, Name: peers6, KeyType: nftables.TypeIP6Addr}
+	return f
+}
+
+func (f filter) chains() []*nftables.Chain {
+	return []*nftables.Chain{f.raw, f.input, f.forward, f.leave}
+}
+
+// applyFilter makes one transaction of all changes of rules and peers.
+func (k *Kernel) applyFilter(changes []mesh.Change) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	f := newFilter()
+	// Step 1: what the rest stands on. All of it is left as it is where it is there.
+	conn.AddTable(f.table)
+	for _, c := range append(f.chains(), f.user) {
+		conn.AddChain(c)
+	}
+	for _, s := range []*nftables.Set{f.peers4, f.peers6} {
+		if err := conn.AddSet(s, nil); err != nil {
+			return err
+		}
+	}
+	// Step 2: the sets, by difference: with many machines they are large, and the rules stay.
+	if err := f.changePeers(conn, changes); err != nil {
+		return err
+	}
+	// Step 3: the rules, whole.
+	for _, c := range changes {
+		if c.Rules != nil {
+			f.install(conn, *c.Rules)
+		}
+	}
+	return conn.Flush()
+}
+
+func (f filter) changePeers(conn *nftables.Conn, changes []mesh.Change) error {
+	elements := map[*nftables.Set]map[mesh.Verb][]nftables.SetElement{f.peers4: {}, f.peers6: {}}
+	for _, c := range changes {
+		if !c.Peer.IsValid() {
+			continue
+		}
+		set := f.peers4
+		if c.Peer.Is6() {
+			set = f.peers6
+		}
+		elements[set][c.Verb] = append(elements[set][c.Verb], nftables.SetElement{Key: c.Peer.AsSlice()})
+	}
+	for set, verbs := range elements {
+		if err := inBatches(verbs[mesh.Add], func(e []nftables.SetElement) error { return conn.SetAddElements(set, e) }); err != nil {
+			return err
+		}
+		if err := inBatches(verbs[mesh.Remove], func(e []nftables.SetElement) error { return conn.SetDeleteElements(set, e) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func inBatches(all []nftables.SetElement, f func([]nftables.SetElement) error) error {
+	for len(all) > 0 {
+		n := min(batch, len(all))
+		if err := f(all[:n]); err != nil {
+			return err
+		}
+		all = all[n:]
+	}
+	return nil
+}
+
+// install replaces our rules. Each carries a comment with the digest of what it was made from, its number and how many there
+// are, so that reading back sees a rule that is missing, added or replaced.
+func (f filter) install(conn *nftables.Conn, r mesh.Rules) {
+	for _, c := range f.chains() {
+		conn.FlushChain(c)
+	}
+	rules := f.rules(r)
+	for i, rule := range rules {
+		rule.UserData = userdata.AppendString(nil, userdata.TypeComment, fmt.Sprintf("%s %d/%d", r.Digest(), i+1, len(rules)))
+		conn.AddRule(rule)
+	}
+}
+
+func (k *Kernel) readFilter(out *mesh.Kernel) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	f := newFilter()
+	if _, err := conn.ListTableOfFamily(tableName, nftables.TableFamilyINet); err != nil {
+		return ignoreAbsent(err)
+	}
+	for _, name := range []string{peers4, peers6} {
+		set, err := conn.GetSetByName(f.table, name)
+		if err != nil {
+			if err := ignoreAbsent(err); err != nil {
+				return err
+			}
+			continue
+		}
+		elements, err := conn.GetSetElements(set)
+		if err != nil {
+			return err
+		}
+		for _, e := range elements {
+			if a, ok := netip.AddrFromSlice(e.Key); ok {
+				out.Peers[a] = struct{}{}
+			}
+		}
+	}
+	var comments []string
+	for _, c := range f.chains() {
+		rules, err := conn.GetRules(f.table, c)
+		if err != nil {
+			return ignoreAbsent(err)
+		}
+		for _, r := range rules {
+			text, _ := userdata.GetString(r.UserData, userdata.TypeComment)
+			comments = append(comments, strings.TrimRight(text, "\x00"))
+		}
+	}
+	out.Rules.Mark = markOf(comments)
+	return nil
+}
+
+// markOf is the digest in the comments if they are those of a whole, untouched set of rules.
+func markOf(comments []string) string {
+	if len(comments) == 0 {
+		return ""
+	}
+	digest, _, _ := strings.Cut(comments[0], " ")
+	for i, c := range comments {
+		if c != fmt.Sprintf("%s %d/%d", digest, i+1, len(comments)) {
+			return ""
+		}
+	}
+	return digest
+}
+
+// ignoreAbsent takes the errors of a table, chain or set that is not there: they are read as empty.
+func ignoreAbsent(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,187 @@
+package tables
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+func (k *Kernel) changeLink(v mesh.Verb, l mesh.Link) error {
+	if v == mesh.Add {
+		if err := k.nl.LinkAdd(makeLink(l)); err != nil && !errors.Is(err, unix.EEXIST) {
+			return err
+		}
+	}
+	link, err := k.nl.LinkByName(l.Name)
+	if err != nil {
+		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone && v == mesh.Remove {
+			return nil
+		}
+		return err
+	}
+	switch v {
+	case mesh.Remove:
+		return k.nl.LinkDel(link)
+	case mesh.Up:
+		return k.nl.LinkSetUp(link)
+	}
+	if v == mesh.Add && l.VNI == 0 {
+		// A bridge follows its ports' MTU until it is told one that differs from what it has.
+		if err := k.nl.LinkSetMTU(link, l.MTU-1); err != nil {
+			return fmt.Errorf("set the MTU: %w", err)
+		}
+	}
+	return k.shape(link, l)
+}
+
+func makeLink(l mesh.Link) netlink.Link {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.MTU = l.Name, l.MTU
+	if l.VNI == 0 {
+		// Snooping needs a querier, which an overlay has not: groups would time out.
+		return &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: new(false)}
+	}
+	return &netlink.Vxlan{
+		LinkAttrs: attrs, VxlanId: int(l.VNI), SrcAddr: l.Local.AsSlice(), Port: int(l.Port), Learning: false,
+	}
+}
+
+// shape sets what can be set of a link that is there.
+func (k *Kernel) shape(link netlink.Link, l mesh.Link) error {
+	if err := k.nl.LinkSetMTU(link, l.MTU); err != nil {
+		return fmt.Errorf("set the MTU: %w", err)
+	}
+	if l.MAC != "" {
+		mac, err := net.ParseMAC(l.MAC)
+		if err != nil {
+			return err
+		}
+		if err := k.nl.LinkSetHardwareAddr(link, mac); err != nil {
+			return fmt.Errorf("set the MAC address: %w", err)
+		}
+	}
+	if l.Master == "" {
+		return nil
+	}
+	master, err := k.nl.LinkByName(l.Master)
+	if err != nil {
+		return fmt.Errorf("find the bridge %s: %w", l.Master, err)
+	}
+	if err := k.nl.LinkSetMasterByIndex(link, master.Attrs().Index); err != nil {
+		return fmt.Errorf("make it a port of %s: %w", l.Master, err)
+	}
+	// What is behind the tunnel is known from the tables: the bridge answers for it, and sends nothing there on a guess.
+	return errors.Join(k.nl.LinkSetLearning(link, false), k.nl.LinkSetFlood(link, false), k.nl.LinkSetBrNeighSuppress(link, true))
+}
+
+// index is a link's, or 0 and no error if the link has gone and that is as good as done.
+func (k *Kernel) index(v mesh.Verb, name string) (int, error) {
+	link, err := k.nl.LinkByName(name)
+	if err == nil {
+		return link.Attrs().Index, nil
+	}
+	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone && v == mesh.Remove {
+		return 0, nil
+	}
+	return 0, err
+}
+
+func (k *Kernel) changeAddress(v mesh.Verb, a mesh.Address) error {
+	index, err := k.index(v, a.Link)
+	if err != nil || index == 0 {
+		return err
+	}
+	addr := &netlink.Addr{IPNet: ipNet(a.Prefix)}
+	if a.Prefix.Addr().Is6() {
+		addr.Flags = unix.IFA_F_NODAD // claimed in the store, and needed at once
+	}
+	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index, Name: a.Link}}
+	if v == mesh.Remove {
+		return ignore(k.nl.AddrDel(link, addr), unix.EADDRNOTAVAIL)
+	}
+	return k.nl.AddrReplace(link, addr)
+}
+
+func (k *Kernel) changeRoute(v mesh.Verb, r mesh.Route) error {
+	index, err := k.index(v, r.Link)
+	if err != nil || index == 0 {
+		return err
+	}
+	route := &netlink.Route{LinkIndex: index, Dst: ipNet(r.Prefix), Src: r.Source.AsSlice(), Protocol: Protocol}
+	if r.Prefix.Addr().Is4() {
+		route.Scope = netlink.SCOPE_LINK
+	}
+	if v == mesh.Remove {
+		return ignore(k.nl.RouteDel(route), unix.ESRCH)
+	}
+	return k.nl.RouteReplace(route)
+}
+
+func (k *Kernel) changeNeighbour(v mesh.Verb, n mesh.Neighbour) error {
+	index, err := k.index(v, n.Link)
+	if err != nil || index == 0 {
+		return err
+	}
+	mac, err := net.ParseMAC(n.MAC)
+	if err != nil {
+		return err
+	}
+	family := netlink.FAMILY_V4
+	if n.Addr.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	entry := &netlink.Neigh{
+		LinkIndex: index, Family: family, State: netlink.NUD_PERMANENT, Type: unix.RTN_UNICAST,
+		IP: n.Addr.AsSlice(), HardwareAddr: mac,
+	}
+	if v == mesh.Remove {
+		return ignore(k.nl.NeighDel(entry), unix.ENOENT)
+	}
+	return k.nl.NeighSet(entry)
+}
+
+// changeForward writes two entries: the tunnel's own, which says behind which end the address is, and the bridge's, which
+// says that it is behind the tunnel. The bridge's is NOARP, which is static; PERMANENT would mean this machine itself.
+func (k *Kernel) changeForward(v mesh.Verb, f mesh.Forward) error {
+	index, err := k.index(v, f.Link)
+	if err != nil || index == 0 {
+		return err
+	}
+	mac, err := net.ParseMAC(f.MAC)
+	if err != nil {
+		return err
+	}
+	bridge := &netlink.Neigh{
+		LinkIndex: index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, State: netlink.NUD_NOARP, HardwareAddr: mac,
+	}
+	tunnel := &netlink.Neigh{
+		LinkIndex: index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
+		State: netlink.NUD_NOARP | netlink.NUD_PERMANENT, HardwareAddr: mac, IP: f.VTEP.AsSlice(),
+	}
+	if v == mesh.Remove {
+		err := ignore(k.nl.NeighDel(bridge), unix.ENOENT)
+		if f.VTEP.IsValid() {
+			err = errors.Join(err, ignore(k.nl.NeighDel(tunnel), unix.ENOENT))
+		}
+		return err
+	}
+	return errors.Join(k.nl.NeighSet(tunnel), k.nl.NeighSet(bridge))
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+// ignore takes an error that says that what should go is gone.
+func ignore(err error, absent unix.Errno) error {
+	if errors.Is(err, absent) {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,211 @@
+package tables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+const sysctls = "/proc/sys/"
+
+// Read lists what is ours. The agent's host ends are its own, and not told.
+func (k *Kernel) Read(ctx context.Context, settings []string) (mesh.Kernel, error) {
+	out := mesh.NewKernel()
+	names, err := k.readLinks(&out)
+	if err != nil {
+		return out, fmt.Errorf("read links: %w", err)
+	}
+	for part, read := range map[string]func(*mesh.Kernel, map[int]string) error{
+		"addresses": k.readAddresses, "routes": k.readRoutes, "neighbours": k.readNeighbours, "forwarding entries": k.readForwards,
+	} {
+		if err := errors.Join(ctx.Err(), read(&out, names)); err != nil {
+			return out, fmt.Errorf("read %s: %w", part, err)
+		}
+	}
+	for _, path := range settings {
+		if value, ok := readSetting(path); ok {
+			out.Settings[path] = value
+		}
+	}
+	if err := k.readFilter(&out); err != nil {
+		return out, fmt.Errorf("read the packet filter: %w", err)
+	}
+	return out, nil
+}
+
+// readLinks returns the names of our links by index, too.
+func (k *Kernel) readLinks(out *mesh.Kernel) (map[int]string, error) {
+	links, err := k.nl.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	all, names := map[int]string{}, map[int]string{}
+	for _, l := range links {
+		all[l.Attrs().Index] = l.Attrs().Name
+	}
+	for _, l := range links {
+		a := l.Attrs()
+		if !mesh.Managed(a.Name) {
+			continue
+		}
+		names[a.Index] = a.Name
+		link := mesh.Link{Name: a.Name, Up: a.Flags&net.FlagUp != 0, MTU: a.MTU, MAC: a.HardwareAddr.String()}
+		if v, ok := l.(*netlink.Vxlan); ok {
+			link.VNI, link.Port = uint32(v.VxlanId), uint16(v.Port)
+			local, _ := netip.AddrFromSlice(v.SrcAddr) // invalid if none, and then not what is wanted
+			link.Local = local.Unmap()
+		}
+		if a.MasterIndex != 0 && k.quiet(l) {
+			link.Master = all[a.MasterIndex]
+		}
+		out.Links[a.Name] = link
+	}
+	return names, nil
+}
+
+// quiet says that a port's flags are as shape sets them. A port that has others is told as none, and is set again.
+func (k *Kernel) quiet(l netlink.Link) bool {
+	p, err := k.nl.LinkGetProtinfo(l)
+	return err == nil && !p.Learning && !p.Flood && p.NeighSuppress
+}
+
+func (k *Kernel) readAddresses(out *mesh.Kernel, names map[int]string) error {
+	addrs, err := k.nl.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		p, ok := prefix(a.IPNet)
+		if ok && names[a.LinkIndex] != "" && !p.Addr().IsLinkLocalUnicast() {
+			out.Addresses[mesh.Address{Link: names[a.LinkIndex], Prefix: p}] = struct{}{}
+		}
+	}
+	return nil
+}
+
+func (k *Kernel) readRoutes(out *mesh.Kernel, names map[int]string) error {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		routes, err := k.nl.RouteListFiltered(family, &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
+		if err != nil {
+			return err
+		}
+		for _, r := range routes {
+			p, ok := prefix(r.Dst)
+			if !ok {
+				continue
+			}
+			src, _ := netip.AddrFromSlice(r.Src) // invalid if none, and then not what is wanted
+			out.Routes[mesh.Route{Link: names[r.LinkIndex], Prefix: p, Source: src.Unmap()}] = struct{}{}
+		}
+	}
+	return nil
+}
+
+// readNeighbours leaves out those of the machine's own bridge, which the kernel learns by itself.
+func (k *Kernel) readNeighbours(out *mesh.Kernel, names map[int]string) error {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		entries, err := k.nl.NeighList(0, family)
+		if err != nil {
+			return err
+		}
+		for _, n := range entries {
+			name := names[n.LinkIndex]
+			addr, ok := netip.AddrFromSlice(n.IP)
+			if ok && name != "" && name != mesh.MachineBridge && n.State&netlink.NUD_PERMANENT != 0 {
+				out.Neighbours[mesh.Neighbour{Link: name, Addr: addr.Unmap(), MAC: n.HardwareAddr.String()}] = struct{}{}
+			}
+		}
+	}
+	return nil
+}
+
+// readForwards pairs the two entries of each address.
+func (k *Kernel) readForwards(out *mesh.Kernel, names map[int]string) error {
+	entries, err := k.nl.NeighList(0, unix.AF_BRIDGE)
+	if err != nil {
+		return err
+	}
+	type place struct{ link, mac string }
+	bridge, tunnel := map[place]bool{}, map[place][]netip.Addr{}
+	for _, e := range entries {
+		name := names[e.LinkIndex]
+		if out.Links[name].VNI == 0 || len(e.HardwareAddr) != 6 || e.HardwareAddr[0]&1 != 0 {
+			continue
+		}
+		at := place{name, e.HardwareAddr.String()}
+		if e.Flags&netlink.NTF_SELF != 0 {
+			vtep, _ := netip.AddrFromSlice(e.IP)
+			tunnel[at] = append(tunnel[at], vtep.Unmap())
+		} else if e.State&netlink.NUD_PERMANENT == 0 { // else it is the port's own address
+			bridge[at] = true
+		}
+	}
+	for at, vteps := range tunnel {
+		for _, vtep := range vteps {
+			half := !bridge[at] || len(vteps) > 1
+			out.Forwards[mesh.Forward{Link: at.link, MAC: at.mac, VTEP: vtep, Half: half}] = struct{}{}
+		}
+		delete(bridge, at)
+	}
+	for at := range bridge {
+		out.Forwards[mesh.Forward{Link: at.link, MAC: at.mac, Half: true}] = struct{}{}
+	}
+	return nil
+}
+
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	addr, ok := netip.AddrFromSlice(n.IP)
+	bits, _ := n.Mask.Size()
+	return netip.PrefixFrom(addr.Unmap(), bits), ok
+}
+
+// readSetting has ok false for one that is not there, unless its whole part is missing in this kernel.
+func readSetting(path string) (value string, ok bool) {
+	data, err := os.ReadFile(sysctls + path)
+	if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path, "net/ipv6/") {
+		if _, err := os.Stat(sysctls + "net/ipv6"); errors.Is(err, fs.ErrNotExist) {
+			return mesh.NoSetting, true
+		}
+	}
+	return strings.TrimSpace(string(data)), err == nil
+}
+
+func writeSetting(path, value string) error {
+	if path == "net/ipv6/conf/all/forwarding" {
+		if err := keepAdvertisements(); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(sysctls+path, []byte(value), 0)
+}
+
+// keepAdvertisements lets links that take router advertisements go on with that although the machine forwards: else the
+// machine would lose its own IPv6 default route some minutes later.
+func keepAdvertisements() error {
+	const conf = sysctls + "net/ipv6/conf/"
+	entries, err := os.ReadDir(conf)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, e := range entries {
+		path := conf + e.Name() + "/accept_ra"
+		if data, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(data)) == "1" {
+			faults = append(faults, os.WriteFile(path, []byte("2"), 0))
+		}
+	}
+	return errors.Join(faults...)
+}

@@ -1,0 +1,158 @@
+package tables
+
+import (
+	"net/netip"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+// Prefixes of interface names, as nftables' "shoal*".
+const (
+	anyOfOurs  = "shoal*"
+	anyOverlay = "shoalbr*"
+)
+
+// match is a part of a rule: expressions in the kernel's own terms (nftables(8) has the words for them).
+type match []expr.Any
+
+// rules lists our rules in the order of chains(): first all of raw, then input, forward, postrouting.
+func (f filter) rules(r mesh.Rules) []*nftables.Rule {
+	var out []*nftables.Rule
+	add := func(c *nftables.Chain, parts ...match) {
+		rule := &nftables.Rule{Table: f.table, Chain: c}
+		for _, p := range parts {
+			rule.Exprs = append(rule.Exprs, p...)
+		}
+		out = append(out, rule)
+	}
+	tunnel := dport(unix.IPPROTO_UDP, r.DataPort)
+
+	// Strangers stay out of the tunnels: a frame is taken from a peer's address only, and never from a container, which
+	// could send one to a peer and be masqueraded into a valid one.
+	add(f.raw, iifname(anyOfOurs), tunnel, drop())
+	add(f.raw, toThisMachine(), tunnel, family(unix.NFPROTO_IPV4), notIn(source4(), f.peers4), drop())
+	add(f.raw, toThisMachine(), tunnel, family(unix.NFPROTO_IPV6), notIn(source6(), f.peers6), drop())
+
+	// The host is not on the overlays, and our own ports are not for containers.
+	add(f.input, iifname(anyOverlay), drop())
+	for _, port := range r.Own {
+		add(f.input, iifname(mesh.MachineBridge), dport(unix.IPPROTO_TCP, port), drop())
+	}
+
+	add(f.forward, iifname(anyOfOurs), tunnel, drop())
+	for _, port := range r.Own {
+		own := dport(unix.IPPROTO_TCP, port)
+		add(f.forward, iifname(anyOfOurs), own, family(unix.NFPROTO_IPV4), in(target4(), f.peers4), drop())
+		add(f.forward, iifname(anyOfOurs), own, family(unix.NFPROTO_IPV6), in(target6(), f.peers6), drop())
+	}
+	add(f.forward, match{&expr.Verdict{Kind: expr.VerdictJump, Chain: userChain}})
+	// An overlay's bridged frames come by here where br_netfilter is on. Nothing is routed into one or out of it.
+	add(f.forward, iifname(anyOverlay), oifname(anyOverlay), accept())
+	add(f.forward, iifname(anyOverlay), drop())
+	add(f.forward, oifname(anyOverlay), drop())
+	add(f.forward, iifname(mesh.MachineBridge), oifname(mesh.MachineBridge), accept())
+	add(f.forward, established(), accept())
+	// On the machine network containers of different machines do not reach each other: that is what overlays are for.
+	for _, n := range r.Networks {
+		add(f.forward, iifname(mesh.MachineBridge), to(n), reject())
+	}
+	add(f.forward, iifname(mesh.MachineBridge), accept())
+	add(f.forward, oifname(mesh.MachineBridge), drop())
+
+	for _, b := range r.Blocks {
+		add(f.leave, from(b), notOifname(anyOfOurs), match{&expr.Masq{}})
+	}
+	return out
+}
+
+func iifname(name string) match { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpEq, name) }
+func oifname(name string) match { return ifname(expr.MetaKeyOIFNAME, expr.CmpOpEq, name) }
+
+func notOifname(name string) match { return ifname(expr.MetaKeyOIFNAME, expr.CmpOpNeq, name) }
+
+// ifname compares the whole zero-padded name, or of a prefix with a star only that many bytes.
+func ifname(key expr.MetaKey, op expr.CmpOp, name string) match {
+	data := make([]byte, unix.IFNAMSIZ)
+	n := copy(data, name)
+	if name[n-1] == '*' {
+		data = data[:n-1]
+	}
+	return match{&expr.Meta{Key: key, Register: 1}, &expr.Cmp{Op: op, Register: 1, Data: data}}
+}
+
+func family(f byte) match {
+	return match{&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{f}}}
+}
+
+func dport(protocol byte, port uint16) match {
+	return match{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{protocol}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
+	}
+}
+
+// The offsets are those of RFC 791 and RFC 8200.
+func source4() *expr.Payload { return network(12, 4) }
+func target4() *expr.Payload { return network(16, 4) }
+func source6() *expr.Payload { return network(8, 16) }
+func target6() *expr.Payload { return network(24, 16) }
+
+func network(offset, length uint32) *expr.Payload {
+	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: length}
+}
+
+func from(p netip.Prefix) match { return within(p, source4(), source6()) }
+func to(p netip.Prefix) match   { return within(p, target4(), target6()) }
+
+func within(p netip.Prefix, four, six *expr.Payload) match {
+	load, proto := four, byte(unix.NFPROTO_IPV4)
+	if p.Addr().Is6() {
+		load, proto = six, unix.NFPROTO_IPV6
+	}
+	size := p.Addr().BitLen() / 8
+	return append(family(proto), load,
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(size), Mask: ipNet(p).Mask, Xor: make([]byte, size)},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: p.Masked().Addr().AsSlice()},
+	)
+}
+
+func in(load *expr.Payload, s *nftables.Set) match {
+	return match{load, &expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID}}
+}
+
+func notIn(load *expr.Payload, s *nftables.Set) match {
+	return match{load, &expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID, Invert: true}}
+}
+
+func toThisMachine() match {
+	return match{
+		&expr.Fib{Register: 1, FlagDADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
+func established() match {
+	return match{
+		&expr.Ct{Register: 1, Key: expr.CtKeySTATE},
+		&expr.Bitwise{
+			SourceRegister: 1, DestRegister: 1, Len: 4, Xor: make([]byte, 4),
+			Mask: binaryutil.NativeEndian.PutUint32(expr.CtStateBitESTABLISHED | expr.CtStateBitRELATED),
+		},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
+	}
+}
+
+func accept() match { return match{&expr.Verdict{Kind: expr.VerdictAccept}} }
+func drop() match   { return match{&expr.Verdict{Kind: expr.VerdictDrop}} }
+
+// reject tells the sender at once that it is forbidden, rather than let it wait.
+func reject() match {
+	return match{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
+}

@@ -1,0 +1,126 @@
+// Package tables reads and changes the machine's own network: links, addresses, routes, neighbours, forwarding entries,
+// sysctls and the packet filter.
+//
+// It is the only place in the meshproxy that touches the kernel. It decides nothing: what should be there is mesh.Desired,
+// and what to do about it is mesh.Diff. It never touches what is not ours: links by their names (mesh.Ours), routes by
+// their protocol number, rules and sets in the nftables table "shoal" alone, where the chain SHOAL-USER is made and then
+// left to the administrator. Nothing is removed when the process stops.
+//
+// One goroutine at a time may call Read and Apply.
+package tables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+// Protocol is the number that our routes carry (rtm_protocol, rtnetlink(7)): one that no routing daemon is known to use.
+const Protocol = 83
+
+// Tables is a machine's network. The contract of Read and Apply: after Apply(Diff(want, have)) without an error, reading
+// again shows no difference.
+type Tables interface {
+	// Underlay is the MTU of the link that has an address.
+	Underlay(ctx context.Context, address netip.Addr) (mtu int, err error)
+	// Read is what there is of ours, and the settings of these paths.
+	Read(ctx context.Context, settings []string) (mesh.Kernel, error)
+	// Apply takes the steps in order. A step that fails stops no other; all errors come together.
+	Apply(ctx context.Context, changes []mesh.Change) error
+	// Watch calls notify after somebody, we too, changed links or rules; until ctx ends.
+	Watch(ctx context.Context, notify func()) error
+	// Holder says in words which process has a port, or "" if that cannot be seen.
+	Holder(l mesh.Listener) string
+}
+
+// Kernel is the real one, in the network namespace of the thread that made it.
+type Kernel struct {
+	nl *netlink.Handle
+}
+
+// New opens it. Errors name what the kernel lacks.
+func New() (*Kernel, error) {
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("open netlink to the kernel: %w; the meshproxy needs CAP_NET_ADMIN", err)
+	}
+	return &Kernel{nl: h}, nil
+}
+
+// Close gives the socket back. What is in the kernel stays.
+func (k *Kernel) Close() { k.nl.Close() }
+
+// Underlay finds the link by the address.
+func (k *Kernel) Underlay(_ context.Context, address netip.Addr) (int, error) {
+	family := netlink.FAMILY_V4
+	if address.Is6() {
+		family = netlink.FAMILY_V6
+	}
+	addrs, err := k.nl.AddrList(nil, family)
+	if err != nil {
+		return 0, fmt.Errorf("list addresses: %w", err)
+	}
+	for _, a := range addrs {
+		if got, ok := netip.AddrFromSlice(a.IP); !ok || got.Unmap() != address {
+			continue
+		}
+		link, err := k.nl.LinkByIndex(a.LinkIndex)
+		if err != nil {
+			return 0, fmt.Errorf("look at the link of %s: %w", address, err)
+		}
+		return link.Attrs().MTU, nil
+	}
+	return 0, fmt.Errorf("no link of this machine has the address %s; set `advertise` to one that it has", address)
+}
+
+// Apply does the packet filter's part in one transaction: guarded before and guarded after, with no moment between.
+func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
+	var filter []mesh.Change
+	var faults []error
+	for _, c := range changes {
+		if c.Rules != nil || c.Peer.IsValid() {
+			filter = append(filter, c)
+		}
+	}
+	if len(filter) > 0 {
+		if err := k.applyFilter(filter); err != nil {
+			faults = append(faults, fmt.Errorf("packet filter: %w", err))
+		}
+	}
+	for _, c := range changes {
+		if err := ctx.Err(); err != nil {
+			return errors.Join(append(faults, err)...)
+		}
+		if c.Rules != nil || c.Peer.IsValid() {
+			continue
+		}
+		if err := k.step(c); err != nil {
+			faults = append(faults, fmt.Errorf("%s: %w", c, err))
+		}
+	}
+	return errors.Join(faults...)
+}
+
+func (k *Kernel) step(c mesh.Change) error {
+	switch {
+	case c.Link != nil:
+		return k.changeLink(c.Verb, *c.Link)
+	case c.Address != nil:
+		return k.changeAddress(c.Verb, *c.Address)
+	case c.Route != nil:
+		return k.changeRoute(c.Verb, *c.Route)
+	case c.Neighbour != nil:
+		return k.changeNeighbour(c.Verb, *c.Neighbour)
+	case c.Forward != nil:
+		return k.changeForward(c.Verb, *c.Forward)
+	case c.Setting != nil:
+		return writeSetting(c.Setting.Path, c.Setting.Value)
+	}
+	return nil
+}

@@ -1,0 +1,167 @@
+// Package meshproxy connects: it answers on every published port and reaches any ready task of the cluster, and keeps the
+// machine's part of the cluster's networks in the kernel.
+//
+// It owns the machine's tables (links, addresses, routes, entries, packet filter) and the user-space mesh. It must never
+// decide what runs where: everything it does follows from what a dispatcher streams. When it stops, all tables stay; when
+// the control plane is away, it goes on with the last tables it knows.
+package meshproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"runtime"
+	"strconv"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/process"
+	"github.com/shoalproject/shoal/internal/run"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/apply"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/local"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/session"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
+)
+
+const (
+	// port is the meshproxy's own, on every machine.
+	port = 2385
+	// protocol is what meshproxies speak to each other, chosen in the handshake.
+	protocol = "shoal-mesh/1"
+	// peerPatience ends links to a machine that has vanished; the kernel's own patience is a quarter of an hour.
+	peerPatience = 10 * time.Second
+)
+
+// Env is what the meshproxy takes from outside: what all processes do, and the machine's network.
+type Env struct {
+	run.Env
+	// Tables are the machine's network; nil: the kernel's.
+	Tables tables.Tables
+}
+
+// Run wires the meshproxy and blocks until ctx ends or a part fails.
+func Run(ctx context.Context, cfg Config, env Env) error {
+	p, err := process.Open(env.Env, cfg.Base, authzv1.Role_ROLE_MESHPROXY, port)
+	if err != nil {
+		return err
+	}
+	if env.Tables == nil {
+		kernel, err := tables.New()
+		if err != nil {
+			return err
+		}
+		defer kernel.Close()
+		env.Tables = kernel
+	}
+	bootID, err := ingress.BootID(p.Env, cfg.BootID) // also makes the folder of the sockets, if it is the first there
+	if err != nil {
+		return err
+	}
+	health := p.Server.Health()
+	dispatchers := func() []*cav1.DirectoryEntry { return p.Directory.Entries(authzv1.Role_ROLE_DISPATCHER) }
+	dial := func(address string) (*grpc.ClientConn, error) {
+		return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
+	}
+
+	// Step 1: the mesh in user space, and its door for the other machines.
+	forwarder := forward.New(p.Env, p.ID.Name, dialPeer(p))
+	p.Server.HandleALPN(protocol, func(ctx context.Context, conn *tls.Conn, peer identity.Peer) {
+		if peer.ID.Role == authzv1.Role_ROLE_MESHPROXY {
+			forwarder.Accept(ctx, conn, peer.ID.Name)
+		}
+	})
+	// Step 2: the loop that brings kernel and forwarder to the tables; it starts with the last known ones.
+	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health)
+	loop.Load()
+	// Step 3: the line to the cluster that feeds it.
+	health.Set("dispatcher", false, "waits for the first tables")
+	line := &session.Client{
+		Env: p.Env, Dispatchers: dispatchers, Dial: dial, Tables: loop, Directory: p.Directory, Trust: p.Keeper.SetTrust, Health: health,
+	}
+	agent := &local.Service{Out: forwarder.Withdraw}
+
+	g := run.NewGroup(p.Env.Log)
+	p.Go(g)
+	g.Go("forward", forwarder.Run)
+	g.Go("trust", func(ctx context.Context) error { return dropOnTrust(ctx, p.Keeper, forwarder) })
+	g.Go("apply", loop.Run)
+	g.Go("watch", loop.Watch)
+	g.Go("session", line.Run)
+	g.Go("local", func(ctx context.Context) error { return agent.Serve(ctx, p.Env, cfg.MeshSocket) })
+	if cfg.Ingress {
+		own := &ingress.Session{Env: p.Env, Dispatchers: dispatchers, Dial: dial, Hello: &dispatcherv1.Hello{
+			BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise[:1], MeshPort: portOf(p.Addresses()),
+			Description: &typesv1.NodeDescription{
+				Hostname: p.Env.Host, Version: run.Version(), FeatureLevel: process.FeatureLevel,
+				Platform: &typesv1.Platform{Architecture: runtime.GOARCH, Os: runtime.GOOS},
+			},
+		}}
+		g.Go("ingress", own.Run)
+	}
+	// Ready at once: the machine serves with its last tables while the control plane is away, and an init that waited for
+	// the dispatcher would take us for dead.
+	if err := p.Env.Notify("READY=1"); err != nil {
+		p.Env.Log.Warn("init system not told", "error", err)
+	}
+	return g.Wait(ctx)
+}
+
+// portOf is where the others reach this meshproxy: its own port, unless the config says another.
+func portOf(addresses []string) uint32 {
+	for _, a := range addresses {
+		if _, text, err := net.SplitHostPort(a); err == nil {
+			if n, err := strconv.ParseUint(text, 10, 16); err == nil {
+				return uint32(n)
+			}
+		}
+	}
+	return port
+}
+
+// dialPeer makes sure of the peer's name too: a connection that is led to another machine must not take its traffic.
+func dialPeer(p *process.Process) forward.DialPeer {
+	return func(ctx context.Context, node, address string) (net.Conn, error) {
+		raw, err := p.Env.Net.Dial(ctx, "tcp", address)
+		if err != nil {
+			return nil, err
+		}
+		run.SetUserTimeout(raw, peerPatience)
+		conn := tls.Client(raw, p.Keeper.ClientTLS(protocol, authzv1.Role_ROLE_MESHPROXY))
+		if err := conn.HandshakeContext(ctx); err != nil {
+			_ = raw.Close() // the handshake's error says all
+			return nil, err
+		}
+		peer, err := p.Keeper.VerifyServer(conn.ConnectionState().PeerCertificates, authzv1.Role_ROLE_MESHPROXY)
+		if err == nil && (peer.ID.Name != node || conn.ConnectionState().NegotiatedProtocol != protocol) {
+			err = errs.New(errs.Denied, "%s answers at %s, wanted the meshproxy of %s", peer.ID, address, node)
+		}
+		if err != nil {
+			_ = conn.Close() // refused
+			return nil, err
+		}
+		return conn, nil
+	}
+}
+
+// dropOnTrust closes the warm links whenever trust changes; new ones are measured against the new trust. Streams under way
+// are ended by the receiver's server, which looks at all its connections then.
+func dropOnTrust(ctx context.Context, keeper *identity.Keeper, f *forward.Forwarder) error {
+	for {
+		changed := keeper.Trust()
+		f.DropLinks()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
