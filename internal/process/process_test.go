@@ -3,6 +3,7 @@ package process_test
 import (
 	"context"
 	"path"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -31,12 +32,12 @@ type caService struct {
 	cav1.UnimplementedCertificateServiceServer
 	t  *testing.T
 	ca *identitytest.Authority
-	n  int
+	n  atomic.Int64
 }
 
 func (s *caService) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.RenewResponse, error) {
 	caller, _ := rpc.CallerOf(ctx)
-	s.n++
+	s.n.Add(1)
 	return &cav1.RenewResponse{
 		Chain:  s.ca.SignCSR(s.t, identitytest.Leaf{URIs: []string{caller.Principal.URI()}}, req.GetCsr()),
 		Bundle: s.ca.Bundle(),
@@ -101,8 +102,8 @@ func TestProcessesComeBackAfterFiveDaysOff(t *testing.T) {
 				t.Errorf("%s: expired", p.ID)
 			}
 		}
-		if service.n < 8 || service.n > 16 {
-			t.Errorf("%d renewals", service.n)
+		if n := service.n.Load(); n < 8 || n > 16 {
+			t.Errorf("%d renewals", n)
 		}
 		cancel()
 		if r := <-done; r.Err != nil {

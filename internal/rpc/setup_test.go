@@ -186,7 +186,9 @@ func patient(t *testing.T, f func() error) error {
 		if err = f(); !errs.Is(err, errs.Unavailable) {
 			return err
 		}
-		time.Sleep(5 * time.Millisecond)
+		if run.Sleep(t.Context(), 5*time.Millisecond) != nil {
+			break
+		}
 	}
 	return err
 }

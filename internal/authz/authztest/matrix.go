@@ -136,16 +136,15 @@ func (m *matrix) serve(t *testing.T) {
 		}
 	})
 	// A refused connection would look like a refused caller: the server has to listen before the first.
-	for {
+	for range 10_000 {
 		probe, err := m.env.Net.Dial(ctx, "tcp", address)
 		if err == nil {
 			_ = probe.Close()
 			return
 		}
-		if run.Sleep(ctx, time.Millisecond) != nil {
-			return
-		}
+		_ = run.Sleep(ctx, time.Millisecond)
 	}
+	t.Fatal("the server does not listen")
 }
 
 // caller makes a client with a certificate of a role in a state; none without a role. It believes any server: what is

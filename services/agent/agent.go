@@ -1,0 +1,185 @@
+// Package agent does: it runs on this machine the tasks that the cluster assigned to it.
+//
+// It owns the machine's containers of this cluster, their namespaces and their logs, and a journal of what it was told
+// and has said. It must never decide what should run, and never touch a container of anybody else. Its containers outlive
+// it: when it stops, crashes or is upgraded they run on, and the next one takes them over.
+package agent
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"strings"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/process"
+	"github.com/shoalproject/shoal/internal/run"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/executor"
+	"github.com/shoalproject/shoal/services/agent/internal/journal"
+	"github.com/shoalproject/shoal/services/agent/internal/mesh"
+	"github.com/shoalproject/shoal/services/agent/internal/network"
+	"github.com/shoalproject/shoal/services/agent/internal/reconcile"
+	"github.com/shoalproject/shoal/services/agent/internal/report"
+	"github.com/shoalproject/shoal/services/agent/internal/session"
+	"github.com/shoalproject/shoal/services/agent/internal/system"
+)
+
+const (
+	// noPort: an agent listens nowhere.
+	noPort = 0
+	// meshPort is the meshproxy's own (see the design's list of ports).
+	meshPort = 2385
+	// featureLevel is what this build offers to mixed versions.
+	featureLevel = process.FeatureLevel
+	// versionWait bounds the look for the runtime's version, which is only for people and must not hold up a session.
+	versionWait = 300 * time.Millisecond
+)
+
+// Env is what the agent takes from outside: what all processes do, and a machine. A nil field means the real one.
+type Env struct {
+	run.Env
+	// Executor runs containers; nil: containerd.
+	Executor reconcile.Executor
+	// Network connects them; nil: the kernel.
+	Network reconcile.Network
+	// Journal keeps what must outlive the agent; nil: a file.
+	Journal journal.Journal
+	// Machine says what this is; nil: the operating system.
+	Machine interface {
+		Describe() *typesv1.NodeDescription
+	}
+}
+
+// Run wires the agent and blocks until ctx ends or a part fails. No end of it touches a container.
+func Run(ctx context.Context, cfg Config, env Env) error {
+	p, err := process.Open(env.Env, cfg.Base, authzv1.Role_ROLE_AGENT, noPort)
+	if err != nil {
+		return err
+	}
+	env.Env = p.Env
+	closeReal, err := env.fill(cfg, p)
+	defer closeReal()
+	if err != nil {
+		return err
+	}
+	bootID, err := readBootID(env.Env, cfg.BootID)
+	if err != nil {
+		return err
+	}
+	proxy, err := mesh.New(env.Env, cfg.MeshSocket)
+	if err != nil {
+		return err
+	}
+	defer proxy.Close()
+
+	// Step 1: the loop that owns what runs here. It begins with taking over what it finds.
+	outbox := report.New()
+	loop := reconcile.New(reconcile.Parts{
+		Log: env.Log, Now: env.Now, Cluster: p.ID.Cluster, Executor: env.Executor, Network: env.Network,
+		Journal: env.Journal, Mesh: proxy, Outbox: outbox,
+	})
+	// Step 2: the line to the cluster, which waits until that is done.
+	line := &session.Client{
+		Env: env.Env, Directory: p.Directory, Trust: p.Keeper.SetTrust, Machine: loop, Outbox: outbox, Health: p.Server.Health(),
+		Dispatchers: func() []*cav1.DirectoryEntry { return p.Directory.Entries(authzv1.Role_ROLE_DISPATCHER) },
+		Dial: func(address string) (*grpc.ClientConn, error) {
+			return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
+		},
+		Describe: env.describe,
+		Hello: &dispatcherv1.Hello{
+			Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise,
+			MeshPort: meshPort,
+		},
+	}
+
+	g := run.NewGroup(env.Log)
+	p.Go(g)
+	g.Go("loop", loop.Run)
+	g.Go("workers", loop.Workers)
+	g.Go("session", line.Run)
+	if err := env.Notify("READY=1"); err != nil {
+		env.Log.Warn("init system not told", "error", err)
+	}
+	return g.Wait(ctx)
+}
+
+// fill puts the real thing into every nil field. What it returns closes them again.
+func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error) {
+	var closers []func() error
+	closeReal = func() {
+		for _, c := range closers {
+			if err := c(); err != nil {
+				e.Log.Warn("not closed cleanly", "error", err)
+			}
+		}
+	}
+	if e.Machine == nil {
+		e.Machine = system.Machine{}
+	}
+	if e.Network == nil {
+		e.Network = network.New(cfg.RunDir)
+	}
+	if e.Journal == nil {
+		j, err := journal.Open(p.Path("journal.db"))
+		if err != nil {
+			return closeReal, err
+		}
+		closers = append(closers, j.Close)
+		e.Journal = j
+	}
+	if e.Executor == nil {
+		x, err := executor.New(executor.Config{
+			Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, CertsDir: cfg.CertsDir,
+			Logs: p.Path("logs"), Cluster: p.ID.Cluster, Parallel: cfg.Parallel,
+		}, e.Log)
+		if err != nil {
+			return closeReal, err
+		}
+		closers = append(closers, x.Close)
+		e.Executor = x
+	}
+	return closeReal, nil
+}
+
+// describe says what this machine is now; it is asked at the start of each session.
+func (e *Env) describe(ctx context.Context) *typesv1.NodeDescription {
+	d := e.Machine.Describe()
+	d.Hostname, d.FeatureLevel = e.Host, featureLevel
+	if runtime, ok := e.Executor.(interface {
+		Version(ctx context.Context) (string, error)
+	}); ok {
+		ctx, cancel := context.WithTimeout(ctx, versionWait)
+		defer cancel()
+		if v, err := runtime.Version(ctx); err == nil {
+			d.RuntimeVersion = v
+		}
+	}
+	return d
+}
+
+// readBootID reads the id of this boot, or makes it: whichever node process starts first does. Its folder must end with
+// the machine's power.
+func readBootID(env run.Env, file string) (string, error) {
+	data, err := env.Files.Read(file)
+	if id := strings.TrimSpace(string(data)); err == nil && id != "" {
+		return id, nil
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", errs.New(errs.Unavailable, "read the boot id %s: %w", file, err)
+	}
+	var b [16]byte
+	_, _ = env.Rand.Read(b[:]) // never fails
+	id := hex.EncodeToString(b[:])
+	if err := env.Files.Write(file, []byte(id+"\n"), 0o644); err != nil {
+		return "", errs.New(errs.Unavailable, "keep the boot id: %w", err)
+	}
+	return id, nil
+}

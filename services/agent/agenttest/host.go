@@ -1,0 +1,222 @@
+// Package agenttest has a machine in memory, for the simulation and for hollow nodes: containers that are hollow, a
+// container network that is none, and a journal that loses what it has not written.
+//
+// It owns what of a machine outlives an agent process. It must never know the agent's own rules: it does what an executor,
+// a network and a journal promise, and fails as they do. A Host is safe for concurrent use. All its waiting is by package
+// time, so it is virtual in a synctest bubble.
+package agenttest
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/run"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent"
+	"github.com/shoalproject/shoal/services/agent/internal/journal"
+	"github.com/shoalproject/shoal/services/agent/internal/task"
+)
+
+// Host is one machine. It goes on when its agent ends; each agent process gets handles of its own from Env.
+type Host struct {
+	rand *run.Rand
+
+	mu          sync.Mutex // guards all below; never held while waiting
+	description *typesv1.NodeDescription
+	life        int // raised by each Crash and PowerOff: handles of an earlier one are dead
+	dead        chan struct{}
+	containers  map[string]*hollow
+	wired       map[string]bool // network namespaces
+	images      map[string]Behaviour
+	all         Behaviour
+	away        bool // the runtime does not answer
+	journal     journal.State
+	starts      int
+}
+
+// Behaviour is how the containers of an image behave. The zero value starts at once, runs for ever and ends at once, with
+// exit code 0, when it is asked to.
+type Behaviour struct {
+	// PullError says why the image can't be had, in a registry's words.
+	PullError string
+	// PrepareDelay is for pull and unpack.
+	PrepareDelay time.Duration
+	// StartError says why the process can't be started.
+	StartError string
+	// StartDelay is from the start to the running process.
+	StartDelay time.Duration
+	// RunFor is the time after which the process ends by itself. 0: never.
+	RunFor time.Duration
+	// ExitCode is that of such an end.
+	ExitCode int32
+	// StopDelay is from the stop signal to the end. Longer than the grace: it is killed.
+	StopDelay time.Duration
+}
+
+// Container is what a Host has of a container.
+type Container struct {
+	ID       string
+	TaskID   string
+	Image    string
+	Hostname string
+	Running  bool
+	ExitCode int32
+	PID      int64
+}
+
+type hollow struct {
+	Container
+	spec     Behaviour
+	presence task.Presence
+	origin   origin
+	ended    chan struct{} // closed when the process ends; made at the start
+}
+
+// NewHost is a machine with 4 processors and 8 GiB. Its choices come from rand.
+func NewHost(name string, rand *run.Rand) *Host {
+	return &Host{
+		rand: rand, dead: make(chan struct{}), containers: map[string]*hollow{}, wired: map[string]bool{},
+		images: map[string]Behaviour{}, journal: journal.State{Tasks: map[string]journal.Record{}},
+		description: &typesv1.NodeDescription{
+			Hostname: name, Platform: &typesv1.Platform{Os: "linux", Architecture: "amd64"},
+			NanoCpus: 4e9, MemoryBytes: 8 << 30, Kernel: "hollow", RuntimeVersion: "hollow",
+		},
+	}
+}
+
+// Env is what an agent process on this host takes from outside. A process that was stopped in good order and one that
+// follows it may use two of them; after Crash or PowerOff those given before are dead.
+func (h *Host) Env(env run.Env) agent.Env {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	own := handle{host: h, life: h.life, dead: h.dead}
+	return agent.Env{Env: env, Executor: &Executor{own}, Network: &Network{own}, Journal: &Journal{own}, Machine: machine{h}}
+}
+
+// SetResources changes what the machine says of itself, for the next session.
+func (h *Host) SetResources(nanoCPUs, memoryBytes int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.description.NanoCpus, h.description.MemoryBytes = nanoCPUs, memoryBytes
+}
+
+// Behave says how containers of an image behave that are made from now on; image "" stands for all that are not named.
+func (h *Host) Behave(image string, b Behaviour) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if image == "" {
+		h.all = b
+		return
+	}
+	h.images[image] = b
+}
+
+// Crash ends the agent process as SIGKILL does: its handles are dead at this moment, a write to the journal that has not
+// returned may be lost. Containers run on.
+func (h *Host) Crash() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.crash()
+}
+
+func (h *Host) crash() {
+	h.life++
+	close(h.dead)
+	h.dead = make(chan struct{})
+}
+
+// PowerOff ends everything on the machine. The disk is kept: containers that were made are there afterwards, their
+// processes and their namespaces are not.
+func (h *Host) PowerOff() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.crash()
+	h.wired = map[string]bool{}
+	for _, c := range h.containers {
+		if c.presence == task.Running {
+			close(c.ended)
+		}
+		c.presence, c.Running = task.Made, false
+	}
+}
+
+// Kill ends a container's process behind the agent's back. It says whether there was one.
+func (h *Host) Kill(id string, code int32) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	c := h.containers[id]
+	return h.end(c, code)
+}
+
+// Delete takes a container away behind the agent's back.
+func (h *Host) Delete(id string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.end(h.containers[id], 137)
+	delete(h.containers, id)
+}
+
+// SetRuntime says whether the container runtime answers. Containers run on either way.
+func (h *Host) SetRuntime(up bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.away = !up
+}
+
+// LoseJournal forgets all that was written, as a broken disk would.
+func (h *Host) LoseJournal() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.journal = journal.State{Tasks: map[string]journal.Record{}}
+}
+
+// Containers are all that are there, by id.
+func (h *Host) Containers() []Container {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	list := make([]Container, 0, len(h.containers))
+	for _, c := range h.containers {
+		list = append(list, c.Container)
+	}
+	slices.SortFunc(list, func(a, b Container) int { return cmp.Compare(a.ID, b.ID) })
+	return list
+}
+
+// Namespaces are the containers that have one, by id.
+func (h *Host) Namespaces() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Sorted(maps.Keys(h.wired))
+}
+
+// Starts counts the processes that were ever started here.
+func (h *Host) Starts() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.starts
+}
+
+// end needs the lock.
+func (h *Host) end(c *hollow, code int32) bool {
+	if c == nil || c.presence != task.Running {
+		return false
+	}
+	c.presence, c.Running, c.ExitCode = task.Ended, false, code
+	close(c.ended)
+	return true
+}
+
+// machine says what the host is.
+type machine struct{ host *Host }
+
+// Describe is a copy.
+func (m machine) Describe() *typesv1.NodeDescription {
+	m.host.mu.Lock()
+	defer m.host.mu.Unlock()
+	return proto.CloneOf(m.host.description)
+}

@@ -1,0 +1,57 @@
+package agent
+
+import (
+	"path"
+
+	"github.com/shoalproject/shoal/internal/config"
+	"github.com/shoalproject/shoal/internal/errs"
+)
+
+// Config is the agent's config file.
+type Config struct {
+	config.Base `yaml:",inline"`
+	// Socket is containerd's.
+	Socket string `yaml:"containerd_socket"`
+	// Namespace is ours in containerd; nothing outside it is touched.
+	Namespace string `yaml:"namespace"`
+	// Snapshotter holds the containers' file systems.
+	Snapshotter string `yaml:"snapshotter"`
+	// CertsDir has a folder with a hosts.toml for each registry that needs one.
+	CertsDir string `yaml:"certs_dir"`
+	// RunDir is for what ends with the machine's power: network namespaces and the containers' small files.
+	RunDir string `yaml:"run_dir"`
+	// MeshSocket is where the machine's meshproxy is.
+	MeshSocket string `yaml:"mesh_socket"`
+	// BootID is the file with the id of this boot, which the node processes share.
+	BootID string `yaml:"boot_id"`
+	// Parallel is how many containers are made or started at once, 1 to 64.
+	Parallel int `yaml:"parallel"`
+}
+
+// DefaultConfig has every default but the addresses, which a machine must name.
+func DefaultConfig() Config {
+	return Config{
+		Socket: "/run/containerd/containerd.sock", Namespace: "shoal", Snapshotter: "overlayfs",
+		CertsDir: "/etc/containerd/certs.d", RunDir: "/run/shoal", MeshSocket: "/run/shoal/mesh.sock",
+		BootID: "/run/shoal/boot-id", Parallel: 8,
+	}
+}
+
+// Validate returns all faults at once.
+func (c Config) Validate() error {
+	var faults errs.Collector
+	faults.Merge("", c.Base.Validate())
+	for _, p := range []struct{ field, value string }{
+		{"containerd_socket", c.Socket},
+		{"certs_dir", c.CertsDir},
+		{"run_dir", c.RunDir},
+		{"mesh_socket", c.MeshSocket},
+		{"boot_id", c.BootID},
+	} {
+		faults.Check(path.IsAbs(p.value), p.field, "%q is not an absolute path", p.value)
+	}
+	faults.Check(c.Namespace != "", "namespace", "name containerd's namespace for our containers")
+	faults.Check(c.Snapshotter != "", "snapshotter", "name one that containerd has, such as overlayfs")
+	faults.Check(c.Parallel >= 1 && c.Parallel <= 64, "parallel", "%d is not in 1 to 64", c.Parallel)
+	return faults.Err("config")
+}

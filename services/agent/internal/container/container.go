@@ -1,0 +1,107 @@
+// Package container says what a container is between those who decide about it (reconcile), those who run it (executor)
+// and those who connect it (network).
+//
+// It owns the vocabulary and the naming of ids. It must never do anything: it has no I/O and no state. Values are not
+// changed after they were passed on.
+package container
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/task"
+)
+
+// ID is the runtime's id of a task's container: task id "." attempt.
+func ID(taskID string, attempt uint32) string {
+	return taskID + "." + strconv.FormatUint(uint64(attempt), 10)
+}
+
+// TaskOf is the way back; ok is false for an id that is not ours.
+func TaskOf(id string) (taskID string, attempt uint32, ok bool) {
+	taskID, number, found := strings.Cut(id, ".")
+	n, err := strconv.ParseUint(number, 10, 32)
+	if !found || taskID == "" || err != nil {
+		return "", 0, false
+	}
+	return taskID, uint32(n), true
+}
+
+// ShortID is what a container calls itself when its spec gives no hostname: the first 12 characters of its id, as Docker
+// does.
+func ShortID(id string) string { return id[:min(12, len(id))] }
+
+// Origin is where a container comes from. It is kept as labels on the container, so that an agent that lost its journal
+// still knows whose it is.
+type Origin struct {
+	Cluster    string
+	Task       string
+	Attempt    uint32
+	SpecHash   []byte
+	Generation string // epoch/revision of the assignment
+	Service    string
+	Slot       uint64
+}
+
+// GenerationOf writes a version as a label.
+func GenerationOf(v *typesv1.Version) string {
+	return fmt.Sprintf("%d/%d", v.GetEpoch().GetNumber(), v.GetRevision())
+}
+
+// Spec is all that is needed to make a container.
+type Spec struct {
+	ID        string
+	Origin    Origin
+	Container *typesv1.ContainerSpec
+	Limits    *typesv1.Resources // nil: none
+	Hostname  string
+	Sandbox   Sandbox
+}
+
+// Sandbox is what the network gives a container: paths on the machine.
+type Sandbox struct {
+	NetNS    string // network namespace
+	Hosts    string // /etc/hosts
+	Resolv   string // /etc/resolv.conf
+	Hostname string // /etc/hostname
+}
+
+// Wiring is what the network has to make for a container.
+type Wiring struct {
+	ID       string
+	Hostname string
+	Links    []Link // eth0, eth1, …
+}
+
+// Link is one interface of a container.
+type Link struct {
+	// Network is the name, for words.
+	Network string
+	// VNI is the overlay's VXLAN network identifier, 0 for the machine network.
+	VNI uint32
+	// Addresses of the interface. On the machine network they are single (/32, /128).
+	Addresses []netip.Prefix
+	// Gateways of the default routes, at most one a family. They are on-link.
+	Gateways []netip.Addr
+}
+
+// Stop says how a container is ended.
+type Stop struct {
+	// Signal that asks it. Empty: the image's, or SIGTERM.
+	Signal string
+	// Grace until SIGKILL. 0: at once.
+	Grace time.Duration
+}
+
+// Found is a container that the runtime has.
+type Found struct {
+	ID       string
+	Origin   Origin
+	Presence task.Presence // never Absent
+	Exit     *task.Exit    // when it ended
+	PID      int64         // while it runs
+}

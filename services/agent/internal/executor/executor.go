@@ -1,0 +1,214 @@
+// Package executor runs containers on containerd.
+//
+// It owns what is in containerd's namespace of ours: images, snapshots, containers and their tasks, and the log files. It
+// must never decide what should run, and never touch a container that does not carry the label of our cluster.
+//
+// Containers do not depend on it: their output goes straight into a file that their shim holds open (a pipe to an agent
+// would block them as soon as the agent is away), and their exit waits in containerd until somebody asks. Pull is done by
+// this client, since Debian's daemon (1.6) has no transfer service. Everything is safe for concurrent use.
+package executor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	tasksv1 "github.com/containerd/containerd/api/services/tasks/v1"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/log"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/task"
+)
+
+const (
+	// callTimeout bounds a call of containerd. Fifty containers at once on two cores take seconds each.
+	callTimeout = 30 * time.Second
+	// maxPulls is how many images are pulled at once: the network is the limit, and a slow registry must not hold another.
+	maxPulls = 4
+	// runtimeName is the shim: one process a container, so that one death takes one container.
+	runtimeName = "io.containerd.runc.v2"
+)
+
+// Config says where containerd is and how it is used.
+type Config struct {
+	Socket      string
+	Namespace   string
+	Snapshotter string
+	CertsDir    string // hosts.toml by registry
+	Logs        string // folder of the containers' output
+	Cluster     string // containers of other clusters are not ours
+	Parallel    int    // containers made or started at once
+}
+
+// Executor is one connection to containerd.
+type Executor struct {
+	cfg    Config
+	log    *slog.Logger
+	client *containerd.Client
+	images *images
+	slots  chan struct{} // one for each container that is made or started
+	secure bool          // the kernel filters system calls
+	files  uint64        // the most open files that a container may ask for
+
+	mu     sync.Mutex // guards mounts
+	mounts map[string][]mount.Mount
+}
+
+// New makes the client. It does not wait for containerd: each call fails with Unavailable until it is there.
+func New(cfg Config, logger *slog.Logger) (*Executor, error) {
+	client, err := containerd.New(cfg.Socket, containerd.WithDefaultNamespace(cfg.Namespace), containerd.WithTimeout(time.Second))
+	if err != nil {
+		return nil, fmt.Errorf("connect to containerd at %s: %w", cfg.Socket, err)
+	}
+	// The client library has a log of its own, in another format and on standard error. What matters comes as errors.
+	if err := log.SetLevel("error"); err != nil {
+		return nil, err
+	}
+	e := &Executor{
+		cfg: cfg, log: logger, client: client, secure: hasSeccomp(), files: fileLimit(),
+		slots: make(chan struct{}, max(1, cfg.Parallel)), mounts: map[string][]mount.Mount{},
+	}
+	e.images = newImages(e)
+	return e, nil
+}
+
+// Close lets go of the connection. Containers run on.
+func (e *Executor) Close() error { return e.client.Close() }
+
+// Version is containerd's.
+func (e *Executor) Version(ctx context.Context) (string, error) {
+	ctx, cancel := e.call(ctx)
+	defer cancel()
+	v, err := e.client.Version(ctx)
+	if err != nil {
+		return "", e.failure("ask containerd for its version", err)
+	}
+	return "containerd " + v.Version, nil
+}
+
+// List returns the containers of our cluster, running or not.
+func (e *Executor) List(ctx context.Context) ([]container.Found, error) {
+	ctx, cancel := e.call(ctx)
+	defer cancel()
+	made, err := e.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q==%s", labelCluster, e.cfg.Cluster))
+	if err != nil {
+		return nil, e.failure("list containers", err)
+	}
+	started, err := e.client.TaskService().List(ctx, &tasksv1.ListTasksRequest{})
+	if err != nil {
+		return nil, e.failure("list running containers", err)
+	}
+	processes := make(map[string]*tasktypes.Process, len(started.GetTasks()))
+	for _, p := range started.GetTasks() {
+		processes[p.GetID()] = p
+	}
+	var found []container.Found
+	for _, c := range made {
+		f := container.Found{ID: c.ID, Origin: originOf(c.Labels), Presence: task.Made}
+		if p := processes[c.ID]; p != nil {
+			e.observe(&f, p)
+		}
+		found = append(found, f)
+	}
+	return found, nil
+}
+
+func (e *Executor) observe(f *container.Found, p *tasktypes.Process) {
+	switch p.GetStatus() {
+	case tasktypes.Status_RUNNING, tasktypes.Status_PAUSED, tasktypes.Status_PAUSING:
+		f.Presence, f.PID = task.Running, int64(p.GetPid())
+	case tasktypes.Status_STOPPED:
+		f.Presence = task.Ended
+		f.Exit = &task.Exit{Code: int32(p.GetExitStatus()), OOM: oomKilled(f.ID)}
+	default: // created, or not known: it has not run
+	}
+}
+
+// Start starts a prepared container and returns its process id. Starting one that runs is no error.
+func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
+	release, err := e.slot(ctx)
+	if err != nil {
+		return 0, err
+	}
+	defer release()
+	ctx, cancel := e.call(ctx)
+	defer cancel()
+	rootfs, err := e.rootfs(ctx, id)
+	if err != nil {
+		return 0, e.failure("mount the root file system", err)
+	}
+	if err := os.MkdirAll(filepath.Dir(e.logFile(id)), 0o700); err != nil {
+		return 0, fmt.Errorf("make the log folder: %w", err)
+	}
+	tasks := e.client.TaskService()
+	output := "file://" + e.logFile(id)
+	_, err = tasks.Create(ctx, &tasksv1.CreateTaskRequest{ContainerID: id, Rootfs: mount.ToProto(rootfs), Stdout: output, Stderr: output})
+	if err = e.failure("create the process", err); err != nil && !errs.Is(err, errs.Exists) {
+		return 0, err
+	}
+	started, err := tasks.Start(ctx, &tasksv1.StartRequest{ContainerID: id})
+	if err = e.failure("start the process", err); err == nil {
+		return int64(started.GetPid()), nil
+	}
+	if found, stateErr := tasks.Get(ctx, &tasksv1.GetRequest{ContainerID: id}); stateErr == nil &&
+		found.GetProcess().GetStatus() == tasktypes.Status_RUNNING {
+		return int64(found.GetProcess().GetPid()), nil // started by an earlier life of the agent
+	}
+	return 0, err
+}
+
+// rootfs takes the mounts that Prepare was given, to save a call; after a restart containerd is asked.
+func (e *Executor) rootfs(ctx context.Context, id string) ([]mount.Mount, error) {
+	e.mu.Lock()
+	m := e.mounts[id]
+	delete(e.mounts, id)
+	e.mu.Unlock()
+	if m != nil {
+		return m, nil
+	}
+	return e.client.SnapshotService(e.cfg.Snapshotter).Mounts(ctx, id)
+}
+
+// Wait blocks until the container's process has ended, over restarts of containerd too. NotFound: there is none.
+func (e *Executor) Wait(ctx context.Context, id string) (task.Exit, error) {
+	for {
+		r, err := e.client.TaskService().Wait(namespaces.WithNamespace(ctx, e.cfg.Namespace), &tasksv1.WaitRequest{ContainerID: id})
+		if err == nil {
+			return task.Exit{Code: int32(r.GetExitStatus()), OOM: oomKilled(id)}, nil
+		}
+		err = e.failure("wait for container "+id, err)
+		if ctx.Err() != nil || !errs.Is(err, errs.Unavailable) {
+			return task.Exit{}, err
+		}
+		if err := pause(ctx, 200*time.Millisecond); err != nil {
+			return task.Exit{}, err
+		}
+	}
+}
+
+// logFile is where a container's output goes: one file an attempt, in a folder a task.
+func (e *Executor) logFile(id string) string { return filepath.Join(e.cfg.Logs, id+".log") }
+
+// call bounds a call and names our namespace.
+func (e *Executor) call(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(namespaces.WithNamespace(ctx, e.cfg.Namespace), callTimeout)
+}
+
+// slot waits for its turn: more at once than the machine has cores for only makes each slower.
+func (e *Executor) slot(ctx context.Context) (release func(), err error) {
+	select {
+	case e.slots <- struct{}{}:
+		return func() { <-e.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}

@@ -1,0 +1,171 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"sync"
+
+	containerd "github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/remotes"
+	"github.com/containerd/containerd/v2/core/remotes/docker"
+	"github.com/containerd/containerd/v2/core/remotes/docker/config"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+	"github.com/containerd/errdefs"
+	"github.com/distribution/reference"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/shoalproject/shoal/internal/errs"
+)
+
+// image is what a container needs to know of its image. It is immutable, but for users.
+type image struct {
+	ref    string
+	chain  string // the snapshot that holds its file system
+	config ocispec.ImageConfig
+
+	mu    sync.Mutex // guards users
+	users map[string]userIDs
+}
+
+// images finds images: in memory, in containerd, in the registry, in this order. So fifty containers of one image cost
+// one look and at most one pull.
+type images struct {
+	e     *Executor
+	pulls chan struct{}
+
+	mu     sync.Mutex // guards both
+	known  map[string]*image
+	flight map[string]*flight
+}
+
+// flight is a search that others wait for.
+type flight struct {
+	done chan struct{} // closed when the rest is set
+	img  *image
+	err  error
+}
+
+func newImages(e *Executor) *images {
+	return &images{e: e, pulls: make(chan struct{}, maxPulls), known: map[string]*image{}, flight: map[string]*flight{}}
+}
+
+// normalize makes the full reference of what a person typed: docker.io, library/ and :latest are added.
+func normalize(name string) (string, error) {
+	named, err := reference.ParseNormalizedNamed(name)
+	if err != nil {
+		return "", errs.New(errs.Invalid, "image %q: %s", name, err)
+	}
+	return reference.TagNameOnly(named).String(), nil
+}
+
+// get returns the image, unpacked. The error has the registry's words.
+func (s *images) get(ctx context.Context, name string) (*image, error) {
+	ref, err := normalize(name)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		img, f, mine := s.join(ref)
+		if img != nil {
+			return img, nil
+		}
+		if mine {
+			f.img, f.err = s.find(ctx, ref)
+			s.land(ref, f)
+			return f.img, f.err
+		}
+		select {
+		case <-f.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+		// The one that we waited for may have been stopped; that is no reason to stop with it.
+		if f.err == nil || !errs.Is(f.err, errs.Unavailable) || ctx.Err() != nil {
+			return f.img, f.err
+		}
+	}
+}
+
+func (s *images) join(ref string) (img *image, f *flight, mine bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if img := s.known[ref]; img != nil {
+		return img, nil, false
+	}
+	if f := s.flight[ref]; f != nil {
+		return nil, f, false
+	}
+	f = &flight{done: make(chan struct{})}
+	s.flight[ref] = f
+	return nil, f, true
+}
+
+func (s *images) land(ref string, f *flight) {
+	s.mu.Lock()
+	delete(s.flight, ref)
+	if f.err == nil {
+		s.known[ref] = f.img
+	}
+	s.mu.Unlock()
+	close(f.done)
+}
+
+// forget drops what is in memory: somebody removed the image from containerd.
+func (s *images) forget(img *image) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.known, func(_ string, known *image) bool { return known == img })
+}
+
+// find takes the image that containerd has under this reference, whole or not at all, and else pulls it. A tag is
+// resolved once: what was pulled under it stays, as with Docker's services, whose digest is settled when they are made.
+func (s *images) find(ctx context.Context, ref string) (*image, error) {
+	ctx = namespaces.WithNamespace(ctx, s.e.cfg.Namespace)
+	if local, err := s.e.client.GetImage(ctx, ref); err == nil {
+		if unpacked, err := local.IsUnpacked(ctx, s.e.cfg.Snapshotter); err == nil && unpacked {
+			if img, err := describe(ctx, ref, local); err == nil {
+				return img, nil
+			}
+		}
+	} else if !errdefs.IsNotFound(err) {
+		return nil, s.e.failure(fmt.Sprintf("look for image %q", ref), err)
+	}
+	select {
+	case s.pulls <- struct{}{}:
+		defer func() { <-s.pulls }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	s.e.log.Info("pulling an image", "image", ref)
+	pulled, err := s.e.client.Pull(ctx, ref, containerd.WithPullUnpack, containerd.WithPullSnapshotter(s.e.cfg.Snapshotter),
+		containerd.WithResolver(s.resolver(ctx)))
+	if err != nil {
+		return nil, s.e.failure(fmt.Sprintf("pull image %q", ref), err)
+	}
+	img, err := describe(ctx, ref, pulled)
+	if err != nil {
+		return nil, s.e.failure(fmt.Sprintf("read image %q", ref), err)
+	}
+	return img, nil
+}
+
+// resolver reads hosts.toml at each use, so that a mirror or a certificate can be added without a restart.
+func (s *images) resolver(ctx context.Context) remotes.Resolver {
+	return docker.NewResolver(docker.ResolverOptions{
+		Hosts: config.ConfigureHosts(ctx, config.HostOptions{HostDir: config.HostDirFromRoot(s.e.cfg.CertsDir)}),
+	})
+}
+
+func describe(ctx context.Context, ref string, i containerd.Image) (*image, error) {
+	layers, err := i.RootFS(ctx)
+	if err != nil {
+		return nil, err
+	}
+	spec, err := i.Spec(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &image{ref: ref, chain: identity.ChainID(layers).String(), config: spec.Config, users: map[string]userIDs{}}, nil
+}

@@ -1,0 +1,101 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/containers"
+	"github.com/containerd/containerd/v2/core/mount"
+	"github.com/containerd/containerd/v2/core/snapshots"
+	"github.com/containerd/typeurl/v2"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+)
+
+// gcRoot keeps containerd's garbage collection away from a snapshot whose container is not made yet. So no lease is
+// needed, which would be two more calls and two more writes to containerd's disk for each container.
+const gcRoot = "containerd.io/gc.root"
+
+// Prepare pulls the image if it is not there and makes the container, ready to start. What an earlier try or life of the
+// agent left under the id is replaced. Errors: Unavailable (containerd is away), else what a person must mend, in the
+// registry's or the runtime's words.
+func (e *Executor) Prepare(ctx context.Context, c container.Spec) error {
+	img, err := e.images.get(ctx, c.Container.GetImage())
+	if err != nil {
+		return err
+	}
+	err = e.make(ctx, c, img)
+	if errs.Is(err, errs.NotFound) { // somebody removed the image's layers since we looked
+		e.images.forget(img)
+		if img, err = e.images.get(ctx, c.Container.GetImage()); err != nil {
+			return err
+		}
+		err = e.make(ctx, c, img)
+	}
+	return err
+}
+
+func (e *Executor) make(ctx context.Context, c container.Spec, img *image) error {
+	release, err := e.slot(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	ctx, cancel := e.call(ctx)
+	defer cancel()
+	err = e.create(ctx, c, img)
+	if errs.Is(err, errs.Exists) {
+		if _, err := e.erase(ctx, c.ID); err != nil {
+			return err
+		}
+		err = e.create(ctx, c, img)
+	}
+	return err
+}
+
+func (e *Executor) create(ctx context.Context, c container.Spec, img *image) error {
+	signal := c.Container.GetStopSignal()
+	if signal == "" {
+		signal = img.config.StopSignal
+	}
+	labels := labelsOf(c.Origin, c.Container.GetLabels(), signal)
+	// Step 1: the file system. The user's name is looked up in it.
+	rootfs, err := e.client.SnapshotService(e.cfg.Snapshotter).Prepare(ctx, c.ID, img.chain, snapshots.WithLabels(map[string]string{
+		gcRoot: time.Time{}.Format(time.RFC3339), labelCluster: c.Origin.Cluster, labelTask: c.Origin.Task,
+	}))
+	if err != nil {
+		return e.failure("make the root file system", err)
+	}
+	// Step 2: the container, which refers to it.
+	rec := containers.Container{
+		ID: c.ID, Image: img.ref, Labels: labels, Snapshotter: e.cfg.Snapshotter, SnapshotKey: c.ID,
+		Runtime: containers.RuntimeInfo{Name: runtimeName},
+	}
+	spec, err := e.runtimeSpec(ctx, c, img, &rec)
+	if err != nil {
+		return err
+	}
+	if rec.Spec, err = typeurl.MarshalAny(spec); err != nil {
+		return fmt.Errorf("write the container's spec: %w", err)
+	}
+	if _, err := e.client.ContainerService().Create(ctx, rec); err != nil {
+		return e.failure("make the container", err)
+	}
+	e.keep(c.ID, rootfs)
+	return nil
+}
+
+// keep remembers the mounts for Start.
+func (e *Executor) keep(id string, m []mount.Mount) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.mounts[id] = m
+}
+
+func (e *Executor) unkeep(id string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	delete(e.mounts, id)
+}

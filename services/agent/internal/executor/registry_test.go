@@ -1,0 +1,125 @@
+package executor
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// registry serves one image, repo:1, over plain HTTP; hosts.toml must say so, and that is part of the test.
+type registry struct {
+	host     string
+	blobs    map[string][]byte
+	manifest []byte
+	asked    atomic.Int32 // how often the manifest was asked for by its tag
+}
+
+func newRegistry(t *testing.T, certs string) *registry {
+	t.Helper()
+	r := &registry{blobs: map[string][]byte{}}
+	layer := r.layer(t)
+	config := r.put(t, ocispec.MediaTypeImageConfig, ocispec.Image{
+		Platform: ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"},
+		Config:   ocispec.ImageConfig{Entrypoint: []string{"/probe"}, Cmd: []string{"wait"}, StopSignal: "SIGUSR1", Env: []string{"GREETING=hello"}},
+		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}},
+	})
+	r.put(t, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,
+		Config: config, Layers: []ocispec.Descriptor{layer},
+	})
+	server := httptest.NewServer(r)
+	t.Cleanup(server.Close)
+	r.host = strings.TrimPrefix(server.URL, "http://")
+	dir := filepath.Join(certs, r.host)
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	hosts := "server = \"http://" + r.host + "\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(hosts), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+func (r *registry) layer(t *testing.T) ocispec.Descriptor {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "probe")
+	build := exec.Command("go", "build", "-o", bin, "./testdata/probe")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the probe: %v\n%s", err, out)
+	}
+	data, err := os.ReadFile(bin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var buf bytes.Buffer
+	w := tar.NewWriter(&buf)
+	for name, body := range map[string]string{"etc/passwd": "app:x:1234:99::/:/nope\n", "etc/group": "extra:x:77:app\n", "probe": string(data)} {
+		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(body))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := w.Write([]byte(body)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return r.add(ocispec.MediaTypeImageLayer, buf.Bytes())
+}
+
+func (r *registry) put(t *testing.T, mediaType string, v any) ocispec.Descriptor {
+	t.Helper()
+	data, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if mediaType == ocispec.MediaTypeImageManifest {
+		r.manifest = data
+	}
+	return r.add(mediaType, data)
+}
+
+func (r *registry) add(mediaType string, data []byte) ocispec.Descriptor {
+	sum := sha256.Sum256(data)
+	d := "sha256:" + hex.EncodeToString(sum[:])
+	r.blobs[d] = data
+	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.Digest(d), Size: int64(len(data))}
+}
+
+func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	name := req.URL.Path[strings.LastIndex(req.URL.Path, "/")+1:]
+	data := r.blobs[name]
+	if name == "1" {
+		r.asked.Add(1)
+		data = r.manifest
+	}
+	switch {
+	case req.URL.Path == "/v2/":
+	case data == nil:
+		w.WriteHeader(http.StatusNotFound)
+	default:
+		if strings.Contains(req.URL.Path, "/manifests/") {
+			w.Header().Set("Content-Type", ocispec.MediaTypeImageManifest)
+		}
+		sum := sha256.Sum256(data)
+		w.Header().Set("Docker-Content-Digest", "sha256:"+hex.EncodeToString(sum[:]))
+		_, _ = w.Write(data)
+	}
+}

@@ -1,0 +1,174 @@
+package executor
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"time"
+
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/task"
+)
+
+// rig is a containerd of the test's own, with an executor on it.
+type rig struct {
+	*Executor
+	cfg      Config
+	registry *registry
+	daemon   *exec.Cmd
+	config   string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it starts a containerd of its own")
+	}
+	if _, err := exec.LookPath("containerd"); err != nil {
+		t.Skip("needs containerd: apt-get install containerd runc")
+	}
+	dir, err := os.MkdirTemp("", "shoal-exec") //nolint:usetesting // its long name does not fit into the path of a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{config: filepath.Join(dir, "config.toml"), cfg: Config{
+		Socket: filepath.Join(dir, "c.sock"), Namespace: fmt.Sprintf("shoal-test-%d", os.Getpid()), Snapshotter: "overlayfs",
+		CertsDir: filepath.Join(dir, "certs.d"), Logs: filepath.Join(dir, "logs"), Cluster: "c1", Parallel: 8,
+	}}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("something is left mounted: %v", err)
+		}
+		// The runtime makes these and leaves them; they are only ours when they are empty.
+		_ = os.Remove(filepath.Join("/run/containerd/runc", r.cfg.Namespace))
+		parents, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent)
+		for _, parent := range parents {
+			_ = os.Remove(parent)
+		}
+	})
+	conf := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = %q\n",
+		filepath.Join(dir, "root"), filepath.Join(dir, "state"), r.cfg.Socket)
+	if err := os.WriteFile(r.config, []byte(conf), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.startDaemon(t)
+	t.Cleanup(func() { r.stopDaemon(t) })
+	r.Executor = r.again(t)
+	t.Cleanup(func() { r.wipe(t) })
+	r.registry = newRegistry(t, r.cfg.CertsDir)
+	return r
+}
+
+// again is what a restarted agent has.
+func (r *rig) again(t *testing.T) *Executor {
+	t.Helper()
+	e, err := New(r.cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "containerd serves", func() bool {
+		_, err := e.Version(t.Context())
+		return err == nil
+	})
+	return e
+}
+
+func (r *rig) startDaemon(t *testing.T) {
+	t.Helper()
+	r.daemon = exec.Command("containerd", "--config", r.config)
+	if testing.Verbose() {
+		r.daemon.Stderr = os.Stderr
+	}
+	if err := r.daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (r *rig) stopDaemon(t *testing.T) {
+	t.Helper()
+	if r.daemon == nil {
+		return
+	}
+	_ = r.daemon.Process.Kill()
+	_ = r.daemon.Wait()
+	r.daemon = nil
+}
+
+func (r *rig) wipe(t *testing.T) {
+	t.Helper()
+	defer r.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	if err := r.Sweep(ctx, func(string) bool { return false }); err != nil {
+		t.Error(err)
+	}
+	left, err := r.List(ctx)
+	if err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+}
+
+func (r *rig) spec(id string, args ...string) container.Spec {
+	taskID, attempt, _ := container.TaskOf(id)
+	return container.Spec{
+		ID: id, Hostname: "host-" + taskID,
+		Origin:    container.Origin{Cluster: "c1", Task: taskID, Attempt: attempt, SpecHash: []byte{0xab}, Generation: "1/5", Service: "s", Slot: 3},
+		Container: &typesv1.ContainerSpec{Image: r.registry.host + "/repo:1", Args: args},
+	}
+}
+
+func (r *rig) run(t *testing.T, s container.Spec) int64 {
+	t.Helper()
+	if err := r.Prepare(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := r.Start(t.Context(), s.ID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+func (r *rig) wait(t *testing.T, id string) task.Exit {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	exit, err := r.Wait(ctx, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return exit
+}
+
+func (r *rig) log(t *testing.T, id string) string {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(r.cfg.Logs, id+".log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// until waits for what another process does.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.After(20 * time.Second)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited too long until %s", what)
+		}
+	}
+}
+
+// alive asks whether a process is there.
+func alive(pid int64) error { return syscall.Kill(int(pid), 0) }

@@ -1,0 +1,44 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+// newNamespace makes a network namespace and binds it to the path. The calling thread must be locked to its goroutine; it
+// is in its old namespace again when this returns, or is never used for anything else.
+func newNamespace(path string) (netns.NsHandle, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return netns.None(), err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return netns.None(), err
+	}
+	_ = f.Close() // it is only a place to mount on
+	home, err := netns.Get()
+	if err != nil {
+		return netns.None(), err
+	}
+	defer home.Close()
+	space, err := netns.New()
+	if err != nil {
+		return netns.None(), err
+	}
+	mountErr := unix.Mount(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()), path, "", unix.MS_BIND, "")
+	if err := netns.Set(home); err != nil {
+		// One lock too many: the thread ends with its goroutine instead of serving others in a stranger's namespace.
+		runtime.LockOSThread()
+		return netns.None(), errors.Join(err, mountErr, space.Close())
+	}
+	if mountErr != nil {
+		return netns.None(), errors.Join(mountErr, space.Close())
+	}
+	return space, nil
+}

@@ -1,0 +1,210 @@
+package network
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+)
+
+// machine makes the calling test's thread a machine of its own, with the bridges that a meshproxy would have made.
+func machine(t *testing.T) *Kernel {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it makes network namespaces")
+	}
+	runtime.LockOSThread() // and never unlocks: the thread ends with the test's goroutine
+	space, err := netns.New()
+	if err != nil {
+		t.Skipf("this kernel gives no network namespace: %v", err)
+	}
+	t.Cleanup(func() { _ = space.Close() })
+	for _, sysctl := range []string{"net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"} {
+		if err := os.WriteFile("/proc/sys/"+sysctl, []byte("1"), 0); err != nil {
+			t.Logf("%s: %v", sysctl, err)
+		}
+	}
+	k := New(t.TempDir())
+	return k
+}
+
+func bridge(t *testing.T, name string, addresses ...string) {
+	t.Helper()
+	b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: 1450}}
+	must(t, netlink.LinkAdd(b))
+	// A bridge that has been there for long: its own addresses are not tried out any more.
+	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/accept_dad", []byte("0"), 0)
+	must(t, netlink.LinkSetUp(b))
+	for _, a := range addresses {
+		must(t, netlink.AddrAdd(b, addressOf(netip.MustParsePrefix(a))))
+	}
+	_ = os.WriteFile("/proc/sys/net/ipv4/conf/"+name+"/send_redirects", []byte("0"), 0)
+}
+
+func wiring(id, v4, v6, overlay string) container.Wiring {
+	return container.Wiring{ID: id, Hostname: "host-" + id, Links: []container.Link{
+		{
+			Network: "machine", Addresses: []netip.Prefix{netip.MustParsePrefix(v4), netip.MustParsePrefix(v6)},
+			Gateways: []netip.Addr{netip.MustParseAddr("10.128.1.1"), netip.MustParseAddr("fd00:1::1")},
+		},
+		{Network: "front", VNI: 4097, Addresses: []netip.Prefix{netip.MustParsePrefix(overlay)}},
+	}}
+}
+
+// TestTwoContainers: they reach each other over both networks, by IPv4 and IPv6, and nothing of them is left afterwards.
+func TestTwoContainers(t *testing.T) {
+	k := machine(t)
+	a, b := wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20"), wiring("b.0", "10.128.1.3/32", "fd00:1::3/128", "10.0.16.3/20")
+	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
+	if _, err := k.Make(t.Context(), a); !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), `waits for the bridge shoalbr4097 of network "front"`) {
+		t.Fatalf("without the overlay's bridge: %v", err)
+	}
+	bridge(t, "shoalbr4097")
+	boxA, boxB := build(t, k, a), build(t, k, b)
+	for _, addr := range []string{"10.128.1.3", "fd00:1::3", "10.0.16.3"} {
+		if err := reach(t, boxA.NetNS, boxB.NetNS, addr); err != nil {
+			t.Errorf("a can't reach b at %s: %v", addr, err)
+		}
+	}
+	inside(t, boxA.NetNS, func() error {
+		l, err := netlink.LinkByName("eth1")
+		if err == nil && (l.Attrs().HardwareAddr.String() != "02:42:0a:00:10:02" || l.Attrs().MTU != 1450) {
+			t.Errorf("eth1 has %s, MTU %d", l.Attrs().HardwareAddr, l.Attrs().MTU)
+		}
+		return err
+	})
+	again := build(t, k, a) // an agent that died in the middle begins anew
+	if err := reach(t, again.NetNS, boxB.NetNS, "10.128.1.3"); err != nil {
+		t.Error(err)
+	}
+	must(t, k.Sweep(t.Context(), func(id string) bool { return id == "b.0" }))
+	must(t, k.Remove(t.Context(), "b.0"))
+	must(t, k.Remove(t.Context(), "b.0"))
+	var left []string
+	for range 100 { // the kernel ends namespaces in its own time
+		if left = hostEnds(t); len(left) == 0 {
+			break
+		}
+		must(t, run.Sleep(t.Context(), 50*time.Millisecond))
+	}
+	if len(left) > 0 {
+		t.Errorf("%v are left", left)
+	}
+	for _, dir := range []string{k.spaces, k.files} {
+		if left, _ := os.ReadDir(dir); len(left) > 0 {
+			t.Errorf("%s holds %v", dir, left)
+		}
+	}
+}
+
+func hostEnds(t *testing.T) (names []string) {
+	t.Helper()
+	links, err := netlink.LinkList()
+	must(t, err)
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, hostEnd) {
+			names = append(names, l.Attrs().Name)
+		}
+	}
+	return names
+}
+
+// TestFiles: a resolver on the machine's loopback is no use to a container.
+func TestFiles(t *testing.T) {
+	dir := t.TempDir()
+	k := New(dir)
+	k.resolv = []string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
+	must(t, os.WriteFile(k.resolv[0], []byte("nameserver 127.0.0.53\nsearch example.org\n"), 0o600))
+	if got := k.resolvers(); strings.Contains(got, "nameserver") {
+		t.Errorf("got %q", got)
+	}
+	must(t, os.WriteFile(k.resolv[1], []byte("# real\nnameserver 192.0.2.1\n"), 0o600))
+	if got := k.resolvers(); got != "nameserver 192.0.2.1\nsearch example.org\n" {
+		t.Errorf("got %q", got)
+	}
+	if got := hosts(wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20")); !strings.HasSuffix(got, "\n10.0.16.2\thost-a.0\n") {
+		t.Errorf("got %q", got)
+	}
+}
+
+func build(t *testing.T, k *Kernel, w container.Wiring) container.Sandbox {
+	t.Helper()
+	box, err := k.Make(t.Context(), w)
+	must(t, err)
+	t.Cleanup(func() { _ = k.Remove(t.Context(), w.ID) })
+	return box
+}
+
+// reach dials from one namespace to a listener in the other.
+func reach(t *testing.T, from, to, addr string) error {
+	t.Helper()
+	var l net.Listener
+	inside(t, to, func() (err error) {
+		l, err = net.Listen("tcp", net.JoinHostPort(addr, "8000"))
+		return err
+	})
+	defer l.Close()
+	var err error
+	inside(t, from, func() error {
+		var c net.Conn
+		if c, err = net.DialTimeout("tcp", net.JoinHostPort(addr, "8000"), 3*time.Second); err == nil {
+			err = c.Close()
+		}
+		return nil
+	})
+	return err
+}
+
+// inside runs f in a namespace, on the test's own thread.
+func inside(t *testing.T, path string, f func() error) {
+	t.Helper()
+	home, err := netns.Get()
+	must(t, err)
+	defer home.Close()
+	space, err := netns.GetFromPath(path)
+	must(t, err)
+	defer space.Close()
+	must(t, netns.Set(space))
+	err = f()
+	must(t, errors.Join(err, netns.Set(home)))
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestCost prints what a container's network costs, one after another.
+func TestCost(t *testing.T) {
+	if testing.Short() || !testing.Verbose() {
+		t.Skip("a measurement: run it alone, with -v")
+	}
+	k := machine(t)
+	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
+	bridge(t, "shoalbr4097")
+	const n = 50
+	began := time.Now()
+	for i := range n {
+		id := fmt.Sprintf("c%d.0", i)
+		build(t, k, wiring(id, fmt.Sprintf("10.128.1.%d/32", i+2), fmt.Sprintf("fd00:1::%d/128", i+2), fmt.Sprintf("10.0.16.%d/20", i+2)))
+	}
+	made := time.Since(began)
+	began = time.Now()
+	must(t, k.Sweep(t.Context(), func(string) bool { return false }))
+	t.Logf("made %d in %v, removed in %v", n, made, time.Since(began))
+}

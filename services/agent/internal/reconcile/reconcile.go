@@ -1,0 +1,242 @@
+// Package reconcile makes this machine run what it was told to run.
+//
+// One loop owns all state: the assignment, the life of each task (package task) and what the journal holds. Everything
+// else happens around it: workers take one step of one task each and tell the loop, the session hands in assignments and
+// takes statuses out of the outbox. It must never touch a container that is not this cluster's, nor any container before
+// the first assignment of this life of the agent; what really runs wins over what the journal says. The methods of Loop
+// are safe for concurrent use; the loop's own state is touched by Run alone.
+package reconcile
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/run"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/journal"
+	"github.com/shoalproject/shoal/services/agent/internal/report"
+	"github.com/shoalproject/shoal/services/agent/internal/task"
+)
+
+// Executor runs containers. Unavailable errors are tried again; any other is told to the user and ends the task.
+type Executor interface {
+	// List returns the containers of our cluster.
+	List(ctx context.Context) ([]container.Found, error)
+	// Prepare makes a container ready to start, image included. What is left under its id is replaced.
+	Prepare(ctx context.Context, c container.Spec) error
+	// Start starts it and returns its process id. Starting one that runs is no error.
+	Start(ctx context.Context, id string) (int64, error)
+	// Wait blocks until its process ends. NotFound: it has none.
+	Wait(ctx context.Context, id string) (task.Exit, error)
+	// Remove ends it if it runs, and deletes it. The exit is nil if there was no process.
+	Remove(ctx context.Context, id string, stop container.Stop) (*task.Exit, error)
+	Sweeper
+}
+
+// Network connects containers.
+type Network interface {
+	// Make makes everything for a container that does not run yet. Unavailable: something that another process makes is
+	// missing yet.
+	Make(ctx context.Context, w container.Wiring) (container.Sandbox, error)
+	// Remove takes it away.
+	Remove(ctx context.Context, id string) error
+	Sweeper
+}
+
+// Sweeper removes what is left of containers that nobody keeps.
+type Sweeper interface {
+	Sweep(ctx context.Context, keep func(id string) bool) error
+}
+
+// Mesh is this machine's own meshproxy.
+type Mesh interface {
+	// Withdraw takes a task out of the tables before the cluster knows.
+	Withdraw(ctx context.Context, taskID string) error
+}
+
+const (
+	// stopBound is the longest wait for the mesh to let go of a task: a paused meshproxy must not hold it for ever.
+	stopBound = 5 * time.Second
+	// defaultGrace is from the stop signal to SIGKILL.
+	defaultGrace = 10 * time.Second
+	// A step that can't be done now is tried again: soon at first, since mostly another process is about to do its part.
+	retryFirst, retryLast = 100 * time.Millisecond, time.Second
+	// lazySave is how long an acknowledgement may wait for the journal: losing it only repeats a status.
+	lazySave = time.Second
+	// sweepEvery is the time between two looks for leftovers.
+	sweepEvery = 10 * time.Minute
+	// withdrawBound is for a local socket.
+	withdrawBound = 500 * time.Millisecond
+)
+
+// Parts are what the loop works with.
+type Parts struct {
+	Log      *slog.Logger
+	Now      func() time.Time // wall time, for stamps
+	Cluster  string
+	Executor Executor
+	Network  Network
+	Journal  journal.Journal
+	Mesh     Mesh
+	Outbox   *report.Outbox
+}
+
+// Loop is the one owner of what runs on this machine.
+type Loop struct {
+	Parts
+	workers *run.Spawner
+	inbox   chan func()
+	adopted chan struct{} // closed when the machine's containers are known
+
+	tasks      map[string]*entry
+	generation *typesv1.Version // of the last assignment taken
+	barrier    *typesv1.Version // applied by every meshproxy
+	blocks     []string
+	assigned   bool // an assignment was taken in this life of the agent
+
+	book
+	shared
+}
+
+// book is what waits for the journal.
+type book struct {
+	unsaved journal.Change              // what it has not been given
+	saving  <-chan run.Result[[]string] // a save in flight; nil: none
+	failing bool                        // the last save failed
+	urgent  bool                        // somebody waits for the next save
+	lazy    bool                        // a timer runs that makes it urgent
+}
+
+// shared is what others read.
+type shared struct {
+	mu        sync.Mutex      // guards both
+	kept      map[string]bool // container ids that Sweep leaves alone
+	lastTaken *typesv1.Version
+}
+
+// entry is one task on this machine.
+type entry struct {
+	id       string
+	attempt  uint32
+	life     task.Life
+	assigned *dispatcherv1.AssignedTask // nil: found without an assignment
+	observed *typesv1.TaskObserved      // as reported last
+	acked    bool
+	pid      int64
+	hash     []byte             // of the container that was found
+	stopAt   *typesv1.Version   // the mesh has let go when it has passed this
+	due      task.Action        // waits for the journal
+	cancel   context.CancelFunc // of the step in flight
+	watched  bool
+	retries  int
+}
+
+// New makes a loop that does nothing until Run.
+func New(p Parts) *Loop {
+	return &Loop{
+		Parts: p, workers: run.NewSpawner(p.Log), inbox: make(chan func(), 64), adopted: make(chan struct{}),
+		tasks: map[string]*entry{}, shared: shared{kept: map[string]bool{}},
+		book: book{unsaved: journal.Change{Put: map[string]journal.Record{}}},
+	}
+}
+
+// Run takes over what runs, and then keeps it as the assignments say until ctx ends. The end of ctx touches no container.
+func (l *Loop) Run(ctx context.Context) error {
+	if err := l.adopt(ctx); err != nil {
+		return err
+	}
+	close(l.adopted)
+	sweep := time.NewTicker(sweepEvery)
+	defer sweep.Stop()
+	for {
+		l.save(ctx)
+		select {
+		case f := <-l.inbox:
+			f()
+			l.drain()
+		case r := <-l.saving:
+			l.saved(ctx, r)
+		case <-sweep.C:
+			l.sweep(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// Workers is the part that a group must run beside Run: the steps in flight.
+func (l *Loop) Workers(ctx context.Context) error { return l.workers.Run(ctx) }
+
+// drain takes what else has come, so that it shares one write to the journal.
+func (l *Loop) drain() {
+	for range cap(l.inbox) {
+		select {
+		case f := <-l.inbox:
+			f()
+		default:
+			return
+		}
+	}
+}
+
+// Adopted is closed when the machine's containers are known: before that there is nothing to say to the cluster.
+func (l *Loop) Adopted() <-chan struct{} { return l.adopted }
+
+// Generation is that of the last assignment taken, nil before the first.
+func (l *Loop) Generation() *typesv1.Version {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lastTaken
+}
+
+// post hands f to the loop, which runs it between two others.
+func (l *Loop) post(ctx context.Context, f func()) {
+	select {
+	case l.inbox <- f:
+	case <-ctx.Done():
+	}
+}
+
+// after posts f when d is over.
+func (l *Loop) after(ctx context.Context, d time.Duration, f func()) {
+	l.workers.Go(ctx, "timer", func(ctx context.Context) error {
+		if err := run.Sleep(ctx, d); err != nil {
+			return err
+		}
+		l.post(ctx, f)
+		return nil
+	})
+}
+
+func (l *Loop) keep(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.kept[id]
+}
+
+func (l *Loop) setKept(id string, kept bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if kept {
+		l.kept[id] = true
+		return
+	}
+	delete(l.kept, id)
+}
+
+// sweep looks for leftovers of containers that are nobody's, never before an assignment said what is whose.
+func (l *Loop) sweep(ctx context.Context) {
+	if !l.assigned {
+		return
+	}
+	l.workers.Go(ctx, "sweep", func(ctx context.Context) error {
+		if err := l.Executor.Sweep(ctx, l.keep); err != nil {
+			return err
+		}
+		return l.Network.Sweep(ctx, l.keep)
+	})
+}

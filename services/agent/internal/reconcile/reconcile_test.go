@@ -1,0 +1,268 @@
+package reconcile_test
+
+import (
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/testx"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/agenttest"
+)
+
+func TestStartAndStopByBarrier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		host.Behave("img-a", agenttest.Behaviour{StopDelay: time.Second})
+		a := start(t, host)
+		a.assign(whole(5, assigned("a", ready, 0)))
+		a.settle(time.Second)
+		a.expect("a", ready, false, "")
+		if host.Starts() != 0 {
+			t.Error("started before it was asked to")
+		}
+		a.assign(change(6, assigned("a", running, 0)))
+		a.settle(time.Second)
+		a.expect("a", running, true, "")
+		if got := a.said["a"]; got.GetContainerId() != "a.0" || got.GetPid() == 0 {
+			t.Errorf("no container id or pid in %v", got)
+		}
+		a.assign(change(9, assigned("a", shutdown, 9)))
+		a.settle(time.Second)
+		a.expect("a", running, false, "no machine sends it new connections")
+		a.Barrier(a.ctx, version(8)) // not yet
+		a.settle(time.Second)
+		if got := ids(host); !slices.Equal(got, []string{"a.0"}) {
+			t.Fatalf("stopped before the mesh had let go: %v", got)
+		}
+		a.Barrier(a.ctx, version(9))
+		a.settle(2 * time.Second)
+		a.expect("a", shutdown, false, "stopped: exit code 0")
+		if len(host.Containers()) > 0 || len(host.Namespaces()) > 0 {
+			t.Errorf("left behind: %v %v", host.Containers(), host.Namespaces())
+		}
+	})
+}
+
+// TestStopAtTheBound: a meshproxy that never answers holds a stop for 5 s and no longer; then a deaf process for its grace.
+func TestStopAtTheBound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		host.Behave("", agenttest.Behaviour{StopDelay: time.Hour})
+		a := start(t, host)
+		a.assign(whole(5, assigned("a", running, 0)))
+		a.settle(time.Second)
+		a.assign(change(9, assigned("a", shutdown, 9)))
+		a.settle(4 * time.Second)
+		a.expect("a", running, false, "no machine sends it new connections")
+		a.settle(time.Second)
+		a.expect("a", running, false, "stopping")
+		a.settle(3 * time.Second)
+		a.expect("a", shutdown, false, "killed by SIGKILL")
+	})
+}
+
+func TestTakeoverAfterKill(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		host.Behave("img-b", agenttest.Behaviour{RunFor: 10 * time.Second, ExitCode: 3})
+		a := start(t, host)
+		a.assign(whole(5, assigned("a", running, 0), assigned("b", running, 0)))
+		a.settle(time.Second)
+		host.Crash()
+		a.stop()
+		pass(t, time.Minute) // b ends while nobody looks
+		b := start(t, host)
+		b.settle(time.Minute) // no assignment comes: nothing may be touched
+		b.expect("a", running, true, "")
+		b.expect("b", failed, false, "exit code 3")
+		if got := b.said["b"].GetExitCode(); got != 3 {
+			t.Errorf("exit code %d", got)
+		}
+		if got := ids(host); !slices.Equal(got, []string{"a.0", "b.0"}) {
+			t.Errorf("touched before the first assignment: %v", got)
+		}
+		if got := b.Generation().GetRevision(); got != 5 {
+			t.Errorf("generation %d after the restart", got)
+		}
+		b.assign(whole(6, assigned("a", running, 0)))
+		b.settle(time.Second)
+		if got := ids(host); !slices.Equal(got, []string{"a.0"}) || host.Starts() != 2 {
+			t.Errorf("containers %v after %d starts", got, host.Starts())
+		}
+	})
+}
+
+// TestTakeoverWithoutJournal: the labels are enough.
+func TestTakeoverWithoutJournal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		a := start(t, host)
+		a.assign(whole(5, assigned("a", running, 0), assigned("b", running, 0)))
+		a.settle(time.Second)
+		host.Crash()
+		a.stop()
+		host.LoseJournal()
+		b := start(t, host)
+		b.assign(whole(6, assigned("a", running, 0)))
+		b.settle(10 * time.Second) // b is nobody's any more
+		b.expect("a", running, true, "")
+		if b.said["a"].GetSeq() < a.said["a"].GetSeq() {
+			t.Error("the cluster will take the new status for an old one")
+		}
+		if got := ids(host); !slices.Equal(got, []string{"a.0"}) || host.Starts() != 2 {
+			t.Errorf("containers %v after %d starts", got, host.Starts())
+		}
+	})
+}
+
+func TestPowerCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		a := start(t, host)
+		a.assign(whole(5, assigned("a", running, 0), assigned("b", ready, 0)))
+		a.settle(time.Second)
+		host.PowerOff()
+		a.stop()
+		b := start(t, host)
+		b.assign(whole(6, assigned("a", running, 0), assigned("b", running, 0)))
+		b.settle(time.Second)
+		b.expect("a", failed, false, "the container is gone")
+		b.expect("b", running, true, "")
+	})
+}
+
+func TestOlderAssignmentIsRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		a := start(t, host)
+		if err := a.Assign(a.ctx, change(5, assigned("a", running, 0))); !errs.Is(err, errs.Conflict) {
+			t.Errorf("a difference to nothing: %v", err)
+		}
+		a.assign(whole(9, assigned("a", running, 0)))
+		a.settle(time.Second)
+		older := whole(8)
+		lowerEpoch := whole(100)
+		lowerEpoch.Generation.Epoch = &typesv1.Epoch{Number: 0, Nonce: 9}
+		for _, bad := range []*dispatcherv1.Assignment{older, lowerEpoch, {Full: true}} {
+			if err := a.Assign(a.ctx, bad); err == nil {
+				t.Errorf("taken: %v", bad)
+			}
+		}
+		host.Crash()
+		a.stop()
+		a = start(t, host)
+		if err := a.Assign(a.ctx, older); !errs.Is(err, errs.Conflict) {
+			t.Errorf("after a restart: %v", err)
+		}
+		a.settle(10 * time.Second)
+		if got := ids(host); !slices.Equal(got, []string{"a.0"}) {
+			t.Errorf("an older assignment stopped what a newer one started: %v", got)
+		}
+		higher := whole(1, assigned("a", running, 0))
+		higher.Generation.Epoch = &typesv1.Epoch{Number: 2, Nonce: 1}
+		before := a.said["a"].GetSeq()
+		a.assign(higher)
+		a.settle(time.Second)
+		if a.said["a"].GetSeq() <= before {
+			t.Error("a restored cluster is not told again what runs")
+		}
+	})
+}
+
+func TestFailures(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		host.Behave("img-none", agenttest.Behaviour{PullError: "manifest unknown"})
+		host.Behave("img-bad", agenttest.Behaviour{StartError: "no such file or directory"})
+		host.Behave("img-slow", agenttest.Behaviour{PrepareDelay: time.Hour})
+		a := start(t, host)
+		a.assign(whole(5, assigned("none", running, 0), assigned("bad", running, 0), assigned("slow", running, 0), assigned("dies", running, 0)))
+		a.settle(time.Second)
+		a.expect("none", rejected, false, `pull image "img-none": manifest unknown`)
+		a.expect("bad", failed, false, "no such file or directory")
+		if !host.Kill("dies.0", 137) {
+			t.Fatal("nothing to kill")
+		}
+		a.settle(time.Second)
+		a.expect("dies", failed, false, "exit code 137: killed by SIGKILL")
+		if diff := cmp.Diff([]string{"dies"}, a.withdrawn); diff != "" {
+			t.Errorf("told to the meshproxy: %s", diff)
+		}
+		a.assign(change(6, assigned("slow", shutdown, 6))) // in the middle of its pull
+		a.settle(time.Second)
+		a.expect("slow", shutdown, false, "")
+		if len(host.Containers()) > 0 || len(host.Namespaces()) > 0 {
+			t.Errorf("left behind: %v %v", host.Containers(), host.Namespaces())
+		}
+	})
+}
+
+// TestRuntimeAway: what can't be done now waits and says why; what runs is not disturbed.
+func TestRuntimeAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		a := start(t, host)
+		a.assign(whole(5, assigned("a", running, 0)))
+		a.settle(time.Second)
+		host.SetRuntime(false)
+		a.assign(change(6, assigned("b", running, 0)))
+		a.settle(10 * time.Second)
+		a.expect("a", running, true, "")
+		a.expect("b", typesv1.TaskState_TASK_STATE_PREPARING, false, "does not answer")
+		host.SetRuntime(true)
+		a.settle(2 * time.Second)
+		a.expect("b", running, true, "")
+		if got := a.said["a"]; host.Starts() != 2 || got.GetState() != running {
+			t.Errorf("%d starts, a is %v", host.Starts(), got)
+		}
+	})
+}
+
+// TestDropped: what the cluster has forgotten leaves nothing behind, in the journal neither.
+func TestDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		a := start(t, host)
+		a.assign(whole(5, assigned("a", running, 0), assigned("b", running, 0)))
+		a.settle(time.Second)
+		a.assign(whole(7, assigned("b", running, 0)))
+		a.Barrier(a.ctx, version(7))
+		a.settle(time.Second)
+		a.assign(&dispatcherv1.Assignment{Generation: version(8), RemovedTasks: []string{"b"}})
+		a.settle(6 * time.Second) // without a barrier: the bound
+		if len(host.Containers()) > 0 || len(host.Namespaces()) > 0 {
+			t.Errorf("left behind: %v %v", host.Containers(), host.Namespaces())
+		}
+		s, err := host.Env(testx.Env(t)).Journal.Load(t.Context())
+		if err != nil || len(s.Tasks) > 0 {
+			t.Errorf("the journal still has %v, %v", s.Tasks, err)
+		}
+	})
+}
+
+// TestAckedIsNotRepeated: after a restart only what the cluster does not have is said again.
+func TestAckedIsNotRepeated(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		a := start(t, host)
+		a.assign(whole(5, assigned("a", running, 0), assigned("b", running, 0)))
+		a.settle(time.Second)
+		all := a.outbox.Pending(10)
+		a.outbox.Ack(all[:1])
+		a.Acked(a.ctx, all[:1])
+		a.settle(2 * time.Second)
+		host.Crash()
+		a.stop()
+		b := start(t, host)
+		b.settle(time.Second)
+		if len(b.said) != 1 || b.said["b"].GetState() != running {
+			t.Errorf("said again: %v", b.said)
+		}
+	})
+}

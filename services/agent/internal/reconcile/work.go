@@ -1,0 +1,173 @@
+package reconcile
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/task"
+)
+
+// do takes a step, or hands it to a worker who tells the loop when it is done.
+func (l *Loop) do(ctx context.Context, e *entry, a task.Action) {
+	switch a {
+	case task.Prepare:
+		l.prepare(ctx, e)
+	case task.Start:
+		l.start(ctx, e)
+	case task.Stop:
+		l.remove(ctx, e, container.Stop{Signal: e.assigned.GetSpec().GetContainer().GetStopSignal(), Grace: graceOf(e)})
+	case task.Clean:
+		l.remove(ctx, e, container.Stop{})
+	case task.Cancel:
+		if e.cancel != nil {
+			e.cancel()
+		}
+	case task.ArmBound:
+		l.after(ctx, stopBound, func() {
+			e.life.BoundOver()
+			l.step(ctx, e)
+		})
+	case task.None, task.Forget:
+	}
+}
+
+func graceOf(e *entry) time.Duration {
+	if grace := e.assigned.GetSpec().GetContainer().GetStopGracePeriod(); grace != nil {
+		return grace.AsDuration()
+	}
+	return defaultGrace
+}
+
+func (l *Loop) prepare(ctx context.Context, e *entry) {
+	wiring, err := l.wiring(e)
+	if err != nil {
+		l.settle(ctx, e, err, nil)
+		return
+	}
+	spec := l.spec(e)
+	l.setKept(spec.ID, true)
+	own, cancel := context.WithCancel(ctx)
+	e.cancel = cancel
+	l.workers.Go(own, "prepare", func(own context.Context) error {
+		box, err := l.Network.Make(own, wiring)
+		if err == nil {
+			spec.Sandbox = box
+			err = l.Executor.Prepare(own, spec)
+		}
+		l.post(ctx, func() {
+			cancel()
+			e.cancel = nil
+			l.settle(ctx, e, err, e.life.Prepared)
+			l.step(ctx, e)
+		})
+		return nil
+	})
+}
+
+func (l *Loop) start(ctx context.Context, e *entry) {
+	id := container.ID(e.id, e.attempt)
+	l.workers.Go(ctx, "start", func(ctx context.Context) error {
+		pid, err := l.Executor.Start(ctx, id)
+		l.post(ctx, func() {
+			if err == nil {
+				e.pid = pid
+			}
+			l.settle(ctx, e, err, e.life.Started)
+			l.step(ctx, e)
+		})
+		return nil
+	})
+}
+
+// settle answers a step that makes something: done, to be tried again, or impossible.
+func (l *Loop) settle(ctx context.Context, e *entry, err error, done func()) {
+	switch {
+	case err == nil:
+		e.retries = 0
+		done()
+	case errs.Is(err, errs.Unavailable), errors.Is(err, context.Canceled):
+		l.hold(ctx, e, err)
+	default:
+		e.life.Failed(err.Error())
+	}
+}
+
+func (l *Loop) hold(ctx context.Context, e *entry, err error) {
+	e.life.Held(err.Error())
+	pause := min(retryFirst<<min(e.retries, 10), retryLast)
+	e.retries++
+	l.after(ctx, pause, func() {
+		e.life.RetryDue()
+		l.step(ctx, e)
+	})
+}
+
+// remove ends and deletes. It never gives up: what can't be removed now is tried again.
+func (l *Loop) remove(ctx context.Context, e *entry, stop container.Stop) {
+	id := container.ID(e.id, e.attempt)
+	l.workers.Go(ctx, "remove", func(ctx context.Context) error {
+		exit, err := l.Executor.Remove(ctx, id, stop)
+		if err == nil { // the namespace last: the container's last packets still need it
+			err = l.Network.Remove(ctx, id)
+		}
+		l.post(ctx, func() {
+			if err != nil {
+				l.hold(ctx, e, err)
+			} else {
+				e.retries = 0
+				e.life.Removed(exit)
+			}
+			l.step(ctx, e)
+		})
+		return nil
+	})
+}
+
+// waitFor tells the loop when a container has ended.
+func (l *Loop) waitFor(ctx context.Context, e *entry) {
+	id := container.ID(e.id, e.attempt)
+	l.workers.Go(ctx, "wait", func(ctx context.Context) error {
+		exit, err := l.Executor.Wait(ctx, id)
+		if err != nil && !errs.Is(err, errs.NotFound) {
+			if run.Sleep(ctx, retryLast) == nil {
+				l.post(ctx, func() { l.ended(ctx, e, nil, false) })
+			}
+			return nil
+		}
+		l.withdraw(ctx, e.id)
+		l.post(ctx, func() { l.ended(ctx, e, &exit, err != nil) })
+		return nil
+	})
+}
+
+// ended is the loop's half of waitFor. Without an exit the wait itself has failed and is begun anew.
+func (l *Loop) ended(ctx context.Context, e *entry, exit *task.Exit, vanished bool) {
+	e.watched = false
+	switch {
+	case vanished:
+		e.life.Vanished()
+	case exit != nil:
+		e.life.Exited(*exit)
+	}
+	l.step(ctx, e)
+}
+
+// withdraw tells this machine's meshproxy at once, before the cluster knows. It does its best: the cluster's own way is
+// slower, not less sure.
+func (l *Loop) withdraw(ctx context.Context, taskID string) {
+	if l.Mesh == nil {
+		return
+	}
+	l.workers.Go(ctx, "withdraw", func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, withdrawBound)
+		defer cancel()
+		if err := l.Mesh.Withdraw(ctx, taskID); err != nil {
+			l.Log.Debug("meshproxy was not told of an end", "task", taskID, "error", err)
+		}
+		return nil
+	})
+}

@@ -1,0 +1,315 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/testx"
+	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/report"
+)
+
+// dispatcher is a fake that is as good as its settings.
+type dispatcher struct {
+	dispatcherv1.UnimplementedSessionServiceServer
+	first []*dispatcherv1.SessionResponse // said after the welcome
+
+	mu       sync.Mutex // guards all below
+	mute     bool       // hears and says nothing
+	keepAcks bool       // acknowledges heartbeats, not statuses
+	hellos   []*dispatcherv1.Hello
+	beats    []time.Time
+	batches  []*dispatcherv1.StatusBatch
+}
+
+func (d *dispatcher) Session(s grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse]) error {
+	for {
+		m, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		for _, r := range d.hear(m) {
+			if err := s.Send(r); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (d *dispatcher) hear(m *dispatcherv1.SessionRequest) []*dispatcherv1.SessionResponse {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var say []*dispatcherv1.SessionResponse
+	switch m := m.GetMessage().(type) {
+	case *dispatcherv1.SessionRequest_Hello:
+		d.hellos = append(d.hellos, m.Hello)
+		say = append(say, &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Welcome{Welcome: &dispatcherv1.Welcome{
+			Session: 1, HeartbeatPeriod: durationpb.New(500 * time.Millisecond), HeartbeatTimeout: durationpb.New(2 * time.Second),
+		}}})
+		say = append(say, d.first...)
+	case *dispatcherv1.SessionRequest_Heartbeat:
+		d.beats = append(d.beats, time.Now())
+		say = append(say, &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{
+			HeartbeatAck: &dispatcherv1.HeartbeatAck{Seq: m.Heartbeat.GetSeq()},
+		}})
+	case *dispatcherv1.SessionRequest_Status:
+		d.batches = append(d.batches, m.Status)
+		if !d.keepAcks {
+			say = append(say, &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_StatusAck{
+				StatusAck: &dispatcherv1.StatusAck{Seq: m.Status.GetSeq()},
+			}})
+		}
+	}
+	if d.mute {
+		return nil
+	}
+	return say
+}
+
+func (d *dispatcher) set(f func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	f()
+}
+
+// sessions and said count what was heard.
+func (d *dispatcher) sessions() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.hellos)
+}
+
+func (d *dispatcher) said() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.batches)
+}
+
+// machine is a fake loop.
+type machine struct {
+	adopted chan struct{}
+
+	mu       sync.Mutex // guards all below
+	refusal  error
+	taken    []*dispatcherv1.Assignment
+	barriers []*typesv1.Version
+	acked    int
+}
+
+func (m *machine) Adopted() <-chan struct{}     { return m.adopted }
+func (m *machine) Generation() *typesv1.Version { return &typesv1.Version{Revision: 42} }
+
+func (m *machine) Assign(_ context.Context, a *dispatcherv1.Assignment) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.taken = append(m.taken, a)
+	return m.refusal
+}
+
+func (m *machine) Barrier(_ context.Context, v *typesv1.Version) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.barriers = append(m.barriers, v)
+}
+
+func (m *machine) Acked(_ context.Context, batch []*dispatcherv1.TaskStatus) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.acked += len(batch)
+}
+
+func (m *machine) ackedTasks() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.acked
+}
+
+type fixed struct{}
+
+func (fixed) Set(*cav1.Directory) error { return nil }
+func (fixed) Changed() <-chan struct{}  { return nil }
+
+type quiet struct{}
+
+func (quiet) Set(string, bool, string) {}
+
+// rig runs a client against the dispatchers until the test ends.
+type rig struct {
+	*Client
+	machine *machine
+	trusted [][]byte
+}
+
+func newRig(t *testing.T, dispatchers map[string]*dispatcher) *rig {
+	t.Helper()
+	env := testx.Env(t)
+	r := &rig{machine: &machine{adopted: make(chan struct{})}}
+	var entries []*cav1.DirectoryEntry
+	for name, d := range dispatchers {
+		l, err := env.Net.Listen(t.Context(), "tcp", name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := grpc.NewServer()
+		dispatcherv1.RegisterSessionServiceServer(server, d)
+		go func() { _ = server.Serve(l) }()
+		t.Cleanup(server.Stop)
+		entries = append(entries, &cav1.DirectoryEntry{MachineId: name, Addresses: []string{name}})
+	}
+	r.Client = &Client{
+		Env: env, Directory: fixed{}, Machine: r.machine, Outbox: report.New(), Health: quiet{},
+		Dispatchers: func() []*cav1.DirectoryEntry { return entries },
+		Dial: func(address string) (*grpc.ClientConn, error) {
+			return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return env.Net.Dial(ctx, "tcp", a) }),
+				grpc.WithStreamInterceptor(errs.StreamClient()))
+		},
+		Trust:    func(bundle []byte, _ []string) { r.trusted = append(r.trusted, bundle) },
+		Describe: func(context.Context) *typesv1.NodeDescription { return &typesv1.NodeDescription{Hostname: "h"} },
+		Hello:    &dispatcherv1.Hello{Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: "b"},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	return r
+}
+
+func pass(t *testing.T, d time.Duration) {
+	t.Helper()
+	if err := run.Sleep(t.Context(), d); err != nil {
+		t.Fatal(err)
+	}
+	synctest.Wait()
+}
+
+func TestHelloWaitsAndHeartbeatsFollow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{first: []*dispatcherv1.SessionResponse{
+			{Message: &dispatcherv1.SessionResponse_Assignment{Assignment: &dispatcherv1.Assignment{Full: true}}},
+			{Message: &dispatcherv1.SessionResponse_Barrier{Barrier: &dispatcherv1.MeshBarrier{Applied: &typesv1.Version{Revision: 3}}}},
+			{Message: &dispatcherv1.SessionResponse_Trust{Trust: &dispatcherv1.Trust{Bundle: []byte("pem")}}},
+		}}
+		r := newRig(t, map[string]*dispatcher{"d1:1": d})
+		pass(t, time.Minute)
+		if d.sessions() > 0 {
+			t.Fatal("said hello before it knew what runs")
+		}
+		close(r.machine.adopted)
+		pass(t, 10*time.Second)
+		d.set(func() {
+			if len(d.hellos) != 1 || d.hellos[0].GetGeneration().GetRevision() != 42 || d.hellos[0].GetDescription().GetHostname() != "h" {
+				t.Errorf("hellos %v", d.hellos)
+			}
+			if n := len(d.beats); n < 18 || n > 23 {
+				t.Errorf("%d heartbeats in 10 s, wanted about 20", n)
+			}
+		})
+		if len(r.machine.taken) != 1 || len(r.machine.barriers) != 1 || len(r.trusted) != 1 {
+			t.Errorf("handed on: %v %v %v", r.machine.taken, r.machine.barriers, r.trusted)
+		}
+	})
+}
+
+// TestSilence: an agent without an acknowledgement for 2 s is with another dispatcher before 4 s, when it would be DOWN.
+func TestSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d1, d2 := &dispatcher{}, &dispatcher{}
+		r := newRig(t, map[string]*dispatcher{"d1:1": d1, "d2:1": d2})
+		close(r.machine.adopted)
+		pass(t, 5*time.Second)
+		first, second := d1, d2
+		if d2.sessions() > 0 {
+			first, second = d2, d1
+		}
+		if first.sessions() != 1 || second.sessions() != 0 {
+			t.Fatalf("sessions: %d and %d", first.sessions(), second.sessions())
+		}
+		first.set(func() { first.mute = true })
+		pass(t, 1400*time.Millisecond)
+		if second.sessions() > 0 {
+			t.Error("went too early: one lost heartbeat is no reason")
+		}
+		pass(t, 1200*time.Millisecond)
+		if second.sessions() != 1 {
+			t.Error("did not go elsewhere")
+		}
+		second.set(func() { second.mute = true })
+		pass(t, time.Minute)
+		if first.sessions() < 2 {
+			t.Error("never came back")
+		}
+	})
+}
+
+// TestStatusUntilAcked: a status is said again, here and elsewhere, until it is acknowledged; and then no more.
+func TestStatusUntilAcked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{keepAcks: true}
+		r := newRig(t, map[string]*dispatcher{"d1:1": d})
+		close(r.machine.adopted)
+		r.Outbox.Put("a", &typesv1.TaskObserved{Seq: 1})
+		pass(t, time.Second)
+		r.Outbox.Put("b", &typesv1.TaskObserved{Seq: 1})
+		r.Outbox.Put("a", &typesv1.TaskObserved{Seq: 2})
+		pass(t, 2500*time.Millisecond)
+		d.set(func() {
+			last := d.batches[len(d.batches)-1]
+			if len(d.batches) != 2 || len(last.GetTasks()) != 2 || last.GetTasks()[0].GetObserved().GetSeq() != 2 {
+				t.Errorf("batches %v", d.batches)
+			}
+			d.keepAcks = false
+		})
+		pass(t, 3*time.Second)
+		if n := r.machine.ackedTasks(); n != 2 || len(r.Outbox.Pending(10)) != 0 {
+			t.Errorf("acknowledged %d, left %v", n, r.Outbox.Pending(10))
+		}
+		said := d.said()
+		pass(t, time.Minute)
+		if d.said() != said {
+			t.Error("said again what was acknowledged")
+		}
+		before := time.Now()
+		r.Outbox.Put("c", &typesv1.TaskObserved{Seq: 1})
+		pass(t, 100*time.Millisecond)
+		if d.said() != said+1 {
+			t.Errorf("a new status was not said within %v", time.Since(before))
+		}
+	})
+}
+
+// TestRefusalEndsTheSession: a dispatcher that is behind what this machine has applied is left.
+func TestRefusalEndsTheSession(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{first: []*dispatcherv1.SessionResponse{
+			{Message: &dispatcherv1.SessionResponse_Assignment{Assignment: &dispatcherv1.Assignment{Full: true}}},
+		}}
+		r := newRig(t, map[string]*dispatcher{"d1:1": d})
+		r.machine.refusal = errors.New("older")
+		close(r.machine.adopted)
+		pass(t, 5*time.Second)
+		d.set(func() {
+			if n := len(d.hellos); n < 2 || n > 120 {
+				t.Errorf("%d sessions in 5 s", n)
+			}
+		})
+	})
+}

@@ -1,0 +1,56 @@
+// Package system says what machine this is.
+//
+// It owns the few looks at the operating system that no other package needs. It must never change anything.
+package system
+
+import (
+	"bufio"
+	"bytes"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/internal/run"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// Machine is the real one.
+type Machine struct{}
+
+// Describe says what it is. What can't be found out is left empty.
+func (Machine) Describe() *typesv1.NodeDescription {
+	d := &typesv1.NodeDescription{
+		Platform: &typesv1.Platform{Os: runtime.GOOS, Architecture: runtime.GOARCH},
+		NanoCpus: int64(runtime.NumCPU()) * 1e9, MemoryBytes: memory(), Kernel: kernel(), Version: run.Version(),
+	}
+	d.Hostname, _ = os.Hostname()
+	return d
+}
+
+// memory is the machine's, in bytes (proc(5), MemTotal in KiB).
+func memory() int64 {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return 0
+	}
+	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
+		if rest, ok := strings.CutPrefix(lines.Text(), "MemTotal:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSuffix(strings.TrimSpace(rest), " kB"), 10, 64)
+			if err == nil {
+				return kib << 10
+			}
+		}
+	}
+	return 0
+}
+
+func kernel() string {
+	var name unix.Utsname
+	if err := unix.Uname(&name); err != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}

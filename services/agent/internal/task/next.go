@@ -1,0 +1,183 @@
+package task
+
+import (
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+const (
+	accepted  = typesv1.TaskState_TASK_STATE_ACCEPTED
+	preparing = typesv1.TaskState_TASK_STATE_PREPARING
+	ready     = typesv1.TaskState_TASK_STATE_READY
+	starting  = typesv1.TaskState_TASK_STATE_STARTING
+	running   = typesv1.TaskState_TASK_STATE_RUNNING
+	complete  = typesv1.TaskState_TASK_STATE_COMPLETE
+	shutdown  = typesv1.TaskState_TASK_STATE_SHUTDOWN
+	failed    = typesv1.TaskState_TASK_STATE_FAILED
+	rejected  = typesv1.TaskState_TASK_STATE_REJECTED
+)
+
+// Next takes the task on as far as it goes without help, and returns the step to take now. The reported fields may have
+// changed: the caller compares. It is to be called after every method of Life, until it returns None.
+func (l *Life) Next() Action {
+	for range 16 { // there are fewer states than that
+		before := *l
+		if a := l.step(); a != None {
+			if a == Prepare || a == Start || a == Stop || a == Clean {
+				l.busy = a
+			}
+			return a
+		}
+		if *l == before {
+			return None
+		}
+	}
+	return None
+}
+
+// step makes one change of l, or returns an action, or neither when there is nothing to do.
+func (l *Life) step() Action {
+	switch {
+	case !l.known:
+		l.look()
+		return None
+	case l.busy == Prepare && l.Leaving() && !l.cancelled:
+		l.cancelled = true
+		return Cancel
+	case l.Over():
+		return l.end()
+	case l.presence == Ended:
+		l.ended()
+		return None
+	case l.Leaving():
+		return l.leave()
+	case l.busy != None || l.waiting:
+		return None
+	case l.failure != "":
+		l.fail(l.failure)
+		return None
+	}
+	return l.advance()
+}
+
+// look reports what is there before the first assignment has come, and touches nothing.
+func (l *Life) look() {
+	switch {
+	case l.Over():
+	case l.presence == Ended:
+		l.ended()
+	case l.presence == Running && l.State < running:
+		l.report(running, true, "")
+	}
+}
+
+// end removes what is left of a task that is over. Its last state is reported before: a person who waits for the exit
+// code shall not wait for the disk.
+func (l *Life) end() Action {
+	switch {
+	case l.busy != None || l.waiting:
+		return None
+	case l.leftovers:
+		return Clean
+	case !l.wanted:
+		return Forget
+	}
+	return None
+}
+
+// ended reports how the container ended by itself. A task that was asked to leave and ended before we stopped it tells
+// the truth too.
+func (l *Life) ended() {
+	l.leftovers = true
+	if l.Exit == nil {
+		l.fail("the container ended and its exit code is lost")
+		return
+	}
+	switch {
+	case l.asked:
+		l.report(shutdown, false, "stopped: "+l.Exit.Words())
+	case l.Exit.Code == 0:
+		l.report(complete, false, l.Exit.Words())
+	default:
+		l.report(failed, false, l.Exit.Words())
+	}
+}
+
+// leave takes a task out: out of the mesh first, so that no new connection reaches a process that is about to end.
+func (l *Life) leave() Action {
+	if l.presence == Running && l.busy == None {
+		l.Ready = false
+		switch {
+		case l.waiting: // a stop that was held; its message says why
+		case l.passed || l.bound:
+			l.Message = "stopping"
+			l.stopped = true
+			return Stop
+		default:
+			l.Message = "waits until no machine sends it new connections"
+			if !l.armed {
+				l.armed = true
+				return ArmBound
+			}
+		}
+		return None
+	}
+	switch {
+	case l.busy != None || l.waiting:
+		return None
+	case l.leftovers || l.presence != Absent:
+		return Clean
+	case l.stopped && l.Exit != nil:
+		l.report(shutdown, false, "stopped: "+l.Exit.Words())
+	case l.stopped:
+		l.report(shutdown, false, "stopped")
+	case l.State >= starting:
+		l.fail(gone)
+	default:
+		l.report(shutdown, false, "stopped before it was started")
+	}
+	return None
+}
+
+// gone is told when what was started is not there: the machine was switched off, or somebody deleted the container.
+const gone = "the container is gone: its machine was restarted, or it was deleted by hand"
+
+// advance is the way up. What the runtime has wins over what was reported: a container that runs is RUNNING.
+func (l *Life) advance() Action {
+	switch {
+	case l.presence == Running:
+		l.report(running, true, "")
+	case l.State < accepted:
+		l.report(accepted, false, "")
+	case l.State == accepted && l.desired > accepted:
+		l.report(preparing, false, "")
+	case l.State == preparing && l.prepared:
+		l.report(ready, false, "")
+	case l.State == preparing:
+		l.leftovers = true // from the first attempt on there may be something to remove
+		return Prepare
+	case l.State == ready && l.desired > ready && !l.prepared:
+		return Prepare // prepared by an earlier life of the agent: see that all is there
+	case l.State == ready && l.desired > ready:
+		l.report(starting, false, "")
+	case l.State == starting && l.prepared && l.presence == Made:
+		return Start
+	case l.State == starting && l.presence == Made:
+		return Prepare // the agent ended between the report and the start
+	case l.State >= starting:
+		l.fail(gone)
+	}
+	return None
+}
+
+// fail ends the task: before STARTING it could not be had (REJECTED), from then on it failed.
+func (l *Life) fail(why string) {
+	if l.State < starting {
+		l.report(rejected, false, why)
+		return
+	}
+	l.report(failed, false, why)
+}
+
+func (l *Life) report(s typesv1.TaskState, ready bool, message string) {
+	l.State, l.Ready, l.Message = s, ready, message
+}

@@ -1,0 +1,93 @@
+package server
+
+import (
+	"context"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/rpc"
+	"github.com/shoalproject/shoal/internal/state"
+	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	"github.com/shoalproject/shoal/services/ca/internal/issue"
+	"github.com/shoalproject/shoal/services/ca/internal/root"
+)
+
+// GetRoot returns the trust bundle. It needs no store: it is the bundle that this process itself believes.
+func (s *Server) GetRoot(context.Context, *cav1.GetRootRequest) (*cav1.GetRootResponse, error) {
+	return &cav1.GetRootResponse{Bundle: s.Trust.Bundle(), Now: timestamppb.New(s.Env.Now())}, nil
+}
+
+// Renew makes the next certificate of the caller's identity.
+func (s *Server) Renew(ctx context.Context, req *cav1.RenewRequest) (*cav1.RenewResponse, error) {
+	caller, ok := rpc.CallerOf(ctx)
+	if !ok || caller.Principal.Name == "" || len(caller.Via) > 0 {
+		return nil, errs.New(errs.Denied, "renewal is for those who call with their own certificate")
+	}
+	resp, err := s.renew(ctx, caller.Principal, req)
+	if err != nil {
+		s.Issuer.AuditRefused(ctx, "Renew", err, "id", caller.Principal.URI(), "from", addressOf(ctx))
+	}
+	return resp, err
+}
+
+func (s *Server) renew(ctx context.Context, id identity.ID, req *cav1.RenewRequest) (*cav1.RenewResponse, error) {
+	old, _ := rpc.PeerOf(ctx)
+	var issued issue.Issued
+	var bundle []byte
+	version, err := s.decide(ctx, "renew the certificate of "+id.Member(), func(snap *state.Snapshot) (*storev1.Transaction, error) {
+		// Step 1: the identity may have been removed since the handshake.
+		entries := []string{id.Member()}
+		if old.Serial != "" {
+			entries = append(entries, old.Serial)
+		}
+		for _, e := range entries {
+			if d := snap.Denial(e); d != nil {
+				return nil, errs.New(errs.Denied, "%s has been removed from the cluster: %s", e, d.GetReason())
+			}
+		}
+		// Step 2: sign, with the names that the store has now.
+		var err error
+		if issued, err = s.Issuer.Issue(leafOf(snap, id, req.GetCsr()), s.authority(snap)); err != nil {
+			return nil, err
+		}
+		bundle = snap.Cluster().GetAuthority().GetBundle()
+		// Step 3: the record goes first; only then the certificate leaves.
+		return &storev1.Transaction{
+			Preconditions: notDenied(entries...),
+			Puts:          []*storev1.Put{putCredential(snap, issued.Credential)},
+		}, nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	s.Issuer.AuditIssued(ctx, "renewal", issued, "old_serial", old.Serial, "expired", old.Expired, "from", addressOf(ctx), "version", req.GetVersion())
+	return &cav1.RenewResponse{Chain: issued.Chain, Bundle: bundle, Directory: s.directory(ctx, version)}, nil
+}
+
+// leafOf is what the next certificate of an identity shall be.
+func leafOf(snap *state.Snapshot, id identity.ID, csr []byte) root.Leaf {
+	leaf := root.Leaf{ID: id, CSR: csr, Life: issue.Life(snap.Cluster().GetSpec(), id.Role)}
+	if !identity.IsPerson(id.Role) {
+		hostname := snap.Node(id.Name).GetIdentity().GetHostname()
+		leaf.Hosts = issue.HostsOf(id.Role, snap.Member(id.Member()).GetAddresses(), hostname)
+	}
+	return leaf
+}
+
+// authority opens the root for people's certificates; nil when its key was taken out of the cluster.
+func (s *Server) authority(snap *state.Snapshot) func() (*root.Signer, error) {
+	a := snap.Cluster().GetAuthority()
+	if len(a.GetRootKey().GetData()) == 0 {
+		return nil
+	}
+	return func() (*root.Signer, error) {
+		k, err := s.keys()
+		if err != nil {
+			return nil, err
+		}
+		return issue.Authority(k, a)
+	}
+}
