@@ -24,6 +24,7 @@ type cluster struct {
 	t   *testing.T
 	lab *harness.Lab
 	dir string
+	via string // the host that the shoal command runs on
 }
 
 // bring makes a lab with a cluster that goes down with the test.
@@ -42,6 +43,7 @@ func bringWith(t *testing.T, opts harness.Options) *cluster {
 		t.Fatal(err)
 	}
 	opts.Dir = filepath.Join(dir, "lab")
+	opts.Program = os.Getenv("SHOAL_LAB_PROGRAM") // other binaries than the ones in bin: those next to this one
 	opts.Log = slog.New(slog.NewTextHandler(testLog{t}, nil))
 	started := time.Now()
 	lab, err := harness.Up(t.Context(), opts)
@@ -60,7 +62,7 @@ func bringWith(t *testing.T, opts harness.Options) *cluster {
 		t.Fatal(err)
 	}
 	t.Logf("%d managers and %d workers up in %s", opts.Managers, opts.Workers, time.Since(started).Round(time.Millisecond))
-	return &cluster{t: t, lab: lab, dir: opts.Dir}
+	return &cluster{t: t, lab: lab, dir: opts.Dir, via: "m1"}
 }
 
 type testLog struct{ t *testing.T }
@@ -110,16 +112,37 @@ func (c *cluster) on(host string, args ...string) string {
 	return strings.TrimSpace(stdout)
 }
 
-// shoal runs the shoal command on the first manager; it must succeed.
+// with is the same cluster for a subtest.
+func (c *cluster) with(t *testing.T) *cluster {
+	return &cluster{t: t, lab: c.lab, dir: c.dir, via: c.via}
+}
+
+// step is a part of a story, which stands on the parts before.
+type step struct {
+	name string
+	f    func(*testing.T, *cluster)
+}
+
+// tell takes the steps up to the first that fails.
+func (c *cluster) tell(steps []step) {
+	c.t.Helper()
+	for _, s := range steps {
+		if !c.t.Run(s.name, func(t *testing.T) { s.f(t, c.with(t)) }) {
+			c.t.Fatalf("the story ends at: %s", s.name)
+		}
+	}
+}
+
+// shoal runs the shoal command; it must succeed.
 func (c *cluster) shoal(args ...string) string {
 	c.t.Helper()
-	return c.on("m1", append([]string{"shoal"}, args...)...)
+	return c.on(c.via, append([]string{"shoal"}, args...)...)
 }
 
 // refused runs the shoal command, which must fail with exit code 1 and say each of the texts.
 func (c *cluster) refused(texts []string, args ...string) {
 	c.t.Helper()
-	stdout, stderr, code := c.try("m1", append([]string{"shoal"}, args...)...)
+	stdout, stderr, code := c.try(c.via, append([]string{"shoal"}, args...)...)
 	if code != 1 {
 		c.t.Errorf("shoal %s: exit code %d, want 1\n%s%s", strings.Join(args, " "), code, stdout, stderr)
 	}

@@ -13,10 +13,7 @@ import (
 // again. Steps are numbered as in the tutorial; each stands on the one before.
 func TestStory(t *testing.T) {
 	c := bring(t, 1, 2) // steps 1 and 2: init, and the join line pasted on two machines
-	steps := []struct {
-		name string
-		f    func(*testing.T, *cluster)
-	}{
+	c.tell([]step{
 		{"02 join: three nodes are ready", threeNodes},
 		{"03 network", makeNetwork},
 		{"04 service", makeService},
@@ -27,12 +24,8 @@ func TestStory(t *testing.T) {
 		{"09 a machine dies", machineDies},
 		{"13 trust", trust},
 		{"14 leave", leave},
-	}
-	for _, s := range steps {
-		if !t.Run(s.name, func(t *testing.T) { s.f(t, &cluster{t: t, lab: c.lab, dir: c.dir}) }) {
-			t.Fatalf("the story ends at step %s", s.name)
-		}
-	}
+		{"14 nothing is left behind", nothingLeft},
+	})
 }
 
 func (c *cluster) nodes() map[string]string {

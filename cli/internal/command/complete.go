@@ -1,0 +1,135 @@
+package command
+
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+
+	"github.com/shoalproject/shoal/cli/internal/client"
+	"github.com/shoalproject/shoal/cli/internal/docker"
+)
+
+// completeLimit: a person who presses Tab does not wait longer.
+const completeLimit = time.Second
+
+// names lists what a word on the command line may be.
+type names func(ctx context.Context) []string
+
+// completed makes every argument of a command complete with live names.
+func completed(c *cobra.Command, list names) *cobra.Command {
+	c.ValidArgsFunction = completion(list)
+	return c
+}
+
+// complete makes a flag complete with live names.
+func complete(c *cobra.Command, flag string, list names) {
+	_ = c.RegisterFlagCompletionFunc(flag, completion(list)) // fails only for a flag that is not there
+}
+
+func completion(list names) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+	return func(c *cobra.Command, given []string, word string) ([]string, cobra.ShellCompDirective) {
+		ctx, cancel := context.WithTimeout(c.Context(), completeLimit)
+		defer cancel()
+		seen := map[string]bool{}
+		for _, g := range given {
+			seen[g] = true
+		}
+		var out []string
+		for _, n := range list(ctx) {
+			if strings.HasPrefix(n, word) && !seen[n] {
+				out = append(out, n)
+			}
+		}
+		return out, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// words completes with fixed words.
+func words(list ...string) names {
+	return func(context.Context) []string { return list }
+}
+
+func (a *App) contextNames(context.Context) []string {
+	store, err := a.contexts()
+	if err != nil {
+		return nil
+	}
+	list, err := store.List()
+	if err != nil {
+		return nil
+	}
+	var out []string
+	for _, c := range list {
+		out = append(out, c.Name)
+	}
+	return out
+}
+
+// live asks the cluster; when it does not answer there is nothing to complete with.
+func (a *App) live(ctx context.Context, ask func(c *client.Client) []string) []string {
+	var out []string
+	if err := a.connect(ctx, func(c *client.Client) error { out = ask(c); return nil }); err != nil {
+		return nil
+	}
+	return out
+}
+
+func (a *App) serviceNames(ctx context.Context) []string {
+	return a.live(ctx, func(c *client.Client) []string {
+		resp, err := c.Services.ListServices(ctx, &controlv1.ListServicesRequest{})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, s := range resp.GetServices() {
+			out = append(out, s.GetService().GetSpec().GetAnnotations().GetName())
+		}
+		return out
+	})
+}
+
+func (a *App) nodeNames(ctx context.Context) []string {
+	return a.live(ctx, func(c *client.Client) []string {
+		resp, err := c.Nodes.ListNodes(ctx, &controlv1.ListNodesRequest{})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, n := range resp.GetNodes() {
+			out = append(out, docker.Hostname(n.GetNode()))
+		}
+		return out
+	})
+}
+
+func (a *App) networkNames(ctx context.Context) []string {
+	return a.live(ctx, func(c *client.Client) []string {
+		resp, err := c.Networks.ListNetworks(ctx, &controlv1.ListNetworksRequest{})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, n := range resp.GetNetworks() {
+			out = append(out, n.GetSpec().GetAnnotations().GetName())
+		}
+		return out
+	})
+}
+
+func (a *App) taskIDs(ctx context.Context) []string {
+	return a.live(ctx, func(c *client.Client) []string {
+		resp, err := c.Tasks.ListTasks(ctx, &controlv1.ListTasksRequest{Filters: []string{"desired-state=running"}})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, t := range resp.GetTasks() {
+			out = append(out, t.GetTask().GetMeta().GetId())
+		}
+		return out
+	})
+}

@@ -1,0 +1,94 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+
+	"github.com/shoalproject/shoal/cli/internal/client"
+	"github.com/shoalproject/shoal/cli/internal/docker"
+	"github.com/shoalproject/shoal/cli/internal/progress"
+	"github.com/shoalproject/shoal/cli/internal/table"
+)
+
+func (a *App) taskCommand() *cobra.Command {
+	return group("task", "Tasks: single attempts to run a container", a.taskLs(), a.taskInspect())
+}
+
+func (a *App) taskLs() *cobra.Command {
+	var l listing
+	c := &cobra.Command{
+		Use: "ls [OPTIONS]", Aliases: []string{"list", "ps"}, Short: "List tasks of all services", Args: exactly(0),
+		Long: "List tasks. Filters: id, name, service, node, desired-state, label.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			return a.connect(c.Context(), func(cl *client.Client) error { return a.listTasks(c.Context(), cl, &l, nil) })
+		},
+	}
+	l.flags(c, "ids")
+	return c
+}
+
+// listTasks prints the tasks that match, beside the person's filters, those of the command.
+func (a *App) listTasks(ctx context.Context, cl *client.Client, l *listing, filters []string) error {
+	own, err := l.checked()
+	if err != nil {
+		return err
+	}
+	for _, f := range own {
+		// People name machines and services; tasks know them by id.
+		key, value, _ := strings.Cut(f, "=")
+		switch key {
+		case "node":
+			got, err := a.node(ctx, cl, value)
+			if err != nil {
+				return err
+			}
+			f = "node=" + got.GetNode().GetNode().GetMeta().GetId()
+		case "service":
+			got, err := service(ctx, cl, value)
+			if err != nil {
+				return err
+			}
+			f = "service=" + got.GetService().GetMeta().GetId()
+		}
+		filters = append(filters, f)
+	}
+	tasks, err := progress.All(ctx, cl.Tasks, filters...)
+	if err != nil {
+		return wrap(err, "list tasks")
+	}
+	columns := []table.Column{
+		{Header: "ID", Field: "ID"}, {Header: "NAME", Field: "Name"}, {Header: "IMAGE", Field: "Image"}, {Header: "NODE", Field: "Node"},
+		{Header: "DESIRED STATE", Field: "DesiredState"}, {Header: "CURRENT STATE", Field: "CurrentState"},
+		{Header: "ERROR", Field: "Error"}, {Header: "PORTS", Field: "Ports"},
+	}
+	return printRows(a, l, columns, docker.TaskRowsOf(tasks, a.Env.Now(), l.whole()), func(r docker.TaskRow) string { return r.ID })
+}
+
+func (a *App) taskInspect() *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use: "inspect [OPTIONS] TASK [TASK...]", Short: "Show all about tasks: container id, process id, machine, addresses, exit code", Args: atLeastOne(),
+		Example: "  shoal task inspect -f '{{.NodeHostname}} {{.Status.ContainerStatus.ContainerID}} {{.Status.ContainerStatus.PID}}' 3k9x",
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.connect(c.Context(), func(cl *client.Client) error {
+				var list []docker.Task
+				fault := each(args, func(name string) error {
+					got, err := cl.Tasks.GetTask(c.Context(), &controlv1.GetTaskRequest{Task: name})
+					if err != nil {
+						return fmt.Errorf("task %q: %w", name, err)
+					}
+					list = append(list, docker.TaskOf(got.GetTask()))
+					return nil
+				})
+				return joinFaults(table.Inspect(a.Out, format, list), fault)
+			})
+		},
+	}
+	c.Flags().StringVarP(&format, "format", "f", "", "Go `template` or json")
+	return completed(c, a.taskIDs)
+}

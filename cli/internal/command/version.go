@@ -1,0 +1,78 @@
+package command
+
+import (
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
+
+	"github.com/shoalproject/shoal/cli/internal/client"
+	"github.com/shoalproject/shoal/cli/internal/table"
+)
+
+// versions is what `version` shows.
+type versions struct {
+	Client clientVersion
+	Server *serverVersion `json:",omitempty"`
+}
+
+type clientVersion struct{ Version, GoVersion, Platform string }
+
+type serverVersion struct {
+	Version, GoVersion string
+	Leader             string
+	Revision           uint64
+	Epoch              uint64
+}
+
+const prettyVersion = `Client:
+ Version:     {{.Client.Version}}
+ Go version:  {{.Client.GoVersion}}
+ OS/Arch:     {{.Client.Platform}}
+{{- with .Server}}
+
+Cluster:
+ Version:     {{.Version}}
+ Go version:  {{.GoVersion}}
+ Leader:      {{.Leader}}
+ Revision:    {{.Revision}} (epoch {{.Epoch}}){{end}}`
+
+func (a *App) versionCommand() *cobra.Command {
+	var format string
+	c := &cobra.Command{
+		Use: "version [OPTIONS]", Short: "Show the versions of this tool and of the cluster", Args: exactly(0),
+		RunE: func(c *cobra.Command, _ []string) error {
+			words := strings.Fields(run.Version())
+			v := versions{Client: clientVersion{Version: words[0], GoVersion: words[1], Platform: words[2]}}
+			fault := a.connect(c.Context(), func(cl *client.Client) error {
+				got, err := cl.Cluster.GetVersion(c.Context(), &controlv1.GetVersionRequest{})
+				if err != nil {
+					return wrap(err, "version of the cluster")
+				}
+				release, _, _ := strings.Cut(got.GetVersion(), " ")
+				v.Server = &serverVersion{
+					Version: release, GoVersion: got.GetGoVersion(), Leader: got.GetLeader(),
+					Revision: got.GetStore().GetRevision(), Epoch: got.GetStore().GetEpoch().GetNumber(),
+				}
+				return nil
+			})
+			// Without a cluster there is still a client to tell about.
+			if errs.KindOf(fault) == errs.Precondition && a.context == "" {
+				fault = nil
+			}
+			switch format {
+			case "":
+				return joinFaults(table.Inspect(a.Out, prettyVersion, []versions{v}), fault)
+			case "json":
+				return joinFaults(table.Inspect(a.Out, "{{json .}}", []versions{v}), fault)
+			}
+			return joinFaults(table.Inspect(a.Out, format, []versions{v}), fault)
+		},
+	}
+	c.Flags().StringVarP(&format, "format", "f", "", "Go `template` or json")
+	return c
+}

@@ -1,0 +1,212 @@
+package docker
+
+import (
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// scope is Docker's word for networks that all machines of a cluster share.
+const scope = "swarm"
+
+// Node is what `node inspect` shows.
+type Node struct {
+	ID            string
+	Version       Version
+	CreatedAt     string
+	UpdatedAt     string
+	Spec          NodeSpec
+	Description   NodeDescription
+	Status        NodeStatus
+	ManagerStatus *ManagerStatus `json:",omitempty"`
+}
+
+// NodeSpec is what is wanted of a machine.
+type NodeSpec struct {
+	Named
+	Role         string
+	Availability string
+}
+
+// NodeDescription is what a machine is.
+type NodeDescription struct {
+	Hostname  string
+	Platform  Platform
+	Resources Amount
+	Engine    Engine
+	Kernel    string   `json:",omitempty"`
+	Features  []string `json:",omitempty"`
+}
+
+// Engine is what runs containers.
+type Engine struct{ EngineVersion, RuntimeVersion string }
+
+// NodeStatus is what is seen of a machine.
+type NodeStatus struct {
+	State   string
+	Message string `json:",omitempty"`
+	Since   string `json:",omitempty"`
+	Addr    string
+}
+
+// ManagerStatus is a machine's part in Raft.
+type ManagerStatus struct {
+	Leader       bool
+	Reachability string
+	Voter        bool
+}
+
+// NodeOf translates a machine.
+func NodeOf(l *controlv1.ListedNode) Node {
+	n := l.GetNode()
+	d := n.GetStatus().GetDescription()
+	out := Node{
+		ID: n.GetMeta().GetId(), Version: Version{n.GetMeta().GetRevision()},
+		CreatedAt: stamp(n.GetMeta().GetCreatedAt()), UpdatedAt: stamp(n.GetMeta().GetUpdatedAt()),
+		Spec: NodeSpec{
+			Named: named(n.GetSpec().GetAnnotations()), Role: word(n.GetSpec().GetRole().String(), "NODE_ROLE_"),
+			Availability: word(n.GetSpec().GetAvailability().String(), "AVAILABILITY_"),
+		},
+		Description: NodeDescription{
+			Hostname: Hostname(n), Platform: Platform{Architecture: d.GetPlatform().GetArchitecture(), OS: d.GetPlatform().GetOs()},
+			Resources: Amount{NanoCPUs: d.GetNanoCpus(), MemoryBytes: d.GetMemoryBytes()},
+			Engine:    Engine{EngineVersion: d.GetVersion(), RuntimeVersion: d.GetRuntimeVersion()},
+			Kernel:    d.GetKernel(), Features: d.GetFeatures(),
+		},
+		Status: NodeStatus{State: nodeState(n.GetStatus().GetState()), Message: n.GetStatus().GetMessage(), Since: stamp(n.GetStatus().GetSince())},
+	}
+	if a := n.GetStatus().GetAddresses(); len(a) > 0 {
+		out.Status.Addr = a[0]
+	}
+	if m := l.GetManagerStatus(); m != controlv1.ManagerStatus_MANAGER_STATUS_UNSPECIFIED {
+		out.ManagerStatus = &ManagerStatus{Leader: m == controlv1.ManagerStatus_MANAGER_STATUS_LEADER, Reachability: "reachable", Voter: l.GetVoter()}
+		if m == controlv1.ManagerStatus_MANAGER_STATUS_UNREACHABLE {
+			out.ManagerStatus.Reachability = "unreachable"
+		}
+	}
+	return out
+}
+
+// Network is what `network inspect` shows.
+type Network struct {
+	Name       string
+	ID         string `json:"Id"`
+	Created    string
+	Scope      string
+	Driver     string
+	EnableIPv6 bool
+	IPAM       IPAM
+	Internal   bool
+	Options    map[string]string
+	Labels     map[string]string
+}
+
+// IPAM is what the cluster gave a network.
+type IPAM struct {
+	Driver string
+	Config []Subnet
+}
+
+// Subnet is one range.
+type Subnet struct{ Subnet string }
+
+// NetworkOf translates a network.
+func NetworkOf(n *typesv1.Network) Network {
+	name := named(n.GetSpec().GetAnnotations())
+	out := Network{
+		Name: name.Name, ID: n.GetMeta().GetId(), Created: stamp(n.GetMeta().GetCreatedAt()), Scope: scope,
+		Driver: n.GetSpec().GetDriver(), EnableIPv6: ipv6(n), IPAM: IPAM{Driver: "default", Config: []Subnet{}},
+		Internal: n.GetSpec().GetInternal(), Labels: name.Labels,
+		Options: map[string]string{"com.docker.network.driver.overlay.vxlanid_list": strconv.FormatUint(uint64(n.GetIpam().GetVni()), 10)},
+	}
+	for _, s := range n.GetIpam().GetSubnets() {
+		out.IPAM.Config = append(out.IPAM.Config, Subnet{s})
+	}
+	return out
+}
+
+func ipv6(n *typesv1.Network) bool {
+	return slices.ContainsFunc(n.GetIpam().GetSubnets(), func(s string) bool { return strings.Contains(s, ":") })
+}
+
+// Task is what `task inspect` shows.
+type Task struct {
+	ID                  string
+	Version             Version
+	CreatedAt           string
+	UpdatedAt           string
+	Name                string
+	Spec                TaskSpec
+	SpecVersion         uint64
+	ServiceID           string
+	Slot                uint64
+	NodeID              string
+	NodeHostname        string
+	Status              TaskStatus
+	DesiredState        string
+	NetworksAttachments []Attachment `json:",omitempty"`
+}
+
+// TaskStatus is what is seen of a task.
+type TaskStatus struct {
+	Timestamp       string
+	State           string
+	Message         string `json:",omitempty"`
+	Err             string `json:",omitempty"`
+	Ready           bool
+	ContainerStatus *ContainerStatus `json:",omitempty"`
+}
+
+// ContainerStatus is the container on its machine: what containerd's own tools ask for.
+type ContainerStatus struct {
+	ContainerID string
+	PID         int64
+	ExitCode    *int32 `json:",omitempty"`
+}
+
+// Attachment is a task's place on a network.
+type Attachment struct {
+	Network   AttachedNetwork
+	Addresses []string
+}
+
+// AttachedNetwork names a network; an empty id is the machine network.
+type AttachedNetwork struct{ ID string }
+
+// TaskOf translates a task.
+func TaskOf(l *controlv1.ListedTask) Task {
+	t := l.GetTask()
+	o := t.GetObserved()
+	out := Task{
+		ID: t.GetMeta().GetId(), Version: Version{t.GetMeta().GetRevision()},
+		CreatedAt: stamp(t.GetMeta().GetCreatedAt()), UpdatedAt: stamp(t.GetMeta().GetUpdatedAt()),
+		Name: l.GetName(), Spec: TaskSpecOf(l.GetSpec()), SpecVersion: t.GetSpecVersion(), ServiceID: t.GetServiceId(),
+		Slot: t.GetDecided().GetSlot(), NodeID: t.GetDecided().GetNodeId(), NodeHostname: l.GetNodeHostname(),
+		Status: TaskStatus{
+			Timestamp: Since(l).UTC().Format(timeFormat), State: TaskState(l.GetState()), Message: o.GetMessage(), Err: l.GetReason(), Ready: o.GetReady(),
+		},
+		DesiredState: TaskState(t.GetDecided().GetDesired()),
+	}
+	if o.GetContainerId() != "" {
+		out.Status.ContainerStatus = &ContainerStatus{ContainerID: o.GetContainerId(), PID: o.GetPid(), ExitCode: o.ExitCode}
+	}
+	for _, a := range t.GetDecided().GetAddresses() {
+		out.NetworksAttachments = append(out.NetworksAttachments, Attachment{Network: AttachedNetwork{a.GetNetworkId()}, Addresses: a.GetAddresses()})
+	}
+	return out
+}
+
+const timeFormat = "2006-01-02T15:04:05.999999999Z07:00"
+
+// labels is the Labels field of a row: "a=1,b=2".
+func labels(m map[string]string) string {
+	var out []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, k+"="+m[k])
+	}
+	return strings.Join(out, ",")
+}

@@ -1,0 +1,264 @@
+package docker
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// Service is what `service inspect` shows.
+type Service struct {
+	ID           string
+	Version      Version
+	CreatedAt    string
+	UpdatedAt    string
+	Spec         ServiceSpec
+	Endpoint     Endpoint
+	UpdateStatus *UpdateStatus `json:",omitempty"`
+}
+
+// ServiceSpec is what is wanted.
+type ServiceSpec struct {
+	Named
+	TaskTemplate TaskSpec
+	Mode         Mode
+	UpdateConfig *UpdateConfig `json:",omitempty"`
+	EndpointSpec EndpointSpec
+}
+
+// Mode says how many tasks.
+type Mode struct{ Replicated *Replicated }
+
+// Replicated is a number of tasks.
+type Replicated struct{ Replicas uint64 }
+
+// TaskSpec is what one task is.
+type TaskSpec struct {
+	ContainerSpec ContainerSpec
+	Resources     Resources
+	RestartPolicy *RestartPolicy `json:",omitempty"`
+	Placement     Placement
+	Networks      []NetworkTarget `json:",omitempty"`
+	ForceUpdate   uint64
+	Runtime       string
+}
+
+// ContainerSpec is what runs.
+type ContainerSpec struct {
+	Image           string
+	Labels          map[string]string `json:",omitempty"`
+	Command         []string          `json:",omitempty"`
+	Args            []string          `json:",omitempty"`
+	Hostname        string            `json:",omitempty"`
+	Env             []string          `json:",omitempty"`
+	Dir             string            `json:",omitempty"`
+	User            string            `json:",omitempty"`
+	StopSignal      string            `json:",omitempty"`
+	ReadOnly        bool              `json:",omitempty"`
+	StopGracePeriod *int64            `json:",omitempty"`
+}
+
+// Resources bound and reserve.
+type Resources struct {
+	Limits       *Amount `json:",omitempty"`
+	Reservations *Amount `json:",omitempty"`
+}
+
+// Amount is an amount of resources.
+type Amount struct {
+	NanoCPUs    int64 `json:",omitempty"`
+	MemoryBytes int64 `json:",omitempty"`
+	Pids        int64 `json:",omitempty"`
+}
+
+// RestartPolicy says when a task is replaced.
+type RestartPolicy struct {
+	Condition   string
+	Delay       *int64 `json:",omitempty"`
+	MaxAttempts uint64
+	Window      *int64 `json:",omitempty"`
+}
+
+// Placement says where.
+type Placement struct {
+	Platforms []Platform `json:",omitempty"`
+}
+
+// Platform is what an image or a machine runs on.
+type Platform struct{ Architecture, OS string }
+
+// NetworkTarget is a network that a task is on.
+type NetworkTarget struct {
+	Target  string
+	Aliases []string `json:",omitempty"`
+}
+
+// UpdateConfig says how changes are rolled out.
+type UpdateConfig struct {
+	Parallelism uint64
+	Delay       *int64 `json:",omitempty"`
+	Order       string
+}
+
+// EndpointSpec says how a service is reached.
+type EndpointSpec struct {
+	Mode  string
+	Ports []Port `json:",omitempty"`
+}
+
+// Port is a published port.
+type Port struct {
+	Protocol      string
+	TargetPort    uint32
+	PublishedPort uint32 `json:",omitempty"`
+	PublishMode   string
+}
+
+// Endpoint is what the cluster gave a service.
+type Endpoint struct {
+	Spec       EndpointSpec
+	Ports      []Port      `json:",omitempty"`
+	VirtualIPs []VirtualIP `json:",omitempty"`
+}
+
+// VirtualIP is an address on a network.
+type VirtualIP struct{ NetworkID, Addr string }
+
+// UpdateStatus tells of the last update.
+type UpdateStatus struct {
+	State       string
+	StartedAt   string `json:",omitempty"`
+	CompletedAt string `json:",omitempty"`
+	Message     string
+}
+
+// ServiceOf translates a service.
+func ServiceOf(s *typesv1.Service) Service {
+	out := Service{
+		ID: s.GetMeta().GetId(), Version: Version{s.GetMeta().GetRevision()},
+		CreatedAt: stamp(s.GetMeta().GetCreatedAt()), UpdatedAt: stamp(s.GetMeta().GetUpdatedAt()),
+		Spec: specOf(s.GetSpec()),
+		Endpoint: Endpoint{
+			Spec: EndpointSpec{Mode: "vip", Ports: ports(s.GetSpec().GetEndpoint().GetPorts())}, Ports: ports(s.GetEndpoint().GetPorts()),
+		},
+	}
+	for _, v := range s.GetEndpoint().GetVirtualIps() {
+		for _, a := range v.GetAddresses() {
+			out.Endpoint.VirtualIPs = append(out.Endpoint.VirtualIPs, VirtualIP{NetworkID: v.GetNetworkId(), Addr: a})
+		}
+	}
+	if u := s.GetUpdateStatus(); u.GetState() != typesv1.UpdateState_UPDATE_STATE_UNSPECIFIED {
+		out.UpdateStatus = &UpdateStatus{
+			State:     word(u.GetState().String(), "UPDATE_STATE_"),
+			StartedAt: stamp(u.GetStartedAt()), CompletedAt: stamp(u.GetCompletedAt()), Message: u.GetMessage(),
+		}
+	}
+	return out
+}
+
+func specOf(s *typesv1.ServiceSpec) ServiceSpec {
+	out := ServiceSpec{
+		Named: named(s.GetAnnotations()), TaskTemplate: TaskSpecOf(s.GetTask()), Mode: Mode{&Replicated{1}},
+		EndpointSpec: EndpointSpec{Mode: "vip", Ports: ports(s.GetEndpoint().GetPorts())},
+	}
+	if r := s.GetReplicated(); r != nil && r.Replicas != nil {
+		out.Mode.Replicated.Replicas = r.GetReplicas()
+	}
+	if u := s.GetUpdate(); u != nil {
+		out.UpdateConfig = &UpdateConfig{Parallelism: 1, Delay: nanos(u.GetDelay()), Order: "stop-first"}
+		if u.Parallelism != nil {
+			out.UpdateConfig.Parallelism = u.GetParallelism()
+		}
+		if u.GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST {
+			out.UpdateConfig.Order = "start-first"
+		}
+	}
+	return out
+}
+
+// TaskSpecOf translates what one task is.
+func TaskSpecOf(t *typesv1.TaskSpec) TaskSpec {
+	c := t.GetContainer()
+	out := TaskSpec{
+		ContainerSpec: ContainerSpec{
+			Image: c.GetImage(), Labels: c.GetLabels(), Command: c.GetCommand(), Args: c.GetArgs(), Hostname: c.GetHostname(),
+			Env: c.GetEnv(), Dir: c.GetDir(), User: c.GetUser(), StopSignal: c.GetStopSignal(), ReadOnly: c.GetReadOnly(),
+			StopGracePeriod: nanos(c.GetStopGracePeriod()),
+		},
+		Resources:   Resources{Limits: amount(t.GetResources().GetLimits()), Reservations: amount(t.GetResources().GetReservations())},
+		ForceUpdate: t.GetForceUpdate(), Runtime: "container",
+	}
+	if r := t.GetRestart(); r != nil {
+		out.RestartPolicy = &RestartPolicy{Condition: "any", Delay: nanos(r.GetDelay()), MaxAttempts: r.GetMaxAttempts(), Window: nanos(r.GetWindow())}
+		if r.GetCondition() != typesv1.RestartCondition_RESTART_CONDITION_UNSPECIFIED {
+			out.RestartPolicy.Condition = word(r.GetCondition().String(), "RESTART_CONDITION_")
+		}
+	}
+	for _, p := range t.GetPlacement().GetPlatforms() {
+		out.Placement.Platforms = append(out.Placement.Platforms, Platform{Architecture: p.GetArchitecture(), OS: p.GetOs()})
+	}
+	for _, n := range t.GetNetworks() {
+		out.Networks = append(out.Networks, NetworkTarget{Target: n.GetTarget(), Aliases: n.GetAliases()})
+	}
+	return out
+}
+
+func amount(r *typesv1.Resources) *Amount {
+	a := Amount{NanoCPUs: r.GetNanoCpus(), MemoryBytes: r.GetMemoryBytes(), Pids: r.GetPids()}
+	if a == (Amount{}) {
+		return nil
+	}
+	return &a
+}
+
+func ports(list []*typesv1.PortConfig) []Port {
+	var out []Port
+	for _, p := range list {
+		out = append(out, Port{
+			Protocol: protocol(p.GetProtocol()), TargetPort: p.GetTargetPort(), PublishedPort: p.GetPublishedPort(), PublishMode: "ingress",
+		})
+	}
+	return out
+}
+
+func protocol(p typesv1.Protocol) string {
+	if p == typesv1.Protocol_PROTOCOL_UDP {
+		return "udp"
+	}
+	return "tcp"
+}
+
+// Ports is the PORTS column: "*:30000->8000/tcp", neighbours joined into ranges.
+func Ports(list []*typesv1.PortConfig) string {
+	type span struct {
+		protocol             string
+		from, to, first, end uint32
+	}
+	sorted := slices.SortedFunc(slices.Values(list), func(a, b *typesv1.PortConfig) int {
+		return cmp.Or(strings.Compare(protocol(a.GetProtocol()), protocol(b.GetProtocol())), cmp.Compare(a.GetPublishedPort(), b.GetPublishedPort()))
+	})
+	var spans []span
+	for _, p := range sorted {
+		kind, published, target := protocol(p.GetProtocol()), p.GetPublishedPort(), p.GetTargetPort()
+		if n := len(spans); n > 0 && spans[n-1].protocol == kind && spans[n-1].to+1 == published && spans[n-1].end+1 == target {
+			spans[n-1].to, spans[n-1].end = published, target
+			continue
+		}
+		spans = append(spans, span{kind, published, published, target, target})
+	}
+	var out []string
+	for _, s := range spans {
+		out = append(out, fmt.Sprintf("*:%s->%s/%s", numbers(s.from, s.to), numbers(s.first, s.end), s.protocol))
+	}
+	return strings.Join(out, ", ")
+}
+
+func numbers(from, to uint32) string {
+	if from == to {
+		return fmt.Sprint(from)
+	}
+	return fmt.Sprintf("%d-%d", from, to)
+}

@@ -1,0 +1,395 @@
+package machine_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/identity/identitytest"
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/testx"
+
+	"github.com/shoalproject/shoal/cli/internal/contexts"
+	"github.com/shoalproject/shoal/cli/internal/machine"
+)
+
+const configFolder = "/home/ada/.config/shoal"
+
+// host is a machine in memory: its units, and programs that behave as told.
+type host struct {
+	env     run.Env
+	ca      *identitytest.Authority
+	root    bool
+	address string
+
+	mu      sync.Mutex // guards all below
+	enabled map[string]bool
+	active  map[string]bool
+	calls   []string
+	fail    string // a program's call that fails: "systemctl start shoal-agent"
+	told    []string
+}
+
+func newHost(t *testing.T) *host {
+	t.Helper()
+	env := testx.Env(t)
+	h := &host{env: env, ca: identitytest.New(t, env, "c1"), root: true, address: "10.0.0.1", enabled: map[string]bool{}, active: map[string]bool{}}
+	if err := env.Files.Write("/run/containerd/containerd.sock", nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func (h *host) machine() *machine.Machine {
+	return &machine.Machine{Env: h.env, Programs: h, Host: h, Tell: func(text string) {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		h.told = append(h.told, text)
+	}}
+}
+
+func (h *host) Find(name string) (string, error) { return "/bin/" + name, nil }
+
+func (h *host) Run(_ context.Context, name string, args ...string) (string, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	line := path.Base(name) + " " + strings.Join(args, " ")
+	h.calls = append(h.calls, line)
+	if line == h.fail {
+		return "", errors.New("it did not work")
+	}
+	switch {
+	case path.Base(name) == "systemctl":
+		return "", h.systemctl(args)
+	case strings.HasPrefix(line, "shoal-ca bootstrap"):
+		return h.bootstrap(args[len(args)-1])
+	}
+	return "", nil
+}
+
+func (h *host) systemctl(args []string) error {
+	verb, units := args[0], args[1:]
+	for _, u := range units {
+		switch verb {
+		case "enable":
+			h.enabled[u] = true
+		case "start":
+			if !h.enabled[u] {
+				return fmt.Errorf("%s is started before it is enabled", u)
+			}
+			h.active[u] = true
+		case "disable":
+			delete(h.enabled, u)
+			delete(h.active, u)
+		case "is-enabled":
+			if u != "--quiet" && !h.enabled[u] {
+				return errors.New("disabled")
+			}
+		}
+	}
+	return nil
+}
+
+// bootstrap does what shoal-ca does, as far as init looks.
+func (h *host) bootstrap(config string) (string, error) {
+	order, err := h.env.Files.Read(config)
+	if err != nil {
+		return "", err
+	}
+	if !strings.Contains(string(order), "operator: ada") || !strings.Contains(string(order), h.address) {
+		return "", fmt.Errorf("the order is %q", order)
+	}
+	for _, role := range []string{"ca", "store", "scheduler", "dispatcher", "gateway", "agent", "meshproxy"} {
+		if err := h.env.Files.Write("/var/lib/shoal/"+role+"/identity/"+identity.CertFile, []byte("x"), 0o644); err != nil {
+			return "", err
+		}
+	}
+	if err := h.env.Files.Write("/var/lib/shoal/machine-id", []byte("m1\n"), 0o644); err != nil {
+		return "", err
+	}
+	var t testing.T
+	key, err := identity.NewKey(h.env.Rand)
+	if err != nil {
+		return "", err
+	}
+	leaf := identitytest.Leaf{URIs: []string{h.ca.ID(authzv1.Role_ROLE_OPERATOR, "ada").URI()}}
+	pem, err := identity.EncodeKey(key)
+	if err != nil {
+		return "", err
+	}
+	out, err := json.Marshal(map[string]any{
+		"cluster_id": "c1", "machine_id": "m1", "operator_cert": string(h.ca.Sign(&t, leaf, &key.PublicKey)), "operator_key": string(pem),
+		"bundle": string(h.ca.Bundle()), "gateways": []string{h.address + ":2384"},
+	})
+	return string(out), err
+}
+
+func (h *host) Privileged() bool { return h.root }
+
+func (h *host) Addresses() ([]netip.Addr, error) {
+	return []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr(h.address)}, nil
+}
+
+func (h *host) Source(context.Context, string) (netip.Addr, error) {
+	return netip.MustParseAddr(h.address), nil
+}
+
+func (h *host) RemoveAll(dir string) error {
+	if info, err := h.env.Files.Stat(dir); err != nil || !info.IsDir() {
+		return h.env.Files.Remove(dir)
+	}
+	names, err := h.env.Files.List(dir)
+	if err != nil {
+		return err
+	}
+	for _, n := range names {
+		if err := h.RemoveAll(path.Join(dir, n)); err != nil {
+			return err
+		}
+	}
+	return h.env.Files.Remove(dir)
+}
+
+// files lists every file below the folders that shoal writes to.
+func (h *host) files(t *testing.T) []string {
+	t.Helper()
+	var out []string
+	var walk func(dir string)
+	walk = func(dir string) {
+		names, err := h.env.Files.List(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range names {
+			if info, err := h.env.Files.Stat(path.Join(dir, n)); err == nil && !info.IsDir() {
+				out = append(out, path.Join(dir, n))
+			} else {
+				walk(path.Join(dir, n))
+			}
+		}
+	}
+	for _, dir := range []string{"/etc/shoal", "/var/lib/shoal", configFolder} {
+		walk(dir)
+	}
+	return out
+}
+
+// gateway is the new cluster: the machine is ready at the third look.
+type gateway struct {
+	looks int
+	never bool
+}
+
+func (g *gateway) Ready(context.Context, string) (bool, string, error) {
+	g.looks++
+	if g.looks == 1 {
+		return false, "", errs.New(errs.Unavailable, "no gateway answers")
+	}
+	return g.looks > 2 && !g.never, "its agent has no session yet", nil
+}
+
+func (g *gateway) WorkerToken(context.Context) (string, error)           { return "SHOAL-1-a-b", nil }
+func (g *gateway) SetAvailability(context.Context, string, string) error { return nil }
+func (g *gateway) Close() error                                          { return nil }
+
+func (h *host) initialize(ctx context.Context, g *gateway) (machine.Initialized, error) {
+	return h.machine().Init(ctx, machine.Init{
+		Operator: "ada", Contexts: contexts.New(h.env.Files, configFolder),
+		Connect: func(contexts.Context) (machine.Gateway, error) { return g, nil },
+	})
+}
+
+func TestInitMakesACluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		if err := h.env.Files.Write("/etc/shoal/store.yaml", []byte("metrics_listen: 127.0.0.1:9000\ndata: /elsewhere\n"), 0o640); err != nil {
+			t.Fatal(err)
+		}
+		done, err := h.initialize(t.Context(), &gateway{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := machine.Initialized{Machine: "m1", Context: "default", Token: "SHOAL-1-a-b", Address: "10.0.0.1:2377"}
+		if diff := cmp.Diff(want, done); diff != "" {
+			t.Error(diff)
+		}
+		if len(h.active) != 7 || len(h.enabled) != 7 {
+			t.Errorf("active %v, enabled %v", h.active, h.enabled)
+		}
+		data, _ := h.env.Files.Read("/etc/shoal/store.yaml")
+		if got := string(data); got != "metrics_listen: 127.0.0.1:9000\ndata: /var/lib/shoal/store\nadvertise:\n- 10.0.0.1\n" {
+			t.Errorf("store.yaml is %q", got)
+		}
+		if info, err := h.env.Files.Stat(configFolder + "/contexts/default/key.pem"); err != nil || info.Mode().Perm() != 0o600 {
+			t.Errorf("the operator's key: %v, %v", info, err)
+		}
+		c, err := contexts.New(h.env.Files, configFolder).Pick("")
+		if err != nil || c.Cluster != "c1" || !slices.Equal(c.Gateways, []string{"10.0.0.1:2384"}) {
+			t.Errorf("the context in use is %+v, %v", c, err)
+		}
+		if slices.Contains(h.files(t), "/etc/shoal/bootstrap.yaml") {
+			t.Error("the order to shoal-ca stayed")
+		}
+		if _, err := h.initialize(t.Context(), &gateway{}); !errs.Is(err, errs.Precondition) || !strings.Contains(err.Error(), "already part of a cluster") {
+			t.Errorf("init twice: %v", err)
+		}
+		if len(h.active) != 7 {
+			t.Error("the second init stopped what the first had started")
+		}
+	})
+}
+
+// TestAFailedInitTakesEverythingBack lets each step fail in turn.
+func TestAFailedInitTakesEverythingBack(t *testing.T) {
+	for _, fail := range []string{
+		"shoal-ca bootstrap -config /etc/shoal/bootstrap.yaml", "systemctl start shoal-store", "systemctl start shoal-agent",
+		"systemctl enable shoal-store shoal-ca shoal-scheduler shoal-dispatcher shoal-gateway shoal-meshproxy shoal-agent", "ready", "ctrl-c",
+	} {
+		t.Run(fail, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := newHost(t)
+				h.fail = fail
+				if err := h.env.Files.Write("/etc/shoal/ca.yaml", []byte("log_level: debug\n"), 0o640); err != nil {
+					t.Fatal(err)
+				}
+				before := h.files(t)
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if fail == "ctrl-c" {
+					time.AfterFunc(5*time.Second, cancel)
+				}
+				_, err := h.initialize(ctx, &gateway{never: fail == "ready" || fail == "ctrl-c"})
+				if err == nil {
+					t.Fatal("it succeeded")
+				}
+				if diff := cmp.Diff(before, slices.DeleteFunc(h.files(t), func(n string) bool { return n == "/var/lib/shoal/machine-id" })); diff != "" {
+					t.Errorf("files: %s", diff)
+				}
+				if data, _ := h.env.Files.Read("/etc/shoal/ca.yaml"); string(data) != "log_level: debug\n" {
+					t.Errorf("ca.yaml is %q", data)
+				}
+				if len(h.enabled) != 0 || len(h.active) != 0 {
+					t.Errorf("enabled %v, active %v", h.enabled, h.active)
+				}
+				// Nothing is in the way of a second try.
+				h.fail = ""
+				if _, err := h.initialize(t.Context(), &gateway{}); err != nil {
+					t.Errorf("second try: %v", err)
+				}
+			})
+		})
+	}
+}
+
+func TestPreflightTellsAllFaultsAndChangesNothing(t *testing.T) {
+	h := newHost(t)
+	h.root = false
+	if err := h.env.Files.Remove("/run/containerd/containerd.sock"); err != nil {
+		t.Fatal(err)
+	}
+	_, err := h.machine().Init(t.Context(), machine.Init{Advertise: "10.9.9.9", Listen: "nowhere", Contexts: contexts.New(h.env.Files, configFolder)})
+	want := "init: 3 faults\n  this takes root; run the command with sudo\n  containerd: there is no socket /run/containerd/containerd.sock; install containerd and start it\n" +
+		"  listen-addr: \"nowhere\" is no IP address (each process has its own port)"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v", err)
+	}
+	_, err = h.machine().Init(t.Context(), machine.Init{Advertise: "10.9.9.9", Contexts: contexts.New(h.env.Files, configFolder)})
+	if err == nil || !strings.Contains(err.Error(), "10.9.9.9 is not an address of this machine") {
+		t.Errorf("got %v", err)
+	}
+	if len(h.files(t)) != 0 || len(h.calls) != 0 {
+		t.Errorf("it changed %v and called %v", h.files(t), h.calls)
+	}
+}
+
+func TestAPortInUseIsFoundBeforeAnythingIsMade(t *testing.T) {
+	h := newHost(t)
+	l, err := h.env.Net.Listen(t.Context(), "tcp", "10.0.0.1:2377")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	_, err = h.initialize(t.Context(), &gateway{})
+	if err == nil || !strings.Contains(err.Error(), "port 2377: shoal-ca needs it on 10.0.0.1") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestLeaveRemovesAllThatInitMade(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		if _, err := h.initialize(t.Context(), &gateway{}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := h.machine().Leave(t.Context(), false); !errs.Is(err, errs.Precondition) || !strings.Contains(err.Error(), "participating as a manager") {
+			t.Errorf("a manager leaves without force: %v", err)
+		}
+		if len(h.active) != 7 {
+			t.Error("a refused leave stopped something")
+		}
+		h.calls = nil
+		left, err := h.machine().Leave(t.Context(), true)
+		if err != nil || !left.Manager || left.Machine != "m1" || len(left.Warnings) > 0 {
+			t.Errorf("%+v, %v", left, err)
+		}
+		want := []string{
+			"systemctl disable --now shoal-agent shoal-meshproxy shoal-gateway shoal-dispatcher shoal-scheduler shoal-ca shoal-store",
+			"shoal-agent reset", "shoal-meshproxy reset",
+		}
+		if diff := cmp.Diff(want, h.calls); diff != "" {
+			t.Error(diff)
+		}
+		var rest []string
+		for _, f := range h.files(t) {
+			if !strings.HasPrefix(f, configFolder) {
+				rest = append(rest, f)
+			}
+		}
+		if len(rest) > 0 {
+			t.Errorf("%v stayed", rest)
+		}
+		if _, err := h.machine().Leave(t.Context(), false); err == nil || err.Error() != "This node is not part of a cluster." {
+			t.Errorf("leave twice: %v", err)
+		}
+	})
+}
+
+func TestLeaveKeepsItsIdentityWhenContainersCannotBeRemoved(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		for _, role := range []string{"agent", "meshproxy"} {
+			for _, f := range []string{"/var/lib/shoal/" + role + "/identity/cert.pem", "/etc/shoal/" + role + ".yaml"} {
+				if err := h.env.Files.Write(f, []byte("x"), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		before := h.files(t)
+		h.fail = "shoal-agent reset"
+		if _, err := h.machine().Leave(t.Context(), false); err == nil || !strings.Contains(err.Error(), "shoal-agent reset: it did not work; `shoal leave --force`") {
+			t.Errorf("got %v", err)
+		}
+		if diff := cmp.Diff(before, h.files(t)); diff != "" {
+			t.Error(diff)
+		}
+		left, err := h.machine().Leave(t.Context(), true)
+		if err != nil || len(left.Warnings) != 1 || len(h.files(t)) != 0 {
+			t.Errorf("%+v, %v, %v", left, err, h.files(t))
+		}
+	})
+}

@@ -1,0 +1,123 @@
+package e2e
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// nothingLeft: when the last service and network are gone, a machine in the cluster has its own empty frame alone, and
+// one that has left has nothing of ours.
+func nothingLeft(t *testing.T, c *cluster) {
+	for _, host := range []string{"m1", "w2"} {
+		until(t, "the frame alone is left on "+host, 15*time.Second, func() string { return strings.Join(c.beyondFrame(host), "\n") })
+	}
+	until(t, "nothing of ours is left on w1", 15*time.Second, func() string { return strings.Join(c.ours("w1"), "\n") })
+}
+
+// beyondFrame lists what a machine without any task has no use for.
+func (c *cluster) beyondFrame(host string) []string {
+	c.t.Helper()
+	left := c.ofContainers(host)
+	for _, name := range c.links(host) {
+		if name != "shoal0" && name != "shoal-mesh" {
+			left = append(left, "interface "+name)
+		}
+	}
+	// The skeleton: our chains and the sets of peers. A map, or a rule that names a port of a service, would be more.
+	for line := range strings.Lines(c.on(host, "nft", "list", "table", "inet", "shoal")) {
+		if line = strings.TrimSpace(line); strings.HasPrefix(line, "map ") || strings.Contains(line, "30000") || strings.Contains(line, "dnat") {
+			left = append(left, "rule "+line)
+		}
+	}
+	if n := len(strings.Split(c.on(host, "nft", "list", "tables"), "\n")); n != 1 {
+		left = append(left, "tables "+c.on(host, "nft", "list", "tables"))
+	}
+	// No tunnel leads to the machine that has left.
+	for _, line := range lines(c.on(host, "bridge", "fdb", "show")) {
+		if strings.Contains(line, "dst "+c.address("w1")) {
+			left = append(left, "forwarding entry "+line)
+		}
+	}
+	if strings.Contains(c.on(host, "ss", "-Hltun"), ":30000") {
+		left = append(left, "a listener on port 30000")
+	}
+	return left
+}
+
+// ours lists whatever of shoal is on a machine that is in no cluster.
+func (c *cluster) ours(host string) []string {
+	c.t.Helper()
+	left := c.ofContainers(host)
+	for _, name := range c.links(host) {
+		left = append(left, "interface "+name)
+	}
+	for _, probe := range []struct{ what, command string }{
+		{"table", "nft list tables | grep shoal"},
+		{"route", "ip route show table all | grep shoal"},
+		{"policy rule", "ip rule | grep -v 'lookup \\(local\\|main\\|default\\)'"},
+		{"configuration", "ls -A /etc/shoal"},
+		{"certificate or key", "find /var/lib/shoal -name '*.pem'"},
+		{"process folder", "find /var/lib/shoal -mindepth 1 -type d"},
+		{"unit", "systemctl list-units | grep shoal-"},
+	} {
+		out, _, _ := c.try(host, "sh", "-c", probe.command)
+		for _, line := range lines(out) {
+			left = append(left, probe.what+" "+line)
+		}
+	}
+	status, err := c.lab.Status(c.t.Context())
+	c.must(err)
+	for _, h := range status.Hosts {
+		for _, p := range h.Processes {
+			if h.Name == host && p.PID != 0 && strings.HasPrefix(p.Name, "shoal-") {
+				left = append(left, "process "+p.Name)
+			}
+		}
+	}
+	return left
+}
+
+// ofContainers lists what containers leave when they are not removed wholly. Images stay: they are a cache.
+func (c *cluster) ofContainers(host string) []string {
+	c.t.Helper()
+	var left []string
+	for _, probe := range []struct{ what, command string }{
+		{"container", "ctr -n shoal containers ls -q"},
+		{"running container", "ctr -n shoal task ls -q"},
+		{"writable snapshot", "ctr -n shoal snapshots ls | grep Active"},
+		{"lease", "ctr -n shoal leases ls -q"},
+		{"mount", "grep -E 'shoal/(netns|containers)|containerd.*shoal' /proc/self/mountinfo"},
+		{"file", "find /run/shoal/netns /run/shoal/containers -mindepth 1 2>/dev/null"},
+		{"control group", "find /sys/fs/cgroup -maxdepth 4 -type d -path '*shoal*/*' 2>/dev/null | grep -E '/[0-9a-z]{25}'"},
+		{"shim", "ps ax | grep -v grep | grep 'containerd-shim.*-namespace shoal'"},
+	} {
+		out, _, _ := c.try(host, "sh", "-c", probe.command)
+		for _, line := range lines(out) {
+			left = append(left, probe.what+" "+line)
+		}
+	}
+	return left
+}
+
+// links lists the interfaces that are ours by their name.
+func (c *cluster) links(host string) []string {
+	c.t.Helper()
+	var out []string
+	for _, line := range lines(c.on(host, "ip", "-br", "link")) {
+		name, _, _ := strings.Cut(strings.Fields(line)[0], "@")
+		if strings.HasPrefix(name, "shoal") {
+			out = append(out, name)
+		}
+	}
+	slices.Sort(out)
+	return out
+}
+
+func lines(text string) []string {
+	if text = strings.TrimSpace(text); text == "" {
+		return nil
+	}
+	return strings.Split(text, "\n")
+}
