@@ -24,7 +24,8 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// WatchRequest says what to send and from where. A gateway is given members and the deny list alone.
+// WatchRequest says what to send and from where. A gateway is given the cluster, members and the deny list alone; the
+// cluster's sealed keys and token hashes go to CAs and stores only.
 type WatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Version that the client holds. Empty: none.

@@ -1,0 +1,179 @@
+package admit
+
+import (
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+func snapshot() *state.Snapshot {
+	t := state.Empty().Begin()
+	t.Put(state.Wrap(&typesv1.Network{
+		Meta: &typesv1.Meta{Id: "netid1"}, Spec: &typesv1.NetworkSpec{Annotations: &typesv1.Annotations{Name: "front"}},
+	}))
+	t.Put(state.Wrap(&typesv1.Service{
+		Meta: &typesv1.Meta{Id: "svc1"}, Spec: &typesv1.ServiceSpec{Annotations: &typesv1.Annotations{Name: "micro"}},
+		Endpoint: &typesv1.Endpoint{Ports: []*typesv1.PortConfig{{PublishedPort: 30000, TargetPort: 80}}},
+	}))
+	return t.Commit(state.Version{EpochNumber: 1, Revision: 1}, time.Unix(0, 0))
+}
+
+// TestServiceFaults: each fault is named with its field and what would be right, and all of them at once.
+func TestServiceFaults(t *testing.T) {
+	const sound = `annotations { name: "web" } task { container { image: "nginx" } } `
+	for _, tc := range []struct {
+		name, spec string
+		kind       errs.Kind
+		want       []string
+	}{
+		{"nothing", ``, errs.Invalid, []string{"name: is missing", "image: is missing"}},
+		{"sound", sound, errs.None, nil},
+		{"name", `annotations { name: "-web" } task { container { image: "nginx" } }`, errs.Invalid, []string{`name: "-web" must be letters and digits, with - and _ between them`}},
+		{"long name", `annotations { name: "` + strings.Repeat("a", 64) + `" } task { container { image: "nginx" } }`, errs.Invalid, []string{`has 64 characters, at most 63`}},
+		{"name taken", `annotations { name: "micro" } task { container { image: "nginx" } }`, errs.Exists, []string{`name: "micro" is taken by another service`}},
+		{"image", `annotations { name: "web" } task { container { image: "Micro" } }`, errs.Invalid, []string{`image: "Micro" is no image reference`}},
+		{"replicas", sound + `replicated { replicas: 10001 }`, errs.Invalid, []string{`replicas: 10001 is not from 0 to 10000`}},
+		{"negative replicas", sound + `replicated { replicas: 18446744073709551615 }`, errs.Invalid, []string{`replicas: 18446744073709551615 is not`}},
+		{"network", sound + `task { networks { target: "fornt" } }`, errs.Precondition, []string{`networks[0]: no network "fornt"; did you mean "front"?`}},
+		{"far network", sound + `task { networks { target: "backend" } }`, errs.Precondition, []string{`networks[0]: no network "backend"`}},
+		{"network twice", sound + `task { networks { target: "front" } networks { target: "netid1" } }`, errs.Invalid, []string{`networks[1]: network "netid1" is named twice`}},
+		{"port range", sound + `endpoint { ports { target_port: 70000 published_port: 70000 } }`, errs.Invalid, []string{
+			`ports[0].target_port: 70000 is not from 1 to 65535`, `ports[0].published_port: 70000 is not from 1 to 65535`,
+		}},
+		{"port taken", sound + `endpoint { ports { target_port: 80 published_port: 30000 } }`, errs.Exists, []string{
+			`ports[0].published_port: 30000/tcp is taken by service "micro"; leave it out to get the next free one`,
+		}},
+		{"port twice", sound + `endpoint { ports { target_port: 80 published_port: 9 } ports { target_port: 81 published_port: 9 } }`, errs.Invalid, []string{`ports[1].published_port: 9/tcp is asked for by ports[0] already`}},
+		{"udp beside tcp", sound + `endpoint { ports { target_port: 80 published_port: 9 } ports { target_port: 80 published_port: 9 protocol: PROTOCOL_UDP } }`, errs.None, nil},
+		{"own port", sound + `endpoint { ports { target_port: 80 published_port: 2377 } }`, errs.Invalid, []string{`2377/tcp is one of shoal's own`}},
+		{"env", sound + `task { container { image: "nginx" env: "A=b" env: "=x" env: "bare" } }`, errs.Invalid, []string{`env[1]: "=x" must be NAME=value`, `env[2]: "bare"`}},
+		{"signal", sound + `task { container { stop_signal: "rm -rf" } }`, errs.Invalid, []string{`stop_signal: "rm -rf" is no signal`}},
+		{"durations", sound + `task { restart { delay { seconds: -1 } } } update { delay { seconds: -1 } }`, errs.Invalid, []string{`restart.delay: -1s is below 0`, `update.delay: -1s is below 0`}},
+		{"resources", sound + `task { resources { limits { memory_bytes: 5000000 } reservations { memory_bytes: 6000000 nano_cpus: 5 } } }`, errs.Invalid, []string{
+			`resources.reservations.nano_cpus: 5 is below the least`, `resources.reservations.memory_bytes: 6000000 is more than the limit`,
+		}},
+		{"mixed kinds", `annotations { name: "micro" } task { container { image: "nginx" } networks { target: "nowhere" } }`, errs.Invalid, []string{`name: "micro" is taken`, `networks[0]: no network`}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			spec := &typesv1.ServiceSpec{}
+			if err := (prototext.UnmarshalOptions{}).Unmarshal([]byte(merge(tc.spec)), spec); err != nil {
+				t.Fatal(err)
+			}
+			_, f := Service(snapshot(), "", spec)
+			err := f.Err(`create service "web"`)
+			if errs.KindOf(err) != tc.kind {
+				t.Errorf("kind %v, want %v: %v", errs.KindOf(err), tc.kind, err)
+			}
+			if got := len(errs.FaultsOf(err)); got != len(tc.want) {
+				t.Errorf("%d faults, want %d: %v", got, len(tc.want), err)
+			}
+			for _, w := range tc.want {
+				if err == nil || !strings.Contains(err.Error(), w) {
+					t.Errorf("lacks %q:\n%v", w, err)
+				}
+			}
+		})
+	}
+}
+
+// merge makes one task of two: text protos refuse a field that comes twice.
+func merge(s string) string {
+	const first = `task { container { image: "nginx" } } `
+	if i := strings.LastIndex(s, "task {"); i > strings.Index(s, "task {") {
+		rest := s[i+len("task {"):]
+		s = strings.Replace(s[:i], first, "", 1)
+		if strings.Contains(rest, "container {") {
+			if !strings.Contains(rest, "image:") {
+				rest = strings.Replace(rest, "container {", `container { image: "nginx"`, 1)
+			}
+			return s + "task {" + rest
+		}
+		return s + `task { container { image: "nginx" } ` + rest
+	}
+	return s
+}
+
+// TestServiceDefaults: what a person leaves out is filled in, so that what is stored says all, and filling in again
+// changes nothing.
+func TestServiceDefaults(t *testing.T) {
+	in := &typesv1.ServiceSpec{
+		Annotations: &typesv1.Annotations{Name: "web"},
+		Task: &typesv1.TaskSpec{
+			Container: &typesv1.ContainerSpec{Image: "nginx"}, Networks: []*typesv1.NetworkAttachment{{Target: "front"}},
+		},
+		Endpoint: &typesv1.EndpointSpec{Ports: []*typesv1.PortConfig{{TargetPort: 80}}},
+	}
+	out, f := Service(snapshot(), "", in)
+	if err := f.Err("x"); err != nil {
+		t.Fatal(err)
+	}
+	if out.GetReplicated().GetReplicas() != 1 || out.GetTask().GetNetworks()[0].GetTarget() != "netid1" ||
+		out.GetTask().GetRestart().GetDelay().AsDuration() != 5*time.Second ||
+		out.GetTask().GetContainer().GetStopGracePeriod().AsDuration() != 10*time.Second ||
+		out.GetUpdate().GetParallelism() != 1 || out.GetEndpoint().GetPorts()[0].GetProtocol() != typesv1.Protocol_PROTOCOL_TCP {
+		t.Errorf("defaults: %v", out)
+	}
+	if in.GetTask().GetNetworks()[0].GetTarget() != "front" || in.GetMode() != nil {
+		t.Error("the caller's spec was changed")
+	}
+	again, _ := Service(snapshot(), "", out)
+	if d := cmp.Diff(out.String(), again.String()); d != "" {
+		t.Error(d)
+	}
+	if own, f := Service(snapshot(), "svc1", &typesv1.ServiceSpec{
+		Annotations: &typesv1.Annotations{Name: "micro"}, Task: out.GetTask(),
+		Endpoint: &typesv1.EndpointSpec{Ports: []*typesv1.PortConfig{{TargetPort: 80, PublishedPort: 30000}}},
+	}); f.Err("x") != nil {
+		t.Errorf("a service clashes with itself: %v, %v", f.Err("x"), own)
+	}
+}
+
+// TestOthers: networks, nodes and the cluster's settings.
+func TestOthers(t *testing.T) {
+	used := []netip.Prefix{netip.MustParsePrefix("10.128.0.0/10")}
+	network := func(name, driver string, subnets ...string) error {
+		_, f := Network(snapshot(), &typesv1.NetworkSpec{Annotations: &typesv1.Annotations{Name: name}, Driver: driver, Subnets: subnets}, used)
+		return f.Err("network")
+	}
+	node := func(s *typesv1.NodeSpec) error {
+		_, f := Node(s, &typesv1.NodeSpec{Role: typesv1.NodeRole_NODE_ROLE_WORKER})
+		return f.Err("node")
+	}
+	settings := func(s *typesv1.ClusterSpec) error {
+		_, f := Cluster(s, &typesv1.ClusterSpec{Annotations: &typesv1.Annotations{Name: "default"}, FeatureLevel: 1})
+		return f.Err("cluster")
+	}
+	for _, tc := range []struct {
+		name string
+		err  error
+		want string
+	}{
+		{"network", network("back", ""), ""},
+		{"network with a subnet", network("back", "overlay", "10.5.0.0/16"), ""},
+		{"network taken", network("front", ""), "network with name front already exists"},
+		{"driver", network("back", "bridge"), `"bridge" is not known`},
+		{"no subnet", network("back", "", "10.5"), `subnets[0]: "10.5" is no subnet`},
+		{"unmasked", network("back", "", "10.5.0.1/16"), "10.5.0.0/16 is meant?"},
+		{"overlap", network("back", "", "10.130.0.0/16"), "10.130.0.0/16 overlaps 10.128.0.0/10"},
+		{"small", network("back", "", "10.5.0.0/30"), "from /8 to /29"},
+		{"node", node(&typesv1.NodeSpec{Availability: typesv1.Availability_AVAILABILITY_DRAIN}), ""},
+		{"node availability", node(&typesv1.NodeSpec{Availability: 77}), "availability: 77 is not known"},
+		{"node role", node(&typesv1.NodeSpec{Role: typesv1.NodeRole_NODE_ROLE_MANAGER}), "comes with the token"},
+		{"cluster", settings(&typesv1.ClusterSpec{FeatureLevel: 1}), ""},
+		{"cluster life", settings(&typesv1.ClusterSpec{FeatureLevel: 1, CertificateLife: durationpb.New(time.Second)}), "certificate_life: 1s is below the least"},
+		{"cluster ports", settings(&typesv1.ClusterSpec{FeatureLevel: 1, FirstPort: 40000}), "first_port: 40000 is above last_port"},
+		{"cluster level", settings(&typesv1.ClusterSpec{}), "feature_level: 0 is below 1"},
+	} {
+		if (tc.err == nil) != (tc.want == "") || (tc.err != nil && !strings.Contains(tc.err.Error(), tc.want)) {
+			t.Errorf("%s: %v, want %q", tc.name, tc.err, tc.want)
+		}
+	}
+}

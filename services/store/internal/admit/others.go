@@ -1,0 +1,141 @@
+package admit
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// Defaults and bounds of the cluster's settings.
+const (
+	historyLimit    = 5
+	certificateLife = 72 * time.Hour
+	leastLife       = 5 * time.Minute
+	grace           = 90 * 24 * time.Hour
+	firstPort       = 30000
+	lastPort        = 32767
+)
+
+// Network checks a spec and returns a copy with defaults. Used are the subnets that are in use, and the machine network.
+func Network(s *state.Snapshot, in *typesv1.NetworkSpec, used []netip.Prefix) (*typesv1.NetworkSpec, *Faults) {
+	f := &Faults{}
+	spec := proto.CloneOf(in)
+	if spec == nil {
+		spec = &typesv1.NetworkSpec{}
+	}
+	name := spec.GetAnnotations().GetName()
+	f.name(spec.GetAnnotations())
+	if _, ok := s.ClaimHolder(state.NameClaim(typesv1.Kind_KIND_NETWORK, name)); ok {
+		f.AddKind(errs.Exists, "name", "network with name %s already exists", name)
+	}
+	if spec.GetDriver() == "" {
+		spec.Driver = "overlay"
+	}
+	f.Check(spec.GetDriver() == "overlay", "driver", `%q is not known; there is "overlay"`, spec.GetDriver())
+	f.subnets(spec, used)
+	return spec, f
+}
+
+func (f *Faults) subnets(spec *typesv1.NetworkSpec, used []netip.Prefix) {
+	f.Check(len(spec.GetSubnets()) <= 1, "subnets", "a network has one subnet")
+	for i, text := range spec.GetSubnets() {
+		field := fmt.Sprintf("subnets[%d]", i)
+		p, err := netip.ParsePrefix(text)
+		switch {
+		case err != nil:
+			f.Add(field, "%q is no subnet such as 10.5.0.0/20", text)
+			continue
+		case !p.Addr().Is4():
+			f.Add(field, "%s is not IPv4", text)
+			continue
+		case p.Masked() != p:
+			f.Add(field, "%s has bits behind its prefix; %s is meant?", text, p.Masked())
+			continue
+		case p.Bits() < 8 || p.Bits() > 29:
+			f.Add(field, "%s must be from /8 to /29", text)
+			continue
+		}
+		for _, u := range used {
+			if u.Overlaps(p) {
+				f.AddKind(errs.Exists, field, "%s overlaps %s, which is in use; leave it out to get a free one", p, u)
+			}
+		}
+	}
+}
+
+// Node checks the spec of a machine. Old is the present one.
+func Node(in, old *typesv1.NodeSpec) (*typesv1.NodeSpec, *Faults) {
+	f := &Faults{}
+	spec := proto.CloneOf(in)
+	if spec == nil {
+		spec = &typesv1.NodeSpec{}
+	}
+	f.labels(spec.GetAnnotations().GetLabels())
+	f.Check(spec.GetAnnotations().GetName() == "", "name", "a machine is called by its hostname or id")
+	if spec.GetAvailability() == typesv1.Availability_AVAILABILITY_UNSPECIFIED {
+		spec.Availability = typesv1.Availability_AVAILABILITY_ACTIVE
+	}
+	_, known := typesv1.Availability_name[int32(spec.GetAvailability())]
+	f.Check(known, "availability", "%d is not known", spec.GetAvailability())
+	if spec.GetRole() == typesv1.NodeRole_NODE_ROLE_UNSPECIFIED {
+		spec.Role = old.GetRole()
+	}
+	if spec.GetRole() != old.GetRole() {
+		f.AddKind(errs.Precondition, "role", "a machine's role comes with the token that it joined with; "+
+			"remove it and join it again with the other token")
+	}
+	return spec, f
+}
+
+// Cluster checks the settings of the cluster. Old are the present ones.
+func Cluster(in, old *typesv1.ClusterSpec) (*typesv1.ClusterSpec, *Faults) {
+	f := &Faults{}
+	spec := proto.CloneOf(in)
+	if spec == nil {
+		spec = &typesv1.ClusterSpec{}
+	}
+	if spec.Annotations == nil {
+		spec.Annotations = old.GetAnnotations()
+	}
+	f.name(spec.GetAnnotations())
+	if spec.GetTaskHistoryLimit() == 0 {
+		spec.TaskHistoryLimit = historyLimit
+	}
+	f.Check(spec.GetTaskHistoryLimit() > 0 && spec.GetTaskHistoryLimit() <= 1000, "task_history_limit", "%d is not from 1 to 1000", spec.GetTaskHistoryLimit())
+	if spec.CertificateLife == nil {
+		spec.CertificateLife = durationpb.New(certificateLife)
+	}
+	f.Check(spec.GetCertificateLife().AsDuration() >= leastLife, "certificate_life", "%s is below the least, %s", spec.GetCertificateLife().AsDuration(), leastLife)
+	if spec.CertificateGrace == nil {
+		spec.CertificateGrace = durationpb.New(grace)
+	}
+	f.duration("certificate_grace", spec.GetCertificateGrace())
+	if spec.GetFirstPort() == 0 {
+		spec.FirstPort = firstPort
+	}
+	if spec.GetLastPort() == 0 {
+		spec.LastPort = lastPort
+	}
+	f.Check(spec.GetLastPort() <= 65535, "last_port", "%d is not from 1 to 65535", spec.GetLastPort())
+	f.Check(spec.GetFirstPort() <= spec.GetLastPort(), "first_port", "%d is above last_port, %d", spec.GetFirstPort(), spec.GetLastPort())
+	f.Check(spec.GetFeatureLevel() >= old.GetFeatureLevel(), "feature_level", "%d is below %d and only rises", spec.GetFeatureLevel(), old.GetFeatureLevel())
+	return spec, f
+}
+
+// PortRange is the range for published ports, also when the cluster does not say.
+func PortRange(c *typesv1.ClusterSpec) (first, last uint32) {
+	first, last = c.GetFirstPort(), c.GetLastPort()
+	if first == 0 {
+		first = firstPort
+	}
+	if last == 0 {
+		last = lastPort
+	}
+	return first, last
+}

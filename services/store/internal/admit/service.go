@@ -1,0 +1,229 @@
+package admit
+
+import (
+	"fmt"
+	"path"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/distribution/reference"
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// Bounds of a service.
+const (
+	MaxReplicas = 10_000
+	minNanoCPUs = 1_000_000 // a thousandth of a processor
+	minMemory   = 4 << 20
+)
+
+// Defaults of a service.
+const (
+	restartDelay = 5 * time.Second
+	stopGrace    = 10 * time.Second
+)
+
+// ownPorts are what our processes listen on, on machines that answer on published ports too.
+func ownPort(p typesv1.Protocol, port uint32) bool {
+	return p == typesv1.Protocol_PROTOCOL_TCP && (port == 2377 || (port >= 2381 && port <= 2385)) ||
+		p == typesv1.Protocol_PROTOCOL_UDP && port == 8477
+}
+
+// Service checks a spec and returns a copy with defaults and with networks by id. Id is the service's own, empty for one
+// that is new.
+func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.ServiceSpec, *Faults) {
+	f := &Faults{}
+	spec := proto.CloneOf(in)
+	if spec == nil {
+		spec = &typesv1.ServiceSpec{}
+	}
+	f.name(spec.GetAnnotations())
+	if key, ok := s.ClaimHolder(state.NameClaim(typesv1.Kind_KIND_SERVICE, spec.GetAnnotations().GetName())); ok && key.ID != id {
+		f.AddKind(errs.Exists, "name", "%q is taken by another service", spec.GetAnnotations().GetName())
+	}
+	if spec.GetMode() == nil {
+		spec.Mode = &typesv1.ServiceSpec_Replicated{Replicated: &typesv1.Replicated{}}
+	}
+	if r := spec.GetReplicated(); r != nil {
+		if r.Replicas == nil {
+			r.Replicas = new(uint64(1))
+		}
+		f.Check(r.GetReplicas() <= MaxReplicas, "replicas", "%d is not from 0 to %d", r.GetReplicas(), MaxReplicas)
+	}
+	if spec.Task == nil {
+		spec.Task = &typesv1.TaskSpec{}
+	}
+	f.task(s, spec.GetTask())
+	f.ports(s, id, spec)
+	if spec.Update == nil {
+		spec.Update = &typesv1.UpdateConfig{}
+	}
+	f.update(spec.GetUpdate())
+	return spec, f
+}
+
+func (f *Faults) task(s *state.Snapshot, t *typesv1.TaskSpec) {
+	if t.Container == nil {
+		t.Container = &typesv1.ContainerSpec{}
+	}
+	f.container(t.GetContainer())
+	if t.Restart == nil {
+		t.Restart = &typesv1.RestartPolicy{}
+	}
+	f.restart(t.GetRestart())
+	f.networks(s, t)
+	limits, reserved := t.GetResources().GetLimits(), t.GetResources().GetReservations()
+	f.resources("limits", limits)
+	f.resources("reservations", reserved)
+	f.Check(reserved.GetPids() == 0, "resources.reservations.pids", "processes can be limited and not reserved")
+	f.Check(limits.GetMemoryBytes() == 0 || reserved.GetMemoryBytes() <= limits.GetMemoryBytes(),
+		"resources.reservations.memory_bytes", "%d is more than the limit, %d", reserved.GetMemoryBytes(), limits.GetMemoryBytes())
+	f.Check(limits.GetNanoCpus() == 0 || reserved.GetNanoCpus() <= limits.GetNanoCpus(),
+		"resources.reservations.nano_cpus", "%d is more than the limit, %d", reserved.GetNanoCpus(), limits.GetNanoCpus())
+}
+
+func (f *Faults) container(c *typesv1.ContainerSpec) {
+	if c.GetImage() == "" {
+		f.Add("image", "is missing")
+	} else if _, err := reference.ParseNormalizedNamed(c.GetImage()); err != nil {
+		f.Add("image", "%q is no image reference: %s", c.GetImage(), err)
+	}
+	for i, e := range c.GetEnv() {
+		name, _, ok := strings.Cut(e, "=")
+		f.Check(ok && name != "" && !strings.ContainsRune(e, 0), fmt.Sprintf("env[%d]", i), "%q must be NAME=value", e)
+	}
+	f.Check(c.GetDir() == "" || path.IsAbs(c.GetDir()), "dir", "%q must be an absolute path", c.GetDir())
+	f.Check(c.GetHostname() == "" || (len(c.GetHostname()) <= MaxName && validName(strings.ReplaceAll(c.GetHostname(), ".", "-"))),
+		"hostname", "%q is no hostname", c.GetHostname())
+	f.Check(validSignal(c.GetStopSignal()), "stop_signal", "%q is no signal; use a name such as SIGTERM, or a number", c.GetStopSignal())
+	f.labels(c.GetLabels())
+	if c.StopGracePeriod == nil {
+		c.StopGracePeriod = durationpb.New(stopGrace)
+	}
+	f.duration("stop_grace_period", c.GetStopGracePeriod())
+}
+
+func validSignal(s string) bool {
+	return s == "" || regexp.MustCompile(`^([0-9]{1,2}|[A-Za-z][A-Za-z0-9+-]*)$`).MatchString(s)
+}
+
+func (f *Faults) duration(field string, d *durationpb.Duration) {
+	if d == nil {
+		return
+	}
+	f.Check(d.IsValid() && d.AsDuration() >= 0, field, "%s is below 0", d.AsDuration())
+}
+
+func (f *Faults) restart(r *typesv1.RestartPolicy) {
+	if r.GetCondition() == typesv1.RestartCondition_RESTART_CONDITION_UNSPECIFIED {
+		r.Condition = typesv1.RestartCondition_RESTART_CONDITION_ANY
+	}
+	_, known := typesv1.RestartCondition_name[int32(r.GetCondition())]
+	f.Check(known, "restart.condition", "%d is not known", r.GetCondition())
+	if r.Delay == nil {
+		r.Delay = durationpb.New(restartDelay)
+	}
+	f.duration("restart.delay", r.GetDelay())
+	f.duration("restart.window", r.GetWindow())
+}
+
+func (f *Faults) update(u *typesv1.UpdateConfig) {
+	if u.Parallelism == nil {
+		u.Parallelism = new(uint64(1))
+	}
+	if u.GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_UNSPECIFIED {
+		u.Order = typesv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST
+	}
+	_, known := typesv1.UpdateOrder_name[int32(u.GetOrder())]
+	f.Check(known, "update.order", "%d is not known", u.GetOrder())
+	f.duration("update.delay", u.GetDelay())
+}
+
+func (f *Faults) resources(which string, r *typesv1.Resources) {
+	cpus, memory := r.GetNanoCpus(), r.GetMemoryBytes()
+	f.Check(cpus == 0 || cpus >= minNanoCPUs, "resources."+which+".nano_cpus", "%d is below the least, %d", cpus, minNanoCPUs)
+	f.Check(memory == 0 || memory >= minMemory, "resources."+which+".memory_bytes", "%d is below the least, %d (4 MiB)", memory, minMemory)
+	f.Check(r.GetPids() >= 0, "resources."+which+".pids", "%d is below 0", r.GetPids())
+}
+
+func (f *Faults) networks(s *state.Snapshot, t *typesv1.TaskSpec) {
+	var names, seen []string
+	for n := range s.Networks() {
+		names = append(names, n.GetSpec().GetAnnotations().GetName())
+	}
+	for i, a := range t.GetNetworks() {
+		field := fmt.Sprintf("networks[%d]", i)
+		n, ambiguous := findNetwork(s, a.GetTarget())
+		switch {
+		case a.GetTarget() == "":
+			f.Add(field, "names no network")
+		case ambiguous:
+			f.Add(field, "%q begins the ids of several networks", a.GetTarget())
+		case n == nil:
+			f.AddKind(errs.Precondition, field, "no network %q%s", a.GetTarget(), suggest(a.GetTarget(), names))
+		case slices.Contains(seen, n.GetMeta().GetId()):
+			f.Add(field, "network %q is named twice", a.GetTarget())
+		default:
+			seen = append(seen, n.GetMeta().GetId())
+			a.Target = n.GetMeta().GetId()
+		}
+		for j, alias := range a.GetAliases() {
+			f.Check(len(alias) <= MaxName && validName(alias), fmt.Sprintf("%s.aliases[%d]", field, j), "%q is no name", alias)
+		}
+	}
+}
+
+func (f *Faults) ports(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) {
+	seen := map[string]int{}
+	for i, p := range spec.GetEndpoint().GetPorts() {
+		field := fmt.Sprintf("ports[%d]", i)
+		if p.GetProtocol() == typesv1.Protocol_PROTOCOL_UNSPECIFIED {
+			p.Protocol = typesv1.Protocol_PROTOCOL_TCP
+		}
+		if p.GetPublishMode() == typesv1.PublishMode_PUBLISH_MODE_UNSPECIFIED {
+			p.PublishMode = typesv1.PublishMode_PUBLISH_MODE_INGRESS
+		}
+		_, known := typesv1.Protocol_name[int32(p.GetProtocol())]
+		f.Check(known, field+".protocol", "%d is not known", p.GetProtocol())
+		_, known = typesv1.PublishMode_name[int32(p.GetPublishMode())]
+		f.Check(known, field+".publish_mode", "%d is not known", p.GetPublishMode())
+		f.Check(p.GetTargetPort() >= 1 && p.GetTargetPort() <= 65535, field+".target_port", "%d is not from 1 to 65535", p.GetTargetPort())
+		f.published(s, id, field+".published_port", p, seen, i)
+	}
+}
+
+// published checks a port that was asked for; 0 asks for the next free one.
+func (f *Faults) published(s *state.Snapshot, id, field string, p *typesv1.PortConfig, seen map[string]int, i int) {
+	port := p.GetPublishedPort()
+	if port == 0 {
+		return
+	}
+	if port > 65535 {
+		f.Add(field, "%d is not from 1 to 65535", port)
+		return
+	}
+	claim, name := state.PortClaim(p.GetProtocol(), port), fmt.Sprintf("%d/%s", port, ProtocolName(p.GetProtocol()))
+	if before, ok := seen[claim]; ok {
+		f.Add(field, "%s is asked for by ports[%d] already", name, before)
+	}
+	seen[claim] = i
+	f.Check(!ownPort(p.GetProtocol(), port), field, "%s is one of shoal's own", name)
+	if key, ok := s.ClaimHolder(claim); ok && key.ID != id {
+		f.AddKind(errs.Exists, field, "%s is taken by service %q; leave it out to get the next free one",
+			name, s.Service(key.ID).GetSpec().GetAnnotations().GetName())
+	}
+}
+
+// ProtocolName is "tcp" or "udp".
+func ProtocolName(p typesv1.Protocol) string {
+	if p == typesv1.Protocol_PROTOCOL_UDP {
+		return "udp"
+	}
+	return "tcp"
+}

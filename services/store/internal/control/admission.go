@@ -1,0 +1,261 @@
+package control
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/rpc"
+	"github.com/shoalproject/shoal/internal/state"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/alloc"
+	"github.com/shoalproject/shoal/services/store/internal/fsm"
+	"github.com/shoalproject/shoal/services/store/internal/relay"
+)
+
+// maxTries bounds how often a choice is made again because somebody else was faster with what was chosen.
+const maxTries = 5
+
+// admission makes transactions one after another, each aware of what those before it, still on their way through Raft,
+// have claimed. So many creates share one entry and none of them gets a port that another has.
+type admission struct {
+	node Node
+
+	mu      sync.Mutex // guards all below
+	flights map[string]*flight
+	cursors alloc.Cursors
+	resting map[string]time.Time // claims that were given back, and until when (cluster time) they are chosen last
+}
+
+// flight is a transaction on its way. It is under each of its claims.
+type flight struct {
+	landed   chan struct{}
+	claims   []string
+	released []string // what it gives back, if it is applied
+}
+
+func newAdmission(n Node) *admission {
+	return &admission{node: n, flights: map[string]*flight{}, resting: map[string]time.Time{}}
+}
+
+// desk is where one transaction is made, with the admission's lock held.
+type desk struct {
+	snap *state.Snapshot
+	a    *admission
+}
+
+// taken reports whether a claim is held, or about to be.
+func (d *desk) taken(claim string) bool {
+	if _, ok := d.snap.ClaimHolder(claim); ok {
+		return true
+	}
+	_, ok := d.a.flights[claim]
+	return ok
+}
+
+// fresh is taken for a choice: what was given back lately is left alone too, so that old flows do not reach a stranger.
+func (d *desk) fresh(claim string) bool {
+	until, rests := d.a.resting[claim]
+	return d.taken(claim) || (rests && d.a.node.ClusterTime().Before(until))
+}
+
+// subnets are the subnets that are in use or about to be.
+func (d *desk) subnets() []netip.Prefix {
+	var out []netip.Prefix
+	add := func(claim string) {
+		if p, err := netip.ParsePrefix(strings.TrimPrefix(claim, state.SubnetClaim(""))); err == nil {
+			out = append(out, p)
+		}
+	}
+	for claim := range d.snap.ClaimsFrom(state.SubnetClaim("")) {
+		add(claim)
+	}
+	for claim := range d.a.flights {
+		if strings.HasPrefix(claim, state.SubnetClaim("")) {
+			add(claim)
+		}
+	}
+	return out
+}
+
+// build makes the transaction of a request, without request id and caller. It must not block.
+type build func(d *desk) (*storev1.Transaction, error)
+
+// commit makes the transaction and has it applied. A request id that has an outcome returns that one.
+func (a *admission) commit(ctx context.Context, caller rpc.Caller, requestID string, make build) (*storev1.Outcome, error) {
+	for try := 1; ; try++ {
+		tx, f, first, err := a.admit(ctx, caller, requestID, make)
+		if err != nil {
+			return nil, err
+		}
+		if first != nil {
+			return first, refusal(first)
+		}
+		out, err := a.node.Propose(ctx, tx)
+		a.land(f, err == nil && out.GetRefusal() == storev1.RefusalReason_REFUSAL_REASON_UNSPECIFIED)
+		if err != nil {
+			return nil, err
+		}
+		if claimed(out) && try < maxTries {
+			continue // somebody was faster with what was chosen here: choose again, or say by whom a wish is taken
+		}
+		return out, refusal(out)
+	}
+}
+
+// admit builds under the lock, and waits where an explicit choice clashes with one that is on its way: that one may be
+// refused yet.
+func (a *admission) admit(ctx context.Context, caller rpc.Caller, requestID string, make build) (*storev1.Transaction, *flight, *storev1.Outcome, error) {
+	for {
+		tx, f, first, wait, err := a.tryAdmit(caller, requestID, make)
+		if wait == nil {
+			return tx, f, first, err
+		}
+		select {
+		case <-wait:
+		case <-ctx.Done():
+			return nil, nil, nil, errs.New(errs.Unavailable, "another request for the same is under way: %w", ctx.Err())
+		}
+	}
+}
+
+func (a *admission) tryAdmit(caller rpc.Caller, requestID string, make build) (*storev1.Transaction, *flight, *storev1.Outcome, <-chan struct{}, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	image := a.node.View().Image
+	own := relay.CallerProto(caller)
+	requestID, first := latest(image, own, requestID)
+	if first != nil {
+		return nil, nil, first, nil, nil
+	}
+	tx, err := make(&desk{snap: image.Snapshot(), a: a})
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	tx.RequestId, tx.Caller = requestID, own
+	claims := claimsOf(tx)
+	for _, c := range claims {
+		if f := a.flights[c]; f != nil {
+			return nil, nil, nil, f.landed, nil
+		}
+	}
+	f := &flight{landed: newLanding(), claims: claims, released: releasedBy(image.Snapshot(), tx)}
+	for _, c := range claims {
+		a.flights[c] = f
+	}
+	return tx, f, nil, nil, nil
+}
+
+// latest is the outcome of a request, if it has one. A try that lost what it had chosen is followed by another one under
+// an id of its own, for its refusal is remembered too: who repeats the request is told of the last.
+func latest(image fsm.Image, caller *storev1.Caller, requestID string) (string, *storev1.Outcome) {
+	for range maxTries {
+		first := image.Remembered(caller, requestID)
+		if first == nil || !claimed(first) {
+			return requestID, first
+		}
+		requestID += "+"
+	}
+	return requestID, image.Remembered(caller, requestID)
+}
+
+func claimed(out *storev1.Outcome) bool {
+	return out.GetRefusal() == storev1.RefusalReason_REFUSAL_REASON_CLAIMED
+}
+
+func newLanding() chan struct{} { return make(chan struct{}) }
+
+// claimsOf is what the transaction will hold: the claims of its objects, and the request itself, so that a repetition
+// waits for the first. What an object holds already is among them, which does no harm.
+func claimsOf(tx *storev1.Transaction) []string {
+	out := []string{"request/" + relayKey(tx)}
+	for _, p := range tx.GetPuts() {
+		out = append(out, state.Claims(p.GetObject())...)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+func relayKey(tx *storev1.Transaction) string {
+	return tx.GetCaller().GetRole().String() + "/" + tx.GetCaller().GetName() + "/" + tx.GetRequestId()
+}
+
+// releasedBy are the ports and addresses that the transaction gives back.
+func releasedBy(snap *state.Snapshot, tx *storev1.Transaction) []string {
+	kept := claimsOf(tx)
+	var out []string
+	add := func(old *typesv1.Object) {
+		for _, c := range state.Claims(old) {
+			if (strings.HasPrefix(c, "port/") || strings.HasPrefix(c, "address/")) && !slices.Contains(kept, c) {
+				out = append(out, c)
+			}
+		}
+	}
+	for _, d := range tx.GetDeletes() {
+		add(snap.Get(state.Key{Kind: d.GetKind(), ID: d.GetId()}))
+	}
+	for _, p := range tx.GetPuts() {
+		add(snap.Get(state.KeyOf(p.GetObject())))
+	}
+	return out
+}
+
+// rest is how long what was given back is chosen last. A new leader does not know what was given back before it.
+const rest = 5 * time.Minute
+
+// land gives the claims free: by now the state has them, or nobody.
+func (a *admission) land(f *flight, applied bool) {
+	now := a.node.ClusterTime()
+	a.mu.Lock()
+	for _, c := range f.claims {
+		delete(a.flights, c)
+	}
+	for c, until := range a.resting {
+		if until.Before(now) {
+			delete(a.resting, c)
+		}
+	}
+	if applied {
+		for _, c := range f.released {
+			a.resting[c] = now.Add(rest)
+		}
+	}
+	a.mu.Unlock()
+	close(f.landed)
+}
+
+// refusal is an outcome as an error; nil when it was applied.
+func refusal(out *storev1.Outcome) error {
+	kind := errs.Internal
+	switch out.GetRefusal() {
+	case storev1.RefusalReason_REFUSAL_REASON_UNSPECIFIED:
+		return nil
+	case storev1.RefusalReason_REFUSAL_REASON_CONFLICT, storev1.RefusalReason_REFUSAL_REASON_FENCED:
+		kind = errs.Conflict
+	case storev1.RefusalReason_REFUSAL_REASON_EXISTS, storev1.RefusalReason_REFUSAL_REASON_CLAIMED:
+		kind = errs.Exists
+	case storev1.RefusalReason_REFUSAL_REASON_NOT_FOUND:
+		kind = errs.NotFound
+	case storev1.RefusalReason_REFUSAL_REASON_IN_USE:
+		kind = errs.Precondition
+	case storev1.RefusalReason_REFUSAL_REASON_DENIED:
+		kind = errs.Denied
+	case storev1.RefusalReason_REFUSAL_REASON_INVALID:
+		kind = errs.Invalid
+	}
+	return errs.New(kind, "%s", out.GetMessage())
+}
+
+// put and create make changes; the fields are those that a person writes.
+func put(o *typesv1.Object, fields ...string) *storev1.Put {
+	return &storev1.Put{Object: o, Fields: fields}
+}
+
+func create(o *typesv1.Object, fields ...string) *storev1.Put {
+	return &storev1.Put{Object: o, Fields: fields, Create: true}
+}

@@ -1,0 +1,140 @@
+package control
+
+import (
+	"fmt"
+	"net/netip"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/admit"
+	"github.com/shoalproject/shoal/services/store/internal/alloc"
+	"google.golang.org/protobuf/proto"
+)
+
+// defaultPool is where subnets come from when the cluster does not say.
+const defaultPool = "10.0.0.0/9"
+
+// choose chooses among what is fresh, and only when nothing is, among what rests.
+func choose[T any](d *desk, from func(alloc.Taken) (T, bool)) (T, bool) {
+	if v, ok := from(d.fresh); ok {
+		return v, true
+	}
+	return from(d.taken)
+}
+
+// ports gives each port a number. A port that keeps protocol and target keeps its number.
+func (d *desk) ports(what string, want, had []*typesv1.PortConfig) ([]*typesv1.PortConfig, error) {
+	first, last := admit.PortRange(d.snap.Cluster().GetSpec())
+	chosen := map[string]bool{}
+	for _, p := range want {
+		if p.GetPublishedPort() != 0 {
+			chosen[state.PortClaim(p.GetProtocol(), p.GetPublishedPort())] = true
+		}
+	}
+	var out []*typesv1.PortConfig
+	for i, w := range want {
+		p := proto.CloneOf(w)
+		if p.GetPublishedPort() == 0 {
+			p.PublishedPort = kept(p, had, chosen)
+		}
+		if p.GetPublishedPort() == 0 {
+			n, ok := choose(d, func(taken alloc.Taken) (uint32, bool) {
+				own := func(claim string) bool { return chosen[claim] || taken(claim) }
+				return d.a.cursors.Port(own, p.GetProtocol(), first, last)
+			})
+			if !ok {
+				return nil, errs.WithFaults(errs.Exhausted, what, errs.Fault{
+					Field:  fmt.Sprintf("ports[%d].published_port", i),
+					Reason: fmt.Sprintf("no port from %d to %d is free; name one outside, or widen the cluster's range", first, last),
+				})
+			}
+			p.PublishedPort = n
+		}
+		chosen[state.PortClaim(p.GetProtocol(), p.GetPublishedPort())] = true
+		out = append(out, p)
+	}
+	return out, nil
+}
+
+func kept(p *typesv1.PortConfig, had []*typesv1.PortConfig, chosen map[string]bool) uint32 {
+	for _, h := range had {
+		if h.GetProtocol() == p.GetProtocol() && h.GetTargetPort() == p.GetTargetPort() &&
+			!chosen[state.PortClaim(h.GetProtocol(), h.GetPublishedPort())] {
+			return h.GetPublishedPort()
+		}
+	}
+	return 0
+}
+
+// vips gives the service an address on each of its networks. On a network that it keeps it keeps its address.
+func (d *desk) vips(what string, want []*typesv1.NetworkAttachment, had []*typesv1.VirtualIP) ([]*typesv1.VirtualIP, error) {
+	var out []*typesv1.VirtualIP
+	for i, w := range want {
+		if old := vipOn(had, w.GetTarget()); old != nil {
+			out = append(out, old)
+			continue
+		}
+		n := d.snap.Network(w.GetTarget())
+		v := &typesv1.VirtualIP{NetworkId: w.GetTarget()}
+		for _, text := range n.GetIpam().GetSubnets() {
+			subnet, err := netip.ParsePrefix(text)
+			if err != nil {
+				return nil, errs.New(errs.Internal, "%s: network %s has a subnet that does not read: %w", what, w.GetTarget(), err)
+			}
+			a, ok := choose(d, func(taken alloc.Taken) (netip.Addr, bool) {
+				return d.a.cursors.VIP(taken, w.GetTarget(), subnet)
+			})
+			if !ok {
+				return nil, errs.WithFaults(errs.Exhausted, what, errs.Fault{
+					Field: fmt.Sprintf("networks[%d]", i),
+					Reason: fmt.Sprintf("no address of network %q (%s) is free",
+						n.GetSpec().GetAnnotations().GetName(), subnet),
+				})
+			}
+			v.Addresses = append(v.Addresses, netip.PrefixFrom(a, subnet.Bits()).String())
+		}
+		out = append(out, v)
+	}
+	return out, nil
+}
+
+func vipOn(had []*typesv1.VirtualIP, networkID string) *typesv1.VirtualIP {
+	for _, v := range had {
+		if v.GetNetworkId() == networkID {
+			return v
+		}
+	}
+	return nil
+}
+
+// inUse are the ranges that a network's subnet must keep clear of.
+func (d *desk) inUse() []netip.Prefix {
+	used := d.subnets()
+	if p, err := netip.ParsePrefix(d.snap.Cluster().GetDataPath().GetMachineNetwork()); err == nil {
+		used = append(used, p)
+	}
+	return used
+}
+
+// ipam gives a network its subnet and identifier.
+func (d *desk) ipam(what string, spec *typesv1.NetworkSpec) (*typesv1.NetworkIPAM, error) {
+	out := &typesv1.NetworkIPAM{Subnets: spec.GetSubnets()}
+	if len(out.GetSubnets()) == 0 {
+		pool, err := netip.ParsePrefix(d.snap.Cluster().GetDataPath().GetNetworkPool())
+		if err != nil {
+			pool = netip.MustParsePrefix(defaultPool)
+		}
+		p, ok := d.a.cursors.Subnet(pool, d.inUse())
+		if !ok {
+			return nil, errs.New(errs.Exhausted, "%s: no /%d of %s is free; name a subnet outside", what, alloc.SubnetBits, pool)
+		}
+		out.Subnets = []string{p.String()}
+	}
+	vni, ok := d.a.cursors.VNI(d.taken)
+	if !ok {
+		return nil, errs.New(errs.Exhausted, "%s: all network identifiers are in use", what)
+	}
+	out.Vni = vni
+	return out, nil
+}

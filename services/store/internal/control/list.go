@@ -1,0 +1,110 @@
+package control
+
+import (
+	"cmp"
+	"encoding/base64"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/shoalproject/shoal/internal/errs"
+)
+
+// Bounds of lists.
+const (
+	maxPage    = 1000
+	maxFilters = 100
+)
+
+// filters are the filters of a list: values of one key are alternatives, keys must all hold.
+type filters map[string][]string
+
+// parseFilters refuses keys that the kind does not know.
+func parseFilters(what string, given []string, known ...string) (filters, error) {
+	var c errs.Collector
+	c.Check(len(given) <= maxFilters, "filters", "are %d, at most %d are allowed", len(given), maxFilters)
+	out := filters{}
+	for i, g := range given {
+		key, value, ok := strings.Cut(g, "=")
+		field := fmt.Sprintf("filters[%d]", i)
+		switch {
+		case !ok || key == "":
+			c.Add(field, "%q must be key=value", g)
+		case !slices.Contains(known, key):
+			c.Add(field, "%q is not known; there are %s", key, strings.Join(known, ", "))
+		default:
+			out[key] = append(out[key], value)
+		}
+	}
+	return out, c.Err(what)
+}
+
+// match reports whether any of the key's values passes; a key that is not given lets everything pass.
+func (f filters) match(key string, pass func(value string) bool) bool {
+	values, ok := f[key]
+	return !ok || slices.ContainsFunc(values, pass)
+}
+
+func (f filters) prefix(key string, of ...string) bool {
+	return f.match(key, func(v string) bool {
+		return slices.ContainsFunc(of, func(s string) bool { return s != "" && strings.HasPrefix(s, v) })
+	})
+}
+
+// equal compares without regard to case, as people type it.
+func (f filters) equal(key string, of ...string) bool {
+	return f.match(key, func(v string) bool {
+		return slices.ContainsFunc(of, func(s string) bool { return strings.EqualFold(s, v) })
+	})
+}
+
+// label takes name or name=value.
+func (f filters) label(key string, labels map[string]string) bool {
+	return f.match(key, func(v string) bool {
+		name, want, valued := strings.Cut(v, "=")
+		have, ok := labels[name]
+		return ok && (!valued || have == want)
+	})
+}
+
+// row is an object of a list with what it is sorted by.
+type row[T any] struct {
+	key   string
+	value T
+}
+
+// sep is below every character of a name, so that a name sorts before its extensions.
+const sep = "\x00"
+
+// page sorts and cuts: what comes after the token's key, as much as was asked for.
+func page[T any](what string, rows []row[T], size int32, token string) ([]T, string, error) {
+	var c errs.Collector
+	c.Check(size >= 0 && size <= maxPage, "page_size", "%d is not from 0 to %d", size, maxPage)
+	after, err := base64.RawURLEncoding.DecodeString(token)
+	c.Check(err == nil, "page_token", "is not from an earlier answer")
+	if err := c.Err(what); err != nil {
+		return nil, "", err
+	}
+	limit := int(size)
+	if limit == 0 {
+		limit = maxPage
+	}
+	slices.SortFunc(rows, func(a, b row[T]) int { return cmp.Compare(a.key, b.key) })
+	if len(after) > 0 {
+		i, found := slices.BinarySearchFunc(rows, string(after), func(r row[T], k string) int { return cmp.Compare(r.key, k) })
+		if found {
+			i++
+		}
+		rows = rows[i:]
+	}
+	next := ""
+	if len(rows) > limit {
+		rows = rows[:limit]
+		next = base64.RawURLEncoding.EncodeToString([]byte(rows[limit-1].key))
+	}
+	out := make([]T, 0, len(rows))
+	for _, r := range rows {
+		out = append(out, r.value)
+	}
+	return out, next, nil
+}

@@ -1,0 +1,98 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/rpc"
+	"github.com/shoalproject/shoal/internal/state"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
+)
+
+// announceLife is how long an announcement holds. It is repeated at a third of it.
+const announceLife = 30 * time.Second
+
+// gatewayWeight is a gateway's share of load, as every process's default.
+const gatewayWeight = 10
+
+type members struct {
+	controlv1.UnimplementedMemberServiceServer
+	*API
+}
+
+// ListMembers implements MemberService.
+func (s members) ListMembers(ctx context.Context, req *controlv1.ListMembersRequest) (*controlv1.ListMembersResponse, error) {
+	const what = "list members"
+	f, err := parseFilters(what, req.GetFilters(), "role", "node")
+	if err != nil {
+		return nil, err
+	}
+	snap, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rows []row[*typesv1.Member]
+	for m := range snap.Members() {
+		node := snap.Node(m.GetMachineId())
+		if f.equal("role", identity.RoleName(m.GetRole())) && f.equal("node", m.GetMachineId(), hostname(node)) {
+			rows = append(rows, row[*typesv1.Member]{fmt.Sprintf("%04d%s%s", m.GetRole(), sep, m.GetMachineId()), m})
+		}
+	}
+	resp := &controlv1.ListMembersResponse{}
+	resp.Members, resp.NextPageToken, err = page(what, rows, req.GetPageSize(), req.GetPageToken())
+	return resp, err
+}
+
+// Announce implements MemberService. Nothing is written while nothing has changed.
+func (s members) Announce(ctx context.Context, req *controlv1.AnnounceRequest) (*controlv1.AnnounceResponse, error) {
+	var c errs.Collector
+	c.Check(len(req.GetAddresses()) > 0, "addresses", "are missing")
+	for i, a := range req.GetAddresses() {
+		_, _, err := net.SplitHostPort(a)
+		c.Check(err == nil, fmt.Sprintf("addresses[%d]", i), "%q must be host:port", a)
+	}
+	if err := c.Err("announce a gateway"); err != nil {
+		return nil, err
+	}
+	return write(ctx, s.API, true,
+		func(ctx context.Context, caller rpc.Caller) (*controlv1.AnnounceResponse, error) {
+			if err := s.announce(ctx, caller, req); err != nil {
+				return nil, err
+			}
+			return &controlv1.AnnounceResponse{Life: durationpb.New(announceLife)}, nil
+		},
+		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.AnnounceResponse, error) {
+			return controlv1.NewMemberServiceClient(conn).Announce(ctx, req)
+		})
+}
+
+func (s members) announce(ctx context.Context, caller rpc.Caller, req *controlv1.AnnounceRequest) error {
+	want := &typesv1.Member{
+		Meta: &typesv1.Meta{Id: caller.Principal.Member()}, Role: authzv1.Role_ROLE_GATEWAY, MachineId: caller.Principal.Name,
+		Addresses: req.GetAddresses(), Version: req.GetVersion(), FeatureLevel: req.GetFeatureLevel(), Weight: gatewayWeight,
+	}
+	has := s.cfg.Node.View().Image.Snapshot().Member(want.GetMeta().GetId())
+	if has != nil {
+		same := proto.CloneOf(want)
+		same.Meta = has.GetMeta()
+		if proto.Equal(same, has) {
+			return nil
+		}
+	}
+	_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
+		p := put(state.Wrap(want), "role", "machine_id", "addresses", "version", "feature_level", "weight")
+		p.Create = d.snap.Member(want.GetMeta().GetId()) == nil
+		return &storev1.Transaction{Puts: []*storev1.Put{p}}, nil
+	})
+	return err
+}

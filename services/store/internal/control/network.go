@@ -1,0 +1,135 @@
+package control
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/rpc"
+	"github.com/shoalproject/shoal/internal/state"
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/admit"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+)
+
+type networks struct {
+	controlv1.UnimplementedNetworkServiceServer
+	*API
+}
+
+// CreateNetwork implements NetworkService.
+func (s networks) CreateNetwork(ctx context.Context, req *controlv1.CreateNetworkRequest) (*controlv1.CreateNetworkResponse, error) {
+	req = proto.CloneOf(req)
+	req.RequestId = s.requestID(req.GetRequestId())
+	return write(ctx, s.API, true,
+		func(ctx context.Context, caller rpc.Caller) (*controlv1.CreateNetworkResponse, error) {
+			out, err := s.admits.commit(ctx, caller, req.GetRequestId(), func(d *desk) (*storev1.Transaction, error) {
+				return s.createTx(d, req.GetSpec())
+			})
+			if err != nil {
+				return nil, err
+			}
+			n := s.cfg.Node.View().Image.Snapshot().Network(out.GetSubject().GetId())
+			if n == nil {
+				return nil, errs.New(errs.NotFound, "the network was made and has been removed since")
+			}
+			return &controlv1.CreateNetworkResponse{Network: n}, nil
+		},
+		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.CreateNetworkResponse, error) {
+			return controlv1.NewNetworkServiceClient(conn).CreateNetwork(ctx, req)
+		})
+}
+
+func (s networks) createTx(d *desk, in *typesv1.NetworkSpec) (*storev1.Transaction, error) {
+	spec, faults := admit.Network(d.snap, in, d.inUse())
+	what := fmt.Sprintf("create network %q", spec.GetAnnotations().GetName())
+	if err := faults.Err(what); err != nil {
+		return nil, err
+	}
+	ipam, err := d.ipam(what, spec)
+	if err != nil {
+		return nil, err
+	}
+	n := &typesv1.Network{Meta: &typesv1.Meta{Id: s.newID()}, Spec: spec, Ipam: ipam}
+	return &storev1.Transaction{Puts: []*storev1.Put{create(state.Wrap(n), "spec", "ipam")}}, nil
+}
+
+// DeleteNetwork implements NetworkService.
+func (s networks) DeleteNetwork(ctx context.Context, req *controlv1.DeleteNetworkRequest) (*controlv1.DeleteNetworkResponse, error) {
+	return write(ctx, s.API, false,
+		func(ctx context.Context, caller rpc.Caller) (*controlv1.DeleteNetworkResponse, error) {
+			id := ""
+			_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
+				n, err := findNetwork(d.snap, req.GetNetwork())
+				if err != nil {
+					return nil, err
+				}
+				id = n.GetMeta().GetId()
+				if err := networkInUse(d.snap, n); err != nil {
+					return nil, err
+				}
+				return &storev1.Transaction{Deletes: []*storev1.Delete{{Kind: typesv1.Kind_KIND_NETWORK, Id: id}}}, nil
+			})
+			if err != nil {
+				return nil, err
+			}
+			return &controlv1.DeleteNetworkResponse{Id: id}, nil
+		},
+		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.DeleteNetworkResponse, error) {
+			return controlv1.NewNetworkServiceClient(conn).DeleteNetwork(ctx, req)
+		})
+}
+
+// networkInUse names who uses the network: services first, for their tasks follow from them.
+func networkInUse(s *state.Snapshot, n *typesv1.Network) error {
+	name := n.GetSpec().GetAnnotations().GetName()
+	users := s.ReferencedBy(state.Key{Kind: typesv1.Kind_KIND_NETWORK, ID: n.GetMeta().GetId()})
+	for _, u := range users {
+		if svc := s.Service(u.ID); u.Kind == typesv1.Kind_KIND_SERVICE && svc != nil {
+			return errs.New(errs.Precondition, "network %s is in use by service %s", name, svc.GetSpec().GetAnnotations().GetName())
+		}
+	}
+	if len(users) > 0 {
+		return errs.New(errs.Precondition, "network %s is in use by %s %s, which has not stopped yet", name, state.KindName(users[0].Kind), users[0].ID)
+	}
+	return nil
+}
+
+// GetNetwork implements NetworkService.
+func (s networks) GetNetwork(ctx context.Context, req *controlv1.GetNetworkRequest) (*controlv1.GetNetworkResponse, error) {
+	snap, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	n, err := findNetwork(snap, req.GetNetwork())
+	if err != nil {
+		return nil, err
+	}
+	return &controlv1.GetNetworkResponse{Network: n}, nil
+}
+
+// ListNetworks implements NetworkService.
+func (s networks) ListNetworks(ctx context.Context, req *controlv1.ListNetworksRequest) (*controlv1.ListNetworksResponse, error) {
+	const what = "list networks"
+	f, err := parseFilters(what, req.GetFilters(), "id", "name", "label", "driver")
+	if err != nil {
+		return nil, err
+	}
+	snap, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rows []row[*typesv1.Network]
+	for n := range snap.Networks() {
+		a := n.GetSpec().GetAnnotations()
+		if f.prefix("id", n.GetMeta().GetId()) && f.prefix("name", a.GetName()) && f.label("label", a.GetLabels()) && f.equal("driver", n.GetSpec().GetDriver()) {
+			rows = append(rows, row[*typesv1.Network]{a.GetName() + sep + n.GetMeta().GetId(), n})
+		}
+	}
+	resp := &controlv1.ListNetworksResponse{}
+	resp.Networks, resp.NextPageToken, err = page(what, rows, req.GetPageSize(), req.GetPageToken())
+	return resp, err
+}

@@ -1,0 +1,228 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/rpc"
+	"github.com/shoalproject/shoal/internal/state"
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/admit"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+)
+
+// maxHistory is how many earlier task specs a service keeps.
+const maxHistory = 10
+
+type services struct {
+	controlv1.UnimplementedServiceServiceServer
+	*API
+}
+
+// CreateService implements ServiceService.
+func (s services) CreateService(ctx context.Context, req *controlv1.CreateServiceRequest) (*controlv1.CreateServiceResponse, error) {
+	req = proto.CloneOf(req)
+	req.RequestId = s.requestID(req.GetRequestId())
+	return write(ctx, s.API, true,
+		func(ctx context.Context, caller rpc.Caller) (*controlv1.CreateServiceResponse, error) {
+			out, err := s.admits.commit(ctx, caller, req.GetRequestId(), func(d *desk) (*storev1.Transaction, error) {
+				return s.createTx(d, req.GetSpec())
+			})
+			if err != nil {
+				return nil, err
+			}
+			svc, v, err := s.after(out)
+			return &controlv1.CreateServiceResponse{Service: svc, Version: v}, err
+		},
+		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.CreateServiceResponse, error) {
+			return controlv1.NewServiceServiceClient(conn).CreateService(ctx, req)
+		})
+}
+
+// after is the service that a transaction has made or changed.
+func (s services) after(out *storev1.Outcome) (*typesv1.Service, *typesv1.Version, error) {
+	snap := s.cfg.Node.View().Image.Snapshot()
+	svc := snap.Service(out.GetSubject().GetId())
+	if svc == nil {
+		return nil, nil, errs.New(errs.NotFound, "the service was made and has been removed since")
+	}
+	return svc, versionOf(snap, svc.GetMeta()), nil
+}
+
+func (s services) createTx(d *desk, in *typesv1.ServiceSpec) (*storev1.Transaction, error) {
+	spec, faults := admit.Service(d.snap, "", in)
+	what := fmt.Sprintf("create service %q", spec.GetAnnotations().GetName())
+	if err := faults.Err(what); err != nil {
+		return nil, err
+	}
+	svc := &typesv1.Service{Meta: &typesv1.Meta{Id: s.newID()}, Spec: spec, SpecVersion: 1}
+	if err := d.finish(what, svc, nil); err != nil {
+		return nil, err
+	}
+	return &storev1.Transaction{Puts: []*storev1.Put{
+		create(state.Wrap(svc), "spec", "spec_version", "spec_hash", "endpoint", "spec_history"),
+	}}, nil
+}
+
+// finish fills in what the cluster gives: hash, ports, addresses. Old is the service before, nil for a new one.
+func (d *desk) finish(what string, svc, old *typesv1.Service) error {
+	hash, err := hashOf(svc.GetSpec().GetTask())
+	if err != nil {
+		return errs.New(errs.Invalid, "%s: %w", what, err)
+	}
+	svc.SpecHash = hash
+	ep := &typesv1.Endpoint{}
+	if ep.Ports, err = d.ports(what, svc.GetSpec().GetEndpoint().GetPorts(), old.GetEndpoint().GetPorts()); err != nil {
+		return err
+	}
+	if ep.VirtualIps, err = d.vips(what, svc.GetSpec().GetTask().GetNetworks(), old.GetEndpoint().GetVirtualIps()); err != nil {
+		return err
+	}
+	svc.Endpoint = ep
+	return nil
+}
+
+// hashOf is the SHA-256 of the spec with its fields in order. Within one release equal specs have equal hashes, and a
+// release that adds a field hashes specs without it as before.
+func hashOf(t *typesv1.TaskSpec) ([]byte, error) {
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(raw)
+	return sum[:], nil
+}
+
+// UpdateService implements ServiceService.
+func (s services) UpdateService(ctx context.Context, req *controlv1.UpdateServiceRequest) (*controlv1.UpdateServiceResponse, error) {
+	req = proto.CloneOf(req)
+	req.RequestId = s.requestID(req.GetRequestId())
+	return write(ctx, s.API, true,
+		func(ctx context.Context, caller rpc.Caller) (*controlv1.UpdateServiceResponse, error) {
+			out, err := s.admits.commit(ctx, caller, req.GetRequestId(), func(d *desk) (*storev1.Transaction, error) {
+				return s.updateTx(d, req)
+			})
+			if err != nil {
+				return nil, err
+			}
+			svc, v, err := s.after(out)
+			return &controlv1.UpdateServiceResponse{Service: svc, Version: v}, err
+		},
+		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.UpdateServiceResponse, error) {
+			return controlv1.NewServiceServiceClient(conn).UpdateService(ctx, req)
+		})
+}
+
+func (s services) updateTx(d *desk, req *controlv1.UpdateServiceRequest) (*storev1.Transaction, error) {
+	old, err := findService(d.snap, req.GetService())
+	if err != nil {
+		return nil, err
+	}
+	name := old.GetSpec().GetAnnotations().GetName()
+	what := fmt.Sprintf("update service %q", name)
+	if err := checkVersion(d.snap, what, req.GetVersion(), old.GetMeta()); err != nil {
+		return nil, err
+	}
+	spec, faults := admit.Service(d.snap, old.GetMeta().GetId(), req.GetSpec())
+	if n := spec.GetAnnotations().GetName(); n != "" {
+		faults.Check(n == name, "name", "cannot be changed from %q to %q", name, n)
+	}
+	if err := faults.Err(what); err != nil {
+		return nil, err
+	}
+	svc := proto.CloneOf(old)
+	svc.Spec = spec
+	if err := d.finish(what, svc, old); err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(svc.GetSpecHash(), old.GetSpecHash()) {
+		svc.SpecVersion++
+		record := &typesv1.SpecRecord{Version: old.GetSpecVersion(), Hash: old.GetSpecHash(), Task: old.GetSpec().GetTask()}
+		svc.SpecHistory = append([]*typesv1.SpecRecord{record}, svc.GetSpecHistory()...)
+		svc.SpecHistory = svc.SpecHistory[:min(len(svc.SpecHistory), maxHistory)]
+	}
+	key := state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: old.GetMeta().GetId()}
+	return &storev1.Transaction{
+		Preconditions: unchanged(key, req.GetVersion()),
+		Puts:          []*storev1.Put{put(state.Wrap(svc), "spec", "spec_version", "spec_hash", "endpoint", "spec_history")},
+	}, nil
+}
+
+// DeleteService implements ServiceService. Tasks do not hold their service: it goes at once, and the scheduler, which sees
+// tasks without one, has them stopped and removed.
+func (s services) DeleteService(ctx context.Context, req *controlv1.DeleteServiceRequest) (*controlv1.DeleteServiceResponse, error) {
+	return write(ctx, s.API, false,
+		func(ctx context.Context, caller rpc.Caller) (*controlv1.DeleteServiceResponse, error) {
+			id := ""
+			_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
+				svc, err := findService(d.snap, req.GetService())
+				if err != nil {
+					return nil, err
+				}
+				id = svc.GetMeta().GetId()
+				return &storev1.Transaction{Deletes: []*storev1.Delete{{Kind: typesv1.Kind_KIND_SERVICE, Id: id}}}, nil
+			})
+			if err != nil {
+				return nil, err
+			}
+			return &controlv1.DeleteServiceResponse{Id: id}, nil
+		},
+		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.DeleteServiceResponse, error) {
+			return controlv1.NewServiceServiceClient(conn).DeleteService(ctx, req)
+		})
+}
+
+// GetService implements ServiceService.
+func (s services) GetService(ctx context.Context, req *controlv1.GetServiceRequest) (*controlv1.GetServiceResponse, error) {
+	snap, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	svc, err := findService(snap, req.GetService())
+	if err != nil {
+		return nil, err
+	}
+	return &controlv1.GetServiceResponse{
+		Service: svc, Version: versionOf(snap, svc.GetMeta()), Counts: countsOf(snap, svc.GetMeta().GetId()),
+	}, nil
+}
+
+func countsOf(s *state.Snapshot, id string) *controlv1.TaskCounts {
+	running, desired := state.Counts(s, id)
+	return &controlv1.TaskCounts{Running: running, Desired: desired}
+}
+
+// ListServices implements ServiceService.
+func (s services) ListServices(ctx context.Context, req *controlv1.ListServicesRequest) (*controlv1.ListServicesResponse, error) {
+	const what = "list services"
+	f, err := parseFilters(what, req.GetFilters(), "id", "name", "label", "mode")
+	if err != nil {
+		return nil, err
+	}
+	snap, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rows []row[*typesv1.Service]
+	for svc := range snap.Services() {
+		a := svc.GetSpec().GetAnnotations()
+		if f.prefix("id", svc.GetMeta().GetId()) && f.prefix("name", a.GetName()) && f.label("label", a.GetLabels()) && f.equal("mode", "replicated") {
+			rows = append(rows, row[*typesv1.Service]{a.GetName() + sep + svc.GetMeta().GetId(), svc})
+		}
+	}
+	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	resp := &controlv1.ListServicesResponse{NextPageToken: next}
+	for _, svc := range cut {
+		resp.Services = append(resp.Services, &controlv1.ListedService{Service: svc, Counts: countsOf(snap, svc.GetMeta().GetId())})
+	}
+	return resp, nil
+}

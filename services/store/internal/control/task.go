@@ -1,0 +1,116 @@
+package control
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/shoalproject/shoal/internal/state"
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+type tasks struct {
+	controlv1.UnimplementedTaskServiceServer
+	*API
+}
+
+// GetTask implements TaskService.
+func (s tasks) GetTask(ctx context.Context, req *controlv1.GetTaskRequest) (*controlv1.GetTaskResponse, error) {
+	snap, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	t, err := findTask(snap, req.GetTask())
+	if err != nil {
+		return nil, err
+	}
+	return &controlv1.GetTaskResponse{Task: listed(snap, t)}, nil
+}
+
+// listed is the task with what a person wants to see beside it.
+func listed(s *state.Snapshot, t *typesv1.Task) *controlv1.ListedTask {
+	svc, node := s.Service(t.GetServiceId()), s.Node(t.GetDecided().GetNodeId())
+	spec := state.SpecOf(svc, t.GetSpecVersion())
+	return &controlv1.ListedTask{
+		Task: t, Name: taskName(svc, t), State: state.TaskState(t, node), Reason: state.TaskReason(t, node),
+		Image: spec.GetContainer().GetImage(), NodeHostname: hostname(node),
+		Ports: svc.GetEndpoint().GetPorts(), Spec: spec,
+	}
+}
+
+// taskName is "web.1"; when the service is gone its id stands for the name.
+func taskName(svc *typesv1.Service, t *typesv1.Task) string {
+	name := svc.GetSpec().GetAnnotations().GetName()
+	if name == "" {
+		name = t.GetServiceId()
+	}
+	return fmt.Sprintf("%s.%d", name, t.GetDecided().GetSlot())
+}
+
+func hostname(n *typesv1.Node) string {
+	if h := n.GetIdentity().GetHostname(); h != "" {
+		return h
+	}
+	return n.GetStatus().GetDescription().GetHostname()
+}
+
+// ListTasks implements TaskService.
+func (s tasks) ListTasks(ctx context.Context, req *controlv1.ListTasksRequest) (*controlv1.ListTasksResponse, error) {
+	const what = "list tasks"
+	f, err := parseFilters(what, req.GetFilters(), "id", "name", "service", "node", "desired-state", "label")
+	if err != nil {
+		return nil, err
+	}
+	snap, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rows []row[*typesv1.Task]
+	for t := range snap.Tasks() {
+		if matchTask(snap, f, t) {
+			rows = append(rows, row[*typesv1.Task]{taskKey(snap, t), t})
+		}
+	}
+	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken())
+	if err != nil {
+		return nil, err
+	}
+	resp := &controlv1.ListTasksResponse{NextPageToken: next}
+	for _, t := range cut {
+		resp.Tasks = append(resp.Tasks, listed(snap, t))
+	}
+	return resp, nil
+}
+
+// taskKey sorts by service, slot, and the newest first.
+func taskKey(s *state.Snapshot, t *typesv1.Task) string {
+	name := s.Service(t.GetServiceId()).GetSpec().GetAnnotations().GetName()
+	age := math.MaxInt64 - t.GetMeta().GetCreatedAt().AsTime().UnixNano()
+	return fmt.Sprintf("%s%s%s%s%010d%s%019d%s%s", name, sep, t.GetServiceId(), sep, t.GetDecided().GetSlot(), sep, age, sep, t.GetMeta().GetId())
+}
+
+func matchTask(s *state.Snapshot, f filters, t *typesv1.Task) bool {
+	svc, node := s.Service(t.GetServiceId()), s.Node(t.GetDecided().GetNodeId())
+	return f.prefix("id", t.GetMeta().GetId()) &&
+		f.prefix("name", taskName(svc, t)) &&
+		f.match("service", func(v string) bool {
+			return v == t.GetServiceId() || v == svc.GetSpec().GetAnnotations().GetName()
+		}) &&
+		f.match("node", func(v string) bool {
+			return node != nil && (v == node.GetMeta().GetId() || v == hostname(node))
+		}) &&
+		f.equal("desired-state", desiredName(t.GetDecided().GetDesired())) &&
+		f.label("label", svc.GetSpec().GetAnnotations().GetLabels())
+}
+
+// desiredName has the three words that people know.
+func desiredName(s typesv1.TaskState) string {
+	switch {
+	case s > typesv1.TaskState_TASK_STATE_RUNNING:
+		return "shutdown"
+	case s == typesv1.TaskState_TASK_STATE_RUNNING:
+		return "running"
+	}
+	return "accepted"
+}
