@@ -1,6 +1,6 @@
 module github.com/shoalproject/shoal/internal
 
-go 1.26.0
+go 1.26.7
 
 require (
 	github.com/goccy/go-yaml v1.19.2

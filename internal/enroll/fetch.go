@@ -78,7 +78,11 @@ func fetchRoot(ctx context.Context, env run.Env, token Token, addr string) (foun
 
 // deadAddress tells which address, and what to look at.
 func deadAddress(addr string, err error) error {
-	if errs.KindOf(err) != errs.Unavailable {
+	switch errs.KindOf(err) {
+	case errs.Unavailable:
+	case errs.Internal: // no CA would say that it does not know the call
+		return errs.New(errs.Precondition, "join: what answers at %s is no CA (%w); a manager's CA listens on TCP port 2377", addr, err)
+	default:
 		return fmt.Errorf("join: ask %s for the root certificate: %w", addr, err)
 	}
 	return errs.New(errs.Unavailable, "join: no CA answers at %s: %w; check the address, that shoal-ca runs there, and that no firewall keeps TCP port 2377 closed", addr, err)

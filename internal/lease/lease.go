@@ -82,8 +82,10 @@ func (s *Seat) Run(ctx context.Context) error {
 	defer ticker.Stop()
 	defer s.giveBack(ctx)
 	var tick, confirmed bool
+	// Kept until it is closed: one that closes while a step commits, or together with a tick, must not be lost.
+	confirmations := s.replica.Confirmed()
 	for {
-		changes, confirmations := s.replica.Changed(), s.replica.Confirmed()
+		changes := s.replica.Changed()
 		s.step(ctx, tick, confirmed)
 		tick, confirmed = false, false
 		select {
@@ -92,6 +94,7 @@ func (s *Seat) Run(ctx context.Context) error {
 		case <-ticker.C():
 			tick = true
 		case <-confirmations:
+			confirmations = s.replica.Confirmed()
 			confirmed = true
 		case <-changes:
 		}

@@ -101,13 +101,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 
 	g := run.NewGroup(env.Log)
-	p.Go(g)
+	p.Go(g, session.Part) // ready when the session is open: `shoal join` waits for it
 	g.Go("loop", loop.Run)
 	g.Go("workers", loop.Workers)
 	g.Go("session", line.Run)
-	if err := env.Notify("READY=1"); err != nil {
-		env.Log.Warn("init system not told", "error", err)
-	}
 	return g.Wait(ctx)
 }
 

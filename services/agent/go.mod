@@ -1,6 +1,6 @@
 module github.com/shoalproject/shoal/services/agent
 
-go 1.26.6
+go 1.26.7
 
 require (
 	github.com/cockroachdb/datadriven v1.0.3

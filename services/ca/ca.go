@@ -67,7 +67,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	cav1.RegisterTokenServiceServer(p.Server.GRPC(), srv)
 
 	g := run.NewGroup(p.Env.Log)
-	p.Go(g)
+	p.Go(g, process.StorePart)
 	g.Go("replica", view.Run)
 	g.Go("follow", func(ctx context.Context) error { return p.Follow(ctx, view) })
 	g.Go("announce", func(ctx context.Context) error { return p.Announce(ctx, view, commits) })

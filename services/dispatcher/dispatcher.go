@@ -19,13 +19,14 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/barrier"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/bulletin"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/endpoint"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/session"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/status"
 )
 
-// Port is where a dispatcher listens by default.
+// port is where a dispatcher listens by default.
 const port = 2383
 
 // Config is the process's configuration file.
@@ -85,17 +86,18 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	seat := lease.New(p.Env, commits, view, liveness.LeaseName(self), p.ID, cfg.Lease)
 	table := liveness.NewTable()
 	monitor := liveness.New(self, p.Env, view, commit, table, times)
-	mesh := barrier.New(self, p.ID.Member(), p.Env.Log, view, commit, monitor.Live)
+	mesh := barrier.New(self, p.ID.Member(), p.Env.Log, view, commit, monitor.Live, cfg.SuspectAfter)
 	statuses := status.New(self, p.Env, view, commit)
-	sessions := session.New(self, p.Env, view, commit, statuses, table, mesh, session.Options{
-		HeartbeatPeriod: cfg.HeartbeatPeriod, HeartbeatTimeout: cfg.SuspectAfter, Times: times,
-	})
-	endpoints := endpoint.New(view, mesh)
+	board := new(bulletin.Board)
+	sessions := session.New(session.Parts{
+		Self: self, Env: p.Env, View: view, Commit: commit, Statuses: statuses, Table: table, Barrier: mesh, Board: board,
+	}, session.Options{HeartbeatPeriod: cfg.HeartbeatPeriod, HeartbeatTimeout: cfg.SuspectAfter, Times: times})
+	endpoints := endpoint.New(p.Env, view, mesh, board)
 	dispatcherv1.RegisterSessionServiceServer(p.Server.GRPC(), sessions)
 	dispatcherv1.RegisterEndpointServiceServer(p.Server.GRPC(), endpoints)
 
 	g := run.NewGroup(p.Env.Log)
-	p.Go(g)
+	p.Go(g, process.StorePart)
 	g.Go("replica", view.Run)
 	g.Go("follow", func(ctx context.Context) error { return p.Follow(ctx, view) })
 	g.Go("announce", func(ctx context.Context) error { return p.Announce(ctx, view, commit) })

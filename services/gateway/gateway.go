@@ -80,7 +80,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 		typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_DENIAL)
 
 	g := run.NewGroup(p.Env.Log)
-	p.Go(g)
+	p.Go(g, process.StorePart)
 	g.Go("replica", view.Run)
 	g.Go("follow", func(ctx context.Context) error { return p.Follow(ctx, view) })
 	g.Go("announce", announce.New(p, controlv1.NewMemberServiceClient(store)).Run)

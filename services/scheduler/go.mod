@@ -1,6 +1,6 @@
 module github.com/shoalproject/shoal/services/scheduler
 
-go 1.26.0
+go 1.26.7
 
 require (
 	github.com/cockroachdb/datadriven v1.0.3

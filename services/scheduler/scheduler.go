@@ -63,7 +63,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	loop := decideloop.New(p.Env, view, seat, commits)             // Step 2: …and decide, fenced by the seat
 
 	g := run.NewGroup(p.Env.Log)
-	p.Go(g)
+	p.Go(g, process.StorePart)
 	g.Go("replica", view.Run)
 	g.Go("follow", func(ctx context.Context) error { return p.Follow(ctx, view) })
 	g.Go("announce", func(ctx context.Context) error { return p.Announce(ctx, view, commit.New(commits, p.Env.Rand)) })

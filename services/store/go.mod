@@ -8,7 +8,7 @@ require (
 	github.com/distribution/reference v0.6.0
 	github.com/google/go-cmp v0.7.0
 	github.com/prometheus/client_golang v1.25.0
-	github.com/shoalproject/shoal/internal v0.0.0-00010101000000-000000000000
+	github.com/shoalproject/shoal/internal v0.0.0
 	github.com/shoalproject/shoal/proto v0.0.0
 	github.com/tidwall/btree v1.8.2
 	go.etcd.io/raft/v3 v3.7.0

@@ -64,6 +64,9 @@ type Health interface {
 	Set(part string, ok bool, why string)
 }
 
+// Part is the part of the process's health that says whether the session is open.
+const Part = "dispatcher"
+
 // Client keeps a session open.
 type Client struct {
 	Env run.Env
@@ -87,7 +90,7 @@ type Client struct {
 
 // Run keeps a session with some dispatcher until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
-	c.Health.Set("dispatcher", false, "waits until the machine knows what runs on it")
+	c.Health.Set(Part, false, "waits until the machine knows what runs on it")
 	select {
 	case <-c.Machine.Adopted():
 	case <-ctx.Done():
@@ -99,7 +102,7 @@ func (c *Client) Run(ctx context.Context) error {
 		changed := c.Directory.Changed()
 		member, ok := pick(c.Env.Rand, c.Dispatchers(), last)
 		if !ok {
-			c.Health.Set("dispatcher", false, "no dispatcher is known; containers run on as they are")
+			c.Health.Set(Part, false, "no dispatcher is known; containers run on as they are")
 			select {
 			case <-changed:
 			case <-ctx.Done():
@@ -112,7 +115,7 @@ func (c *Client) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil //nolint:nilerr // the end of ctx is how it ends
 		}
-		c.Health.Set("dispatcher", false, "the session with dispatcher "+last+" ended: "+words(err)+"; containers run on as they are")
+		c.Health.Set(Part, false, "the session with dispatcher "+last+" ended: "+words(err)+"; containers run on as they are")
 		if welcomed {
 			wait = waitFirst
 		}

@@ -136,7 +136,7 @@ func (t *talk) welcome(w *dispatcherv1.Welcome) error {
 	// Each session has its own beat, or all machines of a cluster would beat together after a restart.
 	t.ticker = t.Env.Ticker(t.Env.Rand.Jitter(orDefault(w.GetHeartbeatPeriod().AsDuration(), defaultPeriod), heartbeatJit))
 	t.Env.Log.Info("session opened", "dispatcher", t.address, "session", w.GetSession())
-	t.Health.Set("dispatcher", true, "")
+	t.Health.Set(Part, true, "")
 	return t.heartbeat()
 }
 

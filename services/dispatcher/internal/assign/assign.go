@@ -20,12 +20,23 @@ type Set struct {
 	Tasks map[string]*dispatcherv1.AssignedTask
 	// Blocks of the machine network.
 	Blocks []string
+
+	sources map[string]source // of Tasks
+}
+
+// source is what an assigned task was made from. Objects of a snapshot are never changed, so the same pointers make the
+// same task.
+type source struct {
+	task     *typesv1.Task
+	service  *typesv1.Service
+	networks uint64 // revision of the last change of any network
 }
 
 // Of computes a machine's set. It takes over from prev what did not change, so that the difference is cheap, and the spec
-// of tasks whose service is gone: they are still to be stopped as they were started.
+// of tasks whose service, or version of it, is gone: they are still to be stopped as they were started.
 func Of(s *state.Snapshot, nodeID string, prev *Set) *Set {
-	set := &Set{Tasks: map[string]*dispatcherv1.AssignedTask{}}
+	set := &Set{Tasks: map[string]*dispatcherv1.AssignedTask{}, sources: map[string]source{}}
+	networks := s.ChangedAt(typesv1.Kind_KIND_NETWORK)
 	if n := s.Node(nodeID); n != nil {
 		set.Blocks = n.GetBlocks()
 	}
@@ -35,24 +46,27 @@ func Of(s *state.Snapshot, nodeID string, prev *Set) *Set {
 			continue
 		}
 		id := t.GetMeta().GetId()
-		old := prev.task(id)
-		next := task(s, t, old)
-		if old != nil && proto.Equal(old, next) {
-			next = old
+		from := source{task: t, service: s.Service(t.GetServiceId()), networks: networks}
+		old, oldFrom := prev.task(id)
+		next := old
+		if old == nil || oldFrom != from {
+			if next = task(s, t, from.service, old); proto.Equal(old, next) {
+				next = old
+			}
 		}
-		set.Tasks[id] = next
+		set.Tasks[id], set.sources[id] = next, from
 	}
 	return set
 }
 
-func (s *Set) task(id string) *dispatcherv1.AssignedTask {
+func (s *Set) task(id string) (*dispatcherv1.AssignedTask, source) {
 	if s == nil {
-		return nil
+		return nil, source{}
 	}
-	return s.Tasks[id]
+	return s.Tasks[id], s.sources[id]
 }
 
-func task(s *state.Snapshot, t *typesv1.Task, old *dispatcherv1.AssignedTask) *dispatcherv1.AssignedTask {
+func task(s *state.Snapshot, t *typesv1.Task, svc *typesv1.Service, old *dispatcherv1.AssignedTask) *dispatcherv1.AssignedTask {
 	a := &dispatcherv1.AssignedTask{
 		TaskId:    t.GetMeta().GetId(),
 		ServiceId: t.GetServiceId(),
@@ -68,17 +82,18 @@ func task(s *state.Snapshot, t *typesv1.Task, old *dispatcherv1.AssignedTask) *d
 			a.StopRevision = old.GetStopRevision()
 		}
 	}
-	svc := s.Service(t.GetServiceId())
-	if svc == nil {
-		if old != nil {
-			a.ServiceName, a.Spec, a.SpecHash = old.GetServiceName(), old.GetSpec(), old.GetSpecHash()
-			a.Networks, a.ServiceLabels = old.GetNetworks(), old.GetServiceLabels()
+	spec := state.SpecOf(svc, t.GetSpecVersion())
+	if spec == nil { // the service is gone, or this version has left its history
+		a.ServiceName, a.Spec, a.SpecHash = old.GetServiceName(), old.GetSpec(), old.GetSpecHash()
+		a.Networks, a.ServiceLabels = old.GetNetworks(), old.GetServiceLabels()
+		if a.GetServiceName() == "" {
+			a.ServiceName = svc.GetSpec().GetAnnotations().GetName()
 		}
 		return a
 	}
 	a.ServiceName = svc.GetSpec().GetAnnotations().GetName()
 	a.ServiceLabels = svc.GetSpec().GetAnnotations().GetLabels()
-	a.Spec = state.SpecOf(svc, t.GetSpecVersion())
+	a.Spec = spec
 	a.SpecHash = specHash(svc, t.GetSpecVersion())
 	for _, at := range a.GetSpec().GetNetworks() {
 		if n := s.Network(at.GetTarget()); n != nil {

@@ -2,7 +2,8 @@
 // nobody sends it new connections.
 //
 // It owns the lowest of this dispatcher's meshproxies and the publication of it in the dispatcher's own Member, which is
-// written only while a task waits for it: a write a revision would feed on itself. It is safe for concurrent use.
+// written only while a task waits for it: a write a revision would feed on itself. A Barrier and its Streams are safe for
+// concurrent use; Run has one caller.
 package barrier
 
 import (
@@ -10,12 +11,23 @@ import (
 	"log/slog"
 	"math"
 	"sync"
+	"time"
 
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/state"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+const (
+	// pace is the least time between two looks: thousands of meshproxies answer each change.
+	pace = 10 * time.Millisecond
+	// publishGap is the least time between two publications: each is a revision, which all meshproxies answer again.
+	publishGap     = 50 * time.Millisecond
+	publishTimeout = time.Second
+	// idle is how often to look when nothing changes: for what failed, and for meshproxies whose time is up.
+	idle = 500 * time.Millisecond
 )
 
 // View is the replica.
@@ -26,56 +38,68 @@ type View interface {
 
 // Barrier gathers what meshproxies report.
 type Barrier struct {
-	member string // own member id
-	self   string // own machine id
-	log    *slog.Logger
-	view   View
-	commit *commit.Committer
-	live   func() []string // other live dispatchers
+	member, self string // own member and machine id
+	linger       time.Duration
+	log          *slog.Logger
+	view         View
+	commit       *commit.Committer
+	live         func() []string // other live dispatchers
 
 	mu      sync.Mutex // guards below
-	streams map[*Stream]uint64
-	applied uint64
+	streams map[*Stream]struct{}
+	applied state.Version
 	risen   chan struct{} // closed and replaced when applied rises
-	news    chan struct{} // closed and replaced when a report changes the own lowest
+	news    chan struct{} // closed and replaced when a stream's report changes
 }
 
-// New makes one. Live lists the machine ids of the other live dispatchers.
-func New(self, member string, log *slog.Logger, view View, c *commit.Committer, live func() []string) *Barrier {
+// New makes one. Live lists the machine ids of the other live dispatchers. Linger is how long a meshproxy whose stream has
+// ended goes on counting: it has its old tables in force while it looks for another dispatcher.
+func New(self, member string, log *slog.Logger, view View, c *commit.Committer, live func() []string, linger time.Duration) *Barrier {
 	return &Barrier{
-		self: self, member: member, log: log, view: view, commit: c, live: live,
-		streams: map[*Stream]uint64{}, risen: make(chan struct{}), news: make(chan struct{}),
+		self: self, member: member, linger: linger, log: log, view: view, commit: c, live: live,
+		streams: map[*Stream]struct{}{}, risen: make(chan struct{}), news: make(chan struct{}),
 	}
 }
 
 // Stream is one meshproxy's place in the barrier.
-type Stream struct{ b *Barrier }
+type Stream struct {
+	b    *Barrier
+	node string
 
-// Join adds a meshproxy that has nothing in force yet.
-func (b *Barrier) Join() *Stream {
+	// Guarded by the barrier's lock.
+	applied state.Version
+	left    time.Time // zero while it is open
+}
+
+// Join adds the meshproxy of a machine, which has nothing in force yet. It takes the place of one that lingers.
+func (b *Barrier) Join(node string) *Stream {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	s := &Stream{b: b}
-	b.streams[s] = 0
+	for s := range b.streams {
+		if s.node == node && !s.left.IsZero() {
+			delete(b.streams, s)
+		}
+	}
+	s := &Stream{b: b, node: node}
+	b.streams[s] = struct{}{}
 	return s
 }
 
-// Report notes that all up to a revision is in force.
-func (s *Stream) Report(revision uint64) {
+// Report notes that all up to a version is in force.
+func (s *Stream) Report(v state.Version) {
 	s.b.mu.Lock()
 	defer s.b.mu.Unlock()
-	if old, ok := s.b.streams[s]; ok && revision > old {
-		s.b.streams[s] = revision
+	if s.left.IsZero() && !s.applied.Reaches(v) {
+		s.applied = v
 		s.b.ring()
 	}
 }
 
-// Leave takes the meshproxy out.
+// Leave ends the stream. It is counted a while longer.
 func (s *Stream) Leave() {
 	s.b.mu.Lock()
 	defer s.b.mu.Unlock()
-	delete(s.b.streams, s)
-	s.b.ring()
+	s.left = time.Now()
 }
 
 // ring needs the lock.
@@ -84,8 +108,8 @@ func (b *Barrier) ring() {
 	b.news = make(chan struct{})
 }
 
-// Applied is the lowest revision in force everywhere.
-func (b *Barrier) Applied() uint64 {
+// Applied is the lowest version in force everywhere.
+func (b *Barrier) Applied() state.Version {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.applied
@@ -98,43 +122,84 @@ func (b *Barrier) Risen() <-chan struct{} {
 	return b.risen
 }
 
-// own is the lowest revision of this dispatcher's meshproxies, at most limit.
-func (b *Barrier) own(limit uint64) (lowest uint64, news <-chan struct{}) {
+// own is the lowest revision of this dispatcher's meshproxies, at most that of the snapshot. What one has in force of
+// another epoch is nothing.
+func (b *Barrier) own(at state.Version, now time.Time) (lowest uint64, news <-chan struct{}) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	lowest = limit
-	for _, r := range b.streams {
-		lowest = min(lowest, r)
+	lowest = at.Revision
+	for s := range b.streams {
+		switch {
+		case !s.left.IsZero() && now.Sub(s.left) >= b.linger:
+			delete(b.streams, s)
+		case s.applied.SameEpoch(at):
+			lowest = min(lowest, s.applied.Revision)
+		default:
+			lowest = 0
+		}
 	}
 	return lowest, b.news
 }
 
 // Run keeps the barrier until ctx ends.
 func (b *Barrier) Run(ctx context.Context) error {
+	// Meshproxies of an earlier life of this dispatcher are on their way back: until then it can't say how far they are.
+	start := time.Now()
+	var published time.Time
+	var stops stops
 	for {
 		changed := b.view.Changed()
-		s := b.view.Snapshot()
-		own, news := b.own(s.Version().Revision)
-		others := b.others(s)
-		b.raise(min(own, others))
-		b.publish(ctx, s, own)
-		select {
-		case <-changed:
-		case <-news:
-		case <-ctx.Done():
+		s, now, wait := b.view.Snapshot(), time.Now(), idle
+		own, news := b.own(s.Version(), now)
+		if now.Sub(start) < b.linger {
+			own = 0
+		}
+		b.raise(s.Version(), min(own, b.others(s)))
+		if b.wanted(s, own, stops.highest(s)) {
+			if now.Sub(published) < publishGap {
+				wait = publishGap
+			} else {
+				b.publish(ctx, own)
+				published = time.Now()
+			}
+		}
+		if !rest(ctx, wait, changed, news) {
 			return nil
 		}
 	}
 }
 
-func (b *Barrier) raise(to uint64) {
+// rest waits for something to do, and at least the pace. It is false at the end.
+func rest(ctx context.Context, most time.Duration, changed, news <-chan struct{}) bool {
+	tick, least := time.NewTimer(most), time.NewTimer(pace)
+	defer tick.Stop()
+	defer least.Stop()
+	select {
+	case <-changed:
+	case <-news:
+	case <-tick.C:
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-least.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// raise sets what is in force everywhere. Another epoch is another count.
+func (b *Barrier) raise(at state.Version, to uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if to > b.applied {
-		b.applied = to
-		close(b.risen)
-		b.risen = make(chan struct{})
+	at.Revision = to
+	if b.applied.Reaches(at) {
+		return
 	}
+	b.applied = at
+	close(b.risen)
+	b.risen = make(chan struct{})
 }
 
 // others is the lowest that other dispatchers published. One whose lease has run out goes on counting with its last value
@@ -144,45 +209,60 @@ func (b *Barrier) others(s *state.Snapshot) uint64 {
 	for _, id := range b.live() {
 		counted[id] = true
 	}
-	for n := range s.Nodes() {
-		if n.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_READY {
-			counted[n.GetStatus().GetSession().GetDispatcherId()] = true
-		}
-	}
 	lowest := uint64(math.MaxUint64)
 	for m := range s.MembersOfRole(authzv1.Role_ROLE_DISPATCHER) {
-		if m.GetMachineId() != b.self && counted[m.GetMachineId()] {
-			lowest = min(lowest, m.GetAppliedRevision())
+		id := m.GetMachineId()
+		if id != b.self && m.GetAppliedRevision() < lowest && (counted[id] || hasMachines(s, id)) {
+			lowest = m.GetAppliedRevision()
 		}
 	}
 	return lowest
 }
 
-// publish writes the own lowest when another dispatcher's task may wait for it.
-func (b *Barrier) publish(ctx context.Context, s *state.Snapshot, own uint64) {
+func hasMachines(s *state.Snapshot, dispatcher string) bool {
+	for n := range s.Nodes() {
+		st := n.GetStatus()
+		if st.GetState() == typesv1.NodeState_NODE_STATE_READY && st.GetSession().GetDispatcherId() == dispatcher {
+			return true
+		}
+	}
+	return false
+}
+
+// wanted reports whether a task of another dispatcher may wait for what this one has not published yet.
+func (b *Barrier) wanted(s *state.Snapshot, own, stop uint64) bool {
 	me := s.Member(b.member)
-	if me == nil || len(b.live()) == 0 {
-		return
-	}
-	wanted := highestStop(s)
-	if wanted <= me.GetAppliedRevision() || own < wanted {
-		return
-	}
+	return me != nil && len(b.live()) > 0 && stop > me.GetAppliedRevision() && own >= stop
+}
+
+func (b *Barrier) publish(ctx context.Context, own uint64) {
+	ctx, cancel := context.WithTimeout(ctx, publishTimeout)
+	defer cancel()
 	m := &typesv1.Member{Meta: &typesv1.Meta{Id: b.member}, AppliedRevision: own}
 	tx := &storev1.Transaction{Puts: []*storev1.Put{commit.Put(state.Wrap(m), "applied_revision")}}
-	if _, err := b.commit.Do(ctx, tx); err != nil && ctx.Err() == nil {
+	if _, err := b.commit.Do(ctx, tx); err != nil {
 		b.log.Warn("mesh barrier not published, trying again", "error", err)
 	}
 }
 
-// highestStop is the highest revision that a stopping task may wait for.
-func highestStop(s *state.Snapshot) uint64 {
-	var high uint64
+// stops remembers the highest revision that a stopping task may wait for, until a task changes.
+type stops struct {
+	at   state.Version
+	high uint64
+}
+
+func (x *stops) highest(s *state.Snapshot) uint64 {
+	at := s.Version()
+	at.Revision = s.ChangedAt(typesv1.Kind_KIND_TASK)
+	if at == x.at {
+		return x.high
+	}
+	*x = stops{at: at}
 	for t := range s.Tasks() {
 		if t.GetDecided().GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING &&
 			t.GetDecided().GetNodeId() != "" && !state.Terminal(t.GetObserved().GetState()) {
-			high = max(high, t.GetMeta().GetRevision())
+			x.high = max(x.high, t.GetMeta().GetRevision())
 		}
 	}
-	return high
+	return x.high
 }

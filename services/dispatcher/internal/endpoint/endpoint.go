@@ -1,7 +1,9 @@
 // Package endpoint serves meshproxies: the tables of their machine, whole first, then differences.
 //
 // It owns when a meshproxy counts as up to date: when it has answered for the last change that was sent to it, every later
-// revision that changed nothing for it is in force as well. A stream has one sender, its handler.
+// revision that changed nothing for it is in force as well. It never serves tables that the quorum has not confirmed once:
+// an empty or old table would take every service off its port. The shared part is made at most once every 20 ms, for all
+// streams. A stream has one sender, its handler; a Server is safe for concurrent use, and Run has one caller.
 package endpoint
 
 import (
@@ -9,29 +11,43 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 
-	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/rpc"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
-	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/barrier"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/bulletin"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/mesh"
-	"github.com/shoalproject/shoal/services/dispatcher/internal/session"
+)
+
+const (
+	// pace is the least time between two makings of the tables: revisions that come close together share one.
+	pace = 20 * time.Millisecond
+	// patience bounds the wait for a stream's first message, and for the first tables.
+	patience = 5 * time.Second
 )
 
 // View is the replica.
 type View interface {
 	Snapshot() *state.Snapshot
 	Changed() <-chan struct{}
+	// Confirmed is closed when the quorum next confirms that the snapshot is the newest.
+	Confirmed() <-chan struct{}
 }
 
 type stream = grpc.BidiStreamingServer[dispatcherv1.EndpointsRequest, dispatcherv1.EndpointsResponse]
+
+// edition is one making of the tables.
+type edition struct {
+	snapshot *state.Snapshot
+	shared   *mesh.Shared
+}
 
 // Server implements dispatcher.v1.EndpointService.
 type Server struct {
@@ -39,34 +55,67 @@ type Server struct {
 
 	view    View
 	barrier *barrier.Barrier
+	board   *bulletin.Board
+	open    prometheus.Gauge
 
 	draining  chan struct{}
 	drainOnce sync.Once
 
-	mu     sync.Mutex // guards shared
-	shared *mesh.Shared
+	mu      sync.Mutex // guards below
+	latest  *edition   // nil before the first
+	printed chan struct{}
 }
 
-// New makes one.
-func New(view View, b *barrier.Barrier) *Server {
-	return &Server{view: view, barrier: b, draining: make(chan struct{})}
+// New makes one. Metrics: shoal_dispatcher_mesh_streams.
+func New(env run.Env, view View, b *barrier.Barrier, board *bulletin.Board) *Server {
+	open := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "shoal_dispatcher_mesh_streams", Help: "Meshproxies that are told their tables.",
+	})
+	env.Metrics.MustRegister(open)
+	return &Server{view: view, barrier: b, board: board, open: open, draining: make(chan struct{}), printed: make(chan struct{})}
 }
 
-// Run ends all streams when ctx ends.
+// Run keeps the tables, and ends all streams when ctx ends.
 func (s *Server) Run(ctx context.Context) error {
-	<-ctx.Done()
-	s.drainOnce.Do(func() { close(s.draining) })
-	return nil
+	defer s.drainOnce.Do(func() { close(s.draining) })
+	select {
+	case <-s.view.Confirmed():
+	case <-ctx.Done():
+		return nil
+	}
+	for {
+		changed := s.view.Changed()
+		s.print(s.view.Snapshot())
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+		if run.Sleep(ctx, pace) != nil {
+			return nil
+		}
+	}
 }
 
-// sharedOf computes the part that all machines share once a snapshot.
-func (s *Server) sharedOf(snap *state.Snapshot) *mesh.Shared {
+func (s *Server) print(snap *state.Snapshot) {
+	old, _ := s.edition()
+	var prev *mesh.Shared
+	if old != nil {
+		prev = old.shared
+	}
+	next := &edition{snapshot: snap, shared: mesh.SharedOf(snap, prev)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.shared == nil || s.shared.Version != snap.Version() {
-		s.shared = mesh.SharedOf(snap, s.shared)
-	}
-	return s.shared
+	s.latest = next
+	close(s.printed)
+	s.printed = make(chan struct{})
+}
+
+// edition is the latest, and what is closed at the next.
+func (s *Server) edition() (*edition, <-chan struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.latest, s.printed
 }
 
 // Endpoints streams one machine's tables.
@@ -77,20 +126,22 @@ func (s *Server) Endpoints(str stream) error {
 	if !ok {
 		return errs.New(errs.Denied, "the mesh's tables need a certificate")
 	}
-	if _, err := str.Recv(); err != nil {
+	if err := s.begin(ctx, str); err != nil {
 		return err
 	}
-	place := s.barrier.Join()
+	s.open.Inc()
+	defer s.open.Dec()
+	place := s.barrier.Join(caller.Principal.Name)
 	defer place.Leave()
-	f := &feed{stream: str, server: s, node: caller.Principal.Name, place: place}
+	f := &feed{stream: str, board: s.board, node: caller.Principal.Name, place: place}
 	heard := run.Async(ctx, func(context.Context) (struct{}, error) { return struct{}{}, f.receive() })
 	for {
-		changed := s.view.Changed()
-		if err := f.send(s.view.Snapshot()); err != nil {
+		now, printed := s.edition()
+		if err := f.send(now); err != nil {
 			return err
 		}
 		select {
-		case <-changed:
+		case <-printed:
 		case r := <-heard:
 			return r.Err
 		case <-s.draining:
@@ -101,88 +152,39 @@ func (s *Server) Endpoints(str stream) error {
 	}
 }
 
-// feed is what one meshproxy was sent and has answered.
-type feed struct {
-	stream stream
-	server *Server
-	node   string
-	place  *barrier.Stream
-
-	// Owned by the sender.
-	tables    *mesh.Tables
-	trust     *dispatcherv1.Trust
-	directory *cav1.Directory
-
-	mu    sync.Mutex // guards below
-	sent  uint64     // revision of the last change sent
-	seen  uint64     // revision up to which nothing else changed for this machine
-	acked uint64     // revision of the last change in force
-}
-
-func (f *feed) receive() error {
+// begin waits for the first message and the first tables.
+func (s *Server) begin(ctx context.Context, str stream) error {
+	first := run.Async(ctx, func(context.Context) (struct{}, error) {
+		_, err := str.Recv()
+		return struct{}{}, err
+	})
+	enough := time.NewTimer(patience)
+	defer enough.Stop()
+	greeted := false
 	for {
-		m, err := f.stream.Recv()
-		if errors.Is(err, io.EOF) {
+		now, printed := s.edition()
+		if greeted && now != nil {
 			return nil
 		}
-		if err != nil {
-			return err
+		select {
+		case r := <-first:
+			if errors.Is(r.Err, io.EOF) {
+				return errs.New(errs.Invalid, "the stream ended before its first message")
+			}
+			if r.Err != nil {
+				return r.Err
+			}
+			greeted = true
+		case <-printed:
+		case <-enough.C:
+			if !greeted {
+				return errs.New(errs.Invalid, "no first message within %s", patience)
+			}
+			return errs.New(errs.Unavailable, "no state that the store's quorum confirms yet: open the stream elsewhere")
+		case <-s.draining:
+			return errs.New(errs.Unavailable, "this dispatcher stops: open the stream elsewhere")
+		case <-ctx.Done():
+			return ctx.Err()
 		}
-		f.mu.Lock()
-		f.acked = max(f.acked, m.GetApplied().GetRevision())
-		f.mu.Unlock()
-		f.report()
 	}
-}
-
-// report tells the barrier how far this meshproxy is.
-func (f *feed) report() {
-	f.mu.Lock()
-	inForce := f.acked
-	if f.acked >= f.sent && f.sent != 0 {
-		inForce = max(f.seen, f.acked)
-	}
-	f.mu.Unlock()
-	f.place.Report(inForce)
-}
-
-func (f *feed) send(s *state.Snapshot) error {
-	r := f.difference(s)
-	revision := s.Version().Revision
-	f.mu.Lock()
-	f.seen = revision
-	if r != nil {
-		f.sent = revision
-	}
-	f.mu.Unlock()
-	if r == nil {
-		f.report()
-		return nil
-	}
-	r.Version = s.Version().Proto()
-	return f.stream.Send(r)
-}
-
-// difference is what the machine does not know yet, nil if nothing.
-func (f *feed) difference(s *state.Snapshot) *dispatcherv1.EndpointsResponse {
-	next := mesh.Of(s, f.node, f.server.sharedOf(s), f.tables)
-	var r *dispatcherv1.EndpointsResponse
-	if f.tables == nil {
-		r = mesh.Full(next)
-	} else {
-		r = mesh.Diff(f.tables, next)
-	}
-	f.tables = next
-	trust, dir := session.TrustOf(s), directory.FromMembers(s.Members())
-	newTrust, newDirectory := !proto.Equal(trust, f.trust), !proto.Equal(dir, f.directory)
-	if r == nil && (newTrust || newDirectory) {
-		r = &dispatcherv1.EndpointsResponse{DataPort: next.DataPort, MachineNetwork: next.MachineNetwork}
-	}
-	if newTrust {
-		r.Trust, f.trust = trust, trust
-	}
-	if newDirectory {
-		r.Directory, f.directory = dir, dir
-	}
-	return r
 }

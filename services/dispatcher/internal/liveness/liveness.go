@@ -8,8 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/run"
@@ -20,7 +19,6 @@ import (
 const (
 	tick        = 100 * time.Millisecond
 	longestTick = time.Second // a longer gap means that this process was paused
-	parallel    = 16          // commits at once when many machines vanish
 )
 
 // Times are the stages of a silence.
@@ -36,26 +34,33 @@ type View interface {
 	Snapshot() *state.Snapshot
 	// Confirmed ticks with everything that the quorum confirmed.
 	Confirmed() <-chan struct{}
+	WaitFor(ctx context.Context, v state.Version) error
 }
 
 // Monitor turns silences into node states.
 type Monitor struct {
-	self   string
-	log    *slog.Logger
-	ticker func(time.Duration) run.Ticker
-	view   View
-	commit *commit.Committer
-	table  *Table
-	times  Times
-	peers  *peers
-	live   atomic.Pointer[[]string]
+	self    string
+	log     *slog.Logger
+	ticker  func(time.Duration) run.Ticker
+	view    View
+	commit  *commit.Committer
+	table   *Table
+	times   Times
+	peers   *peers
+	live    atomic.Pointer[[]string]
+	adopted state.Version // of the nodes that adopt has looked at
+	states  *prometheus.CounterVec
 }
 
-// New makes one for the dispatcher on machine self.
+// New makes one for the dispatcher on machine self. Metrics: shoal_dispatcher_node_states_total.
 func New(self string, env run.Env, view View, c *commit.Committer, table *Table, times Times) *Monitor {
+	states := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "shoal_dispatcher_node_states_total", Help: "Node states that this dispatcher has judged and written.",
+	}, []string{"state"})
+	env.Metrics.MustRegister(states)
 	return &Monitor{
 		self: self, log: env.Log, ticker: env.Ticker, view: view, commit: c, table: table, times: times,
-		peers: newPeers(self, times),
+		peers: newPeers(self, times), states: states,
 	}
 }
 
@@ -67,18 +72,30 @@ func (m *Monitor) Live() []string {
 	return nil
 }
 
-// Run watches until ctx ends.
+// Run watches until ctx ends. Judgements are written beside it, one lot at a time: while the store takes long its ticks
+// must go on, or the wait would look like a pause of this process.
 func (m *Monitor) Run(ctx context.Context) error {
 	t := m.ticker(tick)
 	defer t.Stop()
 	last, confirmed := time.Now(), time.Now()
-	m.peers.restart(last)
+	// Kept until it is closed: one that is closed while a tick is judged must be seen afterwards.
+	confirmation := m.view.Confirmed()
+	var writing <-chan run.Result[struct{}]
 	for {
 		select {
 		case <-ctx.Done():
+			if writing != nil {
+				<-writing
+			}
 			return nil
-		case <-m.view.Confirmed():
-			confirmed = time.Now()
+		case <-confirmation:
+			confirmed, confirmation = time.Now(), m.view.Confirmed()
+			continue
+		case r := <-writing:
+			writing = nil
+			if r.Err != nil && ctx.Err() == nil {
+				m.log.Warn("node states not written, trying again", "error", r.Err)
+			}
 			continue
 		case <-t.C():
 		}
@@ -90,35 +107,36 @@ func (m *Monitor) Run(ctx context.Context) error {
 			m.peers.restart(now)
 		}
 		last = now
-		m.check(ctx, now)
+		s := m.view.Snapshot()
+		if changes := m.judge(s, now); len(changes) > 0 && writing == nil {
+			writing = run.Async(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, m.write(ctx, s, changes) })
+		}
 	}
 }
 
-// change is a new state for one machine, on condition that its session is still the one judged.
+// change is a new state for one machine, on condition that it is still the one judged.
 type change struct {
 	node    *typesv1.Node
 	state   typesv1.NodeState
 	message string
 }
 
-func (m *Monitor) check(ctx context.Context, now time.Time) {
-	s := m.view.Snapshot()
+func (m *Monitor) judge(s *state.Snapshot, now time.Time) []change {
 	m.adopt(s, now)
 	silence, live := m.peers.observe(s, now)
 	others := slices.DeleteFunc(slices.Clone(live), func(id string) bool { return id == m.self })
 	m.live.Store(&others)
-	changes := append(m.ownChanges(s, now), m.peers.changes(s, now, silence, live)...)
-	if len(changes) == 0 {
-		return
-	}
-	err := run.Each(ctx, parallel, changes, func(ctx context.Context, c change) error { return m.write(ctx, s, c) })
-	if err != nil && ctx.Err() == nil {
-		m.log.Warn("node state not written, trying again", "error", err)
-	}
+	return append(m.ownChanges(s, now), m.peers.changes(s, silence, live)...)
 }
 
 // adopt takes over sessions that an earlier life of this dispatcher had.
 func (m *Monitor) adopt(s *state.Snapshot, now time.Time) {
+	at := s.Version()
+	at.Revision = s.ChangedAt(typesv1.Kind_KIND_NODE)
+	if at == m.adopted {
+		return
+	}
+	m.adopted = at
 	for n := range s.Nodes() {
 		session := n.GetStatus().GetSession()
 		if session.GetDispatcherId() == m.self && n.GetStatus().GetState() != typesv1.NodeState_NODE_STATE_DOWN {
@@ -139,14 +157,14 @@ func (m *Monitor) ownChanges(s *state.Snapshot, now time.Time) []change {
 		if session.GetNumber() < silence.Session {
 			continue // the replica has not seen the session yet
 		}
-		if c, ok := m.judge(n, silence); ok {
+		if c, ok := m.stage(n, silence, now); ok {
 			out = append(out, c)
 		}
 	}
 	return out
 }
 
-func (m *Monitor) judge(n *typesv1.Node, silence Silence) (change, bool) {
+func (m *Monitor) stage(n *typesv1.Node, silence Silence, now time.Time) (change, bool) {
 	was := n.GetStatus().GetState()
 	switch {
 	case was == typesv1.NodeState_NODE_STATE_DOWN:
@@ -157,7 +175,8 @@ func (m *Monitor) judge(n *typesv1.Node, silence Silence) (change, bool) {
 		return change{n, typesv1.NodeState_NODE_STATE_DOWN, silent(silence.For)}, true
 	case silence.For >= m.times.Suspect && was == typesv1.NodeState_NODE_STATE_READY:
 		return change{n, typesv1.NodeState_NODE_STATE_SUSPECT, silent(silence.For)}, true
-	case silence.For < m.times.Suspect && was == typesv1.NodeState_NODE_STATE_SUSPECT:
+	case was == typesv1.NodeState_NODE_STATE_SUSPECT && now.Sub(silence.Heard) < m.times.Suspect:
+		// Really heard: a count that was started afresh makes nobody well.
 		return change{n, typesv1.NodeState_NODE_STATE_READY, ""}, true
 	default:
 		return change{}, false
@@ -166,23 +185,4 @@ func (m *Monitor) judge(n *typesv1.Node, silence Silence) (change, bool) {
 
 func silent(d time.Duration) string {
 	return fmt.Sprintf("no heartbeat for %s", d.Round(100*time.Millisecond))
-}
-
-// write sets a machine's state on condition that its session has not moved. A refusal means that it has: a machine that
-// has meanwhile reached another dispatcher wins.
-func (m *Monitor) write(ctx context.Context, s *state.Snapshot, c change) error {
-	ctx, cancel := context.WithTimeout(ctx, longestTick)
-	defer cancel()
-	tx := stateChange(s, c)
-	if _, err := m.commit.Do(ctx, tx); err != nil && commit.RefusalOf(err) == nil {
-		return err
-	}
-	m.log.Info("node state", "node", c.node.GetMeta().GetId(), "state", c.state.String(), "reason", c.message)
-	return nil
-}
-
-func status(s *state.Snapshot, c change) *typesv1.NodeStatus {
-	st, _ := proto.Clone(c.node.GetStatus()).(*typesv1.NodeStatus)
-	st.State, st.Message, st.Since = c.state, c.message, timestamppb.New(s.ClusterTime())
-	return st
 }

@@ -4,22 +4,20 @@ import (
 	"hash/fnv"
 	"time"
 
-	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/state"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
 // LeaseName is the membership lease of the dispatcher on a machine.
 func LeaseName(machineID string) string { return "dispatcher/" + machineID }
 
-// peers watches the other dispatchers' membership leases, each by the silence since its revision last rose.
+// peers watches the other dispatchers' membership leases, each by the silence since its revision last changed. Who is seen
+// for the first time counts as renewed then, so nobody is judged on what was before this process's start.
 type peers struct {
 	self  string
 	times Times
 	seen  map[string]*peer
-	start time.Time // nobody is judged on what was before it
 }
 
 type peer struct {
@@ -33,15 +31,59 @@ func newPeers(self string, times Times) *peers {
 
 // restart counts every silence afresh.
 func (p *peers) restart(now time.Time) {
-	p.start = now
 	for _, other := range p.seen {
 		other.renewed = now
 	}
 }
 
+// observe returns how long each other dispatcher has been silent, and who is live, itself included. A dispatcher that is
+// no member, or not one yet, is known by the machines that are bound to it.
+func (p *peers) observe(s *state.Snapshot, now time.Time) (silence map[string]time.Duration, live []string) {
+	silence = map[string]time.Duration{}
+	for m := range s.MembersOfRole(authzv1.Role_ROLE_DISPATCHER) {
+		id := m.GetMachineId()
+		if id == p.self {
+			live = append(live, id)
+			continue
+		}
+		silence[id] = p.silence(s, id, now)
+		if silence[id] < p.times.Lease {
+			live = append(live, id)
+		}
+	}
+	for n := range s.Nodes() {
+		id := n.GetStatus().GetSession().GetDispatcherId()
+		if _, known := silence[id]; !known && id != "" && id != p.self {
+			silence[id] = p.silence(s, id, now)
+		}
+	}
+	for id := range p.seen {
+		if _, ok := silence[id]; !ok {
+			delete(p.seen, id)
+		}
+	}
+	return silence, live
+}
+
+func (p *peers) silence(s *state.Snapshot, id string, now time.Time) time.Duration {
+	revision := s.Lease(LeaseName(id)).GetMeta().GetRevision()
+	other := p.seen[id]
+	if other == nil {
+		other = &peer{revision: revision, renewed: now}
+		p.seen[id] = other
+	}
+	if revision != other.revision {
+		other.revision, other.renewed = revision, now
+	}
+	return now.Sub(other.renewed)
+}
+
 // changes lists the machines of dead dispatchers for which this one speaks. Its agents have moved by themselves; who is
 // still bound to it when a machine of its own would have been judged is judged alike.
-func (p *peers) changes(s *state.Snapshot, now time.Time, silence map[string]time.Duration, live []string) []change {
+func (p *peers) changes(s *state.Snapshot, silence map[string]time.Duration, live []string) []change {
+	if !p.anyDead(silence) {
+		return nil
+	}
 	var out []change
 	for n := range s.Nodes() {
 		st := n.GetStatus()
@@ -49,11 +91,7 @@ func (p *peers) changes(s *state.Snapshot, now time.Time, silence map[string]tim
 		if bound == "" || bound == p.self || st.GetState() == typesv1.NodeState_NODE_STATE_DOWN {
 			continue
 		}
-		quiet, known := silence[bound]
-		if !known {
-			quiet = now.Sub(p.start) // removed from the cluster
-		}
-		dead := quiet - p.times.Lease
+		dead := silence[bound] - p.times.Lease
 		if dead < p.times.Suspect || chosen(n.GetMeta().GetId(), live) != p.self {
 			continue
 		}
@@ -67,35 +105,13 @@ func (p *peers) changes(s *state.Snapshot, now time.Time, silence map[string]tim
 	return out
 }
 
-// observe returns how long each known dispatcher has been silent, and who is live.
-func (p *peers) observe(s *state.Snapshot, now time.Time) (silence map[string]time.Duration, live []string) {
-	silence = map[string]time.Duration{}
-	for m := range s.MembersOfRole(authzv1.Role_ROLE_DISPATCHER) {
-		id := m.GetMachineId()
-		if id == p.self {
-			live = append(live, id)
-			continue
-		}
-		revision := s.Lease(LeaseName(id)).GetMeta().GetRevision()
-		other := p.seen[id]
-		if other == nil {
-			other = &peer{renewed: now}
-			p.seen[id] = other
-		}
-		if revision != other.revision {
-			other.revision, other.renewed = revision, now
-		}
-		silence[id] = now.Sub(other.renewed)
-		if silence[id] < p.times.Lease {
-			live = append(live, id)
+func (p *peers) anyDead(silence map[string]time.Duration) bool {
+	for _, d := range silence {
+		if d >= p.times.Lease+p.times.Suspect {
+			return true
 		}
 	}
-	for id := range p.seen {
-		if _, ok := silence[id]; !ok {
-			delete(p.seen, id)
-		}
-	}
-	return silence, live
+	return false
 }
 
 // chosen picks the one live dispatcher that speaks for a machine: highest random weight (Thaler and Ravishankar, 1998).
@@ -103,22 +119,20 @@ func chosen(nodeID string, live []string) string {
 	var best string
 	var high uint64
 	for _, id := range live {
-		h := fnv.New64a()
-		_, _ = h.Write([]byte(nodeID + "/" + id))
-		if w := h.Sum64(); best == "" || w > high || (w == high && id < best) {
+		if w := weight(nodeID, id); best == "" || w > high || (w == high && id < best) {
 			best, high = id, w
 		}
 	}
 	return best
 }
 
-func stateChange(s *state.Snapshot, c change) *storev1.Transaction {
-	session := c.node.GetStatus().GetSession()
-	n := &typesv1.Node{Meta: &typesv1.Meta{Id: c.node.GetMeta().GetId()}, Status: status(s, c)}
-	return &storev1.Transaction{
-		Preconditions: []*storev1.Precondition{
-			commit.Session(c.node.GetMeta().GetId(), session.GetDispatcherId(), session.GetNumber()),
-		},
-		Puts: []*storev1.Put{commit.Put(state.Wrap(n), "status")},
-	}
+// weight hashes by FNV-1a. Its last bytes hardly reach the high bits, by which weights are compared, so the finalizer of
+// SplitMix64 (Steele, Lea and Flood, 2014) spreads them.
+func weight(nodeID, dispatcherID string) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(nodeID + "/" + dispatcherID)) // a hash takes everything
+	x := h.Sum64()
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }

@@ -2,12 +2,15 @@
 //
 // It owns the two stages: a silent machine is SUSPECT after 2 s, so that its endpoints leave the mesh, and DOWN after 4 s,
 // so that its tasks are replaced. It also watches the other dispatchers, and speaks for the machines of a dead one. What
-// it knows at first hand are heartbeats; time that the store or this process itself was away is never counted.
+// it knows at first hand are heartbeats; time that the store or this process itself was away is never counted. A Table is
+// safe for concurrent use, a Monitor has one Run.
 package liveness
 
 import (
 	"sync"
 	"time"
+
+	"github.com/shoalproject/shoal/internal/errs"
 )
 
 // Table holds the sessions of this dispatcher: who was heard, and when. It is safe for concurrent use.
@@ -18,30 +21,59 @@ type Table struct {
 
 type entry struct {
 	number uint64
-	heard  time.Time
-	end    func() // ends the stream; nil when none is open
+	heard  time.Time   // zero: never in this session
+	from   time.Time   // the count starts here, if that is later
+	end    func(error) // ends the stream; nil when none is open
+	ended  bool        // it had a stream, which is closed
+}
+
+func (e *entry) silence(nodeID string, now time.Time) Silence {
+	since := e.heard
+	if e.from.After(since) {
+		since = e.from
+	}
+	return Silence{NodeID: nodeID, Session: e.number, For: now.Sub(since), Heard: e.heard, Ended: e.ended}
 }
 
 // Silence is how long a machine has not been heard.
 type Silence struct {
 	NodeID  string
 	Session uint64
-	For     time.Duration
-	Open    bool
+	// For is what counts.
+	For time.Duration
+	// Heard is when it was really heard last.
+	Heard time.Time
+	// Ended says that its stream has ended.
+	Ended bool
 }
+
+// ErrSuperseded is why a stream ends when its machine has a newer session.
+func ErrSuperseded() error { return errs.New(errs.Precondition, "session superseded: open a new one") }
 
 // NewTable makes an empty one.
 func NewTable() *Table { return &Table{entries: map[string]*entry{}} }
 
-// Open notes a new session; an older stream of the machine is ended.
-func (t *Table) Open(nodeID string, number uint64, now time.Time, end func()) {
-	t.mu.Lock()
-	old := t.entries[nodeID]
-	t.entries[nodeID] = &entry{number: number, heard: now, end: end}
-	t.mu.Unlock()
-	if old != nil && old.end != nil {
-		old.end()
+// Open notes a new session; the stream of an older one of the machine is ended. So is the new one if it is the older by
+// now: two streams of one machine may come to this point in another order than to the store.
+func (t *Table) Open(nodeID string, number uint64, now time.Time, end func(reason error)) {
+	if old := t.open(nodeID, &entry{number: number, heard: now, end: end}); old != nil {
+		old(ErrSuperseded())
 	}
+}
+
+// open returns the end of the stream that must go.
+func (t *Table) open(nodeID string, next *entry) func(error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	old := t.entries[nodeID]
+	if old != nil && old.number > next.number {
+		return next.end
+	}
+	t.entries[nodeID] = next
+	if old == nil {
+		return nil
+	}
+	return old.end
 }
 
 // Heard notes a sign of life.
@@ -58,7 +90,7 @@ func (t *Table) Closed(nodeID string, number uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e := t.entries[nodeID]; e != nil && e.number == number {
-		e.end = nil
+		e.end, e.ended = nil, true
 	}
 }
 
@@ -66,32 +98,51 @@ func (t *Table) Closed(nodeID string, number uint64) {
 func (t *Table) Adopt(nodeID string, number uint64, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if e := t.entries[nodeID]; e == nil || e.number < number {
-		t.entries[nodeID] = &entry{number: number, heard: now}
+	if e := t.entries[nodeID]; e == nil || (e.number < number && e.end == nil) {
+		t.entries[nodeID] = &entry{number: number, from: now}
 	}
 }
 
 // Forget drops a session that is another dispatcher's now, and ends its stream.
 func (t *Table) Forget(nodeID string, number uint64) {
-	t.mu.Lock()
-	e := t.entries[nodeID]
-	if e == nil || e.number != number {
-		t.mu.Unlock()
-		return
-	}
-	delete(t.entries, nodeID)
-	t.mu.Unlock()
-	if e.end != nil {
-		e.end()
+	if end := t.remove(nodeID, number); end != nil {
+		end(ErrSuperseded())
 	}
 }
 
-// Restart counts every silence afresh.
+func (t *Table) remove(nodeID string, number uint64) (end func(error)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	e := t.entries[nodeID]
+	if e == nil || e.number != number {
+		return nil
+	}
+	delete(t.entries, nodeID)
+	return e.end
+}
+
+// End ends a session's stream, if it is open. The session stays the machine's until another is bound.
+func (t *Table) End(nodeID string, number uint64, reason error) {
+	if end := t.endOf(nodeID, number); end != nil {
+		end(reason)
+	}
+}
+
+func (t *Table) endOf(nodeID string, number uint64) func(error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.entries[nodeID]; e != nil && e.number == number {
+		return e.end
+	}
+	return nil
+}
+
+// Restart counts every silence afresh. Nobody counts as heard by it.
 func (t *Table) Restart(now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, e := range t.entries {
-		e.heard = now
+		e.from = now
 	}
 }
 
@@ -101,7 +152,7 @@ func (t *Table) Silences(now time.Time) []Silence {
 	defer t.mu.Unlock()
 	out := make([]Silence, 0, len(t.entries))
 	for id, e := range t.entries {
-		out = append(out, Silence{NodeID: id, Session: e.number, For: now.Sub(e.heard), Open: e.end != nil})
+		out = append(out, e.silence(id, now))
 	}
 	return out
 }
@@ -110,9 +161,8 @@ func (t *Table) Silences(now time.Time) []Silence {
 func (t *Table) Of(nodeID string, now time.Time) (Silence, bool) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	e := t.entries[nodeID]
-	if e == nil {
-		return Silence{}, false
+	if e := t.entries[nodeID]; e != nil {
+		return e.silence(nodeID, now), true
 	}
-	return Silence{NodeID: nodeID, Session: e.number, For: now.Sub(e.heard), Open: e.end != nil}, true
+	return Silence{}, false
 }

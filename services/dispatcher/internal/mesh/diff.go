@@ -11,39 +11,77 @@ import (
 func Full(t *Tables) *dispatcherv1.EndpointsResponse {
 	return &dispatcherv1.EndpointsResponse{
 		Full:           true,
-		Services:       sorted(t.Services),
-		Machines:       sorted(t.Machines),
+		Services:       sorted(t.Shared.Services),
+		Machines:       sorted(t.Shared.Machines),
 		Networks:       sorted(t.Networks),
-		DataPort:       t.DataPort,
-		MachineNetwork: t.MachineNetwork,
+		DataPort:       t.Shared.DataPort,
+		MachineNetwork: t.Shared.MachineNetwork,
 	}
 }
 
 // Diff is what leads from old to next, without version; nil if nothing does.
 func Diff(old, next *Tables) *dispatcherv1.EndpointsResponse {
-	r := &dispatcherv1.EndpointsResponse{DataPort: next.DataPort, MachineNetwork: next.MachineNetwork}
-	r.Services, r.RemovedServices = changes(old.Services, next.Services)
-	r.Machines, r.RemovedMachines = changes(old.Machines, next.Machines)
+	d := differenceOf(old.Shared, next.Shared)
+	r := &dispatcherv1.EndpointsResponse{
+		Services: d.services, RemovedServices: d.removedServices,
+		Machines: d.machines, RemovedMachines: d.removedMachines,
+		DataPort: next.Shared.DataPort, MachineNetwork: next.Shared.MachineNetwork,
+	}
 	r.Networks, r.RemovedNetworks = changes(old.Networks, next.Networks)
-	n := len(r.Services) + len(r.RemovedServices) + len(r.Machines) + len(r.RemovedMachines) +
-		len(r.Networks) + len(r.RemovedNetworks)
-	if n == 0 && old.DataPort == next.DataPort && old.MachineNetwork == next.MachineNetwork {
+	if d.none() && len(r.Networks)+len(r.RemovedNetworks) == 0 {
 		return nil
 	}
 	return r
 }
 
+// difference is what leads from one Shared to another.
+type difference struct {
+	services                         []*dispatcherv1.MeshService
+	machines                         []*dispatcherv1.MeshMachine
+	removedServices, removedMachines []string
+	settings                         bool // data port or machine network
+}
+
+func (d *difference) none() bool {
+	return len(d.services)+len(d.machines)+len(d.removedServices)+len(d.removedMachines) == 0 && !d.settings
+}
+
+// differenceOf takes what was computed once for all where it can: nearly every machine goes from one Shared to the next.
+func differenceOf(old, next *Shared) *difference {
+	switch {
+	case old == next:
+		return &difference{}
+	case old.seq+1 == next.seq:
+		return &next.since
+	}
+	return compare(old, next)
+}
+
+func compare(old, next *Shared) *difference {
+	d := &difference{settings: old.DataPort != next.DataPort || old.MachineNetwork != next.MachineNetwork}
+	d.services, d.removedServices = changes(old.Services, next.Services)
+	d.machines, d.removedMachines = changes(old.Machines, next.Machines)
+	return d
+}
+
+// changes lists, in the order of ids, what is new or another message in next, and what is gone.
 func changes[M comparable](old, next map[string]M) (changed []M, removed []string) {
-	for _, id := range slices.Sorted(maps.Keys(next)) {
-		if was, ok := old[id]; !ok || was != next[id] {
-			changed = append(changed, next[id])
+	var ids []string
+	for id, m := range next {
+		if was, ok := old[id]; !ok || was != m {
+			ids = append(ids, id)
 		}
 	}
-	for _, id := range slices.Sorted(maps.Keys(old)) {
+	slices.Sort(ids)
+	for _, id := range ids {
+		changed = append(changed, next[id])
+	}
+	for id := range old {
 		if _, ok := next[id]; !ok {
 			removed = append(removed, id)
 		}
 	}
+	slices.Sort(removed)
 	return changed, removed
 }
 

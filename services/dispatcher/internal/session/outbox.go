@@ -1,19 +1,15 @@
 package session
 
 import (
-	"context"
 	"errors"
 	"io"
 	"sync"
 	"time"
 
-	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
-	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/errs"
-	"github.com/shoalproject/shoal/internal/state"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/status"
 )
@@ -21,34 +17,51 @@ import (
 // maxBatch bounds a status batch.
 const maxBatch = 1000
 
-// outbox keeps the acknowledgements that wait for the sender: only the latest of each kind counts.
+// outbox keeps what waits for the sender and the describer: only the latest of each kind counts.
 type outbox struct {
-	wake chan struct{} // holds one token when something waits
+	wake      chan struct{} // holds one token when an acknowledgement waits
+	described chan struct{} // holds one token when a description waits
 
-	mu        sync.Mutex // guards below
-	heartbeat uint64
-	status    uint64
+	mu          sync.Mutex // guards below
+	heartbeat   uint64
+	status      uint64
+	description *typesv1.NodeDescription
 }
 
-func newOutbox() *outbox { return &outbox{wake: make(chan struct{}, 1)} }
+func newOutbox() *outbox {
+	return &outbox{wake: make(chan struct{}, 1), described: make(chan struct{}, 1)}
+}
 
-func (b *outbox) put(set func()) {
+func (b *outbox) put(bell chan struct{}, set func()) {
 	b.mu.Lock()
 	set()
 	b.mu.Unlock()
 	select {
-	case b.wake <- struct{}{}:
+	case bell <- struct{}{}:
 	default:
 	}
 }
 
-func (b *outbox) flush(stream grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse]) error {
+func (b *outbox) takeDescription() *typesv1.NodeDescription {
 	b.mu.Lock()
-	heartbeat, st := b.heartbeat, b.status
+	defer b.mu.Unlock()
+	d := b.description
+	b.description = nil
+	return d
+}
+
+func (b *outbox) takeAcks() (heartbeat, status uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	heartbeat, status = b.heartbeat, b.status
 	b.heartbeat, b.status = 0, 0
-	b.mu.Unlock()
+	return heartbeat, status
+}
+
+func (b *outbox) flush(str stream) error {
+	heartbeat, st := b.takeAcks()
 	if heartbeat != 0 {
-		if err := stream.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{
+		if err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{
 			HeartbeatAck: &dispatcherv1.HeartbeatAck{Seq: heartbeat},
 		}}); err != nil {
 			return err
@@ -57,69 +70,48 @@ func (b *outbox) flush(stream grpc.BidiStreamingServer[dispatcherv1.SessionReque
 	if st == 0 {
 		return nil
 	}
-	return stream.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_StatusAck{
+	return str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_StatusAck{
 		StatusAck: &dispatcherv1.StatusAck{Seq: st},
 	}})
 }
 
-// receive hears a machine until its stream ends.
-func (s *Server) receive(ctx context.Context,
-	stream grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse],
-	node string, number uint64, box *outbox,
-) error {
+// receive hears a machine until its stream ends. It waits for nothing else: heartbeats that queue behind a slow store would
+// look like silence.
+func (s *Server) receive(str stream, l *line) error {
 	for {
-		m, err := stream.Recv()
+		m, err := str.Recv()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		s.table.Heard(node, number, time.Now())
+		s.Table.Heard(l.node, l.number, time.Now())
 		switch m := m.GetMessage().(type) {
 		case *dispatcherv1.SessionRequest_Heartbeat:
-			box.put(func() { box.heartbeat = m.Heartbeat.GetSeq() })
+			l.box.put(l.box.wake, func() { l.box.heartbeat = m.Heartbeat.GetSeq() })
 		case *dispatcherv1.SessionRequest_Status:
-			if err := s.report(ctx, node, number, m.Status, box); err != nil {
+			if err := s.report(l, m.Status); err != nil {
 				return err
 			}
 		case *dispatcherv1.SessionRequest_Description:
-			if err := s.describe(ctx, node, number, m.Description); err != nil {
-				return err
+			if size := proto.Size(m.Description); size > maxDescription {
+				return errs.New(errs.Invalid, "description: %d bytes, at most %d", size, maxDescription)
 			}
+			l.box.put(l.box.described, func() { l.box.description = m.Description })
 		default:
 			return errs.New(errs.Invalid, "session: a message of an unknown kind, or a second hello")
 		}
 	}
 }
 
-func (s *Server) report(ctx context.Context, node string, number uint64, b *dispatcherv1.StatusBatch, box *outbox) error {
+func (s *Server) report(l *line, b *dispatcherv1.StatusBatch) error {
 	if len(b.GetTasks()) > maxBatch {
 		return errs.New(errs.Invalid, "status batch: %d tasks, at most %d", len(b.GetTasks()), maxBatch)
 	}
 	seq := b.GetSeq()
-	return s.statuses.Add(ctx, status.Report{
-		NodeID: node, Session: number, Tasks: b.GetTasks(),
-		Done: func() { box.put(func() { box.status = max(box.status, seq) }) },
+	return s.Statuses.Add(status.Report{
+		NodeID: l.node, Session: l.number, Tasks: b.GetTasks(),
+		Done: func() { l.box.put(l.box.wake, func() { l.box.status = max(l.box.status, seq) }) },
 	})
-}
-
-// describe writes a changed description. It happens at most every few seconds a machine.
-func (s *Server) describe(ctx context.Context, node string, number uint64, d *typesv1.NodeDescription) error {
-	n := s.view.Snapshot().Node(node)
-	if n.GetStatus().GetSession().GetNumber() != number {
-		return nil
-	}
-	st := cloneStatus(n.GetStatus())
-	st.Description = d
-	tx := &storev1.Transaction{
-		Preconditions: []*storev1.Precondition{commit.Unchanged(typesv1.Kind_KIND_NODE, node, n.GetMeta().GetRevision())},
-		Puts: []*storev1.Put{commit.Put(state.Wrap(&typesv1.Node{
-			Meta: &typesv1.Meta{Id: node}, Status: st,
-		}), "status")},
-	}
-	if _, err := s.commit.Do(ctx, tx); err != nil && commit.RefusalOf(err) == nil {
-		return err
-	}
-	return nil
 }

@@ -2,7 +2,7 @@
 //
 // It owns the order of a session: bind it in the store, wait until the replica holds that very commit and what the machine
 // has already applied, then the whole assignment, then differences. A stream has one sender (its handler); what others
-// have for it waits in the session's outbox.
+// have for it waits in the session's outbox. A Server is safe for concurrent use.
 package session
 
 import (
@@ -13,13 +13,15 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/rpc"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
-	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/bulletin"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/status"
 )
@@ -33,10 +35,23 @@ type View interface {
 
 // Barrier tells how far all live meshproxies are.
 type Barrier interface {
-	// Applied is the lowest revision in force everywhere.
-	Applied() uint64
+	// Applied is the lowest version in force everywhere.
+	Applied() state.Version
 	// Risen is closed when Applied rises next.
 	Risen() <-chan struct{}
+}
+
+// Parts are what a server works with.
+type Parts struct {
+	// Self is the machine id of this dispatcher.
+	Self     string
+	Env      run.Env
+	View     View
+	Commit   *commit.Committer
+	Statuses *status.Committer
+	Table    *liveness.Table
+	Barrier  Barrier
+	Board    *bulletin.Board
 }
 
 // Options are a server's settings.
@@ -46,31 +61,26 @@ type Options struct {
 	Times            liveness.Times
 }
 
+type stream = grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse]
+
 // Server implements dispatcher.v1.SessionService.
 type Server struct {
 	dispatcherv1.UnimplementedSessionServiceServer
+	Parts
 
-	self     string // machine id of this dispatcher
-	env      run.Env
-	view     View
-	commit   *commit.Committer
-	statuses *status.Committer
-	table    *liveness.Table
-	barrier  Barrier
-	opts     Options
-
+	opts      Options
+	open      prometheus.Gauge
 	draining  chan struct{}
 	drainOnce sync.Once
 }
 
-// New makes one.
-func New(self string, env run.Env, view View, c *commit.Committer, statuses *status.Committer,
-	table *liveness.Table, barrier Barrier, opts Options,
-) *Server {
-	return &Server{
-		self: self, env: env, view: view, commit: c, statuses: statuses, table: table, barrier: barrier, opts: opts,
-		draining: make(chan struct{}),
-	}
+// New makes one. Metrics: shoal_dispatcher_sessions.
+func New(parts Parts, opts Options) *Server {
+	open := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "shoal_dispatcher_sessions", Help: "Sessions that are open.",
+	})
+	parts.Env.Metrics.MustRegister(open)
+	return &Server{Parts: parts, opts: opts, open: open, draining: make(chan struct{})}
 }
 
 // Run ends all sessions when ctx ends, so that machines go elsewhere at once.
@@ -80,15 +90,20 @@ func (s *Server) Run(ctx context.Context) error {
 	return nil
 }
 
-// helloTimeout bounds the wait for a stream's first message, openTimeout all that comes before the first assignment.
-const (
-	helloTimeout = 5 * time.Second
-	openTimeout  = 15 * time.Second
-)
+// openTimeout bounds all that comes between the hello and the first assignment.
+const openTimeout = 15 * time.Second
+
+// line is one session.
+type line struct {
+	node   string
+	number uint64
+	hello  *dispatcherv1.Hello
+	box    *outbox
+}
 
 // Session is one machine's session.
-func (s *Server) Session(stream grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse]) error {
-	ctx, cancel := context.WithCancelCause(stream.Context())
+func (s *Server) Session(str stream) error {
+	ctx, cancel := context.WithCancelCause(str.Context())
 	defer cancel(nil)
 	caller, ok := rpc.CallerOf(ctx)
 	if !ok {
@@ -97,7 +112,7 @@ func (s *Server) Session(stream grpc.BidiStreamingServer[dispatcherv1.SessionReq
 	node := caller.Principal.Name
 
 	// Step 1: hear who it is.
-	hello, err := receiveHello(ctx, stream)
+	hello, err := receiveHello(ctx, str)
 	if err != nil {
 		return err
 	}
@@ -109,121 +124,96 @@ func (s *Server) Session(stream grpc.BidiStreamingServer[dispatcherv1.SessionReq
 	if err != nil {
 		return err
 	}
-	box := newOutbox()
-	s.table.Open(node, number, time.Now(), func() { cancel(errSuperseded) })
-	defer s.table.Closed(node, number)
-	log := s.env.Log.With("node", node, "session", number)
+	l := &line{node: node, number: number, hello: hello, box: newOutbox()}
+	s.Table.Open(node, number, time.Now(), func(reason error) { cancel(reason) })
+	defer s.Table.Closed(node, number)
+	s.open.Inc()
+	defer s.open.Dec()
+	log := s.Env.Log.With("node", node, "session", number)
 	log.Info("session opened")
 
-	// Step 3: say nothing before the replica holds the session's own commit and what the machine has applied: an older
+	// Step 3: hear it from now on: it beats while it waits for its assignment, and must not be taken for silent.
+	heard := run.Async(ctx, func(context.Context) (struct{}, error) { return struct{}{}, s.receive(str, l) })
+	described := run.Async(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.describe(ctx, l) })
+	// Step 4: say nothing before the replica holds the session's own commit and what the machine has applied: an older
 	// assignment would have it stop what it runs.
-	if err := s.catchUp(ctx, version, hello); err != nil {
-		return err
+	if err = s.catchUp(ctx, version, hello); err == nil {
+		// Step 5: speak until either side ends it.
+		err = s.speak(ctx, str, l, heard)
 	}
-	// Step 4: hear and speak until either side ends it.
-	heard := run.Async(ctx, func(ctx context.Context) (struct{}, error) {
-		return struct{}{}, s.receive(ctx, stream, node, number, box)
-	})
-	err = s.speak(ctx, stream, node, number, box, heard)
-	log.Info("session ended", "reason", reason(ctx, err))
+	if cause := context.Cause(ctx); cause != nil {
+		err = cause
+	}
+	cancel(err)
+	<-described
+	log.Info("session ended", "reason", reason(err))
 	return err
 }
 
-var errSuperseded = errs.New(errs.Precondition, "session superseded: open a new one")
-
-func reason(ctx context.Context, err error) string {
-	if cause := context.Cause(ctx); cause != nil {
-		return cause.Error()
-	}
+func reason(err error) string {
 	if err != nil {
 		return err.Error()
 	}
 	return "closed by the machine"
 }
 
-func receiveHello(ctx context.Context, stream grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse],
-) (*dispatcherv1.Hello, error) {
-	first := run.Async(ctx, func(context.Context) (*dispatcherv1.SessionRequest, error) { return stream.Recv() })
-	patience := time.NewTimer(helloTimeout)
-	defer patience.Stop()
-	select {
-	case r := <-first:
-		if r.Err != nil {
-			return nil, r.Err
-		}
-		if h := r.Value.GetHello(); h != nil {
-			return h, nil
-		}
-		return nil, errs.New(errs.Invalid, "the first message of a session must be a hello")
-	case <-patience.C:
-		return nil, errs.New(errs.Invalid, "no hello within %s", helloTimeout)
-	}
-}
-
-func checkHello(role authzv1.Role, h *dispatcherv1.Hello) error {
-	var faults []errs.Fault
-	if h.GetBootId() == "" || len(h.GetBootId()) > 64 {
-		faults = append(faults, errs.Fault{Field: "hello.boot_id", Reason: "must be 1 to 64 characters"})
-	}
-	if len(h.GetAddresses()) == 0 || len(h.GetAddresses()) > 16 {
-		faults = append(faults, errs.Fault{Field: "hello.addresses", Reason: "must be 1 to 16"})
-	}
-	want := dispatcherv1.SessionKind_SESSION_KIND_NODE
-	if role == authzv1.Role_ROLE_MESHPROXY {
-		want = dispatcherv1.SessionKind_SESSION_KIND_INGRESS
-	}
-	if h.GetKind() != want {
-		faults = append(faults, errs.Fault{Field: "hello.kind", Reason: "is not this role's: want " + want.String()})
-	}
-	if len(faults) > 0 {
-		return errs.Faults("open session", faults...)
-	}
-	return nil
-}
-
 // speak sends all that goes to the machine. It is the stream's only sender.
-func (s *Server) speak(ctx context.Context,
-	stream grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse],
-	node string, number uint64, box *outbox, heard <-chan run.Result[struct{}],
-) error {
-	err := stream.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Welcome{
+func (s *Server) speak(ctx context.Context, str stream, l *line, heard <-chan run.Result[struct{}]) error {
+	snap := s.View.Snapshot()
+	epoch := snap.Version()
+	err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Welcome{
 		Welcome: &dispatcherv1.Welcome{
-			Session:          number,
+			Session:          l.number,
 			HeartbeatPeriod:  durationpb.New(s.opts.HeartbeatPeriod),
 			HeartbeatTimeout: durationpb.New(s.opts.HeartbeatTimeout),
-			ClusterId:        s.view.Snapshot().Cluster().GetMeta().GetId(),
+			ClusterId:        snap.Cluster().GetMeta().GetId(),
 		},
 	}})
 	if err != nil {
 		return err
 	}
-	news := &newsfeed{stream: stream, node: node}
+	news := &newsfeed{stream: str, node: l.node, board: s.Board}
 	for {
-		changed, risen := s.view.Changed(), s.barrier.Risen()
-		snap := s.view.Snapshot()
-		if current := snap.Node(node).GetStatus().GetSession().GetNumber(); current > number {
-			return errSuperseded
+		changed, risen := s.View.Changed(), s.Barrier.Risen()
+		snap := s.View.Snapshot()
+		if !snap.Version().SameEpoch(epoch) {
+			return errs.New(errs.Unavailable, "the store's history was replaced: open a new session")
 		}
-		if err := news.send(snap, s.barrier.Applied()); err != nil {
+		if current := snap.Node(l.node).GetStatus().GetSession().GetNumber(); current > l.number {
+			return liveness.ErrSuperseded()
+		}
+		if snap.Node(l.node) == nil {
+			return unknownNode(l.node)
+		}
+		if err := news.send(snap, s.Barrier.Applied()); err != nil {
 			return err
 		}
-		for wait := true; wait; {
-			if err := box.flush(stream); err != nil {
-				return err
-			}
-			select {
-			case <-changed:
-				wait = false
-			case <-risen:
-				wait = false
-			case <-box.wake:
-			case r := <-heard:
-				return r.Err
-			case <-s.draining:
-				return errs.New(errs.Unavailable, "this dispatcher stops: open the session elsewhere")
-			case <-ctx.Done():
-				return context.Cause(ctx)
-			}
+		if more, err := s.wait(ctx, str, l.box, changed, risen, heard); !more {
+			return err
+		}
+	}
+}
+
+// wait answers the machine until there may be something new to tell. It reports false at the end of the session.
+func (s *Server) wait(ctx context.Context, str stream, box *outbox, changed, risen <-chan struct{},
+	heard <-chan run.Result[struct{}],
+) (more bool, err error) {
+	for {
+		if err := box.flush(str); err != nil {
+			return false, err
+		}
+		select {
+		case <-changed:
+			return true, nil
+		case <-risen:
+			return true, nil
+		case <-box.wake:
+		case r := <-heard:
+			return false, r.Err
+		case <-s.draining:
+			return false, errs.New(errs.Unavailable, "this dispatcher stops: open the session elsewhere")
+		case <-ctx.Done():
+			return false, context.Cause(ctx)
 		}
 	}
 }

@@ -26,6 +26,7 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/barrier"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/bulletin"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/session"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/status"
@@ -59,9 +60,11 @@ func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
 	view := replica.New(env, storev1.NewWatchServiceClient(conn))
 	table := liveness.NewTable()
 	monitor := liveness.New(self, env, view, commits, table, times())
-	mesh := barrier.New(self, "dispatcher/d1", env.Log, view, commits, monitor.Live)
+	mesh := barrier.New(self, "dispatcher/d1", env.Log, view, commits, monitor.Live, 2*time.Second)
 	statuses := status.New(self, env, view, commits)
-	sessions := session.New(self, env, view, commits, statuses, table, mesh, session.Options{
+	sessions := session.New(session.Parts{
+		Self: self, Env: env, View: view, Commit: commits, Statuses: statuses, Table: table, Barrier: mesh, Board: new(bulletin.Board),
+	}, session.Options{
 		HeartbeatPeriod: 500 * time.Millisecond, HeartbeatTimeout: 2 * time.Second, Times: times(),
 	})
 	server := grpc.NewServer(grpc.ChainStreamInterceptor(errs.StreamServer(), asNode))
@@ -205,7 +208,9 @@ func task(id, nodeID string, desired typesv1.TaskState) *typesv1.Object {
 	})
 }
 
-func (r *rig) state(id string) typesv1.NodeState { return r.store.Snapshot().Node(id).GetStatus().GetState() }
+func (r *rig) state(id string) typesv1.NodeState {
+	return r.store.Snapshot().Node(id).GetStatus().GetState()
+}
 
 // A machine is told of its own tasks, whole first and then what changed, and of nobody else's.
 func TestAssignmentWholeThenDifferences(t *testing.T) {
@@ -296,7 +301,7 @@ func TestNewerSessionFencesOlder(t *testing.T) {
 	})
 }
 
-// Another boot of a machine that is still heard is a cloned machine, and told so.
+// Another boot of a machine that is still heard is a cloned machine, and both are told so.
 func TestDuplicateNode(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, node("n1"))
@@ -309,6 +314,9 @@ func TestDuplicateNode(t *testing.T) {
 			case err := <-clone.failed:
 				if !errs.Is(err, errs.Precondition) {
 					t.Fatalf("the clone was refused by %v, want a failed precondition", err)
+				}
+				if err := <-m.failed; !errs.Is(err, errs.Precondition) {
+					t.Fatalf("the first was ended by %v, want a failed precondition", err)
 				}
 				return
 			case <-time.After(500 * time.Millisecond):
@@ -348,8 +356,8 @@ func TestStatusAckAfterCommit(t *testing.T) {
 func TestBarrierIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, node("n1"), service(), task("t1", "n1", typesv1.TaskState_TASK_STATE_RUNNING))
-		place := r.mesh.Join()
-		place.Report(1)
+		place := r.mesh.Join("n9")
+		place.Report(state.Version{EpochNumber: 1, EpochNonce: 1, Revision: 1})
 		m := r.open("n1", "boot")
 		m.assignment()
 		stop := r.store.Put(task("t1", "n1", typesv1.TaskState_TASK_STATE_SHUTDOWN))
@@ -363,7 +371,7 @@ func TestBarrierIsTold(t *testing.T) {
 				t.Fatalf("barrier %v passed %d while a meshproxy is at 1", b, stop.Revision)
 			}
 		}
-		place.Report(stop.Revision)
+		place.Report(stop)
 		m.until("barrier", func(resp *dispatcherv1.SessionResponse) bool {
 			return resp.GetBarrier().GetApplied().GetRevision() >= stop.Revision
 		})

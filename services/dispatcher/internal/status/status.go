@@ -2,17 +2,20 @@
 //
 // It owns the order "commit, then acknowledge": an agent forgets a status once it is acknowledged, and a forgotten status
 // that never reached the store would leave its task starting for ever. Nothing is written when nothing changed. One
-// goroutine (Run) owns the work; Add may be called from any.
+// goroutine (Run) owns the work; Add may be called from any and never waits for the store, for the same stream carries the
+// heartbeats.
 package status
 
 import (
 	"context"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shoalproject/shoal/internal/commit"
+	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
@@ -21,9 +24,10 @@ import (
 )
 
 const (
-	maxPuts   = 500 // a transaction; the store takes 1000
-	queued    = 1024
-	retryWait = 200 * time.Millisecond
+	maxPuts    = 500   // a transaction; the store takes 1000
+	maxPending = 10000 // statuses of one session that wait
+	retryWait  = 200 * time.Millisecond
+	catchUp    = time.Second
 )
 
 // Report is one batch of one session.
@@ -31,12 +35,28 @@ type Report struct {
 	NodeID  string
 	Session uint64
 	Tasks   []*dispatcherv1.TaskStatus
-	// Done acknowledges. It is called once the batch is in the store, and must not block.
+	// Done acknowledges this batch and all before it of the session. It is called once they are in the store, and must
+	// not block. Of batches that are merged the last one's is called.
 	Done func()
 }
 
 // View is the replica that tells what the store holds already.
-type View interface{ Snapshot() *state.Snapshot }
+type View interface {
+	Snapshot() *state.Snapshot
+	WaitFor(ctx context.Context, v state.Version) error
+}
+
+// line is one session: reports of it can be fenced off without touching others.
+type line struct {
+	node    string
+	session uint64
+}
+
+// pile is the latest of each task that a session has reported.
+type pile struct {
+	tasks map[string]*typesv1.TaskObserved
+	done  func()
+}
 
 // Committer merges reports into commits.
 type Committer struct {
@@ -44,28 +64,69 @@ type Committer struct {
 	log    *slog.Logger
 	view   View
 	commit *commit.Committer
-	queue  chan Report
+	wake   chan struct{} // holds one token when something waits
+
+	mu      sync.Mutex // guards pending
+	pending map[line]*pile
 
 	written prometheus.Counter
+	dropped prometheus.Counter
 }
 
-// New makes one. Metrics: shoal_dispatcher_status_written_total.
+// New makes one. Metrics: shoal_dispatcher_status_written_total, shoal_dispatcher_status_refused_total.
 func New(self string, env run.Env, view View, c *commit.Committer) *Committer {
-	written := prometheus.NewCounter(prometheus.CounterOpts{
-		Name: "shoal_dispatcher_status_written_total", Help: "Task statuses written to the store.",
-	})
-	env.Metrics.MustRegister(written)
-	return &Committer{self: self, log: env.Log, view: view, commit: c, queue: make(chan Report, queued), written: written}
+	out := &Committer{
+		self: self, log: env.Log, view: view, commit: c, wake: make(chan struct{}, 1), pending: map[line]*pile{},
+		written: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "shoal_dispatcher_status_written_total", Help: "Task statuses written to the store.",
+		}),
+		dropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "shoal_dispatcher_status_refused_total", Help: "Task statuses that the store refused as invalid.",
+		}),
+	}
+	env.Metrics.MustRegister(out.written, out.dropped)
+	return out
 }
 
-// Add hands a report over. It blocks while too many wait.
-func (c *Committer) Add(ctx context.Context, r Report) error {
-	select {
-	case c.queue <- r:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
+// Add hands a report over. It is refused (Exhausted) while too much of its session waits.
+func (c *Committer) Add(r Report) error {
+	if err := c.merge(r); err != nil {
+		return err
 	}
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+	return nil
+}
+
+func (c *Committer) merge(r Report) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := line{r.NodeID, r.Session}
+	p := c.pending[key]
+	if p == nil {
+		p = &pile{tasks: map[string]*typesv1.TaskObserved{}}
+	}
+	if len(p.tasks)+len(r.Tasks) > maxPending {
+		return errs.New(errs.Exhausted, "%d statuses of node %s wait for the store: report again later", len(p.tasks), r.NodeID)
+	}
+	c.pending[key] = p
+	for _, t := range r.Tasks {
+		if later(t.GetObserved(), p.tasks[t.GetTaskId()]) {
+			p.tasks[t.GetTaskId()] = t.GetObserved()
+		}
+	}
+	p.done = r.Done
+	return nil
+}
+
+func (c *Committer) take() map[line]*pile {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := c.pending
+	c.pending = map[line]*pile{}
+	return out
 }
 
 // Run commits until ctx ends. While one commit is under way the next one gathers.
@@ -74,120 +135,72 @@ func (c *Committer) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case r := <-c.queue:
-			if err := c.write(ctx, c.gather(r)); err != nil {
-				return err
-			}
+		case <-c.wake:
+			c.write(ctx, c.take())
 		}
 	}
 }
 
-func (c *Committer) gather(first Report) []Report {
-	reports, tasks := []Report{first}, len(first.Tasks)
-	for tasks < maxPuts {
-		select {
-		case r := <-c.queue:
-			reports = append(reports, r)
-			tasks += len(r.Tasks)
-		default:
-			return reports
-		}
-	}
-	return reports
-}
-
-// write commits the reports and acknowledges them. A refusal names who stood in the way: that one is taken out and the
-// rest is tried again.
-func (c *Committer) write(ctx context.Context, reports []Report) error {
-	gone := map[string]bool{} // tasks that are not in the store any more
-	for len(reports) > 0 {
-		tx := c.transaction(reports, gone)
+// write commits the piles and acknowledges them. A refusal names who stood in the way: that one is taken out and the rest
+// is tried again; one that names nobody is narrowed down by smaller transactions. So nobody's report holds up another's.
+func (c *Committer) write(ctx context.Context, piles map[line]*pile) {
+	limit := maxPuts
+	for ctx.Err() == nil {
+		tx, lines := c.transaction(piles, limit)
+		acknowledge(piles)
 		if len(tx.GetPuts()) == 0 {
-			break
+			return
 		}
-		_, err := c.commit.Do(ctx, tx)
-		if err == nil {
-			c.written.Add(float64(len(tx.GetPuts())))
-			break
-		}
-		refusal := commit.RefusalOf(err)
+		at, err := c.commit.Do(ctx, tx)
 		switch {
+		case err == nil:
+			c.written.Add(float64(len(tx.GetPuts())))
+			remove(piles, tx.GetPuts())
+			limit = maxPuts
+			c.await(ctx, at)
 		case ctx.Err() != nil:
-			return nil
-		case refusal.GetRefusal() == storev1.RefusalReason_REFUSAL_REASON_FENCED && refusal.GetSubject().GetId() != "":
-			// The session is another's by now: its agent reports again there.
-			reports = without(reports, refusal.GetSubject().GetId())
-		case refusal.GetRefusal() == storev1.RefusalReason_REFUSAL_REASON_NOT_FOUND && refusal.GetSubject().GetId() != "":
-			gone[refusal.GetSubject().GetId()] = true
-		default:
-			c.log.Warn("status not written, trying again", "reports", len(reports), "error", err)
+			return
+		case c.stoodInTheWay(piles, lines, commit.RefusalOf(err)):
+		case commit.RefusalOf(err) == nil && errs.KindOf(err) != errs.Invalid:
+			c.log.Warn("statuses not written, trying again", "tasks", len(tx.GetPuts()), "error", err)
 			if run.Sleep(ctx, retryWait) != nil {
-				return nil
+				return
 			}
+		case len(tx.GetPuts()) > 1:
+			limit = len(tx.GetPuts()) / 2
+		default:
+			c.log.Error("status refused and dropped", "task", state.KeyOf(tx.GetPuts()[0].GetObject()).ID, "error", err)
+			c.dropped.Inc()
+			remove(piles, tx.GetPuts())
 		}
 	}
-	for _, r := range reports {
-		r.Done()
-	}
-	return nil
 }
 
-func without(reports []Report, nodeID string) []Report {
-	var rest []Report
-	for _, r := range reports {
-		if r.NodeID != nodeID {
-			rest = append(rest, r)
-		}
-	}
-	return rest
-}
-
-// transaction holds the latest status of each task that differs from what the store holds, fenced by the sessions that
-// reported them.
-func (c *Committer) transaction(reports []Report, gone map[string]bool) *storev1.Transaction {
-	s := c.view.Snapshot()
-	latest := map[string]*typesv1.TaskObserved{}
-	tx := &storev1.Transaction{}
-	for _, r := range reports {
-		news := false
-		for _, ts := range r.Tasks {
-			t := s.Task(ts.GetTaskId())
-			if t == nil || gone[ts.GetTaskId()] || t.GetDecided().GetNodeId() != r.NodeID {
-				continue
-			}
-			if !later(ts.GetObserved(), t.GetObserved()) || !later(ts.GetObserved(), latest[ts.GetTaskId()]) {
-				continue
-			}
-			latest[ts.GetTaskId()] = ts.GetObserved()
-			news = true
-		}
-		if news {
-			tx.Preconditions = append(tx.Preconditions, commit.Session(r.NodeID, c.self, r.Session))
-		}
-	}
-	for _, r := range reports {
-		for _, ts := range r.Tasks {
-			if o := latest[ts.GetTaskId()]; o != nil && o == ts.GetObserved() {
-				t := &typesv1.Task{Meta: &typesv1.Meta{Id: ts.GetTaskId()}, Observed: o}
-				tx.Puts = append(tx.Puts, commit.Put(state.Wrap(t), "observed"))
+// stoodInTheWay takes out whom a refusal names. It is false if that is nobody of these.
+func (c *Committer) stoodInTheWay(piles map[line]*pile, lines map[string]line, refusal *storev1.Outcome) bool {
+	id := refusal.GetSubject().GetId()
+	switch refusal.GetRefusal() {
+	case storev1.RefusalReason_REFUSAL_REASON_FENCED:
+		// The session is another's by now: its agent reports again there.
+		for node, l := range lines {
+			if node == id || len(lines) == 1 {
+				delete(piles, l)
+				return true
 			}
 		}
-	}
-	return tx
-}
-
-// later orders observations by (attempt, state, seq). A nil one is the earliest.
-func later(a, b *typesv1.TaskObserved) bool {
-	switch {
-	case a == nil:
 		return false
-	case b == nil:
-		return true
-	case a.GetAttempt() != b.GetAttempt():
-		return a.GetAttempt() > b.GetAttempt()
-	case a.GetState() != b.GetState():
-		return a.GetState() > b.GetState()
+	case storev1.RefusalReason_REFUSAL_REASON_NOT_FOUND:
+		return removeTask(piles, id) // deleted meanwhile
 	default:
-		return a.GetSeq() > b.GetSeq()
+		return false
+	}
+}
+
+// await lets the replica catch up with the commit, so that what was written just now is not taken for news again.
+func (c *Committer) await(ctx context.Context, at *typesv1.Version) {
+	ctx, cancel := context.WithTimeout(ctx, catchUp)
+	defer cancel()
+	if err := c.view.WaitFor(ctx, state.VersionOf(at)); err != nil && ctx.Err() == nil {
+		c.log.Debug("replica is not at the commit", "error", err)
 	}
 }

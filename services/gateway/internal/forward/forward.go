@@ -135,4 +135,3 @@ func messagesOf(service, method string) (in, out protoreflect.MessageType, err e
 	}
 	return in, out, nil
 }
-

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"google.golang.org/grpc"
@@ -26,6 +27,8 @@ import (
 // New makes the handler; conn passes calls on, and maxBody bounds a request in bytes.
 func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Registry, maxBody int64) (http.Handler, error) {
 	mux := runtime.NewServeMux(
+		// No header of a client becomes metadata of a call: who the caller is says the certificate alone.
+		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
 		runtime.WithMarshalerOption(runtime.MIMEWildcard, &runtime.JSONPb{
 			MarshalOptions:   protojson.MarshalOptions{EmitDefaultValues: true},
 			UnmarshalOptions: protojson.UnmarshalOptions{DiscardUnknown: false},
@@ -51,14 +54,16 @@ func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Regist
 		func() error {
 			return controlv1.RegisterMemberServiceHandlerClient(ctx, mux, controlv1.NewMemberServiceClient(client))
 		},
-		func() error { return cav1.RegisterTokenServiceHandlerClient(ctx, mux, cav1.NewTokenServiceClient(client)) },
+		func() error {
+			return cav1.RegisterTokenServiceHandlerClient(ctx, mux, cav1.NewTokenServiceClient(client))
+		},
 	} {
 		if err := register(); err != nil {
 			return nil, fmt.Errorf("register rest handlers: %w", err)
 		}
 	}
 	root := http.NewServeMux()
-	root.Handle("/v1/", identify(http.MaxBytesHandler(mux, maxBody)))
+	root.Handle("/v1/", identify(bounded(mux, maxBody)))
 	root.HandleFunc("GET /openapi.json", document)
 	return root, nil
 }
@@ -67,6 +72,25 @@ func document(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	// The client is gone if this fails; there is nobody left to tell.
 	_, _ = w.Write(openapi.Document)
+}
+
+// bodyTimeout is how long a client may take to send a body.
+const bodyTimeout = 30 * time.Second
+
+// bounded limits a body in size and time. One that says that it is larger is refused before it is read; one that does not
+// say is cut, and the call is then refused as malformed.
+func bounded(next http.Handler, maxBody int64) http.Handler {
+	limited := http.MaxBytesHandler(next, maxBody)
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength > maxBody {
+			http.Error(w, fmt.Sprintf("the body has %d bytes, at most %d are taken", r.ContentLength, maxBody),
+				http.StatusRequestEntityTooLarge)
+			return
+		}
+		// A writer that can't set deadlines is a test's.
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(bodyTimeout))
+		limited.ServeHTTP(w, r)
+	})
 }
 
 // identify puts the client's identity where a gRPC call would have it.
@@ -100,4 +124,3 @@ func (c *checked) Invoke(ctx context.Context, method string, in, out any, opts .
 func (c *checked) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
 	return c.conn.NewStream(ctx, d, method, opts...)
 }
-

@@ -1,0 +1,355 @@
+package liveness_test
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/commit"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/lease"
+	"github.com/shoalproject/shoal/internal/replica"
+	"github.com/shoalproject/shoal/internal/replica/replicatest"
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/state"
+	"github.com/shoalproject/shoal/internal/testx"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
+)
+
+const (
+	ready   = typesv1.NodeState_NODE_STATE_READY
+	suspect = typesv1.NodeState_NODE_STATE_SUSPECT
+	down    = typesv1.NodeState_NODE_STATE_DOWN
+)
+
+// member is one live dispatcher: its lease and its judgement.
+type member struct {
+	table *liveness.Table
+	held  atomic.Bool  // its clock stands still, as that of a paused machine does
+	slow  atomic.Int64 // what each of its judgements takes at the store
+	stop  func()
+}
+
+// halting is a ticker that gives nothing while it is held.
+type halting struct {
+	run.Ticker
+	c    chan time.Time
+	done chan struct{}
+}
+
+func (h *halting) C() <-chan time.Time { return h.c }
+func (h *halting) Stop()               { h.Ticker.Stop(); close(h.done) }
+
+func (m *member) ticker(d time.Duration) run.Ticker {
+	h := &halting{Ticker: testx.NewTicker(d), c: make(chan time.Time), done: make(chan struct{})}
+	go func() {
+		for {
+			select {
+			case <-h.done:
+				return
+			case at := <-h.Ticker.C():
+				if m.held.Load() {
+					continue
+				}
+				select {
+				case h.c <- at:
+				case <-h.done:
+					return
+				}
+			}
+		}
+	}()
+	return h
+}
+
+// slowly is a way to the store that takes time.
+type slowly struct {
+	commit.Client
+	takes *atomic.Int64
+}
+
+func (s slowly) Commit(ctx context.Context, in *storev1.CommitRequest, opts ...grpc.CallOption) (*storev1.CommitResponse, error) {
+	time.Sleep(time.Duration(s.takes.Load()))
+	return s.Client.Commit(ctx, in, opts...)
+}
+
+func times() liveness.Times {
+	return liveness.Times{Suspect: 2 * time.Second, Down: 4 * time.Second, Lease: 2 * time.Second}
+}
+
+// start starts the dispatcher of a machine.
+func start(t *testing.T, store *replicatest.Store, id string) *member {
+	t.Helper()
+	m := &member{table: liveness.NewTable()}
+	env := testx.Env(t)
+	env.Rand = run.NewRand(uint64(len(id)) + uint64(id[len(id)-1]))
+	env.Ticker = m.ticker
+	conn := store.Dial(t)
+	commits := storev1.NewCommitServiceClient(conn)
+	view := replica.New(env, storev1.NewWatchServiceClient(conn))
+	self := identity.ID{Cluster: "c1", Role: authzv1.Role_ROLE_DISPATCHER, Name: id}
+	monitor := liveness.New(id, env, view, commit.New(slowly{commits, &m.slow}, env.Rand), m.table, times())
+	g := run.NewGroup(env.Log)
+	g.Go("view", view.Run)
+	g.Go("lease", lease.New(env, commits, view, liveness.LeaseName(id), self, times().Lease).Run)
+	g.Go("monitor", monitor.Run)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Wait(ctx) }()
+	stopped := false
+	m.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(m.stop)
+	return m
+}
+
+func dispatcher(id string) *typesv1.Object {
+	return state.Wrap(&typesv1.Member{
+		Meta: &typesv1.Meta{Id: "dispatcher/" + id}, Role: authzv1.Role_ROLE_DISPATCHER, MachineId: id,
+	})
+}
+
+func node(id, bound string) *typesv1.Object {
+	return state.Wrap(&typesv1.Node{Meta: &typesv1.Meta{Id: id}, Status: &typesv1.NodeStatus{
+		State: ready, Session: &typesv1.NodeSession{DispatcherId: bound, Number: 1, BootId: "b"},
+	}})
+}
+
+func cluster() *typesv1.Object {
+	return state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c1"}})
+}
+
+func stateOf(s *replicatest.Store, id string) typesv1.NodeState {
+	return s.Snapshot().Node(id).GetStatus().GetState()
+}
+
+// hear has machines beat at a dispatcher until the test ends.
+func hear(t *testing.T, m *member, ids ...string) {
+	for _, id := range ids {
+		m.table.Open(id, 1, time.Now(), func(error) {})
+	}
+	stop := make(chan struct{})
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		beat := time.NewTicker(500 * time.Millisecond)
+		defer beat.Stop()
+		for {
+			select {
+			case <-beat.C:
+				for _, id := range ids {
+					m.table.Heard(id, 1, time.Now())
+				}
+			case <-stop:
+				return
+			}
+		}
+	}()
+	t.Cleanup(func() { close(stop); <-ended })
+}
+
+// The machines that were lost together with their dispatcher are marked DOWN, each by one of the others, after its lease
+// and the time that they would have been given; who has moved meanwhile is not.
+func TestMachinesOfADeadDispatcher(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const machines = 20
+		objects := []*typesv1.Object{cluster(), dispatcher("d1"), dispatcher("d2"), dispatcher("d3"), node("own1", "d1"), node("own2", "d2")}
+		for i := range machines {
+			objects = append(objects, node(fmt.Sprintf("n%02d", i), "d3"))
+		}
+		store := replicatest.New(testx.Env(t), objects...)
+		d1, d2, d3 := start(t, store, "d1"), start(t, store, "d2"), start(t, store, "d3")
+		hear(t, d1, "own1")
+		hear(t, d2, "own2")
+		var all []string
+		for i := range machines {
+			all = append(all, fmt.Sprintf("n%02d", i))
+		}
+		hear(t, d3, all...)
+		time.Sleep(10 * time.Second)
+		if got := stateOf(store, "n00"); got != ready {
+			t.Fatalf("while its dispatcher lives: %s", got)
+		}
+		judged := map[string]int{}
+		store.OnCommit(func(tx *storev1.Transaction) error {
+			for _, p := range tx.GetPuts() {
+				if n := p.GetObject().GetNode(); n.GetStatus().GetState() == down {
+					judged[n.GetMeta().GetId()]++
+				}
+			}
+			return nil
+		})
+		d3.stop()
+		died := time.Now()
+		moved, _ := proto.Clone(store.Snapshot().Node("n07")).(*typesv1.Node)
+		moved.Status.Session = &typesv1.NodeSession{DispatcherId: "d1", Number: 2, BootId: "b"}
+		store.Put(state.Wrap(moved))
+		d1.table.Open("n07", 2, time.Now(), func(error) {})
+		for time.Since(died) < 5*time.Second {
+			time.Sleep(500 * time.Millisecond)
+			d1.table.Heard("n07", 2, time.Now())
+		}
+		if got := stateOf(store, "n00"); got != suspect {
+			t.Errorf("5 s after its dispatcher's death: %s, want SUSPECT", got)
+		}
+		for time.Since(died) < 7*time.Second {
+			time.Sleep(500 * time.Millisecond)
+			d1.table.Heard("n07", 2, time.Now())
+		}
+		synctest.Wait()
+		for _, id := range all {
+			want, by := down, 1
+			if id == "n07" {
+				want, by = ready, 0
+			}
+			if got := stateOf(store, id); got != want || judged[id] != by {
+				t.Errorf("%s: %s, judged %d times; want %s, %d", id, got, judged[id], want, by)
+			}
+		}
+		if stateOf(store, "own1") != ready || stateOf(store, "own2") != ready {
+			t.Error("a machine of a live dispatcher was judged")
+		}
+	})
+}
+
+// A dispatcher that was paused counts nothing of the pause: neither its own machines' silence, nor the others' leases.
+func TestPausedMonitorStartsAfresh(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := replicatest.New(testx.Env(t), cluster(), dispatcher("d1"), node("n1", "d1"))
+		d1 := start(t, store, "d1")
+		d1.table.Open("n1", 1, time.Now(), func(error) {})
+		for range 10 {
+			time.Sleep(500 * time.Millisecond)
+			d1.table.Heard("n1", 1, time.Now())
+		}
+		d1.held.Store(true)
+		time.Sleep(10 * time.Second)
+		d1.held.Store(false)
+		time.Sleep(1500 * time.Millisecond)
+		if got := stateOf(store, "n1"); got != ready {
+			t.Fatalf("1.5 s after the pause: %s, want READY", got)
+		}
+		time.Sleep(3 * time.Second)
+		if got := stateOf(store, "n1"); got != down {
+			t.Fatalf("4.5 s after the pause: %s, want DOWN", got)
+		}
+	})
+}
+
+// A count that was started afresh makes a silent machine no better: it stays SUSPECT until it is heard.
+func TestFreshCountIsNoSignOfLife(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := replicatest.New(testx.Env(t), cluster(), dispatcher("d1"), node("n1", "d1"))
+		d1 := start(t, store, "d1")
+		d1.table.Open("n1", 1, time.Now(), func(error) {})
+		time.Sleep(3 * time.Second)
+		if got := stateOf(store, "n1"); got != suspect {
+			t.Fatalf("after 3 s: %s, want SUSPECT", got)
+		}
+		d1.held.Store(true)
+		time.Sleep(3 * time.Second)
+		d1.held.Store(false)
+		time.Sleep(time.Second)
+		if got := stateOf(store, "n1"); got != suspect {
+			t.Fatalf("after the pause, not heard: %s, want SUSPECT", got)
+		}
+		d1.table.Heard("n1", 1, time.Now())
+		time.Sleep(500 * time.Millisecond)
+		if got := stateOf(store, "n1"); got != ready {
+			t.Fatalf("heard: %s, want READY", got)
+		}
+	})
+}
+
+// A slow store does not look like a pause: many machines that vanish at once are all judged in time, in few commits.
+func TestMassLossAtASlowStore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const machines = 1000
+		objects := []*typesv1.Object{cluster(), dispatcher("d1")}
+		for i := range machines {
+			objects = append(objects, node(fmt.Sprintf("n%04d", i), "d1"))
+		}
+		store := replicatest.New(testx.Env(t), objects...)
+		d1 := start(t, store, "d1")
+		time.Sleep(time.Second)
+		for i := range machines {
+			d1.table.Open(fmt.Sprintf("n%04d", i), 1, time.Now(), func(error) {})
+		}
+		d1.slow.Store(int64(300 * time.Millisecond))
+		commits := 0
+		store.OnCommit(func(tx *storev1.Transaction) error {
+			if tx.GetPuts()[0].GetObject().GetNode() != nil {
+				commits++
+			}
+			return nil
+		})
+		time.Sleep(7 * time.Second)
+		for i := range machines {
+			if got := stateOf(store, fmt.Sprintf("n%04d", i)); got != down {
+				t.Fatalf("n%04d after 7 s: %s, want DOWN", i, got)
+			}
+		}
+		if commits > 20 {
+			t.Errorf("%d commits, want at most 20", commits)
+		}
+	})
+}
+
+// What somebody else writes into a node's status at the same time is not lost.
+func TestStateAndDescriptionTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := replicatest.New(testx.Env(t), cluster(), dispatcher("d1"), node("n1", "d1"))
+		d1 := start(t, store, "d1")
+		d1.table.Open("n1", 1, time.Now(), func(error) {})
+		written := false
+		store.OnCommit(func(tx *storev1.Transaction) error {
+			if n := tx.GetPuts()[0].GetObject().GetNode(); n != nil && !written {
+				written = true
+				with, _ := proto.Clone(store.Snapshot().Node("n1")).(*typesv1.Node)
+				with.Status.Description = &typesv1.NodeDescription{Hostname: "alpha"}
+				store.Put(state.Wrap(with))
+			}
+			return nil
+		})
+		time.Sleep(3 * time.Second)
+		st := store.Snapshot().Node("n1").GetStatus()
+		if st.GetState() != suspect || st.GetDescription().GetHostname() != "alpha" {
+			t.Fatalf("%v, want SUSPECT with its description", st)
+		}
+	})
+}
+
+// A dispatcher that is bound and not announced yet, or not any more, is judged from when it was first missed.
+func TestUnknownDispatcherHasItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := replicatest.New(testx.Env(t), cluster(), dispatcher("d1"))
+		start(t, store, "d1")
+		time.Sleep(20 * time.Second)
+		store.Put(node("n1", "d9"))
+		time.Sleep(3 * time.Second)
+		if got := stateOf(store, "n1"); got != ready {
+			t.Fatalf("after 3 s: %s, want READY", got)
+		}
+		time.Sleep(4 * time.Second)
+		if got := stateOf(store, "n1"); got != down {
+			t.Fatalf("after 7 s: %s, want DOWN", got)
+		}
+	})
+}

@@ -1,0 +1,234 @@
+package mesh_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/state"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/mesh"
+)
+
+// put makes the next snapshot; its objects get its revision, as the store does.
+func put(s *state.Snapshot, objects ...proto.Message) *state.Snapshot {
+	v := s.Version()
+	v.EpochNumber, v.Revision = 1, v.Revision+1
+	t := s.Begin()
+	for _, o := range objects {
+		t.Put(state.Wrap(proto.Clone(o)))
+	}
+	return t.Commit(v, time.Time{})
+}
+
+func drop(s *state.Snapshot, kind typesv1.Kind, id string) *state.Snapshot {
+	v := s.Version()
+	v.Revision++
+	t := s.Begin()
+	t.Delete(state.Key{Kind: kind, ID: id})
+	return t.Commit(v, time.Time{})
+}
+
+func node(id string, st typesv1.NodeState) *typesv1.Node {
+	return &typesv1.Node{Meta: &typesv1.Meta{Id: id}, Status: &typesv1.NodeStatus{State: st, Addresses: []string{"192.0.2.1"}}}
+}
+
+func web() *typesv1.Service {
+	return &typesv1.Service{
+		Meta: &typesv1.Meta{Id: "s1"}, Spec: &typesv1.ServiceSpec{Annotations: &typesv1.Annotations{Name: "web"}},
+		Endpoint: &typesv1.Endpoint{Ports: []*typesv1.PortConfig{{PublishedPort: 8080, TargetPort: 80}}},
+	}
+}
+
+func overlay() *typesv1.Network {
+	return &typesv1.Network{
+		Meta: &typesv1.Meta{Id: "o1"}, Spec: &typesv1.NetworkSpec{Annotations: &typesv1.Annotations{Name: "back"}},
+		Ipam: &typesv1.NetworkIPAM{Vni: 4097},
+	}
+}
+
+// running is a task that takes traffic.
+func running(id, nodeID string) *typesv1.Task {
+	return &typesv1.Task{
+		Meta: &typesv1.Meta{Id: id}, ServiceId: "s1",
+		Decided: &typesv1.TaskDecided{
+			Slot: 1, NodeId: nodeID, Desired: typesv1.TaskState_TASK_STATE_RUNNING,
+			Addresses: []*typesv1.TaskAddress{
+				{Addresses: []string{"10.128.0.2/32", "fd00::2/128"}}, {NetworkId: "o1", Addresses: []string{"10.0.0.2/24"}},
+			},
+		},
+		Observed: &typesv1.TaskObserved{State: typesv1.TaskState_TASK_STATE_RUNNING, Ready: true},
+	}
+}
+
+const ready = typesv1.NodeState_NODE_STATE_READY
+
+// Who takes traffic: a task that is wanted, running and ready on a machine that is heard; and nobody else.
+func TestWhoTakesTraffic(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		change  func(*typesv1.Task)
+		node    typesv1.NodeState
+		takes   bool
+		onPaths bool // has its entry on the overlay
+	}{
+		{"running and ready", func(*typesv1.Task) {}, ready, true, true},
+		{"only assigned", func(x *typesv1.Task) { x.Observed = nil }, ready, false, true},
+		{"not ready", func(x *typesv1.Task) { x.Observed.Ready = false }, ready, false, true},
+		{"starting", func(x *typesv1.Task) { x.Observed.State = typesv1.TaskState_TASK_STATE_STARTING }, ready, false, true},
+		{"told to stop", func(x *typesv1.Task) { x.Decided.Desired = typesv1.TaskState_TASK_STATE_SHUTDOWN }, ready, false, true},
+		{"abandoned", func(x *typesv1.Task) { x.Decided.Abandoned = true }, ready, false, true},
+		{"failed", func(x *typesv1.Task) { x.Observed.State = typesv1.TaskState_TASK_STATE_FAILED }, ready, false, false},
+		{"node suspect", func(*typesv1.Task) {}, typesv1.NodeState_NODE_STATE_SUSPECT, false, true},
+		{"node down", func(*typesv1.Task) {}, typesv1.NodeState_NODE_STATE_DOWN, false, true},
+		{"no node", func(x *typesv1.Task) { x.Decided.NodeId = "" }, ready, false, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			task := running("t1", "n1")
+			c.change(task)
+			s := put(state.Empty(), node("n1", c.node), node("n2", ready), web(), overlay(), task, running("t2", "n2"))
+			tables := mesh.Of(s, "n2", mesh.SharedOf(s, nil))
+			takes := false
+			for _, e := range tables.Shared.Services["s1"].GetEndpoints() {
+				takes = takes || e.GetTaskId() == "t1"
+			}
+			if takes != c.takes {
+				t.Errorf("takes traffic: %t, want %t", takes, c.takes)
+			}
+			entry := false
+			for _, e := range tables.Networks["o1"].GetEntries() {
+				entry = entry || e.GetTaskId() == "t1"
+			}
+			if entry != c.onPaths {
+				t.Errorf("on the overlay: %t, want %t", entry, c.onPaths)
+			}
+		})
+	}
+}
+
+// Addresses are those of the machine network for endpoints, of the overlay for entries, both without prefix lengths.
+func TestAddresses(t *testing.T) {
+	s := put(state.Empty(), node("n1", ready), web(), overlay(), running("t1", "n1"))
+	tables := mesh.Of(s, "n1", mesh.SharedOf(s, nil))
+	if diff := cmp.Diff([]string{"10.128.0.2", "fd00::2"}, tables.Shared.Services["s1"].GetEndpoints()[0].GetAddresses()); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"10.0.0.2"}, tables.Networks["o1"].GetEntries()[0].GetAddresses()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// A machine is told of an overlay only while it has a task on it, and of all published services.
+func TestOnlyOwnNetworks(t *testing.T) {
+	s := put(state.Empty(), node("n1", ready), node("n2", ready), web(), overlay(), running("t1", "n1"))
+	shared := mesh.SharedOf(s, nil)
+	if got := mesh.Of(s, "n2", shared); len(got.Networks) != 0 || len(got.Shared.Services) != 1 {
+		t.Fatalf("%d networks and %d services, want 0 and 1", len(got.Networks), len(got.Shared.Services))
+	}
+}
+
+// The differences, one after the other or over several at once, lead to what the whole says; what says nothing new is nil
+// and costs no new tables.
+func TestDifferencesLeadToTheWhole(t *testing.T) {
+	s := put(state.Empty(), node("n1", ready), web(), overlay(), running("t1", "n1"))
+	stopping := running("t1", "n1")
+	stopping.Decided.Desired = typesv1.TaskState_TASK_STATE_SHUTDOWN
+	db := web()
+	db.Meta.Id, db.Spec.Annotations.Name = "s2", "db"
+	steps := []func(*state.Snapshot) *state.Snapshot{
+		func(s *state.Snapshot) *state.Snapshot { return put(s, running("t2", "n1"), node("n2", ready)) },
+		func(s *state.Snapshot) *state.Snapshot { return put(s, stopping) },
+		func(s *state.Snapshot) *state.Snapshot {
+			return put(s, &typesv1.Lease{Meta: &typesv1.Meta{Id: "scheduler"}})
+		},
+		func(s *state.Snapshot) *state.Snapshot {
+			return put(s, node("n1", typesv1.NodeState_NODE_STATE_SUSPECT))
+		},
+		func(s *state.Snapshot) *state.Snapshot { return put(s, node("n1", ready), db) },
+		func(s *state.Snapshot) *state.Snapshot { return drop(s, typesv1.Kind_KIND_TASK, "t1") },
+		func(s *state.Snapshot) *state.Snapshot { return drop(s, typesv1.Kind_KIND_SERVICE, "s1") },
+		func(s *state.Snapshot) *state.Snapshot { return drop(s, typesv1.Kind_KIND_NODE, "n2") },
+		func(s *state.Snapshot) *state.Snapshot { return drop(s, typesv1.Kind_KIND_TASK, "t2") },
+	}
+	shared := mesh.SharedOf(s, nil)
+	each := mesh.Of(s, "n1", shared)
+	rare := each
+	has, hasRare := taken(nil, mesh.Full(each)), taken(nil, mesh.Full(each))
+	for i, step := range steps {
+		s = step(s)
+		shared = mesh.SharedOf(s, shared)
+		next := mesh.Of(s, "n1", shared)
+		r := mesh.Diff(each, next)
+		if lease := i == 2; lease != (r == nil) {
+			t.Fatalf("step %d: difference %v", i, r)
+		} else if lease && next.Shared != each.Shared {
+			t.Fatal("a lease made new tables")
+		}
+		has, each = taken(has, r), next
+		if i%3 == 2 {
+			hasRare, rare = taken(hasRare, mesh.Diff(rare, next)), next
+		}
+		want := taken(nil, mesh.Full(mesh.Of(s, "n1", mesh.SharedOf(s, nil))))
+		if diff := cmp.Diff(want, has); diff != "" {
+			t.Fatalf("step %d: %s", i, diff)
+		}
+		if i%3 == 2 {
+			if diff := cmp.Diff(want, hasRare); diff != "" {
+				t.Fatalf("step %d, over three: %s", i, diff)
+			}
+		}
+	}
+}
+
+// What lost its last object while a replica was away is gone from the tables too.
+func TestResyncToNothing(t *testing.T) {
+	s := put(state.Empty(), node("n1", ready), web(), running("t1", "n1"))
+	shared := mesh.SharedOf(s, nil)
+	old := mesh.Of(s, "n1", shared)
+	v := s.Version()
+	v.Revision = 9
+	txn := state.Empty().Begin()
+	txn.Put(state.Wrap(node("n1", ready)))
+	s = txn.Commit(v, time.Time{})
+	r := mesh.Diff(old, mesh.Of(s, "n1", mesh.SharedOf(s, shared)))
+	if diff := cmp.Diff([]string{"s1"}, r.GetRemovedServices()); diff != "" {
+		t.Fatal(diff)
+	}
+}
+
+// taken is what a meshproxy has after a response, in text.
+func taken(has map[string]string, r *dispatcherv1.EndpointsResponse) map[string]string {
+	next := map[string]string{}
+	if !r.GetFull() {
+		for k, v := range has {
+			next[k] = v
+		}
+	}
+	text := func(m proto.Message) string {
+		b, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+		if err != nil {
+			panic(err)
+		}
+		return string(b)
+	}
+	for _, x := range r.GetServices() {
+		next["service/"+x.GetServiceId()] = text(x)
+	}
+	for _, x := range r.GetMachines() {
+		next["machine/"+x.GetNodeId()] = text(x)
+	}
+	for _, x := range r.GetNetworks() {
+		next["network/"+x.GetNetworkId()] = text(x)
+	}
+	for kind, ids := range map[string][]string{
+		"service/": r.GetRemovedServices(), "machine/": r.GetRemovedMachines(), "network/": r.GetRemovedNetworks(),
+	} {
+		for _, id := range ids {
+			delete(next, kind+id)
+		}
+	}
+	return next
+}

@@ -1,0 +1,71 @@
+package session
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/commit"
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/state"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+const describeRetry = 500 * time.Millisecond
+
+// describe writes changed descriptions until the session ends.
+func (s *Server) describe(ctx context.Context, l *line) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.box.described:
+		}
+		d := l.box.takeDescription()
+		for d != nil {
+			done, err := s.writeDescription(ctx, l, d)
+			if done || ctx.Err() != nil {
+				break
+			}
+			if err != nil {
+				s.Env.Log.Warn("node description not written, trying again", "node", l.node, "error", err)
+			}
+			if run.Sleep(ctx, describeRetry) != nil {
+				return nil
+			}
+			if newer := l.box.takeDescription(); newer != nil {
+				d = newer
+			}
+		}
+	}
+}
+
+// writeDescription is not done when somebody else has changed the node meanwhile: the status is one field of it, and a
+// state that was judged in between must not be lost.
+func (s *Server) writeDescription(ctx context.Context, l *line, d *typesv1.NodeDescription) (done bool, err error) {
+	n := s.View.Snapshot().Node(l.node)
+	switch number := n.GetStatus().GetSession().GetNumber(); {
+	case number < l.number:
+		return false, nil // the replica is not at this session's commit yet
+	case number > l.number || proto.Equal(n.GetStatus().GetDescription(), d):
+		return true, nil
+	}
+	st := proto.CloneOf(n.GetStatus())
+	st.Description = d
+	_, err = s.Commit.Do(ctx, statusChange(n, st))
+	if commit.RefusalOf(err) != nil {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// statusChange replaces a node's status on condition that nobody has changed the node.
+func statusChange(n *typesv1.Node, st *typesv1.NodeStatus) *storev1.Transaction {
+	id := n.GetMeta().GetId()
+	return &storev1.Transaction{
+		Preconditions: []*storev1.Precondition{commit.Unchanged(typesv1.Kind_KIND_NODE, id, n.GetMeta().GetRevision())},
+		Puts:          []*storev1.Put{commit.Put(state.Wrap(&typesv1.Node{Meta: &typesv1.Meta{Id: id}, Status: st}), "status")},
+	}
+}
