@@ -77,9 +77,9 @@ fix-format: $(TOOLS)
 	bin/tools/golangci-lint fmt $(MODULES)
 
 check-lint: $(TOOLS) ## .golangci.yml
-	@$(STATIC) bin/tools/golangci-lint run $(PATTERNS)
+	@$(STATIC) bin/tools/golangci-lint run --allow-parallel-runners $(PATTERNS)
 fix-lint: $(TOOLS)
-	$(STATIC) bin/tools/golangci-lint run --fix $(PATTERNS)
+	$(STATIC) bin/tools/golangci-lint run --allow-parallel-runners --fix $(PATTERNS)
 
 check-buf: $(TOOLS) ## our protos: lint, format, still readable by the last release
 	@tools/make/generated googleapis
@@ -98,10 +98,11 @@ fix-generated: $(TOOLS)
 check-tidy: ## every go.mod, without the workspace
 	$(call each,GOWORK=off go mod tidy -diff)
 	@GOWORK=off go -C tools mod tidy -diff
-fix-tidy: # one go line for all: go.work's, which `go work use` raises to the highest that a module needs
-	go work use
-	go work sync
+fix-tidy: # Step 1: one go line for all, the highest that any has. Step 2: each names what it imports. Step 3: all agree on
+	go work use # versions, which may leave some with lines that they no longer need, hence step 4: tidy again.
 	$(call each,go mod edit -go=$$(sed -n 's/^go //p' $(CURDIR)/go.work) && GOWORK=off go mod tidy)
+	go work sync
+	$(call each,GOWORK=off go mod tidy)
 	@GOWORK=off go -C tools mod tidy
 
 check-vet: ## go vet

@@ -10,12 +10,13 @@ import (
 	"fmt"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/run"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-	"google.golang.org/grpc"
 )
 
 // Client is the part of the store that a Committer uses.

@@ -68,7 +68,7 @@ func ParseToken(s string) (Token, error) {
 }
 
 func malformed(why string) error {
-	return errs.Faults("join token", errs.Fault{Field: "token", Reason: why + "; `shoal join-token worker` on a manager prints the one in force"})
+	return errs.New(errs.Invalid, "join token: %s; `shoal join-token worker` on a manager prints the one in force", why)
 }
 
 func base36(s string) bool {

@@ -187,7 +187,7 @@ func TestStreamsEndStaysEOFAndCancelIsSeenByTheServer(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, _ = watch.Recv()
-	if _, err := watch.Recv(); err != io.EOF {
+	if _, err := watch.Recv(); !errors.Is(err, io.EOF) {
 		t.Errorf("end of stream: %v", err)
 	}
 	h := &handler{heard: make(chan error, 1)}
@@ -208,7 +208,7 @@ func TestStreamsEndStaysEOFAndCancelIsSeenByTheServer(t *testing.T) {
 
 func TestReasonOfANewerPeerFallsBackToTheCode(t *testing.T) {
 	err := errs.FromStatus(status.Error(codes.OutOfRange, "x"))
-	if !errs.Is(err, errs.Invalid) || errs.FromStatus(nil) != nil || errs.ToStatus(nil) != nil || errs.FromStatus(io.EOF) != io.EOF {
+	if !errs.Is(err, errs.Invalid) || errs.FromStatus(nil) != nil || errs.ToStatus(nil) != nil || errs.FromStatus(io.EOF) != io.EOF { //nolint:errorlint // the very same, not wrapped
 		t.Errorf("got %v", errs.KindOf(err))
 	}
 }

@@ -32,8 +32,9 @@ type Keeper struct {
 
 // leaf is one certificate with its key. It is never changed, only replaced.
 type leaf struct {
-	cert tls.Certificate
-	x509 *x509.Certificate
+	cert     tls.Certificate
+	x509     *x509.Certificate
+	replaced chan struct{} // closed when the next one is in force
 }
 
 // trust is whom we believe. It is never changed, only replaced.
@@ -130,7 +131,7 @@ func newLeaf(chain []byte, key *ecdsa.PrivateKey) (*leaf, error) {
 	if !key.PublicKey.Equal(certs[0].PublicKey) {
 		return nil, errs.New(errs.Invalid, "the certificate is for another key")
 	}
-	l := &leaf{x509: certs[0], cert: tls.Certificate{PrivateKey: key, Leaf: certs[0]}}
+	l := &leaf{x509: certs[0], cert: tls.Certificate{PrivateKey: key, Leaf: certs[0]}, replaced: make(chan struct{})}
 	for _, c := range certs {
 		l.cert.Certificate = append(l.cert.Certificate, c.Raw)
 	}
@@ -160,6 +161,9 @@ func (k *Keeper) Certificate() *x509.Certificate { return k.leaf.Load().x509 }
 
 // Expired says that this process's own leaf has run out, by its own clock.
 func (k *Keeper) Expired() bool { return k.env.Now().After(k.Certificate().NotAfter) }
+
+// Replaced is closed when the leaf in force now has been renewed: connections that were made with it may be made anew.
+func (k *Keeper) Replaced() <-chan struct{} { return k.leaf.Load().replaced }
 
 // Bundle is the trust bundle in force, in PEM.
 func (k *Keeper) Bundle() []byte { return bytes.Clone(k.trust.Load().bundle) }

@@ -98,8 +98,9 @@ func (k *Keeper) RenewOnce(ctx context.Context, renew Renew) error {
 	if err := Write(k.env.Files, k.dir, chain, bundle, key); err != nil {
 		return err
 	}
-	k.leaf.Store(next)
+	old := k.leaf.Swap(next)
 	k.setBundle(bundle)
+	close(old.replaced)
 	k.env.Log.Info("certificate renewed", "id", k.id.URI(), "serial", Serial(next.x509), "not_after", next.x509.NotAfter)
 	return nil
 }

@@ -47,8 +47,8 @@ type Process struct {
 }
 
 // Open reads the identity and the directory of a process in its folder. Port is the role's own, 0 for one that listens
-// nowhere. Errors: NotFound (the machine has not joined), Invalid (a file, or a certificate of another role).
-func Open(env run.Env, base config.Base, role authzv1.Role, port int) (*Process, error) {
+// nowhere; the options are the server's. Errors: NotFound (the machine has not joined), Invalid (a file, or a certificate of another role).
+func Open(env run.Env, base config.Base, role authzv1.Role, port int, opts ...rpc.ServerOption) (*Process, error) {
 	folder := base.Folder(identity.RoleName(role))
 	env.Log = slog.New(atLevel{env.Log.Handler(), base.Level()})
 	keeper, err := identity.Load(env, path.Join(folder, "identity"))
@@ -63,7 +63,7 @@ func Open(env run.Env, base config.Base, role authzv1.Role, port int) (*Process,
 		return nil, err
 	}
 	p := &Process{ID: keeper.ID(), Keeper: keeper, Directory: dir, Env: env, Base: base, port: port}
-	p.Server = rpc.NewServer(env, keeper)
+	p.Server = rpc.NewServer(env, keeper, opts...)
 	p.measure()
 	return p, nil
 }

@@ -3,6 +3,7 @@ package rpc_test
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,6 +79,36 @@ func TestRetriesEndWithTheDeadlineAndTellTheLastRefusal(t *testing.T) {
 		err := commitOnce(t.Context(), conn, "r")
 		if d := time.Since(start); !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "no leader") || d < 4*time.Second || d > 5*time.Second {
 			t.Errorf("%v after %s, wanted the default deadline of 5 s", err, d)
+		}
+		_ = conn.Close()
+		a.end(t)
+	})
+}
+
+// A refusal in words must reach the caller although the last tries had no answer, and before the caller stops listening.
+func TestARefusalInWordsIsNotLostToTheDeadline(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.serve(t, w.keeper(t, storeRole, "a"), "a:1")
+		var silent atomic.Bool
+		time.AfterFunc(2*time.Second, func() { silent.Store(true) })
+		a.commit = func(ctx context.Context) error {
+			if !silent.Load() {
+				return unavailable(ctx)
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		conn := w.dialAll(t, w.keeper(t, schedulerRole, "s"), directoryOf(t, w, "a:1", "dead:1"))
+		if err := commitOnce(t.Context(), conn, "r"); !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "no leader") {
+			t.Errorf("%v, wanted the reason that was told first", err)
+		}
+		silent.Store(false)
+		start := time.Now()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+		defer cancel()
+		if err := commitOnce(ctx, conn, "r"); !strings.Contains(err.Error(), "no leader") || ctx.Err() != nil {
+			t.Errorf("%v after %s, wanted the reason before the deadline of 1 s", err, time.Since(start))
 		}
 		_ = conn.Close()
 		a.end(t)

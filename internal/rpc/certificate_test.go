@@ -1,6 +1,7 @@
 package rpc_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"log/slog"
@@ -213,6 +214,34 @@ func TestAConnectionEndsWithItsCertificate(t *testing.T) {
 		}
 		if err := listOrCommit(t, conn); !errs.Is(err, errs.Denied) {
 			t.Errorf("a call with the certificate that has run out: %v", err)
+		}
+		_ = conn.Close()
+		m.end(t)
+	})
+}
+
+// A server goes by the certificate of the handshake for as long as a connection lives: one made with a leaf that has run
+// out must be made again after the renewal, or its calls are refused for ever.
+func TestAConnectionOfAnExpiredLeafEndsWithTheRenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		m := w.serve(t, w.keeper(t, storeRole, "m1"), "a:1")
+		synctest.Wait()
+		now := time.Now()
+		uris := []string{w.ca.ID(schedulerRole, "s").URI()}
+		k := w.ca.KeeperOf(t, w.env, identitytest.Leaf{URIs: uris, NotBefore: now.Add(-2 * time.Hour), NotAfter: now.Add(-time.Hour)})
+		conn := w.dial(t, k, "a:1")
+		if err := commitOnce(t.Context(), conn, "r1"); !errs.Is(err, errs.Denied) {
+			t.Fatalf("a call with a leaf that has run out: %v", err)
+		}
+		if err := k.RenewOnce(t.Context(), func(_ context.Context, csr []byte) ([]byte, []byte, error) {
+			return w.ca.SignCSR(t, identitytest.Leaf{URIs: uris}, csr), nil, nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if err := commitOnce(t.Context(), conn, "r2"); err != nil {
+			t.Errorf("a call after the renewal: %v", err)
 		}
 		_ = conn.Close()
 		m.end(t)

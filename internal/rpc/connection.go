@@ -39,6 +39,9 @@ type conn struct {
 	chain  []*x509.Certificate // empty: no certificate
 	peer   identity.Peer
 	verify verify
+	// late says that this side showed a certificate that had run out: the server goes by it for as long as the connection
+	// lives, also after a renewal. A client's alone.
+	late bool
 }
 
 // call is one call that is being served.
@@ -109,10 +112,11 @@ func peerOfConn(raw net.Conn) identity.Peer {
 // run ends what loses its rights, until ctx ends: at each change of trust, and when a certificate runs out.
 func (l *ledger) run(ctx context.Context) error {
 	for {
-		changed := l.keep.Trust()
+		changed, replaced := l.keep.Trust(), l.keep.Replaced()
 		timer := time.NewTimer(l.sweep())
 		select {
 		case <-changed:
+		case <-replaced:
 		case <-l.early:
 		case <-timer.C:
 		case <-ctx.Done():
@@ -134,6 +138,8 @@ func (l *ledger) sweep() time.Duration {
 		case now.Expired && !before.Expired:
 			// It may come back with its new certificate, or with this one to renew it.
 			l.env.Log.Info("connection closed, its certificate has run out", "peer", before.ID.Member(), "not_after", before.NotAfter)
+		case c.late && !l.keep.Expired():
+			l.env.Log.Info("connection closed, it was made before our certificate was renewed", "peer", before.ID.Member())
 		default:
 			if !now.Expired {
 				next = min(next, now.NotAfter.Sub(l.env.Now())+time.Millisecond)

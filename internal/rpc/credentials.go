@@ -68,6 +68,7 @@ func (c clientCredentials) ClientHandshake(ctx context.Context, _ string, raw ne
 		return conn, newAuthInfo(identity.Peer{}), nil
 	}
 	noted := c.ledger.wrap(raw)
+	noted.late = c.ledger.keep.Expired()
 	conn, err := shake(ctx, noted, c.config)
 	if err != nil {
 		return nil, nil, err

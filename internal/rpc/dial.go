@@ -19,7 +19,8 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 )
 
-// The connection settings of flows.md, "A node's session": gRPC's own are too slow here.
+// The connection settings: a peer that has vanished must be noticed, and another one asked, well before a machine counts as
+// down (4 s). gRPC's own are too slow for that.
 const (
 	connectLimit  = time.Second
 	redialFirst   = 50 * time.Millisecond

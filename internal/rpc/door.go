@@ -26,7 +26,7 @@ type door struct {
 	tasks  *run.Spawner
 	grpc   *queue
 	http   *queue
-	slots  chan struct{} // one token a handshake under way
+	slots  slots
 }
 
 // accept takes connections of one listener until it is closed.
@@ -45,19 +45,54 @@ func (d *door) accept(ctx context.Context, l net.Listener) error {
 			_ = run.Sleep(ctx, acceptRetry) // an end closes the listener, and that is seen above
 			continue
 		}
-		select {
-		case d.slots <- struct{}{}:
-			d.tasks.Go(ctx, "connection", func(ctx context.Context) error { return d.take(ctx, raw, config) })
-		default:
+		from := hostOf(raw.RemoteAddr())
+		if !d.slots.take(from) {
 			_ = raw.Close() // a flood: better none than all slow
+			continue
 		}
+		d.tasks.Go(ctx, "connection", func(ctx context.Context) error { return d.take(ctx, raw, from, config) })
 	}
 }
 
+// slots counts handshakes under way.
+type slots struct {
+	mu  sync.Mutex // guards below
+	all int
+	of  map[string]int // by the client's address
+}
+
+func (s *slots) take(from string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.all == maxShaking || s.of[from] == maxShakingOfOne {
+		return false
+	}
+	s.all++
+	s.of[from]++
+	return true
+}
+
+func (s *slots) free(from string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.all--
+	if s.of[from]--; s.of[from] == 0 {
+		delete(s.of, from)
+	}
+}
+
+// hostOf is an address without its port.
+func hostOf(a net.Addr) string {
+	if host, _, err := net.SplitHostPort(a.String()); err == nil {
+		return host
+	}
+	return a.String()
+}
+
 // take does the handshake and hands the connection on.
-func (d *door) take(ctx context.Context, raw net.Conn, config *tls.Config) error {
+func (d *door) take(ctx context.Context, raw net.Conn, from string, config *tls.Config) error {
 	conn, p, err := d.shake(ctx, raw, config)
-	<-d.slots
+	d.slots.free(from)
 	if err != nil {
 		if ctx.Err() == nil && !isHangup(err) {
 			d.server.env.Log.Warn("connection refused", "from", raw.RemoteAddr().String(), "reason", err.Error())

@@ -45,18 +45,47 @@ func (c clientCalls) unary(ctx context.Context, method string, req, reply any, c
 		// It may be sent once. Waiting for a connection is no risk: nothing has been sent yet.
 		return c.hint(invoke(ctx, method, req, reply, cc, append(opts, grpc.WaitForReady(true))...))
 	}
-	patience := tryFirst
+	patience, spare := tryFirst, spareOf(ctx)
+	var told error
 	for delay := retryFirst; ; delay = min(2*delay, retryMost) {
 		err := try(ctx, patience, func(ctx context.Context) error { return invoke(ctx, method, req, reply, cc, opts...) })
-		if !worthAnother(ctx, err) {
+		again := worthAnother(ctx, err)
+		if isTimeUp(err) || again {
+			told = moreTelling(told, err)
+			err = told
+		}
+		if !again || says(err) && left(ctx) < spare {
 			return c.hint(err)
 		}
-		if run.Sleep(ctx, c.env.Rand.Jitter(delay, 0.5)) != nil {
-			return c.hint(err) // the last refusal says more than that the time is up
+		if run.Sleep(ctx, min(c.env.Rand.Jitter(delay, 0.5), max(left(ctx)-spare, retryFirst))) != nil {
+			return c.hint(err)
 		}
 		patience *= 2
 	}
 }
+
+// spareOf is the part of a deadline in which a refusal in words is passed on instead of being tried again: whoever set the
+// deadline stops listening at its end, and "deadline exceeded" tells a person nothing.
+func spareOf(ctx context.Context) time.Duration { return min(left(ctx)/5, time.Second) }
+
+func left(ctx context.Context) time.Duration {
+	deadline, _ := ctx.Deadline() // there is one: unary sees to it
+	return time.Until(deadline)
+}
+
+// moreTelling keeps the latest of the best: what a server said, then why none was reached, then that the time was up.
+func moreTelling(before, now error) error {
+	switch {
+	case before == nil, says(now), !says(before) && !isTimeUp(now):
+		return now
+	}
+	return before
+}
+
+// says reports whether a server of ours gave the reason.
+func says(err error) bool { return len(status.Convert(err).Details()) > 0 }
+
+func isTimeUp(err error) bool { return status.Code(err) == codes.DeadlineExceeded }
 
 func try(ctx context.Context, patience time.Duration, f func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)

@@ -29,6 +29,9 @@ const (
 	maxStreams     = 1000
 	// maxShaking bounds handshakes under way: each costs a signature before we know who it is.
 	maxShaking = 512
+	// maxShakingOfOne bounds them for one address, so that a host that says nothing on its connections takes no place from
+	// the others.
+	maxShakingOfOne = 64
 	// A peer that vanished is noticed after keepaliveTime + keepaliveWait even if nothing is sent to it.
 	keepaliveTime  = 10 * time.Second
 	keepaliveWait  = 4 * time.Second
@@ -160,7 +163,7 @@ func addresses(ls []net.Listener) []string {
 func (s *Server) serve(ctx context.Context, listeners []net.Listener) error {
 	// Step 1: the queues into which accepted connections go by their protocol.
 	own := run.NewSpawner(s.env.Log)
-	door := &door{server: s, tasks: own, grpc: newQueue(), http: newQueue(), slots: make(chan struct{}, maxShaking)}
+	door := &door{server: s, tasks: own, grpc: newQueue(), http: newQueue(), slots: slots{of: map[string]int{}}}
 	web := s.newHTTPServer()
 
 	g := run.NewGroup(s.env.Log)

@@ -49,7 +49,22 @@ func (machineFiles) Remove(name string) error {
 }
 
 func (machineFiles) Write(name string, data []byte, mode fs.FileMode) error {
-	name = filepath.FromSlash(name)
+	// The rename replaces the old file in one move.
+	return place(filepath.FromSlash(name), data, mode, os.Rename)
+}
+
+func (machineFiles) Create(name string, data []byte, mode fs.FileMode) error {
+	// Unlike a rename, a link fails when the name is taken.
+	return place(filepath.FromSlash(name), data, mode, func(tmp, name string) error {
+		if err := os.Link(tmp, name); err != nil {
+			return err
+		}
+		return os.Remove(tmp)
+	})
+}
+
+// place writes a file under another name and lets move give it its own.
+func place(name string, data []byte, mode fs.FileMode, move func(tmp, name string) error) error {
 	dir := filepath.Dir(name)
 	if err := makeDirs(dir); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
@@ -63,12 +78,11 @@ func (machineFiles) Write(name string, data []byte, mode fs.FileMode) error {
 	if err := fill(tmp, data, mode); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", name, err), os.Remove(tmp.Name()))
 	}
-	// Step 2: the rename replaces the old file in one move. Its content is durable already: the other order could leave an
-	// empty file after a power cut.
-	if err := os.Rename(tmp.Name(), name); err != nil {
+	// Step 2: its own name. The content is durable already: the other order could leave an empty file after a power cut.
+	if err := move(tmp.Name(), name); err != nil {
 		return errors.Join(fmt.Errorf("write %s: %w", name, err), os.Remove(tmp.Name()))
 	}
-	// Step 3: the rename itself is durable only when the directory is.
+	// Step 3: the name is durable only when the directory is.
 	if err := syncDir(dir); err != nil {
 		return fmt.Errorf("write %s: %w", name, err)
 	}

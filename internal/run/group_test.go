@@ -71,7 +71,7 @@ func TestGroupErrorWhileStoppingIsKept(t *testing.T) {
 func TestGroupCapturesPanicWithStack(t *testing.T) {
 	group(t, func(t *testing.T, g *run.Group) {
 		g.Go("other", untilDone)
-		g.Go("bad", func(context.Context) error { var m map[string]int; m["x"] = 1; return nil })
+		g.Go("bad", func(context.Context) error { var m map[string]int; m["x"] = 1; return nil }) //nolint:govet,staticcheck // panics on purpose
 		err := g.Wait(t.Context())
 		p, ok := errors.AsType[*run.PanicError](err)
 		if !ok || !strings.Contains(string(p.Stack), "group_test.go") || !strings.HasPrefix(err.Error(), "bad: panic: ") {

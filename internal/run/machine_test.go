@@ -58,7 +58,7 @@ func TestMachineWriteLeavesTheOldFileWhenItFails(t *testing.T) {
 
 func TestMachineUnixSocketReplacesADeadOneOnly(t *testing.T) {
 	env := run.Machine("test")
-	path := filepath.Join(t.TempDir(), "s.sock")
+	path := filepath.Join(t.TempDir(), "gone after a boot", "s.sock")
 	first, err := env.Net.Listen(t.Context(), "unix", path)
 	if err != nil {
 		t.Fatal(err)

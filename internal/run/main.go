@@ -10,6 +10,7 @@ import (
 	"os/signal"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 
 	"github.com/shoalproject/shoal/internal/config"
@@ -27,24 +28,33 @@ var version string
 
 // Main is the whole of a process's main function: flags, config, signals, log and exit code around f.
 //
-//	func main() { run.Main("shoal-ca", ca.DefaultConfig(), ca.Run) }
+//	func main() { run.Main("ca", ca.DefaultConfig(), ca.Run) }
 //
 // Flags are -config (default /etc/shoal/<name>.yaml), -check (validate it and exit) and -version. SIGTERM and SIGINT end
 // f's context; a second one ends the process. SIGHUP is ignored, reserved for reload. Exit codes: 0 for a clean end, 1 when
-// f failed, 2 for bad flags or config.
-func Main[C any](name string, def C, f func(ctx context.Context, cfg C, env Env) error) {
+// f failed, 2 for bad flags or config. Verbs are lines of help about what the program does when its first argument is not a
+// flag; its main function looks for those.
+func Main[C any](name string, def C, f func(ctx context.Context, cfg C, env Env) error, verbs ...string) {
 	signal.Ignore(syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop) // from the first signal on the second has its default effect
-	os.Exit(invoke(ctx, name, os.Args[1:], os.Stdout, os.Stderr, Machine(name), def, f))
+	os.Exit(invoke(ctx, name, os.Args[1:], os.Stdout, os.Stderr, Machine(name), def, f, verbs...))
 }
 
 // invoke is Main without the process, for tests.
 func invoke[C any](ctx context.Context, name string, args []string, stdout, stderr io.Writer, env Env, def C,
-	f func(ctx context.Context, cfg C, env Env) error,
+	f func(ctx context.Context, cfg C, env Env) error, verbs ...string,
 ) int {
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
+	program := "shoal-" + strings.TrimPrefix(name, "shoal-")
+	flags := flag.NewFlagSet(program, flag.ContinueOnError)
 	flags.SetOutput(stderr)
+	flags.Usage = func() {
+		fmt.Fprintf(stderr, "Usage of %s:\n", program)
+		flags.PrintDefaults()
+		for _, v := range verbs {
+			fmt.Fprintf(stderr, "  %s %s\n", program, v)
+		}
+	}
 	path := flags.String("config", "/etc/shoal/"+name+".yaml", "the process's config `file`")
 	check := flags.Bool("check", false, "check the config file and exit")
 	show := flags.Bool("version", false, "print the version and exit")

@@ -70,6 +70,8 @@ func TestMainFlagsAndExitCodes(t *testing.T) {
 		{name: "check bad", args: []string{"-check"}, file: "greeting: ''", f: greet, code: 2, out: "is empty"},
 		{name: "version", args: []string{"-version", "-config", "none"}, f: greet, code: 0, out: "shoal-x "},
 		{name: "help", args: []string{"-h"}, f: greet, code: 0, out: "-config"},
+		{name: "help names the program", args: []string{"-h"}, f: greet, code: 0, out: "Usage of shoal-x:"},
+		{name: "help tells verbs", args: []string{"-h"}, f: greet, code: 0, out: "shoal-x reset"},
 		{name: "unknown flag", args: []string{"-debug"}, f: greet, code: 2, out: "-debug"},
 		{name: "argument", args: []string{"start"}, f: greet, code: 2, out: "start"},
 	} {
@@ -83,7 +85,7 @@ func TestMainFlagsAndExitCodes(t *testing.T) {
 			if ctx == nil {
 				ctx = t.Context()
 			}
-			code := invoke(ctx, "shoal-x", r.args, &out, &out, env, mainConfig{Greeting: "hello"}, r.f)
+			code := invoke(ctx, "shoal-x", r.args, &out, &out, env, mainConfig{Greeting: "hello"}, r.f, "reset\n    \tremove all")
 			if code != r.code || !strings.Contains(out.String(), r.out) {
 				t.Errorf("exit code %d, want %d; output %q, want %q in it", code, r.code, out.String(), r.out)
 			}

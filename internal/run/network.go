@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 )
@@ -31,9 +32,12 @@ func (machineNetwork) Dial(ctx context.Context, network, address string) (net.Co
 	return d.DialContext(ctx, network, address)
 }
 
-// listenUnix replaces a socket that nobody answers on: a killed process leaves its socket file behind, and must be able to
+// listenUnix makes the socket's folder, which is gone after each boot where it lies in /run, and replaces a socket that nobody answers on: a killed process leaves its socket file behind, and must be able to
 // start again. The socket is for its owner and group (0660); its directory's owner decides which group that is.
 func listenUnix(ctx context.Context, path string) (net.Listener, error) {
+	if err := makeDirs(filepath.Dir(path)); err != nil {
+		return nil, fmt.Errorf("make the folder of the socket %s: %w", path, err)
+	}
 	var lc net.ListenConfig
 	l, err := lc.Listen(ctx, "unix", path)
 	if errors.Is(err, syscall.EADDRINUSE) && staleSocket(ctx, path) {

@@ -64,6 +64,9 @@ type Files interface {
 	// Write replaces the file atomically and durably: after a crash there is the old content or the new, and once Write has
 	// returned, the new. Missing parent directories are made with mode 0700.
 	Write(name string, data []byte, mode fs.FileMode) error
+	// Create is Write for a file that is not there yet. One that is there stays as it is, and the error wraps fs.ErrExist:
+	// of several that create at once, one does.
+	Create(name string, data []byte, mode fs.FileMode) error
 	// Remove deletes a file or an empty directory, durably; an absent one is no error.
 	Remove(name string) error
 	// List returns the sorted names in a directory, nil when it is absent.

@@ -9,9 +9,13 @@ import (
 )
 
 // SetUserTimeout gives a TCP connection up when what was sent is not acknowledged within d (TCP_USER_TIMEOUT, RFC 5482):
-// the kernel's own patience is a quarter of an hour. A connection that is no TCP socket, a simulated one say, is left as
-// it is.
+// the kernel's own patience is a quarter of an hour. A simulated connection is told by its method of this name; any other
+// is left as it is.
 func SetUserTimeout(conn net.Conn, d time.Duration) {
+	if simulated, ok := conn.(interface{ SetUserTimeout(d time.Duration) }); ok {
+		simulated.SetUserTimeout(d)
+		return
+	}
 	tcp, ok := conn.(syscall.Conn)
 	if !ok {
 		return

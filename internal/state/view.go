@@ -82,7 +82,7 @@ func entriesOf(o *typesv1.Object) []entry {
 		}
 		return out
 	case *typesv1.Object_Node:
-		if name := hostnameOf(k.Node); name != "" {
+		if name := Hostname(k.Node); name != "" {
 			return []entry{{byHostname, name + sep + k.Node.GetMeta().GetId()}}
 		}
 	case *typesv1.Object_Member:
@@ -103,8 +103,8 @@ func refKey(target, source Key) string {
 	return fmt.Sprintf("%s%d%s%s", refPrefix(target), source.Kind, sep, source.ID)
 }
 
-// hostnameOf is what the machine says of itself now, else what was certified at its join.
-func hostnameOf(n *typesv1.Node) string {
+// Hostname is what people call a machine: what it says of itself now, else what was certified at its join.
+func Hostname(n *typesv1.Node) string {
 	if h := n.GetStatus().GetDescription().GetHostname(); h != "" {
 		return h
 	}

@@ -19,6 +19,8 @@ func FilesContract(t *testing.T, files run.Files, root string) {
 	t.Run("written", c.written)
 	t.Run("refused", c.refused)
 	t.Run("removed", c.removed)
+	t.Run("created", c.created)
+	t.Run("created once", func(t *testing.T) { createdOnce(t, files, c.at("once")) })
 	t.Run("whole", func(t *testing.T) { wholeOrNothing(t, files, c.at("whole")) })
 }
 
@@ -89,6 +91,42 @@ func (c contract) removed(t *testing.T) {
 	}
 	if _, err := c.files.Read(c.at("a/b/key")); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("read: %v", err)
+	}
+}
+
+func (c contract) created(t *testing.T) {
+	if err := c.files.Create(c.at("new/file"), []byte("first"), 0o640); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.files.Create(c.at("new/file"), []byte("second"), 0o600); !errors.Is(err, fs.ErrExist) {
+		t.Errorf("create what is there: %v", err)
+	}
+	got, err := c.files.Read(c.at("new/file"))
+	info, _ := c.files.Stat(c.at("new/file"))
+	if string(got) != "first" || err != nil || info.Mode() != 0o640 {
+		t.Errorf("read %q of %v, %v", got, info, err)
+	}
+	if names, err := c.files.List(c.at("new")); !slices.Equal(names, []string{"file"}) || err != nil {
+		t.Errorf("list %q, %v", names, err)
+	}
+}
+
+// createdOnce lets eight create one file at the same moment: one does.
+func createdOnce(t *testing.T, files run.Files, name string) {
+	heard := make([]error, 8)
+	var creators sync.WaitGroup
+	for i := range heard {
+		creators.Go(func() { heard[i] = files.Create(name, []byte{byte('0' + i)}, 0o600) })
+	}
+	creators.Wait()
+	got, err := files.Read(name)
+	if err != nil || len(got) != 1 {
+		t.Fatalf("read %q, %v", got, err)
+	}
+	for i, err := range heard {
+		if won := got[0] == byte('0'+i); won && err != nil || !won && !errors.Is(err, fs.ErrExist) {
+			t.Errorf("the file says %q, and creator %d heard %v", got, i, err)
+		}
 	}
 }
 

@@ -44,7 +44,22 @@ func (f *Files) Read(name string) ([]byte, error) {
 func (f *Files) Write(name string, data []byte, mode fs.FileMode) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	return f.write(path.Clean(name), data, mode)
+}
+
+// Create keeps a copy of data, unless there is a file of that name.
+func (f *Files) Create(name string, data []byte, mode fs.FileMode) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	name = path.Clean(name)
+	if _, ok := f.files[name]; ok {
+		return &fs.PathError{Op: "link", Path: name, Err: fs.ErrExist}
+	}
+	return f.write(name, data, mode)
+}
+
+// write needs the lock.
+func (f *Files) write(name string, data []byte, mode fs.FileMode) error {
 	if f.isDir(name) {
 		return &fs.PathError{Op: "rename", Path: name, Err: errors.New("is a directory")}
 	}

@@ -7,15 +7,11 @@ package agent
 
 import (
 	"context"
-	"encoding/hex"
-	"errors"
-	"io/fs"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 
-	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/bootid"
 	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
@@ -35,8 +31,6 @@ import (
 const (
 	// noPort: an agent listens nowhere.
 	noPort = 0
-	// meshPort is the meshproxy's own (see the design's list of ports).
-	meshPort = 2385
 	// featureLevel is what this build offers to mixed versions.
 	featureLevel = process.FeatureLevel
 	// versionWait bounds the look for the runtime's version, which is only for people and must not hold up a session.
@@ -70,7 +64,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	if err != nil {
 		return err
 	}
-	bootID, err := readBootID(env.Env, cfg.BootID)
+	bootID, err := bootid.Of(env.Env, cfg.BootID)
 	if err != nil {
 		return err
 	}
@@ -96,7 +90,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		Describe: env.describe,
 		Hello: &dispatcherv1.Hello{
 			Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise,
-			MeshPort: meshPort,
+			MeshPort: uint32(cfg.MeshPort),
 		},
 	}
 
@@ -160,23 +154,4 @@ func (e *Env) describe(ctx context.Context) *typesv1.NodeDescription {
 		}
 	}
 	return d
-}
-
-// readBootID reads the id of this boot, or makes it: whichever node process starts first does. Its folder must end with
-// the machine's power.
-func readBootID(env run.Env, file string) (string, error) {
-	data, err := env.Files.Read(file)
-	if id := strings.TrimSpace(string(data)); err == nil && id != "" {
-		return id, nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", errs.New(errs.Unavailable, "read the boot id %s: %w", file, err)
-	}
-	var b [16]byte
-	_, _ = env.Rand.Read(b[:]) // never fails
-	id := hex.EncodeToString(b[:])
-	if err := env.Files.Write(file, []byte(id+"\n"), 0o644); err != nil {
-		return "", errs.New(errs.Unavailable, "keep the boot id: %w", err)
-	}
-	return id, nil
 }

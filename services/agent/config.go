@@ -22,6 +22,8 @@ type Config struct {
 	RunDir string `yaml:"run_dir"`
 	// MeshSocket is where the machine's meshproxy is.
 	MeshSocket string `yaml:"mesh_socket"`
+	// MeshPort is where the meshproxies of other machines reach this machine's: the port of its `listen`.
+	MeshPort int `yaml:"mesh_port"`
 	// BootID is the file with the id of this boot, which the node processes share.
 	BootID string `yaml:"boot_id"`
 	// Parallel is how many containers are made or started at once, 1 to 64.
@@ -33,7 +35,7 @@ func DefaultConfig() Config {
 	return Config{
 		Socket: "/run/containerd/containerd.sock", Namespace: "shoal", Snapshotter: "overlayfs",
 		CertsDir: "/etc/containerd/certs.d", RunDir: "/run/shoal", MeshSocket: "/run/shoal/mesh.sock",
-		BootID: "/run/shoal/boot-id", Parallel: 8,
+		MeshPort: 2385, BootID: "/run/shoal/boot-id", Parallel: 8,
 	}
 }
 
@@ -52,6 +54,7 @@ func (c Config) Validate() error {
 	}
 	faults.Check(c.Namespace != "", "namespace", "name containerd's namespace for our containers")
 	faults.Check(c.Snapshotter != "", "snapshotter", "name one that containerd has, such as overlayfs")
+	faults.Check(c.MeshPort >= 1 && c.MeshPort <= 65535, "mesh_port", "%d is not in 1 to 65535", c.MeshPort)
 	faults.Check(c.Parallel >= 1 && c.Parallel <= 64, "parallel", "%d is not in 1 to 64", c.Parallel)
 	return faults.Err("config")
 }

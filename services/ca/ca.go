@@ -58,7 +58,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	health := p.Server.Health()
 
 	keys := keyset.NewHolder()
-	issuer := issue.New(p.Env)
+	issuer := issue.New(env) // not p.Env: audit lines are written whatever log_level says
 	hands := wrapper.New(p.Env, p.ID, wrapKey, keys, commits, health)
 	issuing := renewissuer.New(p.Env, p.Path("issuing"), p.ID, issuer, keys, health)
 	issuing.Load(p.Keeper.Bundle())

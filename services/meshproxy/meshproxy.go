@@ -16,6 +16,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/shoalproject/shoal/internal/bootid"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/process"
@@ -62,9 +63,11 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		defer kernel.Close()
 		env.Tables = kernel
 	}
-	bootID, err := ingress.BootID(p.Env, cfg.BootID) // also makes the folder of the sockets, if it is the first there
-	if err != nil {
-		return err
+	bootID := "" // an agent says it, where there is one
+	if cfg.Ingress {
+		if bootID, err = bootid.Of(p.Env, cfg.BootID); err != nil {
+			return err
+		}
 	}
 	health := p.Server.Health()
 	dispatchers := func() []*cav1.DirectoryEntry { return p.Directory.Entries(authzv1.Role_ROLE_DISPATCHER) }
@@ -73,7 +76,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 
 	// Step 1: the mesh in user space, and its door for the other machines.
-	forwarder := forward.New(p.Env, p.ID.Name, dialPeer(p))
+	forwarder := forward.New(p.Env, p.ID.Name, dialPeer(p), p.Keeper.Trust)
 	p.Server.HandleALPN(protocol, func(ctx context.Context, conn *tls.Conn, peer identity.Peer) {
 		if peer.ID.Role == authzv1.Role_ROLE_MESHPROXY {
 			forwarder.Accept(ctx, conn, peer.ID.Name)
@@ -92,7 +95,6 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g := run.NewGroup(p.Env.Log)
 	p.Go(g)
 	g.Go("forward", forwarder.Run)
-	g.Go("trust", func(ctx context.Context) error { return dropOnTrust(ctx, p.Keeper, forwarder) })
 	g.Go("apply", loop.Run)
 	g.Go("watch", loop.Watch)
 	g.Go("session", line.Run)
@@ -149,19 +151,5 @@ func dialPeer(p *process.Process) forward.DialPeer {
 			return nil, err
 		}
 		return conn, nil
-	}
-}
-
-// dropOnTrust closes the warm links whenever trust changes; new ones are measured against the new trust. Streams under way
-// are ended by the receiver's server, which looks at all its connections then.
-func dropOnTrust(ctx context.Context, keeper *identity.Keeper, f *forward.Forwarder) error {
-	for {
-		changed := keeper.Trust()
-		f.DropLinks()
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil
-		}
 	}
 }

@@ -35,7 +35,7 @@ type Config struct {
 
 // DefaultConfig returns the defaults.
 func DefaultConfig() Config {
-	return Config{Base: config.Base{Data: "/var/lib/shoal/scheduler"}, Lease: 3 * time.Second}
+	return Config{Lease: 3 * time.Second}
 }
 
 // Validate returns all faults at once.

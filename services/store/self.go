@@ -116,13 +116,20 @@ func (s *self) announce(ctx context.Context) error {
 
 func (s *self) announceRaft(ctx context.Context) error {
 	id := s.process.ID.Member()
+	var written state.Version // of the last announcement, which a member that lags has not applied yet
 	for {
 		v, changed := s.node.Watch()
 		want := &typesv1.RaftMember{Id: v.ID, Voter: v.Peer(v.ID).GetVoter()}
-		has := s.Snapshot().Member(id)
-		if has != nil && v.Peer(v.ID) != nil && !proto.Equal(has.GetRaft(), want) {
+		snap := s.Snapshot()
+		has := snap.Member(id)
+		waits := written.SameEpoch(snap.Version()) && !snap.Version().Reaches(written)
+		if has != nil && !waits && v.Peer(v.ID) != nil && !proto.Equal(has.GetRaft(), want) {
 			put := commit.Put(state.Wrap(&typesv1.Member{Meta: &typesv1.Meta{Id: id}, Raft: want}), "raft")
-			if _, err := s.commits.Do(ctx, &storev1.Transaction{Puts: []*storev1.Put{put}}); err != nil && ctx.Err() == nil {
+			at, err := s.commits.Do(ctx, &storev1.Transaction{Puts: []*storev1.Put{put}})
+			if err == nil {
+				written = state.VersionOf(at)
+			}
+			if err != nil && ctx.Err() == nil {
 				s.process.Env.Log.Debug("raft member is not announced, trying again", "error", err)
 				if run.Sleep(ctx, retry) != nil {
 					return nil

@@ -32,6 +32,10 @@ import (
 // port is the store's own.
 const port = 2381
 
+// maxMessage is what a store takes as one message. It is many times what another store puts into one: a leader would send
+// what is refused again for ever.
+const maxMessage = 16 << 20
+
 // handOverTime is how long a leader that stops waits for another to lead.
 const handOverTime = time.Second
 
@@ -64,7 +68,7 @@ type Env struct {
 
 // Run is the store. It blocks until ctx ends, a part fails, or the store is removed from the cluster.
 func Run(ctx context.Context, cfg Config, env Env) error {
-	p, err := process.Open(env.Env, cfg.Base, authzv1.Role_ROLE_STORE, port)
+	p, err := process.Open(env.Env, cfg.Base, authzv1.Role_ROLE_STORE, port, rpc.MaxMessage(maxMessage))
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}

@@ -54,11 +54,16 @@ func checkInit(t *Tree) []Breach {
 	return found
 }
 
-// checkSleep lets be what sleeps in a synctest bubble, where time is virtual: tests that import it, and the simulation.
+// checkSleep lets be what sleeps in a synctest bubble, where time is virtual: the simulation, and the tests of a folder
+// in which one opens bubbles, for the others may be its helpers.
 func checkSleep(t *Tree) []Breach {
+	bubbles := map[string]bool{}
+	for _, f := range t.Files {
+		bubbles[f.Dir] = bubbles[f.Dir] || f.Test && f.importsPackage("testing/synctest")
+	}
 	var found []Breach
 	for _, f := range t.Files {
-		if under(f.Dir, "test/sim") || f.Test && f.importsPackage("testing/synctest") {
+		if under(f.Dir, "test/sim") || f.Test && bubbles[f.Dir] {
 			continue
 		}
 		f.uses(func(pkg, name string, at token.Pos) {
@@ -113,7 +118,7 @@ func checkPackageState(t *Tree) []Breach {
 	}
 	var found []Breach
 	for _, f := range t.Files {
-		if f.Test || f.Generated || !under(f.Dir, "services", "internal") {
+		if f.Test || f.Generated || statefulFiles[f.Path] != "" || !under(f.Dir, "services", "internal") {
 			continue
 		}
 		f.vars(func(name *ast.Ident, value ast.Expr, decl *ast.GenDecl, spec *ast.ValueSpec) {

@@ -31,8 +31,9 @@ func codeSamples() []sample {
 					`var p = netip.MustParsePrefix("10.0.0.0/8")`, `var once = sync.OnceValue(func() int { return 1 })`,
 					`//go:embed a.go`, `var src embed.FS`, `var _ error = (*t)(nil)`, `type t struct{ error }`,
 				),
-				"internal/run/version.go": code(`package run`, `var version = "dev"`),
-				"cli/a.go":                code(`package cli`, `var debug bool`),
+				"internal/run/version.go":  code(`package run`, `var version = "dev"`),
+				"internal/failpoint/on.go": code(`package failpoint`, `import "sync"`, `var mu sync.Mutex`),
+				"cli/a.go":                 code(`package cli`, `var debug bool`),
 			},
 			broken: map[string]string{
 				"services/ca/b.go": code(
@@ -47,15 +48,16 @@ func codeSamples() []sample {
 		{
 			rule: "no-sleep",
 			clean: map[string]string{
-				"cli/a.go":        code(`package cli`, `import "time"`, `var d = time.Second`),
-				"cli/a_test.go":   code(`package cli`, `import ("testing/synctest"; "time")`, `func f() { time.Sleep(1) }`),
-				"test/sim/sim.go": code(`package sim`, `import "time"`, `func f() { time.Sleep(1) }`),
+				"cli/a.go":         code(`package cli`, `import "time"`, `var d = time.Second`),
+				"cli/a_test.go":    code(`package cli`, `import ("testing/synctest"; "time")`, `func f() { time.Sleep(1) }`),
+				"cli/help_test.go": code(`package cli`, `import "time"`, `func h() { time.Sleep(1) }`),
+				"test/sim/sim.go":  code(`package sim`, `import "time"`, `func f() { time.Sleep(1) }`),
 			},
 			broken: map[string]string{
-				"cli/b.go":      code(`package cli`, `import clock "time"`, `func f() { clock.Sleep(1) }`),
-				"cli/b_test.go": code(`package cli`, `import "time"`, `func g() { time.Sleep(1) }`),
+				"cli/b.go":        code(`package cli`, `import clock "time"`, `func f() { clock.Sleep(1) }`),
+				"proto/b_test.go": code(`package proto`, `import "time"`, `func g() { time.Sleep(1) }`),
 			},
-			want: []string{"cli/b.go:3", "cli/b_test.go:3"},
+			want: []string{"cli/b.go:3", "proto/b_test.go:3"},
 		},
 		{
 			rule:   "skip-reason",

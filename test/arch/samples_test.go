@@ -70,6 +70,7 @@ func layoutSamples() []sample {
 			clean: map[string]string{
 				"services/ca/ca.go":       code(`package ca`, `type Config struct{}`, `func (Config) Validate() {}`, `func Run() {}`, `func DefaultConfig() {}`, `var x int`),
 				"services/store/store.go": code(`package store`, `type Env struct{}`),
+				"services/ca/begin.go":    code(`package ca`, `func Bootstrap() {}`),
 			},
 			broken: map[string]string{"services/ca/more.go": code(`package ca`, `type Env struct{}`, `const Port = 1`, `func Serve() {}`)},
 			want:   []string{"services/ca/more.go:2", "services/ca/more.go:3", "services/ca/more.go:4"},

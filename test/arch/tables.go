@@ -23,7 +23,7 @@ var purePackages = map[string]string{
 	"services/store/internal/fsm/...":         "the replicated state machine",
 	"services/store/internal/alloc/...":       "addresses and ports",
 	"services/agent/internal/task/...":        "the task machine",
-	"services/store/internal/validate/...":    "what is a valid spec",
+	"services/store/internal/admit/...":       "what is a valid spec",
 	"services/dispatcher/internal/assign/...": "what a node needs",
 	"services/meshproxy/internal/mesh/...":    "what a machine's data path should be",
 }
@@ -38,11 +38,11 @@ var clockReaders = map[string]string{
 	"internal/run":   "the real env",
 	"internal/lease": "counts silence by its own monotonic clock",
 	"internal/rpc":   "measures calls",
-	"internal/obs":   "measures",
 
 	"services/scheduler/internal/decideloop": "measures decisions and commits",
 
 	"services/store/internal/logstore": "measures syncs",
+	"services/store/internal/raftnode": "measures commits, and counts cluster time on while it leads",
 
 	"services/meshproxy/internal/forward": "measures idle time, and sets deadlines of connections",
 	"services/meshproxy/internal/session": "measures how long a stream has lived",
@@ -51,6 +51,14 @@ var clockReaders = map[string]string{
 
 	"services/dispatcher/internal/liveness": "counts the silence of nodes and peers",
 	"services/dispatcher/internal/session":  "stamps when a node was last heard, for liveness",
+	"services/dispatcher/internal/barrier":  "measures how long ago a meshproxy left, and paces publications",
+
+	"services/gateway/internal/rest": "sets read deadlines of connections",
+}
+
+// statefulFiles may have variables that change.
+var statefulFiles = map[string]string{
+	"internal/failpoint/on.go": "where a test lets a process fail, only behind the build tag failpoint: no product has it",
 }
 
 // goStarters may contain go statements beside tests and the test module.
@@ -93,6 +101,13 @@ var emptyNames = []string{"util", "utils", "common", "helper", "helpers", "types
 
 // withEnv are the services whose root package also exports Env, because they need more from outside than run.Env.
 var withEnv = []string{"store", "agent", "meshproxy"}
+
+// subcommands are what a service's root package exports beside Run, for subcommands of its binary that work while the
+// process does not run: `shoal-ca bootstrap`, `shoal-agent reset`. The simulation calls them, too.
+var subcommands = map[string][]string{
+	"services/agent": {"Reset"},
+	"services/ca":    {"Bootstrap", "BootstrapConfig", "BootstrapResult", "DefaultBootstrapConfig"},
+}
 
 // immutableMakers return values that nobody can change; a package-level variable may hold one.
 var immutableMakers = map[string][]string{

@@ -193,6 +193,9 @@ func (b *bench) phase(ctx context.Context, p phase) (err error) {
 func (b *bench) step(ctx context.Context, s step, clusters []orchestrator) (left []orchestrator, fault error) {
 	if s.together != nil {
 		if err := s.together(ctx, b, clusters); err != nil {
+			if ctx.Err() != nil {
+				return nil, err
+			}
 			b.report.why(s.name, "-", "", err.Error())
 			return nil, fmt.Errorf("step %s: %w", s.name, err)
 		}
@@ -203,6 +206,9 @@ func (b *bench) step(ctx context.Context, s step, clusters []orchestrator) (left
 		if err == nil {
 			left = append(left, o)
 			continue
+		}
+		if ctx.Err() != nil {
+			return nil, err
 		}
 		err = fmt.Errorf("step %s in %s: %w", s.name, o.on().Dir(), err)
 		b.report.why(s.name, "-", "", err.Error())

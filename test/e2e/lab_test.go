@@ -55,6 +55,7 @@ func bringWith(t *testing.T, opts harness.Options) *cluster {
 			if err := lab.Down(); err != nil {
 				t.Errorf("lab down: %v", err)
 			}
+			until(t, "nothing is left on the outer machine", 5*time.Second, func() string { return strings.Join(residue(lab), "\n") })
 			_ = os.RemoveAll(dir) // what is left of a lab was an error above
 		})
 	}

@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/shoalproject/shoal/test/harness"
 )
 
 // nothingLeft: when the last service and network are gone, a machine in the cluster has its own empty frame alone, and
@@ -58,9 +62,9 @@ func (c *cluster) ours(host string) []string {
 		{"route", "ip route show table all | grep shoal"},
 		{"policy rule", "ip rule | grep -v 'lookup \\(local\\|main\\|default\\)'"},
 		{"configuration", "ls -A /etc/shoal"},
-		{"certificate or key", "find /var/lib/shoal -name '*.pem'"},
+		{"certificate or key", "find /var/lib/shoal -name '*.pem*'"},
 		{"process folder", "find /var/lib/shoal -mindepth 1 -type d"},
-		{"unit", "systemctl list-units | grep shoal-"},
+		{"unit", "systemctl list-units | grep shoal- | grep -v 'inactive *disabled'"},
 	} {
 		out, _, _ := c.try(host, "sh", "-c", probe.command)
 		for _, line := range lines(out) {
@@ -96,6 +100,25 @@ func (c *cluster) ofContainers(host string) []string {
 		out, _, _ := c.try(host, "sh", "-c", probe.command)
 		for _, line := range lines(out) {
 			left = append(left, probe.what+" "+line)
+		}
+	}
+	return left
+}
+
+// residue lists what the outer machine has of a lab.
+func residue(lab *harness.Lab) []string {
+	var left []string
+	for _, pattern := range []string{lab.Dir(), "/sys/class/net/" + lab.ID(), "/sys/fs/cgroup/shoal-lab-" + lab.ID(), "/sys/fs/cgroup/*/shoal-lab-" + lab.ID()} {
+		found, _ := filepath.Glob(pattern) // the pattern is well-formed
+		left = append(left, found...)
+	}
+	for _, pattern := range []string{"/proc/[0-9]*/cmdline", "/proc/[0-9]*/mountinfo"} {
+		files, _ := filepath.Glob(pattern)
+		for _, file := range files {
+			// What ends meanwhile is none.
+			if text, err := os.ReadFile(file); err == nil && strings.Contains(string(text), lab.Dir()) {
+				left = append(left, file)
+			}
 		}
 	}
 	return left

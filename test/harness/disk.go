@@ -42,10 +42,10 @@ func (l *Lab) Disk(ctx context.Context, host string, size int64) error {
 			}
 		}
 		found.Disk = disk
-		if offErr != nil {
-			return nil // it was off, and stays off
+		if offErr == nil { // else it was off, and stays off
+			err = l.boot(ctx, *state, found)
 		}
-		return l.boot(ctx, *state, found)
+		return err
 	})
 }
 
@@ -64,7 +64,7 @@ func makeDisk(ctx context.Context, hostDir, disk string, size int64) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(source)
+	defer func() { _ = os.RemoveAll(source) }()
 	copied := exec.CommandContext(ctx, "cp", "-a", "--parents", "var/lib/shoal", "var/lib/containerd", source)
 	copied.Dir = hostDir
 	if said, err := copied.CombinedOutput(); err != nil {

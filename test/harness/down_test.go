@@ -117,8 +117,5 @@ func traces(t *testing.T, lab *harness.Lab, switchNS uint64) []string {
 			found = append(found, "mount in "+file)
 		}
 	}
-	for _, loop := range loops(t, lab.Dir()) {
-		found = append(found, loop)
-	}
-	return found
+	return append(found, loops(t, lab.Dir())...)
 }

@@ -13,12 +13,12 @@ const settle = 5 * time.Second
 // echo exits with 0 if the echo at address $1 answers.
 const echo = `exec 3<>"/dev/tcp/$1/9000" && echo x >&3 && read -r answer <&3 && test "$answer" = x`
 
-// reach says whether a host reaches another one's echo on every address that the other has.
-func reach(t *testing.T, lab *harness.Lab, from, to string) (all, any bool) {
+// reach says whether a host reaches another one's echo on every address that the other has, and whether on some.
+func reach(t *testing.T, lab *harness.Lab, from, to string) (every, some bool) {
 	t.Helper()
 	status, err := lab.Status(t.Context())
 	do(t, err)
-	all = true
+	every = true
 	for _, host := range status.Hosts {
 		if host.Name != to {
 			continue
@@ -26,18 +26,18 @@ func reach(t *testing.T, lab *harness.Lab, from, to string) (all, any bool) {
 		for _, address := range host.Addresses {
 			_, _, code, err := lab.Exec(t.Context(), from, "timeout", "0.4", "bash", "-c", echo, "bash", address)
 			do(t, err)
-			all, any = all && code == 0, any || code == 0
+			every, some = every && code == 0, some || code == 0
 		}
 	}
-	return all, any
+	return every, some
 }
 
 func connected(t *testing.T, lab *harness.Lab, a, b string) {
 	t.Helper()
 	for _, pair := range [][2]string{{a, b}, {b, a}} {
 		eventually(t, settle, pair[0]+" reaches "+pair[1]+" by IPv4 and IPv6", func() bool {
-			all, _ := reach(t, lab, pair[0], pair[1])
-			return all
+			every, _ := reach(t, lab, pair[0], pair[1])
+			return every
 		})
 	}
 }
@@ -45,7 +45,7 @@ func connected(t *testing.T, lab *harness.Lab, a, b string) {
 func severed(t *testing.T, lab *harness.Lab, a, b string) {
 	t.Helper()
 	for _, pair := range [][2]string{{a, b}, {b, a}} {
-		if _, any := reach(t, lab, pair[0], pair[1]); any {
+		if _, some := reach(t, lab, pair[0], pair[1]); some {
 			t.Errorf("%s still reaches %s", pair[0], pair[1])
 		}
 	}

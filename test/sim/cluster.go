@@ -58,6 +58,7 @@ type Cluster struct {
 	Operator *Operator
 
 	t     *testing.T
+	rand  *run.Rand
 	began ca.BootstrapResult
 }
 
@@ -85,7 +86,7 @@ func Standard(nodes int) Plan {
 // New makes the hosts, begins the cluster on the first and joins the others, and waits until all processes are ready.
 func New(t *testing.T, seed uint64, plan Plan) *Cluster {
 	t.Helper()
-	c := &Cluster{W: simhost.New(t, seed), t: t}
+	c := &Cluster{W: simhost.New(t, seed), t: t, rand: run.NewRand(seed)}
 	for i, p := range plan {
 		c.Machines = append(c.Machines, c.machine(p, i))
 	}
@@ -128,14 +129,12 @@ func (c *Cluster) begin(m *Machine) {
 	}
 }
 
-// join is `shoal join`.
-func (c *Cluster) join(m *Machine) {
-	c.t.Helper()
-	token := c.began.WorkerToken
-	if !slices.Contains(m.Roles, authzv1.Role_ROLE_AGENT) {
-		token = c.began.ManagerToken
-	}
-	c.once(m, "join", func(ctx context.Context, env run.Env) error {
+// Add makes one more host, which has nothing to do with the cluster yet.
+func (c *Cluster) Add(p Place) *Machine { return c.machine(p, len(c.W.Hosts())) }
+
+// Join is `shoal join` and the start of the processes. A machine that joined is one of the cluster's.
+func (c *Cluster) Join(m *Machine, token string) error {
+	err := m.Command("join", func(ctx context.Context, env run.Env) error {
 		res, err := enroll.Join(ctx, env, enroll.Request{
 			Token: token, Addresses: []string{c.Machines[0].Address + ":2377"},
 			Advertise: []string{m.Address}, Roles: m.Roles,
@@ -143,34 +142,49 @@ func (c *Cluster) join(m *Machine) {
 		m.ID = res.MachineID
 		return err
 	})
+	if err != nil {
+		return err
+	}
+	if !slices.Contains(c.Machines, m) {
+		c.Machines = append(c.Machines, m)
+	}
 	c.startAll(m)
+	return nil
+}
+
+// join is that of a machine of the plan.
+func (c *Cluster) join(m *Machine) {
+	c.t.Helper()
+	token := c.began.WorkerToken
+	if !slices.Contains(m.Roles, authzv1.Role_ROLE_AGENT) {
+		token = c.began.ManagerToken
+	}
+	if err := c.Join(m, token); err != nil {
+		c.t.Fatalf("join of %s: %v", m.Name, err)
+	}
 	for _, r := range m.Roles {
 		m.Await(c.t, identity.RoleName(r), time.Minute)
 	}
 }
 
-// once runs a command on a host and waits for it.
+// ManagerToken is the one of the beginning.
+func (c *Cluster) ManagerToken() string { return c.began.ManagerToken }
+
+// WorkerToken is the one of the beginning.
+func (c *Cluster) WorkerToken() string { return c.began.WorkerToken }
+
+// once runs a command on a host, which must succeed.
 func (c *Cluster) once(m *Machine, name string, f simhost.Run) {
 	c.t.Helper()
-	done := make(chan error, 1)
-	m.AutoRestart(0)
-	err := m.Start(name, func(ctx context.Context, env run.Env) error {
-		err := f(ctx, env)
-		done <- err
-		return err
-	})
-	if err == nil {
-		err = <-done
-	}
-	m.AutoRestart(restartAfter)
-	if err != nil {
+	if err := m.Command(name, f); err != nil {
 		c.t.Fatalf("%s on %s: %v", name, m.Name, err)
 	}
 }
 
 func (c *Cluster) startAll(m *Machine) {
 	c.t.Helper()
-	for _, r := range m.Roles {
+	roles := slices.Clone(m.Roles)
+	for _, r := range shuffled(c.rand, roles) { // nothing may depend on the order
 		if err := m.Start(identity.RoleName(r), m.process(r)); err != nil {
 			c.t.Fatal(err)
 		}
@@ -222,6 +236,7 @@ func (m *Machine) process(r authzv1.Role) simhost.Run {
 		cfg := meshproxy.DefaultConfig()
 		cfg.Base = base
 		return func(ctx context.Context, env run.Env) error {
+			env.Net = containers{env.Net, m}
 			return meshproxy.Run(ctx, cfg, meshproxy.Env{Env: env, Tables: m.Tables})
 		}
 	default:
@@ -251,10 +266,68 @@ func (c *Cluster) With(r authzv1.Role) []*Machine {
 	return out
 }
 
-// PowerOff is a power cut: everything on the host dies, containers too.
+// PowerOff is a power cut: everything on the host dies, containers too, and what was in /run is gone.
 func (m *Machine) PowerOff() {
 	m.Crash()
 	m.Runtime.PowerOff()
+	files := m.Disk.Files()
+	names, _ := files.List("/run/shoal") // an error of the simulated disk's owner's view cannot be
+	for _, name := range names {
+		_ = files.Remove("/run/shoal/" + name)
+	}
+}
+
+// KillAll kills every process on the machine; its containers run on.
+func (m *Machine) KillAll() {
+	for _, name := range m.Running() {
+		m.Kill(name)
+	}
+}
+
+// StartAll starts every process of the cluster that does not run, in an order of chance, with up to gap between two.
+func (c *Cluster) StartAll(gap time.Duration, on ...*Machine) {
+	c.t.Helper()
+	type start struct {
+		m    *Machine
+		name string
+	}
+	var all []start
+	for _, m := range on {
+		for _, r := range m.Roles {
+			if name := identity.RoleName(r); !slices.Contains(m.Running(), name) {
+				all = append(all, start{m, name})
+			}
+		}
+	}
+	for _, s := range shuffled(c.rand, all) {
+		if err := s.m.StartAgain(s.name); err != nil {
+			c.t.Fatal(err)
+		}
+		if gap > 0 {
+			time.Sleep(time.Duration(c.rand.IntN(int(gap/time.Millisecond))) * time.Millisecond)
+		}
+	}
+}
+
+func shuffled[T any](r *run.Rand, in []T) []T {
+	for i := len(in) - 1; i > 0; i-- {
+		k := r.IntN(i + 1)
+		in[i], in[k] = in[k], in[i]
+	}
+	return in
+}
+
+// Ready waits until every machine with an agent is READY.
+func (c *Cluster) Ready(within time.Duration) time.Duration {
+	c.t.Helper()
+	return c.Until("all nodes are ready", within, func() string {
+		for _, m := range c.With(authzv1.Role_ROLE_AGENT) {
+			if wrong := c.Operator.Unready(m.ID); wrong != "" {
+				return m.Name + ": " + wrong
+			}
+		}
+		return ""
+	})
 }
 
 // Until waits in virtual time until f returns an empty text, which says what is still wrong.
@@ -289,6 +362,24 @@ func (m *Machine) Runs(taskID string) bool {
 	return slices.ContainsFunc(m.Runtime.Containers(), func(c agenttest.Container) bool { return c.TaskID == taskID && c.Running })
 }
 
+// Gauge reads a metric of a process that runs on the machine.
+func (m *Machine) Gauge(process, name string) (value float64, has bool) {
+	reg := m.Metrics(process)
+	if reg == nil || !m.Ready(process) {
+		return 0, false
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		return 0, false
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			return f.GetMetric()[0].GetGauge().GetValue(), true
+		}
+	}
+	return 0, false
+}
+
 // Starts counts the containers that were ever started.
 func (c *Cluster) Starts() int {
 	n := 0
@@ -296,4 +387,18 @@ func (c *Cluster) Starts() int {
 		n += m.Runtime.Starts()
 	}
 	return n
+}
+
+// NotAfter is the end of a process's certificate on disk.
+func (m *Machine) NotAfter(tb testing.TB, r authzv1.Role) time.Time {
+	tb.Helper()
+	data, err := m.Disk.Files().Read(path.Join(m.base(r).Data, "identity", identity.CertFile))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	certs, err := identity.DecodeCertificates(data)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return certs[0].NotAfter
 }

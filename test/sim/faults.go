@@ -5,12 +5,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
 // Fault is a kind of fault.
@@ -23,9 +23,11 @@ const (
 	Pause     Fault = "machine paused"
 	Isolate   Fault = "machine cut off"
 	Split     Fault = "managers split"
+	OneWay    Fault = "managers split one way"
 	Loss      Fault = "messages lost"
 	Cut       Fault = "connections cut"
 	SlowDisk  Fault = "slow disk"
+	FullDisk  Fault = "full disk"
 	Clock     Fault = "clock an hour off"
 	Blackout  Fault = "everything off"
 	Container Fault = "container killed"
@@ -33,7 +35,7 @@ const (
 
 // Faults lists all kinds.
 func Faults() []Fault {
-	return []Fault{PowerCut, Kill, Pause, Isolate, Split, Loss, Cut, SlowDisk, Clock, Blackout, Container}
+	return []Fault{PowerCut, Kill, Pause, Isolate, Split, OneWay, Loss, Cut, SlowDisk, FullDisk, Clock, Blackout, Container}
 }
 
 // Hits counts what faults hit, in words: "power cut: the leader".
@@ -52,7 +54,7 @@ func (h Hits) String() string {
 func (h Hits) Of(f Fault) int {
 	n := 0
 	for k, v := range h {
-		if strings.HasPrefix(k, string(f)) {
+		if strings.HasPrefix(k, string(f)+":") {
 			n += v
 		}
 	}
@@ -65,13 +67,14 @@ type Chaos struct {
 	rand *run.Rand
 	// Hits is what was hit so far.
 	Hits Hits
-	// Touched are machines that a fault has hit: only those may have been taken for down.
-	Touched map[string]bool
+
+	mu      sync.Mutex // guards touched
+	touched map[string]bool
 }
 
 // NewChaos makes a source of faults.
 func NewChaos(c *Cluster, seed uint64) *Chaos {
-	return &Chaos{c: c, rand: run.NewRand(seed), Hits: Hits{}, Touched: map[string]bool{}}
+	return &Chaos{c: c, rand: run.NewRand(seed), Hits: Hits{}, touched: map[string]bool{}}
 }
 
 // Strike makes one fault, lets it last, and ends it.
@@ -118,10 +121,10 @@ func (x *Chaos) strikeNetwork(f Fault, lasts time.Duration) {
 		net.Isolate(m.Name)
 		time.Sleep(lasts)
 		net.Heal(m.Name)
-	case Split:
+	case Split, OneWay:
 		side := x.managers()[x.rand.IntN(3)]
 		x.Hits[fmt.Sprintf("%s: %s alone", f, x.part(side))]++
-		net.Partition([]string{side.Name}, x.names(side), x.rand.IntN(2) == 0)
+		net.Partition([]string{side.Name}, x.names(side), f == OneWay)
 		time.Sleep(lasts)
 		net.Heal()
 	case Loss:
@@ -136,8 +139,18 @@ func (x *Chaos) strikeNetwork(f Fault, lasts time.Duration) {
 		m := x.managers()[x.rand.IntN(3)]
 		x.Hits[fmt.Sprintf("%s: of %s", f, x.part(m))]++
 		m.Raft.SetDelay(200 * time.Millisecond)
+		m.Disk.Slow(100 * time.Millisecond)
 		time.Sleep(lasts)
 		m.Raft.SetDelay(0)
+		m.Disk.Slow(0)
+	case FullDisk:
+		m := x.any()
+		x.Hits[fmt.Sprintf("%s: of %s", f, x.part(m))]++
+		m.Raft.SetFull(true)
+		m.Disk.Full(true)
+		time.Sleep(lasts)
+		m.Raft.SetFull(false)
+		m.Disk.Full(false)
 	case Clock:
 		m := x.any()
 		x.Hits[fmt.Sprintf("%s: of %s", f, x.part(m))]++
@@ -151,7 +164,7 @@ func (x *Chaos) strikeNetwork(f Fault, lasts time.Duration) {
 func (x *Chaos) blackout(lasts time.Duration) {
 	x.Hits[fmt.Sprintf("%s: %d machines", Blackout, len(x.c.Machines))]++
 	for _, m := range x.c.Machines {
-		x.Touched[m.Name] = true
+		x.touch(m)
 		m.PowerOff()
 	}
 	time.Sleep(lasts)
@@ -186,8 +199,21 @@ func (x *Chaos) names(but *Machine) []string {
 	return out
 }
 
+// Touched tells whether a fault has hit a machine so far: only such a one may be taken for down.
+func (x *Chaos) Touched(hostname string) bool {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	return x.touched[hostname]
+}
+
+func (x *Chaos) touch(m *Machine) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	x.touched[m.Name] = true
+}
+
 func (x *Chaos) hit(f Fault, m *Machine) {
-	x.Touched[m.Name] = true
+	x.touch(m)
 	x.Hits[fmt.Sprintf("%s: %s", f, x.part(m))]++
 }
 
@@ -217,15 +243,4 @@ func (x *Chaos) lead(m *Machine, r authzv1.Role) string {
 		return ", the leader"
 	}
 	return ""
-}
-
-// Down lists the machines that the cluster takes for down and that no fault has touched.
-func (x *Chaos) Down() []string {
-	var out []string
-	for _, m := range x.c.With(authzv1.Role_ROLE_AGENT) {
-		if !x.Touched[m.Name] && x.c.Operator.NodeState(m.Name) == typesv1.NodeState_NODE_STATE_DOWN {
-			out = append(out, m.Name)
-		}
-	}
-	return out
 }

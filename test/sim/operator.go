@@ -3,10 +3,13 @@ package sim
 import (
 	"context"
 	"fmt"
+	"path"
+	"slices"
 	"strings"
 	"time"
 
 	"google.golang.org/grpc"
+	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
@@ -20,7 +23,8 @@ import (
 
 // Operator is a person at a desk, whose tools call the gateway.
 type Operator struct {
-	c *Cluster
+	c       *Cluster
+	gateway string
 
 	Services controlv1.ServiceServiceClient
 	Tasks    controlv1.TaskServiceClient
@@ -35,11 +39,10 @@ const (
 	callTimeout = 5 * time.Second
 )
 
-// newOperator sits down at a desk of its own.
+// newOperator makes a desk of its own, and sits down there.
 func newOperator(c *Cluster, gateway string) *Operator {
 	c.t.Helper()
-	desk := c.W.Host("desk", "10.9.255.1")
-	files := desk.Disk.Files()
+	files := c.W.Host("desk", "10.9.255.1").Disk.Files()
 	for name, data := range map[string]string{
 		"cert.pem": c.began.OperatorCert, "key.pem": c.began.OperatorKey, "bundle.pem": c.began.Bundle,
 	} {
@@ -47,14 +50,30 @@ func newOperator(c *Cluster, gateway string) *Operator {
 			c.t.Fatal(err)
 		}
 	}
-	conns := make(chan *grpc.ClientConn, 1)
+	o := &Operator{c: c, gateway: gateway}
+	o.SitDown()
+	return o
+}
+
+// Leave ends the operator's tools: nobody at the desk tries to reach the cluster.
+func (o *Operator) Leave() {
+	o.c.t.Helper()
+	if err := o.c.W.Host("desk").Stop("tools"); err != nil {
+		o.c.t.Fatal(err)
+	}
+}
+
+// SitDown starts the operator's tools.
+func (o *Operator) SitDown() {
+	o.c.t.Helper()
+	desk, conns := o.c.W.Host("desk"), make(chan *grpc.ClientConn, 1)
 	err := desk.Start("tools", func(ctx context.Context, env run.Env) error {
 		defer close(conns)
 		keeper, err := identity.Load(env, deskDir)
 		if err != nil {
 			return err
 		}
-		conn, err := rpc.DialAddress(env, keeper, gateway+":2384", authzv1.Role_ROLE_GATEWAY)
+		conn, err := rpc.DialAddress(env, keeper, o.gateway+":2384", authzv1.Role_ROLE_GATEWAY)
 		if err != nil {
 			return err
 		}
@@ -64,18 +83,15 @@ func newOperator(c *Cluster, gateway string) *Operator {
 		return nil
 	})
 	if err != nil {
-		c.t.Fatal(err)
+		o.c.t.Fatal(err)
 	}
 	conn, ok := <-conns
 	if !ok {
-		c.t.Fatalf("the operator's tools do not start: %v", desk.Errors())
+		o.c.t.Fatalf("the operator's tools do not start: %v", desk.Errors())
 	}
-	return &Operator{
-		c:        c,
-		Services: controlv1.NewServiceServiceClient(conn), Tasks: controlv1.NewTaskServiceClient(conn),
-		Nodes: controlv1.NewNodeServiceClient(conn), Networks: controlv1.NewNetworkServiceClient(conn),
-		Members: controlv1.NewMemberServiceClient(conn), Tokens: cav1.NewTokenServiceClient(conn),
-	}
+	o.Services, o.Tasks = controlv1.NewServiceServiceClient(conn), controlv1.NewTaskServiceClient(conn)
+	o.Nodes, o.Networks = controlv1.NewNodeServiceClient(conn), controlv1.NewNetworkServiceClient(conn)
+	o.Members, o.Tokens = controlv1.NewMemberServiceClient(conn), cav1.NewTokenServiceClient(conn)
 }
 
 func (o *Operator) context() (context.Context, context.CancelFunc) {
@@ -180,6 +196,20 @@ func (o *Operator) NodeState(hostname string) typesv1.NodeState {
 	return resp.GetNode().GetNode().GetStatus().GetState()
 }
 
+// Unready says what keeps a machine from being READY; empty when it is.
+func (o *Operator) Unready(machineID string) string {
+	ctx, cancel := o.context()
+	defer cancel()
+	resp, err := o.Nodes.GetNode(ctx, &controlv1.GetNodeRequest{Node: machineID})
+	if err != nil {
+		return err.Error()
+	}
+	if s := resp.GetNode().GetNode().GetStatus().GetState(); s != typesv1.NodeState_NODE_STATE_READY {
+		return s.String()
+	}
+	return ""
+}
+
 // Leader is the machine whose store leads, nil while there is none.
 func (o *Operator) Leader() *Machine {
 	ctx, cancel := o.context()
@@ -228,3 +258,52 @@ func (o *Operator) Manager(machineID string) string {
 
 // Exists tells whether an object of that name was there already.
 func Exists(err error) bool { return errs.Is(err, errs.Exists) }
+
+// Rotate makes a new worker token.
+func (o *Operator) Rotate() (string, error) {
+	ctx, cancel := o.context()
+	defer cancel()
+	resp, err := o.Tokens.RotateJoinToken(ctx, &cav1.RotateJoinTokenRequest{Role: typesv1.NodeRole_NODE_ROLE_WORKER})
+	return resp.GetToken(), err
+}
+
+// RemoveNode is `shoal node rm`.
+func (o *Operator) RemoveNode(node string) error {
+	ctx, cancel := o.context()
+	defer cancel()
+	_, err := o.Nodes.DeleteNode(ctx, &controlv1.DeleteNodeRequest{Node: node})
+	return err
+}
+
+// TaskIDs are the ids of a service's live tasks, sorted.
+func (o *Operator) TaskIDs(service string) []string {
+	tasks, err := o.ListTasks(service, true)
+	if err != nil {
+		o.c.t.Fatal(err)
+	}
+	var ids []string
+	for _, t := range tasks {
+		ids = append(ids, t.GetTask().GetMeta().GetId())
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+// Call asks a process for its health with the certificate of a role of some machine, as its own process would.
+func (c *Cluster) Call(from *Machine, as authzv1.Role, to *Machine, port string, role authzv1.Role) error {
+	return from.Command("call", func(ctx context.Context, env run.Env) error {
+		keeper, err := identity.Load(env, path.Join(from.base(as).Data, "identity"))
+		if err != nil {
+			return err
+		}
+		conn, err := rpc.DialAddress(env, keeper, to.Address+":"+port, role)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		ctx, cancel := context.WithTimeout(ctx, callTimeout)
+		defer cancel()
+		_, err = healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{})
+		return err
+	})
+}

@@ -1,7 +1,7 @@
 package sim_test
 
 import (
-	"fmt"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -38,18 +38,8 @@ func TestStory(t *testing.T) {
 		// Steps 1 and 2: init and join.
 		c := sim.New(t, 1, sim.Standard(20))
 		o := c.Operator
-		c.Until("20 nodes are ready", 10*time.Second, func() string {
-			ready := 0
-			for _, n := range c.With(authzv1.Role_ROLE_AGENT) {
-				if o.NodeState(n.Name) == typesv1.NodeState_NODE_STATE_READY {
-					ready++
-				}
-			}
-			if ready != 20 {
-				return fmt.Sprint(ready, " are")
-			}
-			return ""
-		})
+		c.Ready(10 * time.Second)
+		audit := sim.NewAudit(c, func(host string) bool { return host == "n03" })
 		// Steps 3 to 5: a network, and a service with the first free port.
 		if err := o.CreateNetwork("micro-net"); err != nil {
 			t.Fatal(err)
@@ -78,10 +68,42 @@ func TestStory(t *testing.T) {
 		if !kept.Runs(first[0].GetTask().GetMeta().GetId()) {
 			t.Error("the first container did not survive scaling up")
 		}
+		everyMachineAnswers(t, c)
 		containerDies(t, c)
 		machineDies(t, c)
 		leaderDies(t, c)
+		c.Until("exactly the wanted containers run", 10*time.Second, c.Strays)
+		audit.Agree(10 * time.Second)
+		audit.Report(sim.Hits{})
 	})
+}
+
+// Step 6: the published port answers on every machine, and all tasks take their turns.
+func everyMachineAnswers(t *testing.T, c *sim.Cluster) {
+	t.Helper()
+	live, answers := c.Operator.TaskIDs("micro"), map[string]int{}
+	for _, m := range c.With(authzv1.Role_ROLE_MESHPROXY) {
+		own := map[string]bool{}
+		for range len(live) {
+			c.Until("an answer", 5*time.Second, func() string {
+				task, err := c.Ask(m, "30000")
+				if err != nil {
+					return m.Name + ": " + err.Error()
+				}
+				answers[task]++
+				own[task] = true
+				return ""
+			})
+		}
+		if len(own) != len(live) {
+			t.Errorf("%d of %d tasks answer on %s", len(own), len(live), m.Name)
+		}
+	}
+	for task, n := range answers {
+		if !slices.Contains(live, task) || n != len(c.With(authzv1.Role_ROLE_MESHPROXY)) {
+			t.Errorf("task %s has answered %d times, want one of %d on each machine", task, n, len(live))
+		}
+	}
 }
 
 // Step 8: a container dies behind shoal's back; the slot is filled again after the restart delay.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/state"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
@@ -176,17 +177,34 @@ func (w *Workload) Look() {
 // Settle waits until all is as acknowledged, and compares what runs on the machines with what the store says.
 func (w *Workload) Settle(within time.Duration) {
 	w.c.t.Helper()
-	w.c.Until("all nodes are ready", within, func() string {
-		for _, m := range w.c.With(authzv1.Role_ROLE_AGENT) {
-			if s := w.c.Operator.NodeState(m.Name); s != typesv1.NodeState_NODE_STATE_READY {
-				return m.Name + " is " + s.String()
+	w.c.Ready(within)
+	w.c.Until("all services are as acknowledged", within, w.wrong)
+	w.c.Until("exactly the wanted containers run", within, w.c.Strays)
+	w.Look()
+}
+
+// Answer asks each published port on every hollow machine, and wants one of the service's tasks to answer.
+func (w *Workload) Answer(snap *state.Snapshot) {
+	w.c.t.Helper()
+	for svc := range snap.Services() {
+		if running, _ := state.Counts(snap, svc.GetMeta().GetId()); running == 0 {
+			continue
+		}
+		for _, p := range svc.GetEndpoint().GetPorts() {
+			for _, m := range w.c.With(authzv1.Role_ROLE_MESHPROXY) {
+				w.c.Until("an answer on a published port", 10*time.Second, func() string {
+					task, err := w.c.Ask(m, fmt.Sprint(p.GetPublishedPort()))
+					if err != nil {
+						return fmt.Sprintf("%s: %s: %v", svc.GetSpec().GetAnnotations().GetName(), m.Name, err)
+					}
+					if id := snap.Task(task).GetServiceId(); id != svc.GetMeta().GetId() {
+						return fmt.Sprintf("%s: %s: task %q answers", svc.GetSpec().GetAnnotations().GetName(), m.Name, task)
+					}
+					return ""
+				})
 			}
 		}
-		return ""
-	})
-	w.c.Until("all services are as acknowledged", within, w.wrong)
-	w.c.Until("exactly the wanted containers run", within, w.strays)
-	w.Look()
+	}
 }
 
 func (w *Workload) wrong() string {
@@ -213,11 +231,11 @@ func (w *Workload) wrong() string {
 	return ""
 }
 
-// strays compares containers with tasks.
-func (w *Workload) strays() string {
-	ctx, cancel := w.c.Operator.context()
+// Strays compares what runs on the machines with what the store wants; empty when it is the same.
+func (c *Cluster) Strays() string {
+	ctx, cancel := c.Operator.context()
 	defer cancel()
-	resp, err := w.c.Operator.Tasks.ListTasks(ctx, &controlv1.ListTasksRequest{})
+	resp, err := c.Operator.Tasks.ListTasks(ctx, &controlv1.ListTasksRequest{})
 	if err != nil {
 		return err.Error()
 	}
@@ -228,7 +246,7 @@ func (w *Workload) strays() string {
 			wanted[t.GetTask().GetMeta().GetId()] = t.GetTask().GetDecided().GetNodeId()
 		}
 	}
-	for _, m := range w.c.Machines {
+	for _, m := range c.Machines {
 		for _, k := range m.Runtime.Containers() {
 			if !k.Running {
 				continue

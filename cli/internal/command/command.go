@@ -12,6 +12,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -93,6 +94,8 @@ func (a *App) root() *cobra.Command {
 	}
 	root.SetOut(a.Out)
 	root.SetErr(a.Err)
+	// Cobra's own would add "shoal [command]" to the line that says so already.
+	root.SetUsageTemplate(strings.Replace(root.UsageTemplate(), "{{if .HasAvailableSubCommands}}\n  {{.CommandPath}} [command]{{end}}", "", 1))
 	root.SetVersionTemplate("shoal {{.Version}}\n")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return &usageError{err} })
 	root.PersistentFlags().StringVar(&a.context, "context", "", "use this `context` instead of the one in use")
@@ -136,11 +139,23 @@ func knownVerb(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
+	if notYet(c.Name(), args[0]) {
+		return fmt.Errorf("%q is not there yet", c.CommandPath()+" "+args[0])
+	}
 	c.SuggestionsMinimumDistance = 2
 	if near := c.SuggestionsFor(args[0]); len(near) > 0 {
 		return fmt.Errorf("unknown command %q for %q; did you mean %q?", args[0], c.CommandPath(), strings.Join(near, `" or "`))
 	}
 	return fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath())
+}
+
+// notYet says that Docker has the verb, and a later version will.
+func notYet(group, verb string) bool {
+	return slices.Contains(map[string][]string{
+		"shoal":   {"config", "secret", "stack", "volume", "logs"},
+		"node":    {"demote", "promote"},
+		"service": {"logs", "rollback"},
+	}[group], verb)
 }
 
 // usage marks what an argument check finds as an error of form.

@@ -159,7 +159,7 @@ func (a *App) nodeUpdate() *cobra.Command {
 	var add, remove []string
 	var availability, role string
 	c := &cobra.Command{
-		Use: "update [OPTIONS] NODE", Short: "Change a machine's labels, availability or role", Args: exactly(1),
+		Use: "update [OPTIONS] NODE", Short: "Change a machine's labels or availability", Args: exactly(1),
 		Example: "  shoal node update --availability drain m2\n  shoal node update --label-add zone=a --label-rm old m2",
 		RunE: func(c *cobra.Command, args []string) error {
 			change := func(s *typesv1.NodeSpec) error { return changeNode(s, args[0], add, remove, availability, role) }
@@ -175,9 +175,9 @@ func (a *App) nodeUpdate() *cobra.Command {
 	c.Flags().StringArrayVar(&add, "label-add", nil, "add or replace a label: `key=value`")
 	c.Flags().StringArrayVar(&remove, "label-rm", nil, "remove a label: `key`")
 	c.Flags().StringVar(&availability, "availability", "", "active, pause or drain")
-	c.Flags().StringVar(&role, "role", "", "worker or manager")
+	c.Flags().StringVar(&role, "role", "", "not there yet")
+	_ = c.Flags().MarkHidden("role") // the flag is there
 	complete(c, "availability", words("active", "pause", "drain"))
-	complete(c, "role", words("worker", "manager"))
 	return completed(c, a.nodeNames)
 }
 

@@ -59,7 +59,36 @@ func (m *Machine) configOf(role authzv1.Role, old []byte, at place) ([]byte, err
 	if p := port(role); p != 0 && at.listen != "" {
 		doc = set(doc, "listen", []string{net.JoinHostPort(at.listen, strconv.Itoa(p))})
 	}
+	if role == authzv1.Role_ROLE_AGENT {
+		p, err := m.meshPort()
+		if err != nil {
+			return nil, err
+		}
+		doc = set(doc, "mesh_port", p)
+	}
 	return yaml.Marshal(doc)
+}
+
+// meshPort is where this machine's meshproxy listens, by its configuration; the agent tells it to the cluster.
+func (m *Machine) meshPort() (int, error) {
+	data, err := m.Env.Files.Read(m.config(authzv1.Role_ROLE_MESHPROXY))
+	if err != nil {
+		return 0, err
+	}
+	var proxy struct {
+		Listen []string `yaml:"listen"`
+	}
+	if err := yaml.Unmarshal(data, &proxy); err != nil {
+		return 0, err
+	}
+	if len(proxy.Listen) == 0 {
+		return port(authzv1.Role_ROLE_MESHPROXY), nil
+	}
+	_, text, err := net.SplitHostPort(proxy.Listen[0])
+	if err != nil {
+		return 0, err
+	}
+	return strconv.Atoi(text)
 }
 
 func set(doc yaml.MapSlice, key string, value any) yaml.MapSlice {

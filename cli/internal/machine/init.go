@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"path"
+	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
@@ -79,8 +80,8 @@ func (m *Machine) Init(ctx context.Context, req Init) (done Initialized, err err
 	if err := m.refuseMember(ctx); err != nil {
 		return done, err
 	}
-	if len(m.roles()) > 0 {
-		return done, errs.New(errs.Precondition, "in %s are remains of a cluster that this machine was in; `shoal leave --force` removes them", m.path(dataDir))
+	if err := m.refuseRemains(); err != nil {
+		return done, err
 	}
 	at, err := m.place(req.Advertise, req.Listen)
 	if err != nil {
@@ -119,6 +120,26 @@ func (m *Machine) Init(ctx context.Context, req Init) (done Initialized, err err
 	return Initialized{Machine: made.MachineID, Context: c.Name, Token: token, Address: net.JoinHostPort(at.advertise[0], "2377")}, nil
 }
 
+// refuseRemains says no when a process has anything in its folder, certificate or not: a store's log is all that is left of
+// some cluster, and only the person knows whether it is needed. So all that a failed init removes was made by it.
+func (m *Machine) refuseRemains() error {
+	var found []string
+	for _, r := range managerRoles() {
+		names, err := m.Env.Files.List(m.folder(r))
+		if err != nil {
+			return errs.New(errs.Unavailable, "look into %s: %w", m.folder(r), err)
+		}
+		if len(names) > 0 {
+			found = append(found, m.folder(r))
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return errs.New(errs.Precondition, "there are remains of a cluster that this machine was in: %s; `shoal leave --force` removes them for ever",
+		strings.Join(found, ", "))
+}
+
 func (m *Machine) place(advertise, listen string) (place, error) {
 	if advertise != "" {
 		return place{advertise: []string{advertise}, listen: listen}, nil
@@ -148,6 +169,7 @@ func (m *Machine) bootstrap(ctx context.Context, req Init, at place, back *undo)
 		return bootstrapped{}, err
 	}
 	name := m.path(path.Join(configDir, "bootstrap.yaml"))
+	// All that is in them was made from here on: refuseRemains found them empty.
 	back.add("remove the processes' folders", func(context.Context) error { return m.removeFolders() })
 	if err := m.Env.Files.Write(name, data, configMode); err != nil {
 		return bootstrapped{}, errs.New(errs.Unavailable, "write %s: %w", name, err)

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"testing/synctest"
 
+	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
@@ -149,6 +150,11 @@ func TestAJoinWhoseProcessesDoNotStartIsTakenBackAndCanBeTriedAgain(t *testing.T
 		configs, _ := h.env.Files.List("/etc/shoal")
 		if len(h.enabled)+len(h.active)+len(configs) > 0 {
 			t.Errorf("enabled %v, active %v, configs %v", h.enabled, h.active, configs)
+		}
+		// What had started meanwhile has made interfaces and rules; it takes them away once it is stopped.
+		want := []string{"systemctl disable --now shoal-agent shoal-meshproxy", "shoal-agent reset", "shoal-meshproxy reset"}
+		if diff := cmp.Diff(want, h.calls[max(len(h.calls)-len(want), 0):]); diff != "" {
+			t.Error(diff)
 		}
 		h.fail = ""
 		if _, err := h.machine().Join(t.Context(), req); err != nil || len(h.active) != 2 {

@@ -49,7 +49,7 @@ func (m *Machine) Leave(ctx context.Context, force bool) (Left, error) {
 		return left, fmt.Errorf("stop the processes: %w", err)
 	}
 	// Step 3: what they have made outside their folders, while their configuration is still there.
-	for _, r := range []authzv1.Role{authzv1.Role_ROLE_AGENT, authzv1.Role_ROLE_MESHPROXY} { // containers, then what they were on
+	for _, r := range resetOrder() {
 		if err := m.reset(ctx, r); err != nil {
 			if !force {
 				return left, fmt.Errorf("%w; `shoal leave --force` leaves nevertheless", err)

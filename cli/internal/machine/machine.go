@@ -15,6 +15,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 
@@ -137,6 +138,14 @@ func (m *Machine) refuseMember(ctx context.Context) error {
 
 // start enables the units and starts them side by side: each waits for what it needs. It returns when all are ready.
 func (m *Machine) start(ctx context.Context, roles []authzv1.Role, back *undo) error {
+	var mu sync.Mutex // guards ready
+	var ready []authzv1.Role
+	// Last first: the processes stop, then what they have made goes, while their configuration is still there.
+	back.add("remove what the processes have made", func(ctx context.Context) error {
+		mu.Lock()
+		defer mu.Unlock()
+		return m.unmake(ctx, ready)
+	})
 	back.add("stop the processes", func(ctx context.Context) error { return m.stop(ctx, roles) })
 	if _, err := m.Programs.Run(ctx, "systemctl", append([]string{"enable"}, units(roles)...)...); err != nil {
 		return fmt.Errorf("enable the units: %w", err)
@@ -146,8 +155,28 @@ func (m *Machine) start(ctx context.Context, roles []authzv1.Role, back *undo) e
 			return fmt.Errorf("start %s: %w", unit(r), err)
 		}
 		m.Tell(unit(r) + " is ready")
+		mu.Lock()
+		defer mu.Unlock()
+		ready = append(ready, r)
 		return nil
 	})
+}
+
+// unmake removes what the node's processes have made outside their folders. One that was never ready may have made
+// something, too; if it can't say, that is no further fault: why it did not start is told already.
+func (m *Machine) unmake(ctx context.Context, ready []authzv1.Role) error {
+	var faults []error
+	for _, r := range resetOrder() {
+		if err := m.reset(ctx, r); err != nil && slices.Contains(ready, r) {
+			faults = append(faults, err)
+		}
+	}
+	return errors.Join(faults...)
+}
+
+// resetOrder: containers, then what they were on.
+func resetOrder() []authzv1.Role {
+	return []authzv1.Role{authzv1.Role_ROLE_AGENT, authzv1.Role_ROLE_MESHPROXY}
 }
 
 // stop disables and stops, nodes' processes first. A unit that is not there is no fault.

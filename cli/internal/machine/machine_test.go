@@ -393,3 +393,45 @@ func TestLeaveKeepsItsIdentityWhenContainersCannotBeRemoved(t *testing.T) {
 		}
 	})
 }
+
+// What a process has left without its certificate, a store's log above all, may be all that is left of a cluster.
+func TestInitNeverDeletesWhatItHasNotMade(t *testing.T) {
+	for _, left := range []string{"/var/lib/shoal/store/raft/000001.log", "/var/lib/shoal/agent/journal.db"} {
+		t.Run(left, func(t *testing.T) {
+			h := newHost(t)
+			h.fail = "shoal-ca bootstrap -config /etc/shoal/bootstrap.yaml" // as it does when it finds a store's log
+			if err := h.env.Files.Write(left, []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_, err := h.initialize(t.Context(), &gateway{})
+			if !errs.Is(err, errs.Precondition) || !strings.Contains(err.Error(), "remains of a cluster") {
+				t.Errorf("got %v", err)
+			}
+			if got := h.files(t); !slices.Equal(got, []string{left}) || len(h.calls) != 0 {
+				t.Errorf("files are %v after %v", got, h.calls)
+			}
+		})
+	}
+}
+
+// Other machines must find the meshproxy where its person has put it.
+func TestTheAgentTellsThePortOfTheMeshproxy(t *testing.T) {
+	for config, want := range map[string]string{
+		"log_level: info\n":                  "mesh_port: 2385\n",
+		"listen:\n- 10.0.0.1:7000\n":         "mesh_port: 7000\n",
+		"listen:\n- '[2001:db8::1]:30000'\n": "mesh_port: 30000\n",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h := newHost(t)
+			if err := h.env.Files.Write("/etc/shoal/meshproxy.yaml", []byte(config), 0o640); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := h.initialize(t.Context(), &gateway{}); err != nil {
+				t.Fatal(err)
+			}
+			if data, _ := h.env.Files.Read("/etc/shoal/agent.yaml"); !strings.Contains(string(data), want) {
+				t.Errorf("%q: agent.yaml is %q, wanted %q in it", config, data, want)
+			}
+		})
+	}
+}

@@ -31,7 +31,7 @@ func New(set *pflag.FlagSet, getenv func(string) string) *Flags {
 
 // Create defines the flags of `service create`.
 func (f *Flags) Create() {
-	f.set.String("name", "", "name of the service")
+	f.set.String("name", "", "name of the service (required)")
 	f.set.String("mode", "replicated", "how many tasks: replicated")
 	f.set.StringArrayP("publish", "p", nil, "publish a port: [PUBLISHED:]TARGET[/tcp|udp], or published=…,target=…,protocol=…")
 	f.set.StringArray("network", nil, "put tasks on a network: NAME, or name=…,alias=…")
@@ -90,6 +90,9 @@ func (f *Flags) Spec(image string, args []string) (*typesv1.ServiceSpec, error) 
 		Annotations: &typesv1.Annotations{Name: f.text("name")},
 		Task:        &typesv1.TaskSpec{Container: &typesv1.ContainerSpec{Image: image, Args: args}},
 		Mode:        &typesv1.ServiceSpec_Replicated{Replicated: &typesv1.Replicated{Replicas: &one}},
+	}
+	if s.Annotations.Name == "" {
+		f.faults.Add("name", "is missing: give the service one with --name")
 	}
 	if mode := f.text("mode"); mode != "replicated" {
 		f.faults.Add("mode", "%q is not replicated, the only mode there is yet", mode)

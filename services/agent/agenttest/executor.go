@@ -109,7 +109,7 @@ func (e *Executor) Prepare(ctx context.Context, s container.Spec) error {
 		}
 		e.host.end(e.host.containers[s.ID], 137)
 		e.host.containers[s.ID] = &hollow{
-			Container: Container{ID: s.ID, TaskID: s.Origin.Task, Image: image, Hostname: s.Hostname},
+			Container: Container{ID: s.ID, TaskID: s.Origin.Task, Image: image, Hostname: s.Hostname, Spec: s.Container},
 			spec:      b, presence: task.Made, origin: s.Origin,
 		}
 		return nil
@@ -251,7 +251,7 @@ func (n *Network) Make(_ context.Context, w container.Wiring) (box container.San
 		if err := n.alive(); err != nil {
 			return err
 		}
-		n.host.wired[w.ID] = true
+		n.host.wired[w.ID] = w
 		return nil
 	})
 	return container.Sandbox{NetNS: "/hollow/" + w.ID}, err

@@ -9,6 +9,7 @@ package agenttest
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 )
@@ -31,7 +33,7 @@ type Host struct {
 	life        int // raised by each Crash and PowerOff: handles of an earlier one are dead
 	dead        chan struct{}
 	containers  map[string]*hollow
-	wired       map[string]bool // network namespaces
+	wired       map[string]container.Wiring // network namespaces
 	images      map[string]Behaviour
 	all         Behaviour
 	away        bool // the runtime does not answer
@@ -67,6 +69,8 @@ type Container struct {
 	Running  bool
 	ExitCode int32
 	PID      int64
+	// Spec is what the task asked for, whole.
+	Spec *typesv1.ContainerSpec
 }
 
 type hollow struct {
@@ -80,7 +84,7 @@ type hollow struct {
 // NewHost is a machine with 4 processors and 8 GiB. Its choices come from rand.
 func NewHost(name string, rand *run.Rand) *Host {
 	return &Host{
-		rand: rand, dead: make(chan struct{}), containers: map[string]*hollow{}, wired: map[string]bool{},
+		rand: rand, dead: make(chan struct{}), containers: map[string]*hollow{}, wired: map[string]container.Wiring{},
 		images: map[string]Behaviour{}, journal: journal.State{Tasks: map[string]journal.Record{}},
 		description: &typesv1.NodeDescription{
 			Hostname: name, Platform: &typesv1.Platform{Os: "linux", Architecture: "amd64"},
@@ -136,7 +140,7 @@ func (h *Host) PowerOff() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.crash()
-	h.wired = map[string]bool{}
+	h.wired = map[string]container.Wiring{}
 	for _, c := range h.containers {
 		if c.presence == task.Running {
 			close(c.ended)
@@ -192,6 +196,24 @@ func (h *Host) Namespaces() []string {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return slices.Sorted(maps.Keys(h.wired))
+}
+
+// At is the running container that has an address on one of its networks.
+func (h *Host) At(address netip.Addr) (Container, bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for id, w := range h.wired {
+		c := h.containers[id]
+		if c == nil || !c.Running {
+			continue
+		}
+		for _, l := range w.Links {
+			if slices.ContainsFunc(l.Addresses, func(p netip.Prefix) bool { return p.Addr() == address }) {
+				return c.Container, true
+			}
+		}
+	}
+	return Container{}, false
 }
 
 // Starts counts the processes that were ever started here.

@@ -13,6 +13,7 @@ import (
 // State is a unit's state in systemd's words.
 type State string
 
+// What a unit can be.
 const (
 	Inactive     State = "inactive"
 	Activating   State = "activating" // started, not ready yet, or waiting for its restart

@@ -76,7 +76,7 @@ func Ensure(ctx context.Context, folder string, log *slog.Logger) (string, error
 	if err != nil {
 		return "", err
 	}
-	defer os.RemoveAll(fresh)
+	defer func() { _ = os.RemoveAll(fresh) }()
 	if err := build(ctx, source, fresh); err != nil {
 		return "", err
 	}

@@ -129,13 +129,22 @@ func (h *Handle) Remove(name string) error {
 
 // Write is as in run.Files.
 func (h *Handle) Write(name string, data []byte, mode fs.FileMode) error {
+	return h.put(name, func() error { return h.disk.files.Write(name, data, mode) })
+}
+
+// Create is as in run.Files.
+func (h *Handle) Create(name string, data []byte, mode fs.FileMode) error {
+	return h.put(name, func() error { return h.disk.files.Create(name, data, mode) })
+}
+
+func (h *Handle) put(name string, write func() error) error {
 	return h.do("write", name, &change{by: h}, func() error {
 		if h.disk.full {
 			h.disk.stats.Failed++
 			return &fs.PathError{Op: "write", Path: name, Err: syscall.ENOSPC}
 		}
 		h.disk.stats.Writes++
-		return h.disk.files.Write(name, data, mode)
+		return write()
 	})
 }
 

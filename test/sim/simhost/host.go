@@ -75,6 +75,27 @@ func (h *Host) Start(name string, f Run) error {
 	return nil
 }
 
+// Command runs f once, as a person's command on the host does, and returns what it returned: no restart of the host or of
+// the process starts it again. If it is killed, or the host crashes, the error is what f made of that.
+func (h *Host) Command(name string, f Run) error {
+	h.mu.Lock()
+	if h.down {
+		h.mu.Unlock()
+		return fmt.Errorf("run %s on host %s: the host is down", name, h.Name)
+	}
+	if p := h.processes[name]; p != nil && p.running {
+		h.mu.Unlock()
+		return fmt.Errorf("run %s on host %s: it runs already", name, h.Name)
+	}
+	p := h.begin(name, f, false)
+	p.command = true
+	h.mu.Unlock()
+	<-p.done
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return p.err
+}
+
 // Stop ends a process gracefully: its context is cancelled, its handles live on until it has returned. The error is the
 // one that it returned. A process that is not running is no error.
 func (h *Host) Stop(name string) error {

@@ -30,6 +30,7 @@ type process struct {
 
 	running bool   // has neither returned nor died
 	killed  bool   // has died
+	command bool   // its end is told to who ran it, and is no failure of the host
 	wanted  bool   // is started again by Restart and AutoRestart
 	state   string // the latest STATUS= of Notify
 	ready   bool   // READY=1 was said
@@ -38,13 +39,16 @@ type process struct {
 }
 
 // launch needs the lock.
-func (h *Host) launch(name string, f Run) {
+func (h *Host) launch(name string, f Run) { h.begin(name, f, true) }
+
+// begin needs the lock. What is not wanted runs once: neither Restart nor AutoRestart starts it again.
+func (h *Host) begin(name string, f Run, wanted bool) *process {
 	if _, known := h.processes[name]; !known {
 		h.order = append(h.order, name)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	p := &process{
-		host: h, name: name, run: f, cancel: cancel, running: true, wanted: true,
+		host: h, name: name, run: f, cancel: cancel, running: true, wanted: wanted,
 		sockets: h.Net.Sockets(), files: h.Disk.Open(), tickers: newTickers(h.paused),
 		metrics: prometheus.NewRegistry(), done: make(chan struct{}),
 	}
@@ -56,6 +60,7 @@ func (h *Host) launch(name string, f Run) {
 		p.ended((<-result).Err)
 		return struct{}{}, nil
 	})
+	return p
 }
 
 func (p *process) env() run.Env {
@@ -130,6 +135,7 @@ func (p *process) ended(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	defer close(p.done)
+	p.err = err
 	if p.killed {
 		h.zombies = slices.DeleteFunc(h.zombies, func(z *process) bool { return z == p })
 		// A panic is a bug even in a process that is dead; all else that it says is not meant.
@@ -138,8 +144,8 @@ func (p *process) ended(err error) {
 		}
 		return
 	}
-	p.running, p.err = false, err
-	if err != nil && !(stopping && errors.Is(err, context.Canceled)) {
+	p.running = false
+	if err != nil && !p.command && !(stopping && errors.Is(err, context.Canceled)) {
 		h.failures = append(h.failures, fmt.Errorf("%s: %w", p.name, err))
 	}
 	if p.wanted && h.restart > 0 {

@@ -121,6 +121,7 @@ func TestCrashLeavesNoTimeForCourtesy(t *testing.T) {
 		var order []string
 		results := make(chan error, 3)
 		start(t, m2, "echo", echo)
+		synctest.Wait() // it listens
 		start(t, m1, "p", func(ctx context.Context, env run.Env) error {
 			if err := env.Files.Write("before", nil, 0o600); err != nil {
 				return err

@@ -30,6 +30,10 @@ type conn struct {
 	readable, writable          sync.Cond
 	readDeadline, writeDeadline deadline
 	probe                       *time.Timer
+
+	patience time.Duration // SetUserTimeout; 0: the kernel's, longer than any test
+	waiting  bool          // something was sent that could not be acknowledged
+	unheard  *time.Timer   // of patience, while waiting
 }
 
 // newConn needs the lock.
@@ -192,7 +196,7 @@ func (c *conn) end() {
 func (c *conn) forget() { delete(c.sock.host.net.conns, c) }
 
 func (c *conn) stopTimers() {
-	for _, t := range []*time.Timer{c.readDeadline.timer, c.writeDeadline.timer, c.probe} {
+	for _, t := range []*time.Timer{c.readDeadline.timer, c.writeDeadline.timer, c.probe, c.unheard} {
 		if t != nil {
 			t.Stop()
 		}

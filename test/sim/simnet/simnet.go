@@ -56,6 +56,7 @@ type Stats struct {
 	Lost     int // retransmissions of segments, datagrams dropped by loss
 	Dropped  int // datagrams that met a cut, a pause, a host that was down, or nobody
 	Resets   int // resets that have arrived
+	GivenUp  int // connections given up by TCP_USER_TIMEOUT
 	Orphaned int // connections whose one end went with a crash
 }
 

@@ -36,6 +36,7 @@ func newHalf(n *Net, from, to *conn) *half {
 // send puts something on its way. Data is copied.
 func (h *half) send(kind segmentKind, data []byte) {
 	h.size += len(data)
+	defer h.await()
 	if len(h.flight) == 0 && h.path.plain() && h.path.open() {
 		h.arrive(kind, data) // the usual case needs no segment and no clock
 		return
@@ -55,6 +56,7 @@ func (h *half) pump() {
 				h.stalled = true
 				h.net.stats.Stalled++
 			}
+			h.await()
 			return
 		}
 		h.stalled = false

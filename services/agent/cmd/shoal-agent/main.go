@@ -18,5 +18,5 @@ func main() {
 	}
 	run.Main("agent", agent.DefaultConfig(), func(ctx context.Context, cfg agent.Config, env run.Env) error {
 		return start(ctx, cfg, agent.Env{Env: env})
-	})
+	}, "reset\n    \tremove the containers and all else that it has made; `shoal leave` calls it")
 }

@@ -20,7 +20,7 @@ func (l *Loop) adopt(ctx context.Context) error {
 		return err
 	}
 	if s.Cluster != "" && s.Cluster != l.Cluster {
-		return fmt.Errorf("the journal belongs to cluster %s, this machine is in %s; run `shoal node reset` first", s.Cluster, l.Cluster)
+		return fmt.Errorf("the journal belongs to cluster %s, this machine is in %s; `shoal leave --force` removes it, then join again", s.Cluster, l.Cluster)
 	}
 	l.unsaved.Cluster = l.Cluster
 	found, err := l.look(ctx)

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 
+	"github.com/shoalproject/shoal/internal/failpoint"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
@@ -40,6 +41,9 @@ func (l *Loop) save(ctx context.Context) {
 
 func (l *Loop) saveOne(ctx context.Context, change journal.Change) error {
 	err := l.Journal.Save(ctx, change)
+	if err == nil {
+		err = failpoint.Hit("agent.journal-saved") // on disk, and nothing that waits for it has been done
+	}
 	if err != nil && ctx.Err() == nil {
 		l.post(ctx, func() { l.restore(ctx, change, err) })
 	}

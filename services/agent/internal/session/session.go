@@ -21,7 +21,7 @@ import (
 )
 
 const (
-	// Defaults for what a dispatcher tells in its welcome (flows.md, "A node's session").
+	// Defaults for what a dispatcher tells in its welcome.
 	defaultPeriod  = 500 * time.Millisecond
 	defaultTimeout = 2 * time.Second
 	heartbeatJit   = 0.1

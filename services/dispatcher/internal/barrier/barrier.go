@@ -2,7 +2,7 @@
 // nobody sends it new connections.
 //
 // It owns the lowest of this dispatcher's meshproxies and the publication of it in the dispatcher's own Member, which is
-// written only while a task waits for it: a write a revision would feed on itself. A Barrier and its Streams are safe for
+// written only while somebody waits for it: a write a revision would feed on itself. A Barrier and its Streams are safe for
 // concurrent use; Run has one caller.
 package barrier
 
@@ -146,7 +146,7 @@ func (b *Barrier) Run(ctx context.Context) error {
 	// Meshproxies of an earlier life of this dispatcher are on their way back: until then it can't say how far they are.
 	start := time.Now()
 	var published time.Time
-	var stops stops
+	var waits waits
 	for {
 		changed := b.view.Changed()
 		s, now, wait := b.view.Snapshot(), time.Now(), idle
@@ -155,7 +155,7 @@ func (b *Barrier) Run(ctx context.Context) error {
 			own = 0
 		}
 		b.raise(s.Version(), min(own, b.others(s)))
-		if b.wanted(s, own, stops.highest(s)) {
+		if b.wanted(s, own, &waits) {
 			if now.Sub(published) < publishGap {
 				wait = publishGap
 			} else {
@@ -229,10 +229,16 @@ func hasMachines(s *state.Snapshot, dispatcher string) bool {
 	return false
 }
 
-// wanted reports whether a task of another dispatcher may wait for what this one has not published yet.
-func (b *Barrier) wanted(s *state.Snapshot, own, stop uint64) bool {
+// wanted reports whether somebody may wait for what this one has not published yet: agents of other dispatchers to stop a
+// task, the scheduler to begin it.
+func (b *Barrier) wanted(s *state.Snapshot, own uint64, w *waits) bool {
+	w.look(s)
+	highest := w.start
+	if len(b.live()) > 0 {
+		highest = max(highest, w.stop)
+	}
 	me := s.Member(b.member)
-	return me != nil && len(b.live()) > 0 && stop > me.GetAppliedRevision() && own >= stop
+	return me != nil && highest > me.GetAppliedRevision() && own >= highest
 }
 
 func (b *Barrier) publish(ctx context.Context, own uint64) {
@@ -245,24 +251,43 @@ func (b *Barrier) publish(ctx context.Context, own uint64) {
 	}
 }
 
-// stops remembers the highest revision that a stopping task may wait for, until a task changes.
-type stops struct {
-	at   state.Version
-	high uint64
+// waits remembers the highest revisions that somebody may wait for, until a task changes.
+type waits struct {
+	at    state.Version
+	stop  uint64 // of a task that stops when it is in no table any more
+	start uint64 // of a task whose predecessor is asked to stop when it is in all tables
 }
 
-func (x *stops) highest(s *state.Snapshot) uint64 {
+func (x *waits) look(s *state.Snapshot) {
 	at := s.Version()
 	at.Revision = s.ChangedAt(typesv1.Kind_KIND_TASK)
 	if at == x.at {
-		return x.high
+		return
 	}
-	*x = stops{at: at}
+	*x = waits{at: at}
+	serving := map[place]uint64{} // of start-first services: the highest revision of a slot's first task
 	for t := range s.Tasks() {
-		if t.GetDecided().GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING &&
-			t.GetDecided().GetNodeId() != "" && !state.Terminal(t.GetObserved().GetState()) {
-			x.high = max(x.high, t.GetMeta().GetRevision())
+		desired, observed := t.GetDecided().GetDesired(), t.GetObserved()
+		switch {
+		case t.GetDecided().GetNodeId() == "" || state.Terminal(observed.GetState()):
+		case desired > typesv1.TaskState_TASK_STATE_RUNNING:
+			x.stop = max(x.stop, t.GetMeta().GetRevision())
+		case observed.GetReady() && startFirst(s, t):
+			at := place{t.GetServiceId(), t.GetDecided().GetSlot()}
+			if other, two := serving[at]; two {
+				x.start = max(x.start, other, t.GetMeta().GetRevision())
+			}
+			serving[at] = max(serving[at], t.GetMeta().GetRevision())
 		}
 	}
-	return x.high
+}
+
+// place is what two tasks share while one takes over from the other.
+type place struct {
+	service string
+	slot    uint64
+}
+
+func startFirst(s *state.Snapshot, t *typesv1.Task) bool {
+	return s.Service(t.GetServiceId()).GetSpec().GetUpdate().GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST
 }

@@ -13,7 +13,12 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
-const describeRetry = 500 * time.Millisecond
+const (
+	describeRetry = 500 * time.Millisecond
+	// describeGap is the least time between two descriptions that are written: each is a revision for every replica, and
+	// a machine may say a new one as often as it likes.
+	describeGap = 5 * time.Second
+)
 
 // describe writes changed descriptions until the session ends.
 func (s *Server) describe(ctx context.Context, l *line) error {
@@ -26,7 +31,10 @@ func (s *Server) describe(ctx context.Context, l *line) error {
 		d := l.box.takeDescription()
 		for d != nil {
 			done, err := s.writeDescription(ctx, l, d)
-			if done || ctx.Err() != nil {
+			if ctx.Err() != nil {
+				return nil
+			}
+			if done {
 				break
 			}
 			if err != nil {
@@ -38,6 +46,9 @@ func (s *Server) describe(ctx context.Context, l *line) error {
 			if newer := l.box.takeDescription(); newer != nil {
 				d = newer
 			}
+		}
+		if run.Sleep(ctx, describeGap) != nil { // the latest of what comes meanwhile is written then
+			return nil
 		}
 	}
 }

@@ -377,3 +377,26 @@ func TestBarrierIsTold(t *testing.T) {
 		})
 	})
 }
+
+// Each description that is written is a revision for every replica, so a machine that has a new one every moment waits.
+func TestDescriptionsArePaced(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, node("n1"))
+		m := r.open("n1", "boot")
+		m.assignment()
+		before := r.store.Commits()
+		for i := range int64(100) {
+			m.say(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Description{
+				Description: &typesv1.NodeDescription{MemoryBytes: i + 1},
+			}})
+			time.Sleep(100 * time.Millisecond)
+		}
+		if n := r.store.Commits() - before; n < 1 || n > 3 {
+			t.Errorf("%d commits for 100 descriptions in 10 s, wanted one every 5 s at most", n)
+		}
+		time.Sleep(6 * time.Second)
+		if got := r.store.Snapshot().Node("n1").GetStatus().GetDescription().GetMemoryBytes(); got != 100 {
+			t.Errorf("the description kept is number %d, wanted the last", got)
+		}
+	})
+}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/failpoint"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
@@ -152,6 +153,9 @@ func (c *Committer) write(ctx context.Context, piles map[line]*pile) {
 			return
 		}
 		at, err := c.commit.Do(ctx, tx)
+		if err == nil {
+			err = failpoint.Hit("dispatcher.status-committed") // in the store, and nobody has been told
+		}
 		switch {
 		case err == nil:
 			c.written.Add(float64(len(tx.GetPuts())))

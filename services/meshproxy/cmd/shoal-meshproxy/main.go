@@ -22,7 +22,7 @@ func main() {
 	}
 	run.Main("meshproxy", meshproxy.DefaultConfig(), func(ctx context.Context, cfg meshproxy.Config, env run.Env) error {
 		return meshproxy.Run(ctx, cfg, meshproxy.Env{Env: env})
-	})
+	}, "reset\n    \tremove all that it has made in the kernel; `shoal leave` calls it")
 }
 
 func reset() error {

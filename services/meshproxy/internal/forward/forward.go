@@ -74,11 +74,12 @@ type Unbound struct {
 	Err      error
 }
 
-// New makes a forwarder without ports. Self is the machine's id.
-func New(env run.Env, self string, dial DialPeer) *Forwarder {
+// New makes a forwarder without ports. Self is the machine's id. Trust is closed at the next change of whom to trust: no link
+// outlives it for another stream, since its peer may have lost its rights.
+func New(env run.Env, self string, dial DialPeer, trust func() <-chan struct{}) *Forwarder {
 	m := newMeter(env)
 	return &Forwarder{
-		env: env, self: self, tasks: run.NewSpawner(env.Log), links: newPool(dial, m), meter: m,
+		env: env, self: self, tasks: run.NewSpawner(env.Log), links: newPool(dial, trust, m), meter: m,
 		buffers: &sync.Pool{New: func() any { return new([bufferSize]byte) }},
 		inbound: make(chan struct{}, inboundStreams),
 		ports:   map[mesh.Listener]*port{}, local: map[target]struct{}{},

@@ -24,6 +24,7 @@ const (
 // pool keeps the links to peers that carry nothing at the moment, the last used first out.
 type pool struct {
 	dial  DialPeer
+	trust func() <-chan struct{}
 	meter *meter
 
 	mu    sync.Mutex // guards all below
@@ -32,8 +33,8 @@ type pool struct {
 	count int
 }
 
-func newPool(dial DialPeer, m *meter) *pool {
-	return &pool{dial: dial, meter: m, idle: map[string][]*link{}}
+func newPool(dial DialPeer, trust func() <-chan struct{}, m *meter) *pool {
+	return &pool{dial: dial, trust: trust, meter: m, idle: map[string][]*link{}}
 }
 
 // open begins a stream: it sends the header and waits for the reply. Refused is the peer's reason, if it gave one; then
@@ -86,11 +87,14 @@ func (p *pool) connect(ctx context.Context, node string) (*link, error) {
 		return nil, errs.New(errs.Unavailable, "machine %s has no meshproxy in the tables", node)
 	}
 	var faults []error
+	trust := p.trust() // before the handshake, which then is measured against this trust or a newer one
 	for _, a := range addresses {
 		conn, err := p.dial(ctx, node, a)
 		if err == nil {
 			p.meter.dials.Inc()
-			return newLink(conn, node), nil
+			l := newLink(conn, node)
+			l.trust = trust
+			return l, nil
 		}
 		faults = append(faults, err)
 	}
@@ -102,6 +106,10 @@ func (p *pool) take(node string) (*link, bool) {
 	defer p.mu.Unlock()
 	links := p.idle[node]
 	if len(links) == 0 {
+		return nil, false
+	}
+	if links[len(links)-1].distrusted() {
+		p.drop(node) // at worst a few that were dialled since go, too, which costs a handshake each
 		return nil, false
 	}
 	l := links[len(links)-1]
@@ -156,7 +164,7 @@ func (p *pool) sweep() {
 	defer p.mu.Unlock()
 	for node, links := range p.idle {
 		p.idle[node] = slices.DeleteFunc(links, func(l *link) bool {
-			old := time.Since(l.since) > keepTime
+			old := time.Since(l.since) > keepTime || l.distrusted()
 			if old {
 				l.close()
 				p.count--
@@ -170,7 +178,7 @@ func (p *pool) sweep() {
 	p.meter.links.Set(float64(p.count))
 }
 
-// closeAll closes all idle links: at the end, and when trust changes, since a peer may have lost its rights.
+// closeAll closes all idle links, at the end.
 func (p *pool) closeAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

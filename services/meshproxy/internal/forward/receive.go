@@ -67,6 +67,3 @@ func (f *Forwarder) dialFor(ctx context.Context, h *meshv1.ForwardHeader, node s
 	}
 	return conn, ""
 }
-
-// DropLinks closes the warm links to peers: when trust has changed, since a peer may have lost its rights.
-func (f *Forwarder) DropLinks() { f.links.closeAll() }

@@ -43,7 +43,8 @@ func newRig(t *testing.T) *rig {
 		var d net.Dialer
 		return d.DialContext(ctx, "tcp", address)
 	}
-	r.a, r.b = forward.New(machine(t), "a", dial), forward.New(machine(t), "b", dial)
+	constant := func() <-chan struct{} { return nil } // trust never changes here
+	r.a, r.b = forward.New(machine(t), "a", dial, constant), forward.New(machine(t), "b", dial, constant)
 	r.peers = map[string][]string{"b": {r.door.Addr().String()}}
 	var done sync.WaitGroup
 	for _, f := range []*forward.Forwarder{r.a, r.b} {

@@ -28,12 +28,23 @@ type link struct {
 	net.Conn
 	node  string
 	in    *bufio.Reader
-	since time.Time // idle since; the pool's
+	since time.Time       // idle since; the pool's
+	trust <-chan struct{} // closed when trust has changed since the dial; the pool's
 	once  sync.Once
 }
 
 func newLink(conn net.Conn, node string) *link {
 	return &link{Conn: conn, node: node, in: bufio.NewReaderSize(conn, bufferSize)}
+}
+
+// distrusted says that the peer was admitted by a trust that is no longer in force.
+func (l *link) distrusted() bool {
+	select {
+	case <-l.trust:
+		return true
+	default:
+		return false
+	}
 }
 
 func (l *link) close() {

@@ -6,10 +6,6 @@ package ingress
 
 import (
 	"context"
-	"encoding/hex"
-	"errors"
-	"io/fs"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
@@ -35,24 +31,6 @@ type Session struct {
 	Dial        func(address string) (*grpc.ClientConn, error)
 	// Hello is said first, with the kind set.
 	Hello *dispatcherv1.Hello
-}
-
-// BootID reads the id of this boot, or makes it: whichever node process starts first does.
-func BootID(env run.Env, path string) (string, error) {
-	data, err := env.Files.Read(path)
-	if err == nil && strings.TrimSpace(string(data)) != "" {
-		return strings.TrimSpace(string(data)), nil
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", errs.New(errs.Unavailable, "read the boot id %s: %w", path, err)
-	}
-	var b [16]byte
-	_, _ = env.Rand.Read(b[:]) // never fails
-	id := hex.EncodeToString(b[:])
-	if err := env.Files.Write(path, []byte(id+"\n"), 0o644); err != nil {
-		return "", errs.New(errs.Unavailable, "keep the boot id: %w", err)
-	}
-	return id, nil
 }
 
 // Run keeps the session, with one dispatcher after another, until ctx ends.

@@ -156,7 +156,7 @@ func (w *work) fromBlocks(n *nodeInfo) *typesv1.TaskAddress {
 	if !v4.IsValid() {
 		return nil
 	}
-	// eth0 has a /32: see the design of the machine network.
+	// eth0 has a /32: traffic between neighbours is routed like all other, and so reaches the machine's rules.
 	ta := &typesv1.TaskAddress{Addresses: []string{netip.PrefixFrom(v4, 32).String()}}
 	if block6.IsValid() {
 		a := block6.Masked().Addr().As16()

@@ -1,6 +1,7 @@
 package decide
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net/netip"
 	"slices"
@@ -44,12 +45,7 @@ func (n *nodeInfo) name() string {
 	if n == nil {
 		return "a removed node"
 	}
-	for _, name := range []string{n.node.GetStatus().GetDescription().GetHostname(), n.node.GetIdentity().GetHostname()} {
-		if name != "" {
-			return name
-		}
-	}
-	return n.id()
+	return cmp.Or(state.Hostname(n.node), n.id())
 }
 
 func (n *nodeInfo) drains() bool {

@@ -54,7 +54,7 @@ func (f *Faults) Err(what string) error {
 	return errs.WithFaults(kind, what, f.c.List()...)
 }
 
-// name is the form of names: what a DNS label may be, and the underscore that people use.
+// validName reports whether it has the form of names: what a DNS label may be, and the underscore that people use.
 func validName(s string) bool {
 	return regexp.MustCompile(`^[a-zA-Z0-9](?:[-_]*[A-Za-z0-9]+)*$`).MatchString(s)
 }

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -19,6 +20,8 @@ import (
 // Bounds of a service.
 const (
 	MaxReplicas = 10_000
+	// maxTask is the size of a task spec, encoded: a service keeps several, and must fit into one transaction.
+	maxTask     = 64 << 10
 	minNanoCPUs = 1_000_000 // a thousandth of a processor
 	minMemory   = 4 << 20
 )
@@ -29,10 +32,16 @@ const (
 	stopGrace    = 10 * time.Second
 )
 
-// ownPorts are what our processes listen on, on machines that answer on published ports too.
-func ownPort(p typesv1.Protocol, port uint32) bool {
-	return p == typesv1.Protocol_PROTOCOL_TCP && (port == 2377 || (port >= 2381 && port <= 2385)) ||
-		p == typesv1.Protocol_PROTOCOL_UDP && port == 8477
+// vxlanPort is where tunnels end when the cluster does not say.
+const vxlanPort = 8477
+
+// OwnPort reports whether our own processes, or the tunnels of the cluster, use the port on machines that answer on published
+// ports too.
+func OwnPort(c *typesv1.Cluster, p typesv1.Protocol, port uint32) bool {
+	if p == typesv1.Protocol_PROTOCOL_UDP {
+		return port == cmp.Or(c.GetDataPath().GetPort(), vxlanPort)
+	}
+	return port == 2377 || (port >= 2381 && port <= 2385)
 }
 
 // Service checks a spec and returns a copy with defaults and with networks by id. Id is the service's own, empty for one
@@ -60,6 +69,8 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 		spec.Task = &typesv1.TaskSpec{}
 	}
 	f.task(s, spec.GetTask())
+	size := proto.Size(spec.GetTask())
+	f.Check(size <= maxTask, "task", "has %d bytes, at most %d are allowed", size, maxTask)
 	f.ports(s, id, spec)
 	if spec.Update == nil {
 		spec.Update = &typesv1.UpdateConfig{}
@@ -213,7 +224,7 @@ func (f *Faults) published(s *state.Snapshot, id, field string, p *typesv1.PortC
 		f.Add(field, "%s is asked for by ports[%d] already", name, before)
 	}
 	seen[claim] = i
-	f.Check(!ownPort(p.GetProtocol(), port), field, "%s is one of shoal's own", name)
+	f.Check(!OwnPort(s.Cluster(), p.GetProtocol(), port), field, "%s is one of shoal's own", name)
 	if key, ok := s.ClaimHolder(claim); ok && key.ID != id {
 		f.AddKind(errs.Exists, field, "%s is taken by service %q; leave it out to get the next free one",
 			name, s.Service(key.ID).GetSpec().GetAnnotations().GetName())

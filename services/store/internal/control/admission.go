@@ -16,6 +16,7 @@ import (
 	"github.com/shoalproject/shoal/services/store/internal/alloc"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
 	"github.com/shoalproject/shoal/services/store/internal/relay"
+	"google.golang.org/protobuf/proto"
 )
 
 // maxTries bounds how often a choice is made again because somebody else was faster with what was chosen.
@@ -111,8 +112,19 @@ func (a *admission) commit(ctx context.Context, caller rpc.Caller, requestID str
 // admit builds under the lock, and waits where an explicit choice clashes with one that is on its way: that one may be
 // refused yet.
 func (a *admission) admit(ctx context.Context, caller rpc.Caller, requestID string, make build) (*storev1.Transaction, *flight, *storev1.Outcome, error) {
+	var confirmed *state.Snapshot
 	for {
-		tx, f, first, wait, err := a.tryAdmit(caller, requestID, make)
+		tx, f, first, wait, err := a.tryAdmit(confirmed, caller, requestID, make)
+		if wait == nil && err != nil && confirmed == nil {
+			// This store may have lost the leadership without knowing: a refusal must not rest on what another leader has
+			// changed meanwhile. What is proposed need not be confirmed, the log does that.
+			image, lost := a.node.Linear(ctx)
+			if lost != nil {
+				return nil, nil, nil, lost
+			}
+			confirmed = image.Snapshot()
+			continue
+		}
 		if wait == nil {
 			return tx, f, first, err
 		}
@@ -124,7 +136,8 @@ func (a *admission) admit(ctx context.Context, caller rpc.Caller, requestID stri
 	}
 }
 
-func (a *admission) tryAdmit(caller rpc.Caller, requestID string, make build) (*storev1.Transaction, *flight, *storev1.Outcome, <-chan struct{}, error) {
+// tryAdmit judges by the state of this store, or by the confirmed one if that is newer.
+func (a *admission) tryAdmit(confirmed *state.Snapshot, caller rpc.Caller, requestID string, make build) (*storev1.Transaction, *flight, *storev1.Outcome, <-chan struct{}, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	image := a.node.View().Image
@@ -133,18 +146,25 @@ func (a *admission) tryAdmit(caller rpc.Caller, requestID string, make build) (*
 	if first != nil {
 		return nil, nil, first, nil, nil
 	}
-	tx, err := make(&desk{snap: image.Snapshot(), a: a})
+	snap := image.Snapshot()
+	if confirmed != nil && confirmed.Version().Revision > snap.Version().Revision {
+		snap = confirmed
+	}
+	tx, err := make(&desk{snap: snap, a: a})
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
 	tx.RequestId, tx.Caller = requestID, own
+	if size := proto.Size(tx); size > fsm.MaxBytes {
+		return nil, nil, nil, nil, errs.New(errs.Invalid, "the change has %d bytes with what it keeps of before, at most %d are allowed", size, fsm.MaxBytes)
+	}
 	claims := claimsOf(tx)
 	for _, c := range claims {
 		if f := a.flights[c]; f != nil {
 			return nil, nil, nil, f.landed, nil
 		}
 	}
-	f := &flight{landed: newLanding(), claims: claims, released: releasedBy(image.Snapshot(), tx)}
+	f := &flight{landed: newLanding(), claims: claims, released: releasedBy(snap, tx)}
 	for _, c := range claims {
 		a.flights[c] = f
 	}
@@ -170,12 +190,16 @@ func claimed(out *storev1.Outcome) bool {
 
 func newLanding() chan struct{} { return make(chan struct{}) }
 
-// claimsOf is what the transaction will hold: the claims of its objects, and the request itself, so that a repetition
-// waits for the first. What an object holds already is among them, which does no harm.
+// claimsOf is what the transaction will hold: the claims of its objects, what it removes, so that who removes the same looks
+// again, and the request itself, so that a repetition waits for the first. What an object holds already is among them, which
+// does no harm.
 func claimsOf(tx *storev1.Transaction) []string {
 	out := []string{"request/" + relayKey(tx)}
 	for _, p := range tx.GetPuts() {
 		out = append(out, state.Claims(p.GetObject())...)
+	}
+	for _, d := range tx.GetDeletes() {
+		out = append(out, "delete/"+state.KindName(d.GetKind())+"/"+d.GetId())
 	}
 	slices.Sort(out)
 	return slices.Compact(out)

@@ -40,8 +40,7 @@ func (d *desk) ports(what string, want, had []*typesv1.PortConfig) ([]*typesv1.P
 		}
 		if p.GetPublishedPort() == 0 {
 			n, ok := choose(d, func(taken alloc.Taken) (uint32, bool) {
-				own := func(claim string) bool { return chosen[claim] || taken(claim) }
-				return d.a.cursors.Port(own, p.GetProtocol(), first, last)
+				return d.a.cursors.Port(d.except(chosen, p.GetProtocol(), taken), p.GetProtocol(), first, last)
 			})
 			if !ok {
 				return nil, errs.WithFaults(errs.Exhausted, what, errs.Fault{
@@ -55,6 +54,18 @@ func (d *desk) ports(what string, want, had []*typesv1.PortConfig) ([]*typesv1.P
 		out = append(out, p)
 	}
 	return out, nil
+}
+
+// except is taken, with the ports that this request has already, and those that are shoal's own.
+func (d *desk) except(chosen map[string]bool, p typesv1.Protocol, taken alloc.Taken) alloc.Taken {
+	own := map[string]bool{}
+	first, last := admit.PortRange(d.snap.Cluster().GetSpec())
+	for port := first; port <= last; port++ {
+		if admit.OwnPort(d.snap.Cluster(), p, port) {
+			own[state.PortClaim(p, port)] = true
+		}
+	}
+	return func(claim string) bool { return own[claim] || chosen[claim] || taken(claim) }
 }
 
 func kept(p *typesv1.PortConfig, had []*typesv1.PortConfig, chosen map[string]bool) uint32 {

@@ -46,7 +46,7 @@ func (s clusters) GetCluster(ctx context.Context, _ *controlv1.GetClusterRequest
 
 // UpdateCluster implements ClusterService.
 func (s clusters) UpdateCluster(ctx context.Context, req *controlv1.UpdateClusterRequest) (*controlv1.UpdateClusterResponse, error) {
-	return write(ctx, s.API, false,
+	return onLeader(ctx, s.API, false,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.UpdateClusterResponse, error) {
 			_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
 				return updateCluster(d, req)

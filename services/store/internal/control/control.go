@@ -2,7 +2,8 @@
 //
 // It owns the way from a request to one transaction: admission, the choice of ports and addresses, and the outcome in words.
 // Reads are linearizable and served by any member; writes are the leader's. It must never write anything that the
-// transaction of a request does not carry, and it holds nothing that a new leader would miss.
+// transaction of a request does not carry. A new leader misses nothing of it but what was given back lately and the order of
+// choice, on which nothing rests.
 package control
 
 import (
@@ -74,12 +75,15 @@ func (a *API) read(ctx context.Context) (*state.Snapshot, error) {
 
 func (a *API) newID() string { return identity.NewID(a.cfg.Rand) }
 
-// requestID is the caller's, or a new one: so a store that passes the call on may try again.
-func (a *API) requestID(given string) string {
+// requestID is the caller's, or a new one: so a store that passes the call on may try again. A transaction's may be a little
+// longer: see latest.
+func (a *API) requestID(what, given string) (string, error) {
+	var c errs.Collector
+	c.Check(len(given) <= fsm.MaxRequestID-maxTries, "request_id", "has %d bytes, at most %d are allowed", len(given), fsm.MaxRequestID-maxTries)
 	if given == "" {
-		return a.newID()
+		given = a.newID()
 	}
-	return given
+	return given, c.Err(what)
 }
 
 // versionOf is an object's version, for an update.
@@ -109,8 +113,8 @@ func unchanged(key state.Key, v *typesv1.Version) []*storev1.Precondition {
 	}
 }
 
-// write serves a call on the leader.
-func write[Resp any](ctx context.Context, a *API, repeatable bool,
+// onLeader serves a call on the leader, for which it need not be a write.
+func onLeader[Resp any](ctx context.Context, a *API, repeatable bool,
 	local func(ctx context.Context, caller rpc.Caller) (Resp, error),
 	remote func(ctx context.Context, conn *grpc.ClientConn) (Resp, error),
 ) (Resp, error) {

@@ -8,12 +8,15 @@ import (
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"google.golang.org/protobuf/proto"
 )
 
 // Bounds of lists.
 const (
-	maxPage    = 1000
-	maxFilters = 100
+	maxPage = 1000
+	// maxPageBytes bounds the objects of a page, encoded; one that is larger by itself is a page of its own.
+	maxPageBytes = 2 << 20
+	maxFilters   = 100
 )
 
 // filters are the filters of a list: values of one key are alternatives, keys must all hold.
@@ -76,8 +79,9 @@ type row[T any] struct {
 // sep is below every character of a name, so that a name sorts before its extensions.
 const sep = "\x00"
 
-// page sorts and cuts: what comes after the token's key, as much as was asked for.
-func page[T any](what string, rows []row[T], size int32, token string) ([]T, string, error) {
+// page sorts and cuts: what comes after the token's key, as much as was asked for, and not much more than maxPageBytes. Bytes
+// is what an object adds to the answer.
+func page[T any](what string, rows []row[T], size int32, token string, bytes func(T) int) ([]T, string, error) {
 	var c errs.Collector
 	c.Check(size >= 0 && size <= maxPage, "page_size", "%d is not from 0 to %d", size, maxPage)
 	after, err := base64.RawURLEncoding.DecodeString(token)
@@ -98,9 +102,9 @@ func page[T any](what string, rows []row[T], size int32, token string) ([]T, str
 		rows = rows[i:]
 	}
 	next := ""
-	if len(rows) > limit {
-		rows = rows[:limit]
-		next = base64.RawURLEncoding.EncodeToString([]byte(rows[limit-1].key))
+	if n := fitting(rows[:min(limit, len(rows))], bytes); n < len(rows) {
+		rows = rows[:n]
+		next = base64.RawURLEncoding.EncodeToString([]byte(rows[n-1].key))
 	}
 	out := make([]T, 0, len(rows))
 	for _, r := range rows {
@@ -108,3 +112,17 @@ func page[T any](what string, rows []row[T], size int32, token string) ([]T, str
 	}
 	return out, next, nil
 }
+
+// fitting is how many of the rows fit into one answer: at least one, if there is any.
+func fitting[T any](rows []row[T], bytes func(T) int) int {
+	size := 0
+	for i, r := range rows {
+		if size += bytes(r.value); size > maxPageBytes && i > 0 {
+			return i
+		}
+	}
+	return len(rows)
+}
+
+// sizeOf is the size of an object that is in the answer as it is.
+func sizeOf[T proto.Message](o T) int { return proto.Size(o) }

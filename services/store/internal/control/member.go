@@ -25,6 +25,13 @@ const announceLife = 30 * time.Second
 // gatewayWeight is a gateway's share of load, as every process's default.
 const gatewayWeight = 10
 
+// Bounds of an announcement: it comes from the exposed process, and every machine is told of it.
+const (
+	maxAddresses = 16
+	maxAddress   = 253 + len(":65535")
+	maxVersion   = 128
+)
+
 type members struct {
 	controlv1.UnimplementedMemberServiceServer
 	*API
@@ -44,12 +51,12 @@ func (s members) ListMembers(ctx context.Context, req *controlv1.ListMembersRequ
 	var rows []row[*typesv1.Member]
 	for m := range snap.Members() {
 		node := snap.Node(m.GetMachineId())
-		if f.equal("role", identity.RoleName(m.GetRole())) && f.equal("node", m.GetMachineId(), hostname(node)) {
+		if f.equal("role", identity.RoleName(m.GetRole())) && f.equal("node", m.GetMachineId(), state.Hostname(node)) {
 			rows = append(rows, row[*typesv1.Member]{fmt.Sprintf("%04d%s%s", m.GetRole(), sep, m.GetMachineId()), m})
 		}
 	}
 	resp := &controlv1.ListMembersResponse{}
-	resp.Members, resp.NextPageToken, err = page(what, rows, req.GetPageSize(), req.GetPageToken())
+	resp.Members, resp.NextPageToken, err = page(what, rows, req.GetPageSize(), req.GetPageToken(), sizeOf)
 	return resp, err
 }
 
@@ -57,14 +64,20 @@ func (s members) ListMembers(ctx context.Context, req *controlv1.ListMembersRequ
 func (s members) Announce(ctx context.Context, req *controlv1.AnnounceRequest) (*controlv1.AnnounceResponse, error) {
 	var c errs.Collector
 	c.Check(len(req.GetAddresses()) > 0, "addresses", "are missing")
-	for i, a := range req.GetAddresses() {
+	c.Check(len(req.GetAddresses()) <= maxAddresses, "addresses", "are %d, at most %d are allowed", len(req.GetAddresses()), maxAddresses)
+	c.Check(len(req.GetVersion()) <= maxVersion, "version", "has %d bytes, at most %d are allowed", len(req.GetVersion()), maxVersion)
+	for i, a := range req.GetAddresses()[:min(len(req.GetAddresses()), maxAddresses)] {
+		if len(a) > maxAddress {
+			c.Add(fmt.Sprintf("addresses[%d]", i), "has %d bytes, at most %d are allowed", len(a), maxAddress)
+			continue
+		}
 		_, _, err := net.SplitHostPort(a)
 		c.Check(err == nil, fmt.Sprintf("addresses[%d]", i), "%q must be host:port", a)
 	}
 	if err := c.Err("announce a gateway"); err != nil {
 		return nil, err
 	}
-	return write(ctx, s.API, true,
+	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.AnnounceResponse, error) {
 			if err := s.announce(ctx, caller, req); err != nil {
 				return nil, err

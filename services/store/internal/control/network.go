@@ -22,9 +22,13 @@ type networks struct {
 
 // CreateNetwork implements NetworkService.
 func (s networks) CreateNetwork(ctx context.Context, req *controlv1.CreateNetworkRequest) (*controlv1.CreateNetworkResponse, error) {
+	id, err := s.requestID("create a network", req.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
 	req = proto.CloneOf(req)
-	req.RequestId = s.requestID(req.GetRequestId())
-	return write(ctx, s.API, true,
+	req.RequestId = id
+	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.CreateNetworkResponse, error) {
 			out, err := s.admits.commit(ctx, caller, req.GetRequestId(), func(d *desk) (*storev1.Transaction, error) {
 				return s.createTx(d, req.GetSpec())
@@ -59,7 +63,7 @@ func (s networks) createTx(d *desk, in *typesv1.NetworkSpec) (*storev1.Transacti
 
 // DeleteNetwork implements NetworkService.
 func (s networks) DeleteNetwork(ctx context.Context, req *controlv1.DeleteNetworkRequest) (*controlv1.DeleteNetworkResponse, error) {
-	return write(ctx, s.API, false,
+	return onLeader(ctx, s.API, false,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.DeleteNetworkResponse, error) {
 			id := ""
 			_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
@@ -130,6 +134,6 @@ func (s networks) ListNetworks(ctx context.Context, req *controlv1.ListNetworksR
 		}
 	}
 	resp := &controlv1.ListNetworksResponse{}
-	resp.Networks, resp.NextPageToken, err = page(what, rows, req.GetPageSize(), req.GetPageToken())
+	resp.Networks, resp.NextPageToken, err = page(what, rows, req.GetPageSize(), req.GetPageToken(), sizeOf)
 	return resp, err
 }

@@ -28,7 +28,7 @@ type nodes struct {
 
 // GetNode implements NodeService. Who can be reached is known to the leader alone, so it answers.
 func (s nodes) GetNode(ctx context.Context, req *controlv1.GetNodeRequest) (*controlv1.GetNodeResponse, error) {
-	return write(ctx, s.API, true,
+	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, _ rpc.Caller) (*controlv1.GetNodeResponse, error) {
 			snap, err := s.read(ctx)
 			if err != nil {
@@ -67,7 +67,7 @@ func (s nodes) listed(n *typesv1.Node) *controlv1.ListedNode {
 
 // ListNodes implements NodeService.
 func (s nodes) ListNodes(ctx context.Context, req *controlv1.ListNodesRequest) (*controlv1.ListNodesResponse, error) {
-	return write(ctx, s.API, true,
+	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, _ rpc.Caller) (*controlv1.ListNodesResponse, error) { return s.list(ctx, req) },
 		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.ListNodesResponse, error) {
 			return controlv1.NewNodeServiceClient(conn).ListNodes(ctx, req)
@@ -87,10 +87,10 @@ func (s nodes) list(ctx context.Context, req *controlv1.ListNodesRequest) (*cont
 	var rows []row[*typesv1.Node]
 	for n := range snap.Nodes() {
 		if matchNode(f, n) {
-			rows = append(rows, row[*typesv1.Node]{hostname(n) + sep + n.GetMeta().GetId(), n})
+			rows = append(rows, row[*typesv1.Node]{state.Hostname(n) + sep + n.GetMeta().GetId(), n})
 		}
 	}
-	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken())
+	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken(), sizeOf)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +103,7 @@ func (s nodes) list(ctx context.Context, req *controlv1.ListNodesRequest) (*cont
 
 func matchNode(f filters, n *typesv1.Node) bool {
 	labels := n.GetSpec().GetAnnotations().GetLabels()
-	return f.prefix("id", n.GetMeta().GetId()) && f.prefix("name", hostname(n)) &&
+	return f.prefix("id", n.GetMeta().GetId()) && f.prefix("name", state.Hostname(n)) &&
 		f.label("label", labels) && f.label("node.label", labels) &&
 		f.equal("role", strings.TrimPrefix(n.GetSpec().GetRole().String(), "NODE_ROLE_")) &&
 		f.equal("membership", "accepted") &&
@@ -112,7 +112,7 @@ func matchNode(f filters, n *typesv1.Node) bool {
 
 // UpdateNode implements NodeService.
 func (s nodes) UpdateNode(ctx context.Context, req *controlv1.UpdateNodeRequest) (*controlv1.UpdateNodeResponse, error) {
-	return write(ctx, s.API, false,
+	return onLeader(ctx, s.API, false,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.UpdateNodeResponse, error) {
 			out, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
 				return updateNode(d, req)
@@ -137,7 +137,7 @@ func updateNode(d *desk, req *controlv1.UpdateNodeRequest) (*storev1.Transaction
 	if err != nil {
 		return nil, err
 	}
-	what := fmt.Sprintf("update node %s", hostname(n))
+	what := fmt.Sprintf("update node %s", state.Hostname(n))
 	if err := checkVersion(d.snap, what, req.GetVersion(), n.GetMeta()); err != nil {
 		return nil, err
 	}
@@ -154,7 +154,7 @@ func updateNode(d *desk, req *controlv1.UpdateNodeRequest) (*storev1.Transaction
 
 // DeleteNode implements NodeService.
 func (s nodes) DeleteNode(ctx context.Context, req *controlv1.DeleteNodeRequest) (*controlv1.DeleteNodeResponse, error) {
-	return write(ctx, s.API, false,
+	return onLeader(ctx, s.API, false,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.DeleteNodeResponse, error) {
 			return s.remove(ctx, caller, req)
 		},
@@ -195,7 +195,7 @@ func removable(s *state.Snapshot, req *controlv1.DeleteNodeRequest) (*typesv1.No
 		return nil, err
 	}
 	if n.GetStatus().GetState() != typesv1.NodeState_NODE_STATE_DOWN && !req.GetForce() {
-		return nil, errs.New(errs.Precondition, "node %s is not down and can't be removed", hostname(n))
+		return nil, errs.New(errs.Precondition, "node %s is not down and can't be removed", state.Hostname(n))
 	}
 	return n, nil
 }
@@ -209,7 +209,7 @@ func (s nodes) removeVoter(ctx context.Context, n *typesv1.Node) error {
 	if p.GetRaftId() == v.ID {
 		// A leader cannot see its own removal through: it gives the leadership away, and the call goes to the next one.
 		if err := s.cfg.Node.Transfer(ctx); err != nil {
-			return fmt.Errorf("remove node %s: %w", hostname(n), err)
+			return fmt.Errorf("remove node %s: %w", state.Hostname(n), err)
 		}
 		if err := s.awaitFollower(ctx); err != nil {
 			return err
@@ -217,7 +217,7 @@ func (s nodes) removeVoter(ctx context.Context, n *typesv1.Node) error {
 		return errs.New(errs.Unavailable, "the leadership moved: %w", raftnode.NotLeader{})
 	}
 	if err := s.cfg.Node.Remove(ctx, p.GetRaftId()); err != nil {
-		return fmt.Errorf("remove node %s: %w", hostname(n), err)
+		return fmt.Errorf("remove node %s: %w", state.Hostname(n), err)
 	}
 	// It hears of its removal over the connections that the deny list is about to close.
 	return run.Sleep(ctx, farewell)
@@ -246,7 +246,7 @@ func (s nodes) removeTx(snap *state.Snapshot, n *typesv1.Node) *storev1.Transact
 	id := n.GetMeta().GetId()
 	tx := &storev1.Transaction{Deletes: []*storev1.Delete{{Kind: typesv1.Kind_KIND_NODE, Id: id}}}
 	until := timestamppb.New(s.cfg.Node.ClusterTime().Add(denialLife(snap)))
-	reason := fmt.Sprintf("node %s was removed", hostname(n))
+	reason := fmt.Sprintf("node %s was removed", state.Hostname(n))
 	for _, role := range processRoles() {
 		member := identity.ID{Role: role, Name: id}.Member()
 		m, c := snap.Member(member), snap.Credential(member)
@@ -262,20 +262,8 @@ func (s nodes) removeTx(snap *state.Snapshot, n *typesv1.Node) *storev1.Transact
 			tx.Puts = append(tx.Puts, denial(snap, member, reason, until))
 		}
 	}
+	s.forgetDenials(snap, tx)
 	return tx
-}
-
-// denialLife is how long a certificate of the cluster can be valid, or in grace, from now on.
-func denialLife(s *state.Snapshot) time.Duration {
-	spec := s.Cluster().GetSpec()
-	life, grace := 72*time.Hour, identity.DefaultGrace
-	if d := spec.GetCertificateLife(); d != nil {
-		life = d.AsDuration()
-	}
-	if d := spec.GetCertificateGrace(); d != nil {
-		grace = d.AsDuration()
-	}
-	return life + grace
 }
 
 // processRoles are the roles that a machine's processes have.
@@ -284,9 +272,4 @@ func processRoles() []authzv1.Role {
 		authzv1.Role_ROLE_CA, authzv1.Role_ROLE_STORE, authzv1.Role_ROLE_SCHEDULER, authzv1.Role_ROLE_DISPATCHER,
 		authzv1.Role_ROLE_GATEWAY, authzv1.Role_ROLE_AGENT, authzv1.Role_ROLE_MESHPROXY,
 	}
-}
-
-func denial(snap *state.Snapshot, id, reason string, until *timestamppb.Timestamp) *storev1.Put {
-	d := &typesv1.Denial{Meta: &typesv1.Meta{Id: id}, Reason: reason, Until: until}
-	return &storev1.Put{Object: state.Wrap(d), Fields: []string{"reason", "until"}, Create: snap.Denial(id) == nil}
 }

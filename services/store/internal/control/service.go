@@ -15,6 +15,7 @@ import (
 	"github.com/shoalproject/shoal/services/store/internal/admit"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // maxHistory is how many earlier task specs a service keeps.
@@ -27,9 +28,13 @@ type services struct {
 
 // CreateService implements ServiceService.
 func (s services) CreateService(ctx context.Context, req *controlv1.CreateServiceRequest) (*controlv1.CreateServiceResponse, error) {
+	id, err := s.requestID("create a service", req.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
 	req = proto.CloneOf(req)
-	req.RequestId = s.requestID(req.GetRequestId())
-	return write(ctx, s.API, true,
+	req.RequestId = id
+	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.CreateServiceResponse, error) {
 			out, err := s.admits.commit(ctx, caller, req.GetRequestId(), func(d *desk) (*storev1.Transaction, error) {
 				return s.createTx(d, req.GetSpec())
@@ -101,9 +106,13 @@ func hashOf(t *typesv1.TaskSpec) ([]byte, error) {
 
 // UpdateService implements ServiceService.
 func (s services) UpdateService(ctx context.Context, req *controlv1.UpdateServiceRequest) (*controlv1.UpdateServiceResponse, error) {
+	id, err := s.requestID("update a service", req.GetRequestId())
+	if err != nil {
+		return nil, err
+	}
 	req = proto.CloneOf(req)
-	req.RequestId = s.requestID(req.GetRequestId())
-	return write(ctx, s.API, true,
+	req.RequestId = id
+	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.UpdateServiceResponse, error) {
 			out, err := s.admits.commit(ctx, caller, req.GetRequestId(), func(d *desk) (*storev1.Transaction, error) {
 				return s.updateTx(d, req)
@@ -157,7 +166,7 @@ func (s services) updateTx(d *desk, req *controlv1.UpdateServiceRequest) (*store
 // DeleteService implements ServiceService. Tasks do not hold their service: it goes at once, and the scheduler, which sees
 // tasks without one, has them stopped and removed.
 func (s services) DeleteService(ctx context.Context, req *controlv1.DeleteServiceRequest) (*controlv1.DeleteServiceResponse, error) {
-	return write(ctx, s.API, false,
+	return onLeader(ctx, s.API, false,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.DeleteServiceResponse, error) {
 			id := ""
 			_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
@@ -198,7 +207,19 @@ func countsOf(s *state.Snapshot, id string) *controlv1.TaskCounts {
 	return &controlv1.TaskCounts{Running: running, Desired: desired}
 }
 
-// ListServices implements ServiceService.
+// withoutHistory shares all with the service but its earlier task specs, which would make a list many times as long.
+func withoutHistory(svc *typesv1.Service) *typesv1.Service {
+	out := &typesv1.Service{}
+	svc.ProtoReflect().Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		if fd.Name() != "spec_history" {
+			out.ProtoReflect().Set(fd, v)
+		}
+		return true
+	})
+	return out
+}
+
+// ListServices implements ServiceService. It leaves the history of specs out; GetService has it.
 func (s services) ListServices(ctx context.Context, req *controlv1.ListServicesRequest) (*controlv1.ListServicesResponse, error) {
 	const what = "list services"
 	f, err := parseFilters(what, req.GetFilters(), "id", "name", "label", "mode")
@@ -213,10 +234,10 @@ func (s services) ListServices(ctx context.Context, req *controlv1.ListServicesR
 	for svc := range snap.Services() {
 		a := svc.GetSpec().GetAnnotations()
 		if f.prefix("id", svc.GetMeta().GetId()) && f.prefix("name", a.GetName()) && f.label("label", a.GetLabels()) && f.equal("mode", "replicated") {
-			rows = append(rows, row[*typesv1.Service]{a.GetName() + sep + svc.GetMeta().GetId(), svc})
+			rows = append(rows, row[*typesv1.Service]{a.GetName() + sep + svc.GetMeta().GetId(), withoutHistory(svc)})
 		}
 	}
-	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken())
+	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken(), sizeOf)
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/shoalproject/shoal/internal/state"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"google.golang.org/protobuf/proto"
 )
 
 type tasks struct {
@@ -34,7 +35,7 @@ func listed(s *state.Snapshot, t *typesv1.Task) *controlv1.ListedTask {
 	spec := state.SpecOf(svc, t.GetSpecVersion())
 	return &controlv1.ListedTask{
 		Task: t, Name: taskName(svc, t), State: state.TaskState(t, node), Reason: state.TaskReason(t, node),
-		Image: spec.GetContainer().GetImage(), NodeHostname: hostname(node),
+		Image: spec.GetContainer().GetImage(), NodeHostname: state.Hostname(node),
 		Ports: svc.GetEndpoint().GetPorts(), Spec: spec,
 	}
 }
@@ -46,13 +47,6 @@ func taskName(svc *typesv1.Service, t *typesv1.Task) string {
 		name = t.GetServiceId()
 	}
 	return fmt.Sprintf("%s.%d", name, t.GetDecided().GetSlot())
-}
-
-func hostname(n *typesv1.Node) string {
-	if h := n.GetIdentity().GetHostname(); h != "" {
-		return h
-	}
-	return n.GetStatus().GetDescription().GetHostname()
 }
 
 // ListTasks implements TaskService.
@@ -72,7 +66,8 @@ func (s tasks) ListTasks(ctx context.Context, req *controlv1.ListTasksRequest) (
 			rows = append(rows, row[*typesv1.Task]{taskKey(snap, t), t})
 		}
 	}
-	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken())
+	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken(),
+		func(t *typesv1.Task) int { return proto.Size(listed(snap, t)) })
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +93,7 @@ func matchTask(s *state.Snapshot, f filters, t *typesv1.Task) bool {
 			return v == t.GetServiceId() || v == svc.GetSpec().GetAnnotations().GetName()
 		}) &&
 		f.match("node", func(v string) bool {
-			return node != nil && (v == node.GetMeta().GetId() || v == hostname(node))
+			return node != nil && (v == node.GetMeta().GetId() || v == state.Hostname(node))
 		}) &&
 		f.equal("desired-state", desiredName(t.GetDecided().GetDesired())) &&
 		f.label("label", svc.GetSpec().GetAnnotations().GetLabels())

@@ -17,8 +17,16 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// MaxChanges bounds the puts and deletes of one transaction.
-const MaxChanges = 1000
+// Bounds of one transaction. Whoever proposes holds to them: an entry of the log must fit into one message between stores,
+// and the memory of outcomes, which every store keeps, must stay small.
+const (
+	// MaxChanges is how many puts and deletes there are at most.
+	MaxChanges = 1000
+	// MaxBytes is its size at most, encoded.
+	MaxBytes = 1 << 20
+	// MaxRequestID is the length of the id at most.
+	MaxRequestID = 64
+)
 
 // Machine is the state machine.
 type Machine struct {

@@ -32,6 +32,9 @@ func (a *attempt) put(p *storev1.Put) *storev1.Outcome {
 	if r := a.mayWrite(key, p); r != nil {
 		return r
 	}
+	if r := a.guarded(key, old); r != nil {
+		return r
+	}
 	next, r := a.merge(key, old, p)
 	if r != nil {
 		return r
@@ -112,6 +115,9 @@ func (a *attempt) applyDeletes() *storev1.Outcome {
 		}
 		if !a.begins && !a.mayDelete(key, old) {
 			return denied(key, "%s may not remove %s", CallerID(a.tx.GetCaller()), key)
+		}
+		if r := a.guarded(key, old); r != nil {
+			return r
 		}
 		a.txn.Delete(key)
 	}

@@ -14,10 +14,12 @@ import (
 // entryFormat is the format of LogEntry.
 const entryFormat = 1
 
-// Bounds of one entry. The bytes keep a message below gRPC's limit, the count keeps one apply short.
+// Bounds of one entry. The bytes, which one transaction alone may exceed by its caller's name, keep a message far below what
+// a store takes; the count keeps one apply short.
 const (
-	maxEntryBytes = 1 << 20
+	maxEntryBytes = fsm.MaxBytes
 	maxEntryCount = 1024
+	maxProposal   = fsm.MaxBytes + 64<<10 // with the caller, who is put in behind the check of the size
 )
 
 // NotLeader is in the error of a call that only the leader serves, when nothing of it was proposed: it may be tried on
@@ -51,9 +53,13 @@ type proposed struct {
 }
 
 // Propose has a transaction applied, and returns its outcome once a quorum has it on disk. Errors leave open whether it
-// was applied, unless NotLeader is in them. The transaction is the node's from then on.
+// was applied, unless NotLeader is in them, or Invalid: what the others would not take as a message must not get into the
+// log, for it would be sent to them for ever. The transaction is the node's from then on.
 func (n *Node) Propose(ctx context.Context, tx *storev1.Transaction) (*storev1.Outcome, error) {
 	p := &proposal{tx: tx, size: proto.Size(tx), began: time.Now(), done: make(chan proposed, 1)}
+	if p.size > maxProposal {
+		return nil, errs.New(errs.Invalid, "the change has %d bytes, at most %d are possible", p.size, fsm.MaxBytes)
+	}
 	select {
 	case n.proposals <- p:
 	case <-n.stopped:

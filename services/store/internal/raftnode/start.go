@@ -133,7 +133,7 @@ func (n *Node) startRaft(c logstore.Contents) error {
 		HeartbeatTick:             heartbeatTick,
 		Storage:                   n.mem,
 		Applied:                   n.loop.applied,
-		MaxSizePerMsg:             1 << 20, // with an entry of at most 1 MiB more it stays below gRPC's 4 MiB
+		MaxSizePerMsg:             1 << 20, // or one entry, of little more at most: far below what a store takes as one message
 		MaxCommittedSizePerReady:  16 << 20,
 		MaxUncommittedEntriesSize: 64 << 20,
 		MaxInflightMsgs:           256,

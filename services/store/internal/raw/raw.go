@@ -23,9 +23,6 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// MaxTransaction bounds a transaction's bytes.
-const MaxTransaction = 1 << 20
-
 // Services are the raw services of one store.
 type Services struct {
 	Node      *raftnode.Node
@@ -77,9 +74,11 @@ func (s commitServer) Commit(ctx context.Context, req *storev1.CommitRequest) (*
 func checkTransaction(tx *storev1.Transaction) error {
 	var c errs.Collector
 	c.Check(tx.GetRequestId() != "", "transaction.request_id", "is missing; a retry could not be told from a second request")
+	n := len(tx.GetRequestId())
+	c.Check(n <= fsm.MaxRequestID, "transaction.request_id", "has %d bytes, at most %d are allowed", n, fsm.MaxRequestID)
 	size := proto.Size(tx)
-	c.Check(size <= MaxTransaction, "transaction", "has %d bytes, at most %d are allowed", size, MaxTransaction)
-	n := len(tx.GetPuts()) + len(tx.GetDeletes())
+	c.Check(size <= fsm.MaxBytes, "transaction", "has %d bytes, at most %d are allowed", size, fsm.MaxBytes)
+	n = len(tx.GetPuts()) + len(tx.GetDeletes())
 	c.Check(n <= fsm.MaxChanges, "transaction", "has %d changes, at most %d are allowed", n, fsm.MaxChanges)
 	return c.Err("commit")
 }
@@ -134,10 +133,14 @@ func (s raftServer) AddMember(ctx context.Context, req *storev1.AddMemberRequest
 	})
 }
 
+// maxAddresses is how many addresses a store may have: each is told to every machine.
+const maxAddresses = 16
+
 func checkMember(req *storev1.AddMemberRequest) error {
 	var c errs.Collector
 	c.Check(req.GetRaftId() != 0, "raft_id", "is missing")
 	c.Check(len(req.GetAddresses()) > 0, "addresses", "are missing")
+	c.Check(len(req.GetAddresses()) <= maxAddresses, "addresses", "are %d, at most %d are allowed", len(req.GetAddresses()), maxAddresses)
 	bad := slices.IndexFunc(req.GetAddresses(), func(a string) bool { return !strings.Contains(a, ":") })
 	c.Check(bad < 0, "addresses", "must be host:port")
 	return c.Err("add a store")

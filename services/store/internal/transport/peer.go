@@ -20,7 +20,7 @@ import (
 
 const (
 	queueLength = 4096
-	// batchBytes bounds a batch; one message more may be in it, of at most 2 MiB.
+	// batchBytes bounds a batch; one message more may be in it, of about 1 MiB: a store takes 16.
 	batchBytes   = 1 << 20
 	redial       = 100 * time.Millisecond
 	snapshotTime = 10 * time.Minute

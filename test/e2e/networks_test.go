@@ -1,0 +1,131 @@
+package e2e
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Containers of one network reach each other across machines by address, over TCP and UDP; those of different networks do
+// not; the machine network leads outwards, and not to other machines' containers.
+func TestNetworks(t *testing.T) {
+	c := bring(t, 1, 2)
+	c.shoal("network", "create", "-d", "overlay", "front")
+	c.shoal("network", "create", "-d", "overlay", "back")
+	image := c.image("1.0.0")
+	c.shoal("service", "create", "--name", "web", "--replicas", "3", "--network", "front", image)
+	c.shoal("service", "create", "--name", "db", "--replicas", "3", "--network", "back", image)
+	web, db := c.boxes("web"), c.boxes("db")
+	if len(web) != 3 || len(db) != 3 {
+		t.Fatalf("one task of each service on each machine is what this test stands on: %+v, %+v", web, db)
+	}
+	t.Run("one network, every pair of machines", func(t *testing.T) {
+		c := c.with(t)
+		for _, from := range web {
+			for _, to := range web {
+				c.reaches(from, to.network, true)
+			}
+		}
+	})
+	t.Run("different networks do not meet", func(t *testing.T) {
+		c := c.with(t)
+		for _, from := range web {
+			c.reaches(from, db[0].network, false)
+		}
+		// Not even by the machine that both are on.
+		c.reaches(db[0], web[0].network, false)
+	})
+	t.Run("outwards through the machine", func(t *testing.T) {
+		c := c.with(t)
+		registry := "https://" + strings.TrimSuffix(image, "/micro:1.0.0") + "/v2/"
+		for _, from := range web {
+			out, stderr, _ := c.inside(from, "curl", "-sk", "--max-time", "3", "-o", "/dev/null", "-w", "%{http_code}", registry)
+			if out != "200" {
+				t.Errorf("from a container on %s to %s: status %s %s", from.host, registry, out, stderr)
+			}
+		}
+	})
+	t.Run("the machine network is no way between containers", func(t *testing.T) {
+		c := c.with(t)
+		c.reaches(web[0], web[1].machine, false)
+		c.reaches(web[0], db[2].machine, false)
+	})
+	t.Run("a container that goes takes its address along", func(t *testing.T) {
+		c := c.with(t)
+		c.shoal("service", "scale", "web=1")
+		c.converged("web", 1, 30*time.Second)
+		c.shoal("service", "scale", "web=3")
+		c.converged("web", 3, 30*time.Second)
+		again := c.boxes("web")
+		for _, from := range again {
+			for _, to := range again {
+				c.reaches(from, to.network, true)
+			}
+		}
+	})
+}
+
+// box is a running container as seen from its machine.
+type box struct {
+	host             string
+	pid              int
+	machine, network string // its addresses on the machine network and on its own
+}
+
+// boxes are the containers of a service that is on one network, in the order of their machines.
+func (c *cluster) boxes(service string) []box {
+	c.t.Helper()
+	var out []box
+	hosts, err := c.lab.Hosts()
+	c.must(err)
+	for _, host := range hosts {
+		for _, row := range c.tasks(service, true) {
+			if row.Node != host {
+				continue
+			}
+			b := box{host: host, pid: c.inspectTask(row.ID).Status.ContainerStatus.PID}
+			b.machine, b.network = c.addressInside(b, "eth0"), c.addressInside(b, "eth1")
+			out = append(out, b)
+		}
+	}
+	return out
+}
+
+func (c *cluster) addressInside(b box, link string) string {
+	c.t.Helper()
+	out, stderr, code := c.inside(b, "ip", "-4", "-br", "address", "show", "dev", link)
+	fields := strings.Fields(out)
+	if code != 0 || len(fields) < 3 {
+		c.t.Fatalf("no address on %s of a container on %s: %s%s", link, b.host, out, stderr)
+	}
+	address, _, _ := strings.Cut(fields[2], "/")
+	return address
+}
+
+// inside runs a program of the machine in a container's network.
+func (c *cluster) inside(b box, args ...string) (stdout, stderr string, code int) {
+	c.t.Helper()
+	return c.try(b.host, append([]string{"nsenter", "-n", "-t", fmt.Sprint(b.pid), "--"}, args...)...)
+}
+
+// reaches tries HTTP, the TCP echo and the UDP echo of micro from a container.
+func (c *cluster) reaches(from box, address string, want bool) {
+	c.t.Helper()
+	for _, way := range []struct{ name, script string }{
+		{"HTTP", "curl -sS --max-time 1 http://%s:8000/ | grep -c hostname="},
+		{"TCP", `exec 3<>/dev/tcp/%s/8001 && echo hello >&3 && head -1 <&3 | grep -c hello`},
+		{"UDP", `exec 3<>/dev/udp/%s/8002 && echo hello >&3 && head -1 <&3 | grep -c hello`},
+	} {
+		out, stderr, _ := c.inside(from, "timeout", "2", "bash", "-c", fmt.Sprintf(way.script, address))
+		if got := strings.TrimSpace(out) == "1"; got != want {
+			c.t.Errorf("%s from a container on %s (%s) to %s: answers %t, want %t; %s", way.name, from.host, from.network, address, got, want, stderr)
+		}
+		if !want && way.name == "HTTP" {
+			continue
+		}
+		if !want {
+			return // one more way is enough to see a wall; each costs its timeout
+		}
+	}
+}
