@@ -208,7 +208,7 @@ func TestStreamsEndStaysEOFAndCancelIsSeenByTheServer(t *testing.T) {
 
 func TestReasonOfANewerPeerFallsBackToTheCode(t *testing.T) {
 	err := errs.FromStatus(status.Error(codes.OutOfRange, "x"))
-	if !errs.Is(err, errs.Invalid) || errs.FromStatus(nil) != nil || errs.ToStatus(nil) != nil || errs.FromStatus(io.EOF) != io.EOF { //nolint:errorlint // the very same, not wrapped
+	if !errs.Is(err, errs.Invalid) || errs.FromStatus(nil) != nil || errs.ToStatus(nil) != nil || errs.FromStatus(io.EOF) != io.EOF {
 		t.Errorf("got %v", errs.KindOf(err))
 	}
 }

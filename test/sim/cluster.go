@@ -101,7 +101,7 @@ func (c *Cluster) machine(p Place, i int) *Machine {
 	addr := fmt.Sprintf("10.9.%d.%d", i/200, i%200+1)
 	h := c.W.Host(p.Host, addr)
 	h.AutoRestart(restartAfter)
-	rand := run.NewRand(c.W.Seed + uint64(i)) //nolint:gosec // an index
+	rand := run.NewRand(c.W.Seed + uint64(i))
 	return &Machine{
 		Host: h, Address: addr, Roles: p.Roles,
 		Raft: storetest.NewDisk(rand), Runtime: agenttest.NewHost(p.Host, rand), Tables: meshproxytest.NewTables(),

@@ -16,7 +16,7 @@ import (
 func small(t *testing.T, seed uint64, nodes int) *sim.Cluster {
 	t.Helper()
 	c := sim.New(t, seed, sim.Standard(nodes))
-	serve(t, c, uint64(2*nodes)) //nolint:gosec // small
+	serve(t, c, uint64(2*nodes))
 	return c
 }
 
@@ -109,7 +109,7 @@ func TestFiveDaysWithoutProcesses(t *testing.T) {
 // The managers' processes are away for an hour: no container is stopped or started, then or afterwards.
 func TestControlPlaneOffForAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := small(t, 3, 4)
+		c := small(t, 3, 2)
 		audit := sim.NewAudit(c, nobody)
 		before, starts := c.Operator.TaskIDs("web"), c.Starts()
 		for _, m := range c.With(authzv1.Role_ROLE_STORE) {
@@ -118,7 +118,7 @@ func TestControlPlaneOffForAnHour(t *testing.T) {
 		time.Sleep(time.Hour)
 		running(t, c, before)
 		c.StartAll(0, c.With(authzv1.Role_ROLE_STORE)...)
-		whole(t, c, 8, time.Minute)
+		whole(t, c, 4, time.Minute)
 		time.Sleep(30 * time.Second)
 		running(t, c, before)
 		if again := c.Starts(); again != starts {

@@ -65,7 +65,7 @@ func live(t *testing.T, seed uint64) sim.Hits {
 		work.Some()
 		f := faults[rand.IntN(len(faults))]
 		if i == 0 {
-			f = faults[int(seed)%len(faults)] //nolint:gosec // small
+			f = faults[int(seed)%len(faults)]
 		}
 		watched := make(chan struct{})
 		go func() { // what a person does meanwhile

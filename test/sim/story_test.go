@@ -39,7 +39,7 @@ func TestStory(t *testing.T) {
 		c := sim.New(t, 1, sim.Standard(20))
 		o := c.Operator
 		c.Ready(10 * time.Second)
-		audit := sim.NewAudit(c, func(host string) bool { return host == "n03" })
+		audit := sim.NewAudit(c, only("n03"))
 		// Steps 3 to 5: a network, and a service with the first free port.
 		if err := o.CreateNetwork("micro-net"); err != nil {
 			t.Fatal(err)

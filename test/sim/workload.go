@@ -56,7 +56,7 @@ func (w *Workload) Some() {
 
 func (w *Workload) create() {
 	w.made++
-	name, n := fmt.Sprintf("svc%d", w.made), uint64(1+w.rand.IntN(6)) //nolint:gosec // small
+	name, n := fmt.Sprintf("svc%d", w.made), uint64(1+w.rand.IntN(6))
 	_, err := w.c.Operator.CreateService(name, n)
 	switch {
 	case err == nil:
@@ -90,7 +90,7 @@ func (w *Workload) scale() {
 	if name == "" {
 		return
 	}
-	n := uint64(w.rand.IntN(12)) //nolint:gosec // small
+	n := uint64(w.rand.IntN(12))
 	a := w.want[name]
 	switch err := w.c.Operator.Scale(name, n); {
 	case err == nil:

@@ -199,7 +199,7 @@ func TestKillIsOfOneProcess(t *testing.T) {
 			t.Fatal(err)
 		}
 		m1.Kill("echo")
-		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := c.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("the peer of a killed process: %v", err)
 		}
 		if _, err := ask(t, m2, "m1"); !errors.Is(err, syscall.ECONNREFUSED) {

@@ -122,7 +122,7 @@ func TestKilledProcessClosesItsSocketsAlone(t *testing.T) {
 		if err := <-done; !errors.Is(err, net.ErrClosed) {
 			t.Errorf("the dead process's read: %v", err)
 		}
-		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("the peer's read: %v", err)
 		}
 		if _, err := a.Dial(t.Context(), "tcp", "b:80"); !errors.Is(err, syscall.ECONNREFUSED) {

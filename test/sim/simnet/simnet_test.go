@@ -113,7 +113,7 @@ func TestStreamCarriesBytesAddressesAndHalfClose(t *testing.T) {
 			t.Errorf("write after CloseWrite: %v", err)
 		}
 		server.Close()
-		if _, err := client.Read(make([]byte, 1)); err != io.EOF {
+		if _, err := client.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 			t.Errorf("read after the peer's close: %v", err)
 		}
 	})
