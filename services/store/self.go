@@ -9,6 +9,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/process"
@@ -21,8 +24,6 @@ import (
 	"github.com/shoalproject/shoal/services/store/internal/raw"
 	"github.com/shoalproject/shoal/services/store/internal/relay"
 	"github.com/shoalproject/shoal/services/store/internal/transport"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 )
 
 // firstFile is the transaction that begins a cluster's history, made by the CA's bootstrap.

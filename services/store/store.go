@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+
 	"github.com/shoalproject/shoal/internal/config"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/process"
@@ -26,7 +28,6 @@ import (
 	"github.com/shoalproject/shoal/services/store/internal/relay"
 	"github.com/shoalproject/shoal/services/store/internal/transport"
 	"github.com/shoalproject/shoal/services/store/internal/watch"
-	"google.golang.org/grpc"
 )
 
 // port is the store's own.

@@ -7,6 +7,9 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/config"
 	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/identity/identitytest"
@@ -20,8 +23,6 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store"
 	"github.com/shoalproject/shoal/services/store/storetest"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 )
 
 const cluster = "testcluster"

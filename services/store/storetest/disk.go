@@ -11,10 +11,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shoalproject/shoal/internal/run"
-	"github.com/shoalproject/shoal/services/store/internal/logstore"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/store/internal/logstore"
 )
 
 // Disk is a store's log storage in memory. The zero value is not ready; see NewDisk. It is a store.Env's Storage.

@@ -21,18 +21,18 @@ const (
 )
 
 // describe writes changed descriptions until the session ends.
-func (s *Server) describe(ctx context.Context, l *line) error {
+func (s *Server) describe(ctx context.Context, l *line) {
 	for {
 		select {
 		case <-ctx.Done():
-			return nil
+			return
 		case <-l.box.described:
 		}
 		d := l.box.takeDescription()
 		for d != nil {
 			done, err := s.writeDescription(ctx, l, d)
 			if ctx.Err() != nil {
-				return nil
+				return
 			}
 			if done {
 				break
@@ -41,14 +41,14 @@ func (s *Server) describe(ctx context.Context, l *line) error {
 				s.Env.Log.Warn("node description not written, trying again", "node", l.node, "error", err)
 			}
 			if run.Sleep(ctx, describeRetry) != nil {
-				return nil
+				return
 			}
 			if newer := l.box.takeDescription(); newer != nil {
 				d = newer
 			}
 		}
 		if run.Sleep(ctx, describeGap) != nil { // the latest of what comes meanwhile is written then
-			return nil
+			return
 		}
 	}
 }

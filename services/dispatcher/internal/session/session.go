@@ -134,7 +134,7 @@ func (s *Server) Session(str stream) error {
 
 	// Step 3: hear it from now on: it beats while it waits for its assignment, and must not be taken for silent.
 	heard := run.Async(ctx, func(context.Context) (struct{}, error) { return struct{}{}, s.receive(str, l) })
-	described := run.Async(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.describe(ctx, l) })
+	described := run.Async(ctx, func(ctx context.Context) (struct{}, error) { s.describe(ctx, l); return struct{}{}, nil })
 	// Step 4: say nothing before the replica holds the session's own commit and what the machine has applied: an older
 	// assignment would have it stop what it runs.
 	if err = s.catchUp(ctx, version, hello); err == nil {

@@ -8,6 +8,8 @@ import (
 	"sync"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/rpc"
 	"github.com/shoalproject/shoal/internal/state"
@@ -16,7 +18,6 @@ import (
 	"github.com/shoalproject/shoal/services/store/internal/alloc"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
 	"github.com/shoalproject/shoal/services/store/internal/relay"
-	"google.golang.org/protobuf/proto"
 )
 
 // maxTries bounds how often a choice is made again because somebody else was faster with what was chosen.
@@ -88,9 +89,9 @@ func (d *desk) subnets() []netip.Prefix {
 type build func(d *desk) (*storev1.Transaction, error)
 
 // commit makes the transaction and has it applied. A request id that has an outcome returns that one.
-func (a *admission) commit(ctx context.Context, caller rpc.Caller, requestID string, make build) (*storev1.Outcome, error) {
+func (a *admission) commit(ctx context.Context, caller rpc.Caller, requestID string, made build) (*storev1.Outcome, error) {
 	for try := 1; ; try++ {
-		tx, f, first, err := a.admit(ctx, caller, requestID, make)
+		tx, f, first, err := a.admit(ctx, caller, requestID, made)
 		if err != nil {
 			return nil, err
 		}
@@ -111,10 +112,10 @@ func (a *admission) commit(ctx context.Context, caller rpc.Caller, requestID str
 
 // admit builds under the lock, and waits where an explicit choice clashes with one that is on its way: that one may be
 // refused yet.
-func (a *admission) admit(ctx context.Context, caller rpc.Caller, requestID string, make build) (*storev1.Transaction, *flight, *storev1.Outcome, error) {
+func (a *admission) admit(ctx context.Context, caller rpc.Caller, requestID string, made build) (*storev1.Transaction, *flight, *storev1.Outcome, error) {
 	var confirmed *state.Snapshot
 	for {
-		tx, f, first, wait, err := a.tryAdmit(confirmed, caller, requestID, make)
+		tx, f, first, wait, err := a.tryAdmit(confirmed, caller, requestID, made)
 		if wait == nil && err != nil && confirmed == nil {
 			// This store may have lost the leadership without knowing: a refusal must not rest on what another leader has
 			// changed meanwhile. What is proposed need not be confirmed, the log does that.
@@ -137,7 +138,7 @@ func (a *admission) admit(ctx context.Context, caller rpc.Caller, requestID stri
 }
 
 // tryAdmit judges by the state of this store, or by the confirmed one if that is newer.
-func (a *admission) tryAdmit(confirmed *state.Snapshot, caller rpc.Caller, requestID string, make build) (*storev1.Transaction, *flight, *storev1.Outcome, <-chan struct{}, error) {
+func (a *admission) tryAdmit(confirmed *state.Snapshot, caller rpc.Caller, requestID string, made build) (*storev1.Transaction, *flight, *storev1.Outcome, <-chan struct{}, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	image := a.node.View().Image
@@ -150,7 +151,7 @@ func (a *admission) tryAdmit(confirmed *state.Snapshot, caller rpc.Caller, reque
 	if confirmed != nil && confirmed.Version().Revision > snap.Version().Revision {
 		snap = confirmed
 	}
-	tx, err := make(&desk{snap: snap, a: a})
+	tx, err := made(&desk{snap: snap, a: a})
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}

@@ -4,12 +4,13 @@ import (
 	"fmt"
 	"net/netip"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/admit"
 	"github.com/shoalproject/shoal/services/store/internal/alloc"
-	"google.golang.org/protobuf/proto"
 )
 
 // defaultPool is where subnets come from when the cluster does not say.

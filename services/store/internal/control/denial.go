@@ -3,11 +3,12 @@ package control
 import (
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/state"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // maxForgotten bounds the denials that one transaction forgets.

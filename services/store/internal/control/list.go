@@ -7,8 +7,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/shoalproject/shoal/internal/errs"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/errs"
 )
 
 // Bounds of lists.

@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"math"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/state"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-	"google.golang.org/protobuf/proto"
 )
 
 type tasks struct {

@@ -158,27 +158,31 @@ func (a *attempt) session(f *storev1.SessionFence) *storev1.Outcome {
 
 // references refuses what would leave a reference without its target.
 func (a *attempt) references() *storev1.Outcome {
-	for _, d := range a.txn.Dangling() {
-		if a.txn.Get(d.From) != nil && a.machine.snap.Get(d.To) != nil {
-			return refuse(storev1.RefusalReason_REFUSAL_REASON_IN_USE, d.From, "%s is in use by %s", a.named(d.To), a.named(d.From))
-		}
-		return refuse(storev1.RefusalReason_REFUSAL_REASON_NOT_FOUND, d.To, "%s, which %s needs, does not exist", d.To, a.named(d.From))
+	dangling := a.txn.Dangling()
+	if len(dangling) == 0 {
+		return nil
 	}
-	return nil
+	d := dangling[0]
+	if a.txn.Get(d.From) != nil && a.machine.snap.Get(d.To) != nil {
+		return refuse(storev1.RefusalReason_REFUSAL_REASON_IN_USE, d.From, "%s is in use by %s", a.named(d.To), a.named(d.From))
+	}
+	return refuse(storev1.RefusalReason_REFUSAL_REASON_NOT_FOUND, d.To, "%s, which %s needs, does not exist", d.To, a.named(d.From))
 }
 
 // claims refuses what two objects would hold.
 func (a *attempt) claims() *storev1.Outcome {
-	for _, c := range a.txn.Clashes() {
-		holder := c.First
-		if old, ok := a.machine.snap.ClaimHolder(c.Claim); ok {
-			holder = old
-		}
-		r := refuse(storev1.RefusalReason_REFUSAL_REASON_CLAIMED, holder, "%s is taken by %s", c.Claim, a.named(holder))
-		r.Claim = c.Claim
-		return r
+	clashes := a.txn.Clashes()
+	if len(clashes) == 0 {
+		return nil
 	}
-	return nil
+	c := clashes[0]
+	holder := c.First
+	if old, ok := a.machine.snap.ClaimHolder(c.Claim); ok {
+		holder = old
+	}
+	r := refuse(storev1.RefusalReason_REFUSAL_REASON_CLAIMED, holder, "%s is taken by %s", c.Claim, a.named(holder))
+	r.Claim = c.Claim
+	return r
 }
 
 // named calls an object as a person does.

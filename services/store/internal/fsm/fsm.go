@@ -10,11 +10,12 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/shoalproject/shoal/internal/state"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // Bounds of one transaction. Whoever proposes holds to them: an entry of the log must fit into one message between stores,

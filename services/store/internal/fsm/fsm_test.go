@@ -12,17 +12,18 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 	"github.com/google/go-cmp/cmp"
-	"github.com/shoalproject/shoal/internal/identity"
-	"github.com/shoalproject/shoal/internal/state"
-	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/testing/protocmp"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/state"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
 // start is the cluster time of the first transaction of a script.

@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"iter"
 
-	"github.com/shoalproject/shoal/internal/state"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/shoalproject/shoal/internal/state"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 )
 
 // imageFormat is the format of the parts of an image.

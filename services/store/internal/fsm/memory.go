@@ -3,9 +3,10 @@ package fsm
 import (
 	"time"
 
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"github.com/tidwall/btree"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 )
 
 // Bounds of the memory of outcomes. A caller that tries again after that long has been told long ago that it may not.

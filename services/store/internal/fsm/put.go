@@ -3,12 +3,13 @@ package fsm
 import (
 	"slices"
 
-	"github.com/shoalproject/shoal/internal/state"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/shoalproject/shoal/internal/state"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
 func (a *attempt) applyPuts() *storev1.Outcome {

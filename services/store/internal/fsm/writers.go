@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"slices"
 
-	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
 // Writers says which role may write which field, as the options of the protos have it.

@@ -355,5 +355,6 @@ func (p reporter) Errorf(format string, args ...any) {
 // Fatalf is called when going on would lose data, such as after a failed sync. A panic ends the process by way of its
 // group, which names it; a failed sync must never be tried again on the same file.
 func (p reporter) Fatalf(format string, args ...any) {
+	//nolint:forbidigo // a log that cannot be written must end the process at once
 	panic(fmt.Errorf("log storage cannot go on: "+format, args...))
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cockroachdb/pebble/v2"
 	"github.com/cockroachdb/pebble/v2/vfs"
+
 	"github.com/shoalproject/shoal/services/store/internal/logstore"
 	"github.com/shoalproject/shoal/services/store/internal/logstore/conformance"
 )

@@ -6,13 +6,14 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/shoalproject/shoal/internal/errs"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
-	"github.com/shoalproject/shoal/services/store/internal/fsm"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
 	"go.etcd.io/raft/v3/tracker"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	"github.com/shoalproject/shoal/services/store/internal/fsm"
 )
 
 // change is a change of members under way; there is one at a time.

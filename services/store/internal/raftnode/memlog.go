@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"log/slog"
 
-	"github.com/shoalproject/shoal/services/store/internal/fsm"
-	"github.com/shoalproject/shoal/services/store/internal/logstore"
 	"go.etcd.io/raft/v3"
 	"go.etcd.io/raft/v3/raftpb"
+
+	"github.com/shoalproject/shoal/services/store/internal/fsm"
+	"github.com/shoalproject/shoal/services/store/internal/logstore"
 )
 
 // memoryLog is the log as raft reads it. Entries are in memory, as they are on disk; a snapshot is made when one is asked
@@ -74,7 +75,7 @@ func (r raftLog) Error(v ...any) { r.log.Error("raft", "says", fmt.Sprint(v...))
 func (r raftLog) Errorf(format string, v ...any) {
 	r.log.Error("raft", "says", fmt.Sprintf(format, v...))
 }
-func (r raftLog) Fatal(v ...any)                 { panic(fmt.Sprint(v...)) }
-func (r raftLog) Fatalf(format string, v ...any) { panic(fmt.Sprintf(format, v...)) }
-func (r raftLog) Panic(v ...any)                 { panic(fmt.Sprint(v...)) }
-func (r raftLog) Panicf(format string, v ...any) { panic(fmt.Sprintf(format, v...)) }
+func (r raftLog) Fatal(v ...any)                 { panic(fmt.Sprint(v...)) }          //nolint:forbidigo // raft found its own state impossible: going on would lose data
+func (r raftLog) Fatalf(format string, v ...any) { panic(fmt.Sprintf(format, v...)) } //nolint:forbidigo // raft found its own state impossible: going on would lose data
+func (r raftLog) Panic(v ...any)                 { panic(fmt.Sprint(v...)) }          //nolint:forbidigo // raft found its own state impossible: going on would lose data
+func (r raftLog) Panicf(format string, v ...any) { panic(fmt.Sprintf(format, v...)) } //nolint:forbidigo // raft found its own state impossible: going on would lose data

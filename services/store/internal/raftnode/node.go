@@ -13,14 +13,15 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"go.etcd.io/raft/v3"
+	"go.etcd.io/raft/v3/raftpb"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
 	"github.com/shoalproject/shoal/services/store/internal/logstore"
-	"go.etcd.io/raft/v3"
-	"go.etcd.io/raft/v3/raftpb"
 )
 
 // Times, in ticks. A leader that is lost is replaced after 1 to 2 s and an election.

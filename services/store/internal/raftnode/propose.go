@@ -4,11 +4,12 @@ import (
 	"context"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
 // entryFormat is the format of LogEntry.

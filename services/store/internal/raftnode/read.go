@@ -4,8 +4,9 @@ import (
 	"context"
 	"encoding/binary"
 
-	"github.com/shoalproject/shoal/services/store/internal/fsm"
 	"go.etcd.io/raft/v3"
+
+	"github.com/shoalproject/shoal/services/store/internal/fsm"
 )
 
 type read struct {

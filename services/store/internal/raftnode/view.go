@@ -4,9 +4,10 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/raft/v3"
+
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
-	"go.etcd.io/raft/v3"
 )
 
 // View is what a member knows at one moment. It never changes.

@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/rpc"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
@@ -19,8 +22,6 @@ import (
 	"github.com/shoalproject/shoal/services/store/internal/relay"
 	"github.com/shoalproject/shoal/services/store/internal/transport"
 	"github.com/shoalproject/shoal/services/store/internal/watch"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 )
 
 // Services are the raw services of one store.

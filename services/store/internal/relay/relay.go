@@ -9,13 +9,14 @@ import (
 	"errors"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/rpc"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"github.com/shoalproject/shoal/services/store/internal/raftnode"
-	"google.golang.org/grpc"
 )
 
 // Timeout bounds a call without a deadline.

@@ -8,14 +8,15 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shoalproject/shoal/internal/errs"
-	"github.com/shoalproject/shoal/internal/run"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
-	"github.com/shoalproject/shoal/services/store/internal/raftnode"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	"github.com/shoalproject/shoal/services/store/internal/raftnode"
 )
 
 const (

@@ -7,14 +7,15 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/rpc"
 	"github.com/shoalproject/shoal/internal/run"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"github.com/shoalproject/shoal/services/store/internal/raftnode"
-	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc"
-	"google.golang.org/protobuf/proto"
 )
 
 // removedField is the fault that tells a store that it was removed.

@@ -12,11 +12,12 @@ import (
 	"sync"
 	"time"
 
+	"go.etcd.io/raft/v3/raftpb"
+	"google.golang.org/grpc"
+
 	"github.com/shoalproject/shoal/internal/run"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"github.com/shoalproject/shoal/services/store/internal/raftnode"
-	"go.etcd.io/raft/v3/raftpb"
-	"google.golang.org/grpc"
 )
 
 // Node is the member that messages are from and for.

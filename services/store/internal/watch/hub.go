@@ -9,10 +9,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/shoalproject/shoal/internal/state"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/shoalproject/shoal/internal/state"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 )
 
 // Bounds of the ring: deltas, and objects in them.

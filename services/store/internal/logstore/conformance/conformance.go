@@ -10,13 +10,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/shoalproject/shoal/services/store/internal/logstore"
 	"go.etcd.io/raft/v3/raftpb"
 	"google.golang.org/protobuf/testing/protocmp"
+
+	"github.com/shoalproject/shoal/services/store/internal/logstore"
 )
 
 // Run runs the suite. Make returns an empty storage.
-func Run(t *testing.T, make func(t *testing.T) logstore.Storage) {
+func Run(t *testing.T, open func(t *testing.T) logstore.Storage) {
 	for _, tc := range []struct {
 		name string
 		f    func(*testing.T, logstore.Storage)
@@ -28,7 +29,7 @@ func Run(t *testing.T, make func(t *testing.T) logstore.Storage) {
 		{"a checkpoint that fails leaves the older one", fails},
 		{"a received snapshot replaces the whole log", installs},
 	} {
-		t.Run(tc.name, func(t *testing.T) { tc.f(t, make(t)) })
+		t.Run(tc.name, func(t *testing.T) { tc.f(t, open(t)) })
 	}
 }
 
