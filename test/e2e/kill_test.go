@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -15,7 +16,8 @@ func TestEveryProcessKilled(t *testing.T) {
 	hosts := []string{"m1", "w1", "w2"}
 	before := map[string]string{}
 	for _, h := range hosts {
-		before[h] = containers(c, h)
+		before[h] = starts(c, h)
+		t.Logf("%s: containers and their start times: %s", h, before[h])
 	}
 	l := startLoad(t.Context(), published(c.address("w1"), 30000), published(c.address("w2"), 30000))
 	defer l.stop()
@@ -30,10 +32,19 @@ func TestEveryProcessKilled(t *testing.T) {
 		}
 	}
 	for _, h := range hosts {
-		if got := containers(c, h); got != before[h] {
+		if got := starts(c, h); got != before[h] {
 			t.Errorf("containers on %s: %s, were %s", h, got, before[h])
 		}
 	}
+}
+
+// starts lists the running containers of a host, each with the start of its process in clock ticks since boot (proc(5),
+// field 22): an id alone would not tell a container that was started again.
+func starts(c *cluster, host string) string {
+	c.t.Helper()
+	const script = `ctr -n shoal task ls | awk 'NR > 1 { print $1, $2 }' | sort |
+		while read -r id pid; do echo "$id@$(cut -d' ' -f22 "/proc/$pid/stat")"; done`
+	return strings.Join(strings.Fields(c.on(host, "sh", "-c", script)), " ")
 }
 
 const healing = 10 * time.Second
