@@ -47,9 +47,11 @@ func newRig(t *testing.T) *rig {
 		}
 		// The runtime makes these and leaves them; they are only ours when they are empty.
 		_ = os.Remove(filepath.Join("/run/containerd/runc", r.cfg.Namespace))
-		parents, _ := filepath.Glob("/sys/fs/cgroup/*" + cgroupParent)
-		for _, parent := range parents {
-			_ = os.Remove(parent)
+		for _, group := range []string{cgroupParent, "/" + r.cfg.Namespace} { // our containers', a bare client's
+			parents, _ := filepath.Glob("/sys/fs/cgroup/*" + group)
+			for _, parent := range parents {
+				_ = os.Remove(parent)
+			}
 		}
 	})
 	conf := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = %q\n",
