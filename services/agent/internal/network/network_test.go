@@ -2,7 +2,6 @@ package network
 
 import (
 	"errors"
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -187,24 +186,4 @@ func must(t *testing.T, err error) {
 	if err != nil {
 		t.Fatal(err)
 	}
-}
-
-// TestCost prints what a container's network costs, one after another.
-func TestCost(t *testing.T) {
-	if testing.Short() || !testing.Verbose() {
-		t.Skip("a measurement: run it alone, with -v")
-	}
-	k := machine(t)
-	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
-	bridge(t, "shoalbr4097")
-	const n = 50
-	began := time.Now()
-	for i := range n {
-		id := fmt.Sprintf("c%d.0", i)
-		build(t, k, wiring(id, fmt.Sprintf("10.128.1.%d/32", i+2), fmt.Sprintf("fd00:1::%d/128", i+2), fmt.Sprintf("10.0.16.%d/20", i+2)))
-	}
-	made := time.Since(began)
-	began = time.Now()
-	must(t, k.Sweep(t.Context(), func(string) bool { return false }))
-	t.Logf("made %d in %v, removed in %v", n, made, time.Since(began))
 }
