@@ -10,13 +10,19 @@ MODULES  := $(shell sed -n 's|^\t\./||p' go.work)
 PATTERNS := $(MODULES:%=./%/...)
 COMMANDS := $(patsubst %/,%,$(dir $(wildcard services/*/cmd/shoal*/main.go cli/cmd/shoal*/main.go allinone/cmd/shoal*/main.go test/harness/cmd/shoal*/main.go)))
 
-# The version is a tag, or, between tags, the time and name of the commit.
+# The version is a tag, or, between tags, the time and name of the commit. DATE is the commit's: nothing that is built
+# depends on when.
 VERSION ?= $(shell tools/make/version)
-LDFLAGS := -X github.com/shoalproject/shoal/internal/run.version=$(VERSION)
+COMMIT  ?= $(shell tools/make/version commit)
+DATE    ?= $(shell tools/make/version date)
+STAMP   := github.com/shoalproject/shoal/internal/run
+LDFLAGS := -X $(STAMP).version=$(VERSION) -X $(STAMP).commit=$(COMMIT) -X $(STAMP).date=$(DATE)
 
 # One set of compiler flags for all that is built, linted and vetted, so that the build cache serves them all.
-STATIC := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -trimpath"
+# grpcnotrace leaves out golang.org/x/net/trace, with which the linker could not drop unused methods: 3 MB a program.
+STATIC := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -trimpath -tags=grpcnotrace"
 TOOLS  := bin/tools/.built
+COMPOSE := .cache/docker-compose
 each    = @for m in $(MODULES); do (cd $$m && $(1)) || { echo "in $$m: $(1)" >&2; bad=1; }; done; [ -z "$${bad:-}" ]
 
 .PHONY: help
@@ -25,12 +31,21 @@ help: ## list the targets
 
 ##@ build
 
-.PHONY: build gen deps demo demo-down clean
+.PHONY: build packages images gen docs deps demo demo-down clean
 build: ## all binaries, static, into bin/
 	@mkdir -p bin
 	$(STATIC) go build -ldflags '$(LDFLAGS)' -o bin/ $(COMMANDS:%=./%)
 
+packages: ## .deb, .rpm and tarballs into dist/; ARCH=amd64 FORMAT=deb builds some
+	@GOWORK=off go -C tools/packages run . -root $(CURDIR) -out $(CURDIR)/dist -version $(VERSION) -commit "$(COMMIT)" \
+		-date "$(DATE)" $(ARCH:%=-arch %) $(FORMAT:%=-format %)
+
+images: ## container images into dist/images; ARCH=amd64 packs one architecture
+	@tools/make/images $(VERSION) "$(COMMIT)" "$(DATE)" '$(LDFLAGS)' $(ARCH)
+
 gen: fix-generated ## Go and OpenAPI from the protos
+
+docs: fix-docs ## the reference of the config files from the code
 
 deps: ## install the Debian packages that the laboratory needs, when missing
 	@tools/make/deps
@@ -42,7 +57,7 @@ demo-down: ## remove the demo's cluster
 	./deploy/demo/down
 
 clean: ## remove what was built
-	rm -rf bin .cache
+	rm -rf bin dist .cache
 
 ##@ test
 
@@ -50,8 +65,34 @@ clean: ## remove what was built
 test: check deps build ## everything CI runs: checks, unit tests, simulation, laboratory
 	@tools/make/test unit sim lab
 
+.PHONY: test-deploy test-systemd test-compose deps-deploy images-here
+deps-deploy:
+	@tools/make/deps deploy
+
+test-deploy: deps-deploy build packages images-here $(COMPOSE) ## all ways to deploy: test-systemd, test-compose, the pages of docs/operations
+	@tools/make/test deploy
+
+test-systemd: deps-deploy build ## the packages on three machines with systemd and apt
+	@tools/make/test systemd
+
+test-compose: deps-deploy build images-here $(COMPOSE) ## the compose files on a real dockerd, by docker compose and docker-compose
+	@tools/make/test compose
+
+images-here:
+	@$(MAKE) images ARCH=$$(go env GOARCH)
+
+# Rebuilt only when its pinned version changes.
+$(COMPOSE): tools/compose/go.mod
+	v=$$(GOWORK=off go -C tools/compose list -m -f '{{.Version}}' github.com/docker/compose/v2) && CGO_ENABLED=0 GOWORK=off \
+	go -C tools/compose build -trimpath -ldflags "-X github.com/docker/compose/v2/internal.Version=$$v" -o $(CURDIR)/$@ \
+		github.com/docker/compose/v2/cmd
+
 bench: deps build ## the figures; PEERS=1 also takes Docker Swarm's
 	PEERS=$(PEERS) go -C test run ./bench
+
+.PHONY: bench-scheduler
+bench-scheduler: ## the decision's figures: SwarmKit's shapes, many replicas, one failure
+	@cd services/scheduler && go test -run '^$$' -bench . -benchtime 3x ./internal/decide
 
 mutants: ## remove one guarantee at a time, expect its test to turn red; RUN=regexp picks some
 	@go -C test run ./mutants -run '$(RUN)'
@@ -65,7 +106,7 @@ vuln: $(TOOLS) ## known vulnerabilities, where the database can be reached; gate
 ##@ check: each check-x has a fix-x
 
 .PHONY: check fix
-CHECKS := format arch generated buf tidy vet build lint
+CHECKS := format arch generated docs buf tidy vet build lint
 check: ## all checks; tells every red one, not the first alone
 	@$(MAKE) --keep-going $(CHECKS:%=check-%)
 fix: $(CHECKS:%=fix-%) ## all fixes that a machine can make
@@ -95,15 +136,20 @@ check-generated: $(TOOLS) ## generated code is what the protos say
 fix-generated: $(TOOLS)
 	@tools/make/generated fix
 
+check-docs: ## docs/reference/config is what the code says
+	@$(STATIC) go run ./test/reference -check
+fix-docs:
+	$(STATIC) go run ./test/reference
+
 check-tidy: ## every go.mod, without the workspace
 	$(call each,GOWORK=off go mod tidy -diff)
-	@GOWORK=off go -C tools mod tidy -diff
+	@for m in tools tools/packages tools/images tools/compose; do GOWORK=off go -C $$m mod tidy -diff; done
 fix-tidy: # Step 1: one go line for all, the highest that any has. Step 2: each names what it imports. Step 3: all agree on
 	go work use # versions, which may leave some with lines that they no longer need, hence step 4: tidy again.
 	$(call each,go mod edit -go=$$(sed -n 's/^go //p' $(CURDIR)/go.work) && GOWORK=off go mod tidy)
 	go work sync
 	$(call each,GOWORK=off go mod tidy)
-	@GOWORK=off go -C tools mod tidy
+	@for m in tools tools/packages tools/images tools/compose; do GOWORK=off go -C $$m mod tidy; done
 
 check-vet: ## go vet
 	@$(STATIC) go vet $(PATTERNS)

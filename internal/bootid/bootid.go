@@ -1,8 +1,8 @@
 // Package bootid is the id of this boot of the machine, by which a dispatcher tells a process that came back from a machine
 // that did.
 //
-// It lies in a file of a folder that ends with the machine's power, shared by the node processes, which start side by side:
-// whichever creates it first decides, and the others take what is there.
+// It lies in a file of a folder that ends with the machine's power. Whoever creates the file first decides, and others that
+// share it take what is there.
 package bootid
 
 import (

@@ -17,15 +17,17 @@ const dataRoot = "/var/lib/shoal"
 // Base is what every process of ours has in its config. A service's Config embeds it with `yaml:",inline"`, and its own
 // Validate merges Base's faults.
 type Base struct {
-	// Data is this process's folder. Default: /var/lib/shoal/<process>.
+	// Data is this process's own folder, an absolute path. Default: /var/lib/shoal/<process>.
 	Data string `yaml:"data"`
-	// Advertise are this machine's addresses, without a port, best first. Required.
+	// Advertise are this machine's addresses or names as others reach them, without a port, best first. Required. Example:
+	// [192.0.2.11].
 	Advertise []string `yaml:"advertise"`
-	// Listen is where to listen, as host:port. Default: each advertised address with the process's port.
+	// Listen is where to listen, each as host:port. Default: each advertised address, port <port>. Example: ['192.0.2.11:<port>'].
 	Listen []string `yaml:"listen"`
-	// MetricsListen is a loopback host:port that serves /metrics and /healthz in clear. Default: none.
+	// MetricsListen is a loopback host:port that serves /metrics and /healthz in clear. Default: none. Example:
+	// 127.0.0.1:9100. Reload: live.
 	MetricsListen string `yaml:"metrics_listen"`
-	// LogLevel is debug, info, warn or error. Default: info.
+	// LogLevel is how much is logged: nothing below it. Default: info. Limits: debug, info, warn or error. Reload: live.
 	LogLevel string `yaml:"log_level"`
 }
 

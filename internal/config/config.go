@@ -1,14 +1,14 @@
 // Package config loads a process's one YAML file, strictly.
 //
-// It owns the rule that a mistake in a file is told at the start, with its place, and all mistakes at once: an unknown
-// or repeated key is an error, and Validate's faults come together. It never reads environment variables. Its functions
+// It owns the rule that a mistake in a file is told at the start, with its place, and all mistakes at once: unknown and
+// repeated keys, values of a wrong type, and what Validate says. It never reads environment variables. Its functions
 // keep no state.
 package config
 
 import (
-	"bytes"
 	"errors"
 	"io/fs"
+	"reflect"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/parser"
@@ -28,7 +28,7 @@ type Validator interface {
 }
 
 // Load reads the file at path over the defaults in def and validates the result. A key that the file leaves out keeps its
-// default. Errors are of kind NotFound (no such file) or Invalid (with line and column, or with Validate's faults).
+// default. Errors are of kind NotFound (no such file) or Invalid (all faults, each with its line and column).
 func Load[C any](files Files, path string, def C) (C, error) {
 	var none C
 	data, err := files.Read(path)
@@ -50,25 +50,26 @@ func Load[C any](files Files, path string, def C) (C, error) {
 func Parse[C any](name string, data []byte, def C) (C, error) {
 	var none C
 	cfg := def
-	file, err := parser.ParseBytes(data, 0)
+	file, err := parser.ParseBytes(data, 0, parser.AllowDuplicateMapKey()) // the decoder tells those, with the rest
 	if err != nil {
-		return none, fault(name, nil, err)
+		return none, errs.New(errs.Invalid, "config file %s: %s", name, yaml.FormatError(err, false, false))
 	}
 	body, err := only(file)
 	if err != nil {
-		return none, fault(name, nil, err)
-	}
-	if body != nil { // an empty file is all defaults; decoding it would clear them
-		dec := yaml.NewDecoder(bytes.NewReader(data), yaml.Strict(), yaml.CustomUnmarshaler(duration))
-		if err := dec.Decode(&cfg); err != nil {
-			return none, fault(name, body, err)
-		}
-	}
-	if err := Check(&cfg); err != nil {
-		if faults := errs.FaultsOf(err); len(faults) > 0 {
-			return none, errs.Faults("config file "+name, faults...)
-		}
 		return none, errs.New(errs.Invalid, "config file %s: %w", name, err)
+	}
+	d := newDecoder()
+	if body != nil { // an empty file is all defaults
+		d.value("", body, reflect.ValueOf(&cfg).Elem())
+	}
+	switch err := Check(&cfg); {
+	case len(errs.FaultsOf(err)) > 0:
+		d.merge(err)
+	case err != nil && d.faults.Len() == 0:
+		return none, errs.New(errs.Invalid, "config file %s: %w", name, err)
+	}
+	if err := d.faults.Err("config file " + name); err != nil {
+		return none, err
 	}
 	return cfg, nil
 }

@@ -134,16 +134,29 @@ func (d *Directory) Changed() <-chan struct{} {
 	return d.changed
 }
 
-// FromMembers makes the list from the store's members. Those that listen nowhere are left out.
+// FromMembers makes the list from the store's members. Those that listen nowhere are left out, and those that are drained,
+// unless all of their role are: nobody new goes there, and who is there leaves.
 func FromMembers(members iter.Seq[*typesv1.Member]) *cav1.Directory {
-	out := &cav1.Directory{}
+	out, drained := &cav1.Directory{}, &cav1.Directory{}
+	told := map[authzv1.Role]bool{}
 	for m := range members {
 		if len(m.GetAddresses()) == 0 {
 			continue
 		}
-		out.Entries = append(out.Entries, &cav1.DirectoryEntry{
+		e := &cav1.DirectoryEntry{
 			Role: m.GetRole(), MachineId: m.GetMachineId(), Addresses: slices.Clone(m.GetAddresses()), Weight: m.GetWeight(),
-		})
+		}
+		if m.GetSpec().GetDrain() {
+			drained.Entries = append(drained.Entries, e)
+			continue
+		}
+		told[m.GetRole()] = true
+		out.Entries = append(out.Entries, e)
+	}
+	for _, e := range drained.GetEntries() {
+		if !told[e.GetRole()] {
+			out.Entries = append(out.Entries, e)
+		}
 	}
 	return out
 }

@@ -108,3 +108,17 @@ func TestMembersThatListenNowhereAreLeftOut(t *testing.T) {
 		t.Error(dir)
 	}
 }
+
+// A process that is drained gets nobody new; but the last of a role is better than nobody.
+func TestDrainedMembersAreLeftOut(t *testing.T) {
+	member := func(machine string, drain bool) *typesv1.Member {
+		return &typesv1.Member{Role: store, MachineId: machine, Addresses: []string{machine + ":1"}, Spec: &typesv1.MemberSpec{Drain: drain}}
+	}
+	dir := directory.FromMembers(slices.Values([]*typesv1.Member{member("a", true), member("b", false)}))
+	if len(dir.GetEntries()) != 1 || dir.GetEntries()[0].GetMachineId() != "b" {
+		t.Error(dir)
+	}
+	if dir = directory.FromMembers(slices.Values([]*typesv1.Member{member("a", true), member("b", true)})); len(dir.GetEntries()) != 2 {
+		t.Error(dir)
+	}
+}

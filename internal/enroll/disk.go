@@ -67,7 +67,7 @@ func prepareRole(env run.Env, d *disk, token Token, role authzv1.Role) (want, er
 		return want{}, err
 	}
 	w := want{role: role, key: key, request: &cav1.CertificateRequest{Role: role, Csr: csr}}
-	if w.request.Proof, err = d.proof(env.Rand, dir, csr); err != nil {
+	if w.request.Proof, w.request.Vouchers, err = d.proofs(env.Rand, role, csr); err != nil {
 		return want{}, err
 	}
 	if role == authzv1.Role_ROLE_CA || role == authzv1.Role_ROLE_STORE {
@@ -100,21 +100,57 @@ func (d *disk) sameCluster(token Token, dir string) error {
 	return errs.New(errs.Precondition, "join: this machine has certificates of another cluster in %s; run `shoal leave` first", dir)
 }
 
-// proof signs the request with the key last certified for this identity, if this machine has one.
-func (d *disk) proof(r *run.Rand, dir string, csr []byte) ([]byte, error) {
-	name := path.Join(dir, identity.KeyFile)
-	data, err := d.files.Read(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil // the first join, or one whose certificate never arrived
+// proofs signs the request with the key last certified for this identity, if this machine has one, and with those of its
+// other processes: one of them vouches for a role that the machine has not had, or that was removed.
+func (d *disk) proofs(r *run.Rand, role authzv1.Role, csr []byte) (own []byte, vouchers [][]byte, err error) {
+	if own, err = d.sign(r, d.identity(role), csr); err != nil {
+		return nil, nil, err
 	}
-	if err != nil {
+	for _, dir := range d.others(role) {
+		signed, err := d.sign(r, dir, csr)
+		if err != nil {
+			return nil, nil, err
+		}
+		if signed != nil {
+			vouchers = append(vouchers, signed)
+		}
+	}
+	return own, vouchers, nil
+}
+
+// sign is nil where there is no key that could sign; the CA says that a proof is missing, if one is.
+func (d *disk) sign(r *run.Rand, dir string, csr []byte) ([]byte, error) {
+	name := path.Join(dir, identity.KeyFile)
+	data, err := identity.ReadSecret(d.files, name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, nil // the first join, or one whose certificate never arrived
+	case errs.Is(err, errs.Invalid):
+		return nil, err
+	case err != nil:
 		return nil, errs.New(errs.Unavailable, "read %s: %w", name, err)
 	}
-	if key, err := identity.DecodeKey(data); err == nil {
-		sum := sha256.Sum256(csr)
-		return ecdsa.SignASN1(r, key, sum[:])
+	key, err := identity.DecodeKey(data)
+	if err != nil {
+		return nil, nil //nolint:nilerr // see above
 	}
-	return nil, nil // the CA says that a proof is missing, if one is
+	sum := sha256.Sum256(csr)
+	return ecdsa.SignASN1(r, key, sum[:])
+}
+
+// others are the identity folders of the machine's other processes, in the order of their names.
+func (d *disk) others(role authzv1.Role) []string {
+	names, err := d.files.List(d.root)
+	if err != nil {
+		return nil // then there is nobody who could vouch
+	}
+	var out []string
+	for _, n := range names {
+		if other, err := identity.ParseRole(n); err == nil && other != role {
+			out = append(out, d.identity(other))
+		}
+	}
+	return out
 }
 
 func (d *disk) noteKey(name string) {

@@ -19,6 +19,7 @@ import (
 
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
@@ -48,6 +49,8 @@ type Request struct {
 	Advertise []string
 	// Roles are what to ask certificates for. A worker token allows agent and meshproxy alone.
 	Roles []authzv1.Role
+	// Availability is whether a machine that is new takes tasks from the beginning; zero: it does.
+	Availability typesv1.Availability
 	// Root is where the folders go; empty: DefaultRoot.
 	Root string
 }

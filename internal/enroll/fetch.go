@@ -101,7 +101,7 @@ func call(ctx context.Context, env run.Env, token Token, f found, req Request, w
 	defer cancel()
 	msg := &cav1.JoinRequest{
 		Token: token.String(), MachineId: req.MachineID, Hostname: req.Hostname, Addresses: req.Advertise,
-		Version: run.Version(), Now: timestamppb.New(env.Now()),
+		Version: run.Version(), Now: timestamppb.New(env.Now()), Availability: req.Availability,
 	}
 	for _, w := range wants {
 		msg.Requests = append(msg.Requests, w.request)

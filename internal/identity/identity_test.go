@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"math"
 	"path"
 	"strings"
@@ -78,6 +79,40 @@ func TestKeysAreSecretOnDisk(t *testing.T) {
 	for _, name := range []string{"/id/" + identity.KeyFile, "/id/" + identity.NextKeyFile, "/wrap.key"} {
 		if info, err := env.Files.Stat(name); err != nil || info.Mode().Perm() != 0o600 {
 			t.Errorf("%s: %v, %v", name, info, err)
+		}
+	}
+}
+
+// A key that others may read is refused, and the error says what to do.
+func TestAKeyThatOthersMayReadIsRefused(t *testing.T) {
+	env := testx.Env(t)
+	ca := identitytest.New(t, env, "c1")
+	uses := map[string]func() error{
+		"/id/" + identity.KeyFile:     func() error { _, err := identity.Load(env, "/id"); return err },
+		"/id/" + identity.NextKeyFile: func() error { _, err := identity.NextKey(env.Files, "/id", env.Rand); return err },
+		"/wrap.key":                   func() error { _, err := identity.WrapKey(env.Files, "/wrap.key", env.Rand); return err },
+	}
+	for name, use := range uses {
+		for _, mode := range []fs.FileMode{0o644, 0o640, 0o602, 0o700} {
+			ca.Write(t, env, "/id", identitytest.Leaf{URIs: []string{ca.ID(store, "m1").URI()}})
+			for _, other := range uses {
+				if err := other(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			data, err := env.Files.Read(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := env.Files.Write(name, data, mode); err != nil {
+				t.Fatal(err)
+			}
+			if err := use(); !errs.Is(err, errs.Invalid) || !strings.Contains(err.Error(), "chmod 0600 "+name) {
+				t.Errorf("%s with mode %o: %v", name, mode, err)
+			}
+			if err := env.Files.Write(name, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

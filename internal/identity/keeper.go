@@ -41,20 +41,20 @@ type leaf struct {
 type trust struct {
 	bundle  []byte
 	roots   *x509.CertPool
-	denied  map[string]bool
+	denied  denyList
 	changed chan struct{} // closed when another one takes its place
 }
 
 // Load reads the identity folder dir: CertFile, KeyFile and BundleFile. Errors: NotFound (this machine has not joined),
-// Invalid (with the file's name).
+// Invalid (with the file's name; also for a key that others may read).
 func Load(env run.Env, dir string) (*Keeper, error) {
 	k := &Keeper{env: env, dir: dir}
 	k.grace.Store(int64(DefaultGrace))
-	chain, err := k.read(CertFile)
+	chain, err := k.read(CertFile, env.Files.Read)
 	if err != nil {
 		return nil, err
 	}
-	bundle, err := k.read(BundleFile)
+	bundle, err := k.read(BundleFile, env.Files.Read)
 	if err != nil {
 		return nil, err
 	}
@@ -78,22 +78,26 @@ func Load(env run.Env, dir string) (*Keeper, error) {
 	return k, nil
 }
 
-func (k *Keeper) read(name string) ([]byte, error) {
+func (k *Keeper) read(name string, read func(name string) ([]byte, error)) ([]byte, error) {
 	name = path.Join(k.dir, name)
-	data, err := k.env.Files.Read(name)
+	data, err := read(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, errs.New(errs.NotFound, "this machine has no certificate in %s; run `shoal init` or `shoal join` first: %w", k.dir, err)
 	}
-	if err != nil {
+	if err != nil && !errs.Is(err, errs.Invalid) {
 		return nil, errs.New(errs.Unavailable, "read %s: %w", name, err)
 	}
-	return data, nil
+	return data, err
+}
+
+func (k *Keeper) readSecret(name string) ([]byte, error) {
+	return k.read(name, func(name string) ([]byte, error) { return ReadSecret(k.env.Files, name) })
 }
 
 // loadKey finds the key of the certificate. After a power cut between the two writes of a renewal it is still under
 // NextKeyFile; then it takes its place now.
 func (k *Keeper) loadKey(chain []byte) (*ecdsa.PrivateKey, error) {
-	current, err := k.read(KeyFile)
+	current, err := k.readSecret(KeyFile)
 	if err != nil && errs.KindOf(err) != errs.NotFound {
 		return nil, err
 	}
@@ -102,10 +106,13 @@ func (k *Keeper) loadKey(chain []byte) (*ecdsa.PrivateKey, error) {
 			return key, nil
 		}
 	}
-	next, nextErr := k.read(NextKeyFile)
+	next, nextErr := k.readSecret(NextKeyFile)
 	if nextErr != nil {
 		if err != nil {
 			return nil, err
+		}
+		if errs.KindOf(nextErr) != errs.NotFound {
+			return nil, nextErr
 		}
 		return nil, errs.New(errs.Invalid, "%s is not the key of the certificate beside it; join again", path.Join(k.dir, KeyFile))
 	}
@@ -143,12 +150,9 @@ func newTrust(bundle []byte, denied []string) (*trust, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &trust{bundle: bundle, roots: x509.NewCertPool(), denied: map[string]bool{}, changed: make(chan struct{})}
+	t := &trust{bundle: bundle, roots: x509.NewCertPool(), denied: newDenyList(denied), changed: make(chan struct{})}
 	for _, c := range roots {
 		t.roots.AddCert(c)
-	}
-	for _, d := range denied {
-		t.denied[d] = true
 	}
 	return t, nil
 }
@@ -175,7 +179,7 @@ func (k *Keeper) SetGrace(d time.Duration) { k.grace.Store(int64(max(d, 0))) }
 func (k *Keeper) Trust() <-chan struct{} { return k.trust.Load().changed }
 
 // Denied says that a member ("role/name") or a serial is on the deny list.
-func (k *Keeper) Denied(entry string) bool { return k.trust.Load().denied[entry] }
+func (k *Keeper) Denied(entry string) bool { return k.trust.Load().denied.entries[entry] }
 
 // SetTrust puts a bundle (empty: the present one stays) and a deny list into force and on disk. It closes no connection
 // itself; Trust tells those who do. A bundle that cannot be read is told in the log, and the old one stays.
@@ -245,8 +249,8 @@ func (k *Keeper) readDenied() []string {
 }
 
 func (t *trust) list() []string {
-	list := make([]string, 0, len(t.denied))
-	for d := range t.denied {
+	list := make([]string, 0, len(t.denied.entries))
+	for d := range t.denied.entries {
 		list = append(list, d)
 	}
 	slices.Sort(list)

@@ -125,11 +125,26 @@ func Write(files run.Files, dir string, chain, bundle []byte, key *ecdsa.Private
 	return files.Remove(path.Join(dir, NextKeyFile))
 }
 
+// ReadSecret reads a file that has a key, and refuses one that others on the machine may read. Errors: what Files.Read
+// returns, and Invalid, which says how to mend the mode.
+func ReadSecret(files run.Files, name string) ([]byte, error) {
+	info, err := files.Stat(name)
+	if err != nil {
+		return nil, err
+	}
+	if mode := info.Mode().Perm(); mode&^keyMode != 0 {
+		return nil, errs.New(errs.Invalid,
+			"%s has a key and the mode %04o, so that others than its owner may use it: run `chmod 0600 %s`, and if anybody may have read it, `shoal leave` and join again",
+			name, mode, name)
+	}
+	return files.Read(name)
+}
+
 // NextKey is the key for which the next certificate is asked for: on disk (0600) before it returns. An earlier one is
 // taken again, because a CA may have certified it in a call whose answer was lost.
 func NextKey(files run.Files, dir string, r io.Reader) (*ecdsa.PrivateKey, error) {
 	name := path.Join(dir, NextKeyFile)
-	data, err := files.Read(name)
+	data, err := ReadSecret(files, name)
 	if err == nil {
 		if key, err := DecodeKey(data); err == nil {
 			return key, nil
@@ -150,7 +165,7 @@ func NextKey(files run.Files, dir string, r io.Reader) (*ecdsa.PrivateKey, error
 // WrapKey is the X25519 key to which keysets are wrapped for a ca or store: PKCS #8 in PEM, 0600, made when absent. It
 // does not change with the leaf.
 func WrapKey(files run.Files, name string, r io.Reader) (*ecdh.PrivateKey, error) {
-	data, err := files.Read(name)
+	data, err := ReadSecret(files, name)
 	if errors.Is(err, fs.ErrNotExist) {
 		return newWrapKey(files, name, r)
 	}

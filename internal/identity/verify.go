@@ -19,6 +19,8 @@ type Peer struct {
 	// Expired says that the certificate had run out when the connection was made, and was within the grace. Such a peer
 	// may do next to nothing: see internal/authz.
 	Expired bool
+	// NotBefore is when the certificate's validity began.
+	NotBefore time.Time
 	// NotAfter is when the certificate runs out, or has.
 	NotAfter time.Time
 }
@@ -27,7 +29,7 @@ type Peer struct {
 type check struct {
 	roots   *x509.CertPool
 	cluster string // empty: any, for a joiner that does not know its cluster yet
-	denied  map[string]bool
+	denied  denyList
 	now     time.Time
 	grace   time.Duration
 	usage   x509.ExtKeyUsage
@@ -45,7 +47,7 @@ func (c check) peer(chain []*x509.Certificate) (Peer, error) {
 	if err != nil {
 		return Peer{}, err
 	}
-	p := Peer{ID: id, Serial: Serial(leaf), NotAfter: leaf.NotAfter}
+	p := Peer{ID: id, Serial: Serial(leaf), NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter}
 	if c.cluster != "" && id.Cluster != c.cluster {
 		return Peer{}, errs.New(errs.Denied, "%s is of cluster %s, this is cluster %s", id, id.Cluster, c.cluster)
 	}
@@ -56,7 +58,7 @@ func (c check) peer(chain []*x509.Certificate) (Peer, error) {
 	if err := c.chain(chain, at); err != nil {
 		return Peer{}, errs.New(errs.Denied, "the certificate of %s is not from this cluster's CA: %w", id, err)
 	}
-	if c.denied[id.Member()] || c.denied[p.Serial] {
+	if c.denied.denies(id, leaf) {
 		return Peer{}, errs.New(errs.Denied, "%s (certificate %s) has been removed from the cluster", id, p.Serial)
 	}
 	if len(c.roles) > 0 && !slices.Contains(c.roles, id.Role) {

@@ -32,6 +32,7 @@ type Seat struct {
 	self    string // member id
 	ttl     time.Duration
 	metrics metrics
+	yield   Yield // nil: never
 
 	standby standby // Run's alone
 
@@ -49,6 +50,25 @@ func New(env run.Env, client storev1.CommitServiceClient, r *replica.Replica, na
 		env: env, commit: commit.New(client, env.Rand), replica: r, name: name, self: self.Member(), ttl: ttl,
 		metrics: newMetrics(env.Metrics, name), standby: newStandby(ttl), changed: make(chan struct{}),
 	}
+}
+
+// Yield is whether a process should leave the duty to others. Changed is closed when Wanted tells something else.
+type Yield interface {
+	Wanted() bool
+	Changed() <-chan struct{}
+}
+
+// YieldWhile has the seat give the lease back, and not take it, while that is wanted. Call it before Run.
+func (s *Seat) YieldWhile(y Yield) { s.yield = y }
+
+func (s *Seat) yields() bool { return s.yield != nil && s.yield.Wanted() }
+
+// yieldChanged never closes without a Yield.
+func (s *Seat) yieldChanged() <-chan struct{} {
+	if s.yield == nil {
+		return nil
+	}
+	return s.yield.Changed()
 }
 
 // Held tells whether this process has the duty now, and its lease's number. A holder that could not renew for a whole ttl
@@ -80,12 +100,12 @@ func (s *Seat) Fence() *storev1.Precondition {
 func (s *Seat) Run(ctx context.Context) error {
 	ticker := s.env.Ticker(s.ttl / 3)
 	defer ticker.Stop()
-	defer s.giveBack(ctx)
+	defer s.giveBack(ctx, "this process stops")
 	var tick, confirmed bool
 	// Kept until it is closed: one that closes while a step commits, or together with a tick, must not be lost.
 	confirmations := s.replica.Confirmed()
 	for {
-		changes := s.replica.Changed()
+		changes, yield := s.replica.Changed(), s.yieldChanged()
 		s.step(ctx, tick, confirmed)
 		tick, confirmed = false, false
 		select {
@@ -97,6 +117,7 @@ func (s *Seat) Run(ctx context.Context) error {
 			confirmations = s.replica.Confirmed()
 			confirmed = true
 		case <-changes:
+		case <-yield:
 		}
 	}
 }
@@ -111,6 +132,8 @@ func (s *Seat) step(ctx context.Context, tick, confirmed bool) {
 	s.standby.see(leaseVersion(snapshot, lease), now)
 	number := s.sitting()
 	switch {
+	case s.yields():
+		s.giveBack(ctx, "others are wanted for this duty")
 	case number == 0:
 		s.tryTake(ctx, lease, now, tick)
 	case lease.GetNumber() != number || lease.GetHolder() != s.self:
@@ -205,13 +228,13 @@ func (s *Seat) commitRenewal(ctx context.Context, number uint64, holder string) 
 	return err
 }
 
-// giveBack is a courtesy at a graceful stop. The number stays: the next holder goes on counting.
-func (s *Seat) giveBack(ctx context.Context) {
+// giveBack is a courtesy at a graceful stop, and what yielding means. The number stays: the next holder goes on counting.
+func (s *Seat) giveBack(ctx context.Context, why string) {
 	number := s.sitting()
 	if number == 0 {
 		return
 	}
-	s.stepDown("this process stops")
+	s.stepDown(why)
 	s.publish()
 	if err := s.commitRenewal(context.WithoutCancel(ctx), number, ""); err != nil {
 		s.env.Log.Info("lease not given back; it runs out", "lease", s.name, "error", err)

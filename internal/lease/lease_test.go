@@ -3,6 +3,7 @@ package lease_test
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -29,6 +30,63 @@ type process struct {
 	replica *replica.Replica
 	stop    func()
 	paused  chan bool // true holds its ticks
+	yield   *order
+}
+
+// order is a Yield that a test gives.
+type order struct {
+	mu      sync.Mutex // guards all below
+	wanted  bool
+	changed chan struct{}
+}
+
+func (o *order) Wanted() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.wanted
+}
+
+func (o *order) Changed() <-chan struct{} {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.changed
+}
+
+func (o *order) give(wanted bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.wanted = wanted
+	close(o.changed)
+	o.changed = make(chan struct{})
+}
+
+// TestYield: a holder that is to leave the duty to others gives it back at once and does not take it, free or not, until
+// it may again.
+func TestYield(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := replicatest.New(testx.Env(t))
+		a := start(t, store, "a")
+		time.Sleep(time.Second)
+		b := start(t, store, "b")
+		time.Sleep(time.Second)
+		a.yield.give(true)
+		time.Sleep(100 * time.Millisecond)
+		if number, ok := b.seat.Held(); a.holds() || !ok || number != 2 {
+			t.Errorf("a holds %v, b holds %v with number %d", a.holds(), ok, number)
+		}
+		b.stop()
+		for range 20 {
+			time.Sleep(time.Second)
+			if a.holds() {
+				t.Fatal("it took what it should leave")
+			}
+		}
+		a.yield.give(false)
+		time.Sleep(ttl)
+		if !a.holds() {
+			t.Error("it does not take what it may have")
+		}
+	})
 }
 
 // heldTicker lets a test hold a process's ticks, as the simulation does when it pauses a host.
@@ -43,7 +101,7 @@ func (h heldTicker) Stop()               { close(h.stop); h.Ticker.Stop() }
 
 func start(t *testing.T, store *replicatest.Store, name string) *process {
 	t.Helper()
-	p := &process{paused: make(chan bool)}
+	p := &process{paused: make(chan bool), yield: &order{changed: make(chan struct{})}}
 	env := testx.Env(t)
 	env.Rand = run.NewRand(rand.Uint64()) // equal seeds would give equal request ids
 	env.Ticker = func(d time.Duration) run.Ticker {
@@ -71,6 +129,7 @@ func start(t *testing.T, store *replicatest.Store, name string) *process {
 	p.replica = replica.New(env, storev1.NewWatchServiceClient(conn), typesv1.Kind_KIND_LEASE)
 	p.seat = lease.New(env, storev1.NewCommitServiceClient(conn), p.replica, "scheduler",
 		identity.ID{Cluster: "c", Role: authzv1.Role_ROLE_SCHEDULER, Name: name}, ttl)
+	p.seat.YieldWhile(p.yield)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 2)
 	go func() { done <- p.seat.Run(ctx) }()

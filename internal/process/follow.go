@@ -2,15 +2,10 @@ package process
 
 import (
 	"context"
-	"time"
 
-	"google.golang.org/protobuf/proto"
-
-	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
@@ -20,7 +15,7 @@ type View interface {
 	Changed() <-chan struct{}
 }
 
-// Follow keeps trust, grace and directory as the store has them, until ctx ends. If the view has a Health, as a Replica
+// Follow keeps trust, grace, directory and Drain as the store has them, until ctx ends. If the view has a Health, as a Replica
 // has, the process's health says whether it follows the store.
 func (p *Process) Follow(ctx context.Context, view View) error {
 	v, ok := view.(interface{ Health() error })
@@ -50,6 +45,7 @@ func (p *Process) follow(ctx context.Context, view View) error {
 					// It is in force; only a restart would begin from an older one.
 					p.Env.Log.Warn("directory is not kept", "error", err)
 				}
+				p.Drain.set(s.Member(p.ID.Member()).GetSpec().GetDrain())
 			}
 		}
 		select {
@@ -72,68 +68,4 @@ func (m *mark) moved(s *state.Snapshot, kinds ...typesv1.Kind) bool {
 	}
 	m.at = at
 	return true
-}
-
-const (
-	announceRetry = time.Second
-	defaultWeight = 10
-)
-
-// Announce keeps this process's Member as it is, until ctx ends: it writes it when the store holds another one.
-func (p *Process) Announce(ctx context.Context, view View, c *commit.Committer) error {
-	want := p.member()
-	var written state.Version // of the last announcement, which the view may not hold yet
-	for {
-		changed := view.Changed()
-		s := view.Snapshot()
-		waits := written.SameEpoch(s.Version()) && !s.Version().Reaches(written)
-		if s.Cluster() != nil && !waits && !announced(s.Member(p.ID.Member()), want) {
-			at, err := c.Do(ctx, announcement(s, want))
-			if err == nil || commit.RefusalOf(err) != nil {
-				written = state.VersionOf(at) // refused: by somebody's write that the view does not hold yet
-			}
-			if err != nil && ctx.Err() == nil {
-				p.Env.Log.Warn("not announced, trying again", "error", err)
-				if run.Sleep(ctx, announceRetry) != nil {
-					return nil
-				}
-				continue
-			}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil
-		}
-	}
-}
-
-// announcement leaves the fields alone that others, or other parts of this process, write.
-func announcement(s *state.Snapshot, want *typesv1.Member) *storev1.Transaction {
-	put := commit.Put(state.Wrap(want), "role", "machine_id", "addresses", "version", "feature_level", "weight")
-	put.Create = s.Member(want.GetMeta().GetId()) == nil
-	return &storev1.Transaction{Puts: []*storev1.Put{put}}
-}
-
-func (p *Process) member() *typesv1.Member {
-	return &typesv1.Member{
-		Meta:         &typesv1.Meta{Id: p.ID.Member()},
-		Role:         p.ID.Role,
-		MachineId:    p.ID.Name,
-		Addresses:    p.Addresses(),
-		Version:      run.Version(),
-		FeatureLevel: FeatureLevel,
-		Weight:       defaultWeight,
-	}
-}
-
-func announced(has, want *typesv1.Member) bool {
-	if has == nil {
-		return false
-	}
-	own := &typesv1.Member{
-		Meta: want.GetMeta(), Role: has.GetRole(), MachineId: has.GetMachineId(), Addresses: has.GetAddresses(),
-		Version: has.GetVersion(), FeatureLevel: has.GetFeatureLevel(), Weight: has.GetWeight(),
-	}
-	return proto.Equal(own, want)
 }

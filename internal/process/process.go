@@ -9,6 +9,7 @@ import (
 	"context"
 	"log/slog"
 	"path"
+	"sync/atomic"
 
 	"google.golang.org/grpc"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/shoalproject/shoal/internal/config"
 	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/health"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/rpc"
 	"github.com/shoalproject/shoal/internal/run"
@@ -42,15 +44,27 @@ type Process struct {
 	Env run.Env
 	// Base is its config.
 	Base config.Base
+	// Drain is whether it is wanted to hand over what it has; Follow keeps it.
+	Drain *Drain
+	// Burden is what it carries. Set it before Announce.
+	Burden Burden
 
-	port int // 0: it listens nowhere
+	port   int            // 0: it listens nowhere
+	level  *slog.LevelVar // of Env.Log
+	probes []run.Probe    // see Alive
+	// told is set when the init system knows that the process does its work.
+	told atomic.Bool
+	// metrics gets the address of each reload that has another one.
+	metrics chan string
 }
 
 // Open reads the identity and the directory of a process in its folder. Port is the role's own, 0 for one that listens
 // nowhere; the options are the server's. Errors: NotFound (the machine has not joined), Invalid (a file, or a certificate of another role).
 func Open(env run.Env, base config.Base, role authzv1.Role, port int, opts ...rpc.ServerOption) (*Process, error) {
 	folder := base.Folder(identity.RoleName(role))
-	env.Log = slog.New(atLevel{env.Log.Handler(), base.Level()})
+	level := new(slog.LevelVar)
+	level.Set(base.Level())
+	env.Log = run.AtLevel(env.Log, level)
 	keeper, err := identity.Load(env, path.Join(folder, "identity"))
 	if err != nil {
 		return nil, err
@@ -62,7 +76,7 @@ func Open(env run.Env, base config.Base, role authzv1.Role, port int, opts ...rp
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{ID: keeper.ID(), Keeper: keeper, Directory: dir, Env: env, Base: base, port: port}
+	p := &Process{ID: keeper.ID(), Keeper: keeper, Directory: dir, Env: env, Base: base, Drain: newDrain(), port: port, level: level, metrics: make(chan string)}
 	p.Server = rpc.NewServer(env, keeper, opts...)
 	p.measure()
 	return p, nil
@@ -104,22 +118,24 @@ func (p *Process) DialAddress(addr string, roles ...authzv1.Role) (*grpc.ClientC
 	return rpc.DialAddress(p.Env, p.Keeper, addr, roles...)
 }
 
-// Go adds what every process does to a group: renewing its certificate, serving, and telling the init system when all
-// parts of its health are well for the first time. Needs are the parts that must have said so before that, beside the
-// listener: StorePart for one that follows the store.
+// Go adds what every process does to a group: renewing its certificate, serving, saying on its health socket how it is, and
+// telling the init system when all parts of its health are well for the first time. Needs are the parts that must have said so before that, beside the
+// listener: StorePart for one that follows the store. It also takes a new config at run time, and shows the init system
+// that the process lives: see Alive.
 func (p *Process) Go(g *run.Group, needs ...string) {
 	for _, part := range needs {
 		p.Server.Health().Set(part, false, "starting")
 	}
 	g.Go("renewal", p.renew)
 	g.Go("ready", p.ready)
+	g.Go("reload", p.reload)
+	g.Go("watchdog", run.Watchdog(p.Env, append(p.probes, run.Probe{Name: "health", Ask: p.askHealth})))
+	g.Go("health", health.ServeSocket(p.Env, p.Server.Health(), p.Path(health.SocketFile)))
 	if p.port != 0 {
 		p.Server.Health().Set("listener", false, "not listening yet")
 		g.Go("server", p.Server.Serve(p.Base.Listens(p.port)))
 	}
-	if p.Base.MetricsListen != "" {
-		g.Go("metrics", rpc.ServeMetrics(p.Env, p.Server.Health(), p.Base.MetricsListen))
-	}
+	g.Go("metrics", p.serveMetrics)
 }
 
 // renew keeps the certificate renewed by any CA.
@@ -140,22 +156,4 @@ func (p *Process) renew(ctx context.Context) error {
 		}
 		return resp.GetChain(), resp.GetBundle(), nil
 	})
-}
-
-// atLevel drops what is below the level.
-type atLevel struct {
-	slog.Handler
-	level slog.Level
-}
-
-func (h atLevel) Enabled(ctx context.Context, l slog.Level) bool {
-	return l >= h.level && h.Handler.Enabled(ctx, l)
-}
-
-func (h atLevel) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return atLevel{h.Handler.WithAttrs(attrs), h.level}
-}
-
-func (h atLevel) WithGroup(name string) slog.Handler {
-	return atLevel{h.Handler.WithGroup(name), h.level}
 }

@@ -25,6 +25,7 @@ func (p *Process) ready(ctx context.Context) error {
 	if p.Env.Notify == nil {
 		return nil
 	}
+	p.told.Store(true)
 	if err := p.Env.Notify("READY=1"); err != nil {
 		p.Env.Log.Warn("init system was not told", "error", err)
 	}

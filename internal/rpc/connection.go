@@ -25,10 +25,12 @@ type ledger struct {
 	env  run.Env
 	keep *identity.Keeper
 
-	mu    sync.Mutex // guards the maps and early
+	mu    sync.Mutex // guards the maps, served and early
 	conns map[*conn]struct{}
 	calls map[*call]struct{}
-	early chan struct{} // has a token when a connection runs out before the sweep's next look
+	// served counts the calls that have come.
+	served uint64
+	early  chan struct{} // has a token when a connection runs out before the sweep's next look
 }
 
 // conn is one open connection: the raw one, below TLS. It leaves the ledger when it is closed.
@@ -187,6 +189,7 @@ func (l *ledger) open(ctx context.Context, caller Caller, stream bool) (context.
 	c := &call{caller: caller, stream: stream, end: cancel}
 	l.mu.Lock()
 	l.calls[c] = struct{}{}
+	l.served++
 	l.mu.Unlock()
 	return ctx, func() {
 		l.mu.Lock()

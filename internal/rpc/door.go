@@ -24,7 +24,7 @@ const acceptRetry = 50 * time.Millisecond
 type door struct {
 	server *Server
 	tasks  *run.Spawner
-	grpc   *queue
+	grpc   *grpcSide
 	http   *queue
 	slots  slots
 }
@@ -43,6 +43,10 @@ func (d *door) accept(ctx context.Context, l net.Listener) error {
 		if err != nil {
 			d.server.env.Log.Warn("accept failed, will retry", "address", l.Addr().String(), "error", err)
 			_ = run.Sleep(ctx, acceptRetry) // an end closes the listener, and that is seen above
+			continue
+		}
+		if d.server.turnsAway() {
+			_ = raw.Close() // drained: the next of the client's list serves it
 			continue
 		}
 		from := hostOf(raw.RemoteAddr())
@@ -101,7 +105,7 @@ func (d *door) take(ctx context.Context, raw net.Conn, from string, config *tls.
 	}
 	switch proto := conn.ConnectionState().NegotiatedProtocol; proto {
 	case protoGRPC:
-		d.grpc.put(ctx, conn)
+		d.grpc.now().queue.put(ctx, conn)
 	case protoHTTP, "":
 		d.http.put(ctx, conn)
 	default:

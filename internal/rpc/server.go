@@ -25,6 +25,7 @@ const (
 	handshakeLimit = 5 * time.Second
 	stopLimit      = 3 * time.Second
 	stopMoment     = 100 * time.Millisecond
+	ownLimit       = 2 * time.Second // a protocol of ours has this long for what is under way when the server stops
 	maxMessage     = 4 << 20
 	maxStreams     = 1000
 	// maxShaking bounds handshakes under way: each costs a signature before we know who it is.
@@ -46,12 +47,13 @@ type Handler func(ctx context.Context, conn *tls.Conn, peer identity.Peer)
 type Server struct {
 	env    run.Env
 	keep   *identity.Keeper
-	grpc   *grpc.Server
+	calls  *grpcSide
 	health *health.Server
 	http   http.Handler // nil: nothing beside /metrics and /healthz
 	alpn   map[string]Handler
 	rules  *authz.Registry // set by Serve before the first connection
 	ledger *ledger
+	drain  Drain // nil: never
 }
 
 // ServerOption changes a Server.
@@ -79,26 +81,30 @@ func NewServer(env run.Env, k *identity.Keeper, opts ...ServerOption) *Server {
 		f(&o)
 	}
 	s := &Server{env: env, keep: k, health: health.New(env), alpn: map[string]Handler{}, ledger: newLedger(env, k)}
-	s.grpc = grpc.NewServer(
-		grpc.Creds(serverCredentials{s}),
-		grpc.MaxRecvMsgSize(o.message),
-		grpc.MaxConcurrentStreams(o.streams),
-		grpc.ConnectionTimeout(handshakeLimit),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveWait}),
-		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
-		// errs is outermost, so that it maps what the others return; guard inside it, so that a panic has a status too.
-		grpc.ChainUnaryInterceptor(errs.UnaryServer(), s.guardUnary, s.allowUnary),
-		grpc.ChainStreamInterceptor(errs.StreamServer(), s.guardStream, s.allowStream),
-		grpc.StatsHandler(newMeter(env, "server", s.known)),
-		grpc.WaitForHandlers(true),
-	)
-	healthpb.RegisterHealthServer(s.grpc, s.health.GRPC())
-	reflection.Register(s.grpc)
+	meter := newMeter(env, "server", s.known)
+	s.calls = newGRPCSide(func() *grpc.Server {
+		one := grpc.NewServer(
+			grpc.Creds(serverCredentials{s}),
+			grpc.MaxRecvMsgSize(o.message),
+			grpc.MaxConcurrentStreams(o.streams),
+			grpc.ConnectionTimeout(handshakeLimit),
+			grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveWait}),
+			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
+			// errs is outermost, so that it maps what the others return; guard inside it, so that a panic has a status too.
+			grpc.ChainUnaryInterceptor(errs.UnaryServer(), s.guardUnary, s.allowUnary),
+			grpc.ChainStreamInterceptor(errs.StreamServer(), s.guardStream, s.allowStream),
+			grpc.StatsHandler(meter),
+			grpc.WaitForHandlers(true),
+		)
+		healthpb.RegisterHealthServer(one, s.health.GRPC())
+		reflection.Register(one)
+		return one
+	})
 	return s
 }
 
 // GRPC is where services are registered.
-func (s *Server) GRPC() grpc.ServiceRegistrar { return s.grpc }
+func (s *Server) GRPC() grpc.ServiceRegistrar { return s.calls }
 
 // Health is the process's health.
 func (s *Server) Health() *health.Server { return s.health }
@@ -111,7 +117,9 @@ func (s *Server) HandleHTTP(h http.Handler) { s.http = h }
 func (s *Server) HandleALPN(proto string, h Handler) { s.alpn[proto] = h }
 
 // Registry is the rules of all services registered so far. It fails as Serve does.
-func (s *Server) Registry() (*authz.Registry, error) { return authz.New(s.grpc.GetServiceInfo()) }
+func (s *Server) Registry() (*authz.Registry, error) {
+	return authz.New(s.calls.now().server.GetServiceInfo())
+}
 
 // Serve makes a task for a run.Group: it checks that every method has a rule, listens, and serves until ctx ends. Then
 // streams are told to end (Unavailable), unary calls have 3 s, and the rest is cut.
@@ -163,14 +171,17 @@ func addresses(ls []net.Listener) []string {
 func (s *Server) serve(ctx context.Context, listeners []net.Listener) error {
 	// Step 1: the queues into which accepted connections go by their protocol.
 	own := run.NewSpawner(s.env.Log)
-	door := &door{server: s, tasks: own, grpc: newQueue(), http: newQueue(), slots: slots{of: map[string]int{}}}
+	door := &door{server: s, tasks: own, grpc: s.calls, http: newQueue(), slots: slots{of: map[string]int{}}}
 	web := s.newHTTPServer()
 
 	g := run.NewGroup(s.env.Log)
-	g.Go("grpc", func(context.Context) error { return s.grpc.Serve(door.grpc) })
+	g.Go("grpc", s.calls.serve)
 	g.Go("http", func(context.Context) error { return ignoreClosed(web.Serve(door.http)) })
 	g.Go("connections", own.Run)
 	g.Go("rights", s.ledger.run)
+	if s.drain != nil {
+		g.Go("turn away", func(ctx context.Context) error { return s.turnAway(ctx, web) })
+	}
 	for _, l := range listeners {
 		g.Go("accept "+l.Addr().String(), func(ctx context.Context) error { return door.accept(ctx, l) })
 	}
@@ -182,6 +193,9 @@ func (s *Server) serve(ctx context.Context, listeners []net.Listener) error {
 		s.ledger.endStreams(errs.New(errs.Unavailable, "%s stops; another member serves", s.keep.ID()))
 		s.stopGRPC(context.WithoutCancel(ctx))
 		_ = web.Close() // what it still has open is cut below
+		wait, cancel := context.WithTimeout(context.WithoutCancel(ctx), ownLimit)
+		defer cancel()
+		_ = own.Wait(wait) // protocols of ours end what is under way; what has not by then is cut
 		s.ledger.closeAll()
 		return nil
 	})
@@ -192,7 +206,7 @@ func (s *Server) serve(ctx context.Context, listeners []net.Listener) error {
 // hear it, so what is left is cut as soon as no unary call is open and the others have had a moment to say why they end.
 func (s *Server) stopGRPC(ctx context.Context) {
 	done := run.Async(ctx, func(context.Context) (struct{}, error) {
-		s.grpc.GracefulStop()
+		s.calls.now().server.GracefulStop()
 		return struct{}{}, nil
 	})
 	tick := time.NewTicker(stopMoment)
@@ -211,7 +225,7 @@ func (s *Server) stopGRPC(ctx context.Context) {
 	}
 	// Connections go first: a handler that is stuck in a send must not hold Stop.
 	s.ledger.closeAll()
-	s.grpc.Stop()
+	s.calls.now().server.Stop()
 	<-done
 }
 

@@ -90,11 +90,20 @@ func (m *member) Watch(_ *storev1.WatchRequest, s grpc.ServerStreamingServer[sto
 // serve starts a store's server at an address.
 func (w *world) serve(t *testing.T, k *identity.Keeper, addr string) *member {
 	t.Helper()
+	return w.serveWith(t, k, addr, nil)
+}
+
+// serveWith starts one that turns its clients away when it is told to.
+func (w *world) serveWith(t *testing.T, k *identity.Keeper, addr string, drain rpc.Drain) *member {
+	t.Helper()
 	ok := func(context.Context) error { return nil }
 	m := &member{keeper: k, commit: ok, list: ok, watched: make(chan error, 10)}
 	env := w.env
 	env.Metrics = testx.Env(t).Metrics
 	m.server = rpc.NewServer(env, k)
+	if drain != nil {
+		m.server.TurnAway(drain)
+	}
 	storev1.RegisterCommitServiceServer(m.server.GRPC(), m)
 	storev1.RegisterWatchServiceServer(m.server.GRPC(), m)
 	controlv1.RegisterNodeServiceServer(m.server.GRPC(), m)

@@ -5,11 +5,14 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/internal/journald"
 )
 
 // Machine is the real operating system. Name is the process's, e.g. "shoal-store"; it is on every log line.
@@ -23,7 +26,7 @@ func (e Env) OrMachine(name string) Env {
 		e.Host, _ = os.Hostname() // an unnamed host is told from others by its machine id
 	}
 	if e.Log == nil {
-		e.Log = slog.New(logHandler(os.Stderr)).With("process", name)
+		e.Log = AtLevel(slog.New(logHandler(os.Stderr, name)), slog.LevelInfo).With("process", name)
 	}
 	if e.Net == nil {
 		e.Net = machineNetwork{}
@@ -46,16 +49,22 @@ func (e Env) OrMachine(name string) Env {
 	}
 	if e.Notify == nil {
 		e.Notify = sdNotify
+		e.Supervised, e.Watchdog = os.Getenv("NOTIFY_SOCKET") != "", machineWatchdog()
 	}
 	return e
 }
 
-// logHandler writes JSON, or text that a person can read when the output is a terminal.
-func logHandler(out *os.File) slog.Handler {
-	if _, err := unix.IoctlGetTermios(int(out.Fd()), unix.TCGETS); err == nil {
-		return slog.NewTextHandler(out, nil)
+// logHandler writes to the journal if the output leads there, text that a person can read when it is a terminal, and
+// else JSON. It writes all levels.
+func logHandler(out *os.File, name string) slog.Handler {
+	all := &slog.HandlerOptions{Level: slog.LevelDebug}
+	if journald.Leads(out, os.Getenv("JOURNAL_STREAM")) {
+		return journald.New(journald.Socket, "shoal-"+strings.TrimPrefix(name, "shoal-"), slog.NewJSONHandler(out, all))
 	}
-	return slog.NewJSONHandler(out, nil)
+	if _, err := unix.IoctlGetTermios(int(out.Fd()), unix.TCGETS); err == nil {
+		return slog.NewTextHandler(out, all)
+	}
+	return slog.NewJSONHandler(out, all)
 }
 
 type machineTicker struct{ t *time.Ticker }
@@ -76,6 +85,12 @@ func sdNotify(state string) error {
 		return fmt.Errorf("notify the init system: %w", err)
 	}
 	defer conn.Close()
+	if state == "RELOADING=1" {
+		var now unix.Timespec // systemd tells by it which reload is meant
+		if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err == nil {
+			state += fmt.Sprintf("\nMONOTONIC_USEC=%d", now.Nano()/1000)
+		}
+	}
 	if _, err := conn.Write([]byte(state)); err != nil {
 		return fmt.Errorf("notify the init system: %w", err)
 	}

@@ -8,37 +8,35 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/shoalproject/shoal/internal/config"
 )
 
-// Exit codes of every process. Misuse does not get better by being restarted, so units set RestartPreventExitStatus=2.
+// Exit codes of every process. Misuse does not get better by being restarted, so units set RestartPreventExitStatus=78. It is
+// not 2, by which Go itself ends a process that crashes, or that a watchdog aborts: those must be started again.
 const (
 	exitOK     = 0
 	exitFailed = 1
-	exitMisuse = 2 // bad flags or bad config
+	exitMisuse = 78 // bad flags or bad config; EX_CONFIG of sysexits.h
 )
-
-// version is set by the linker (-X .../internal/run.version=v1.2.3) and else taken from the build information.
-var version string
 
 // Main is the whole of a process's main function: flags, config, signals, log and exit code around f.
 //
 //	func main() { run.Main("ca", ca.DefaultConfig(), ca.Run) }
 //
 // Flags are -config (default /etc/shoal/<name>.yaml), -check (validate it and exit) and -version. SIGTERM and SIGINT end
-// f's context; a second one ends the process. SIGHUP is ignored, reserved for reload. Exit codes: 0 for a clean end, 1 when
-// f failed, 2 for bad flags or config. Verbs are lines of help about what the program does when its first argument is not a
+// f's context; a second one ends the process. SIGHUP asks f, by env.Reload, to read the config again; where there is nothing
+// to read it does nothing. Exit codes: 0 for a clean end, 1 when f failed, 78 for bad flags or config. Verbs are lines of help about what the program does when its first argument is not a
 // flag; its main function looks for those.
 func Main[C any](name string, def C, f func(ctx context.Context, cfg C, env Env) error, verbs ...string) {
-	signal.Ignore(syscall.SIGHUP)
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	context.AfterFunc(ctx, stop) // from the first signal on the second has its default effect
-	os.Exit(invoke(ctx, name, os.Args[1:], os.Stdout, os.Stderr, Machine(name), def, f, verbs...))
+	env := Machine(name)
+	env.Reload = &Reload{asked: hangups(ctx)}
+	os.Exit(invoke(ctx, name, os.Args[1:], os.Stdout, os.Stderr, env, def, f, verbs...))
 }
 
 // invoke is Main without the process, for tests.
@@ -68,7 +66,7 @@ func invoke[C any](ctx context.Context, name string, args []string, stdout, stde
 		return exitMisuse
 	}
 	if *show {
-		fmt.Fprintln(stdout, name, Version())
+		fmt.Fprintln(stdout, program, FullVersion())
 		return exitOK
 	}
 	cfg, err := config.Load(env.Files, *path, def)
@@ -80,11 +78,22 @@ func invoke[C any](ctx context.Context, name string, args []string, stdout, stde
 		fmt.Fprintf(stdout, "%s is valid\n", *path)
 		return exitOK
 	}
-	return live(ctx, cfg, env, f)
+	env.Reload = NewReload(env.Reload.Asked(), cfg, func() (C, error) { return config.Load(env.Files, *path, def) })
+	begun := time.Now()
+	code := live(ctx, cfg, env, f)
+	if base, ok := config.BaseOf(cfg); ok && env.Supervised {
+		patience{env: env, file: base.Folder(strings.TrimPrefix(name, "shoal-"))}.end(ctx, code, time.Since(begun))
+	}
+	return code
 }
 
 func live[C any](ctx context.Context, cfg C, env Env, f func(ctx context.Context, cfg C, env Env) error) int {
-	env.Log.Info("starting", "version", Version(), "host", env.Host)
+	settled, stop := context.WithCancel(ctx)
+	defer stop()
+	Settle(settled)
+	_, hash, _ := build()
+	env.Log.Info("starting", "version", Version(), "commit", hash, "host", env.Host)
+	defer context.AfterFunc(ctx, func() { env.tell("STOPPING=1\nSTATUS=stopping") })()
 	var err error
 	guard(ctx, func(ctx context.Context) error { return f(ctx, cfg, env) }, func(e error) { err = e })
 	if err == nil || (ctx.Err() != nil && isContextEnd(err)) {
@@ -97,16 +106,4 @@ func live[C any](ctx context.Context, cfg C, env Env, f func(ctx context.Context
 		env.Log.Error("failed", "error", err)
 	}
 	return exitFailed
-}
-
-// Version is the build's version with its Go version and platform, as -version prints it.
-func Version() string {
-	v := version
-	if info, ok := debug.ReadBuildInfo(); ok && v == "" {
-		v = info.Main.Version
-	}
-	if v == "" {
-		v = "(devel)"
-	}
-	return fmt.Sprintf("%s %s %s/%s", v, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }

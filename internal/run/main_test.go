@@ -63,17 +63,17 @@ func TestMainFlagsAndExitCodes(t *testing.T) {
 		{name: "signal", ctx: cancelled, f: untilDone, code: 0, out: "msg=stopped"},
 		{name: "failure after signal", ctx: cancelled, f: greet, code: 1, out: "msg=failed"},
 		{name: "panic", f: func(context.Context, mainConfig, Env) error { panic("boom") }, code: 1, out: "main_test.go"},
-		{name: "bad config", file: "greeting: ''", f: fine, code: 2, out: "greeting: is empty"},
-		{name: "unknown key", file: "greting: x", f: fine, code: 2, out: "[1:1]"},
-		{name: "no config", args: []string{"-config", "none"}, f: fine, code: 2, out: "none does not exist"},
+		{name: "bad config", file: "greeting: ''", f: fine, code: exitMisuse, out: "greeting: is empty"},
+		{name: "unknown key", file: "greting: x", f: fine, code: exitMisuse, out: "[1:1]"},
+		{name: "no config", args: []string{"-config", "none"}, f: fine, code: exitMisuse, out: "none does not exist"},
 		{name: "check", args: []string{"-check"}, f: greet, code: 0, out: "is valid"},
-		{name: "check bad", args: []string{"-check"}, file: "greeting: ''", f: greet, code: 2, out: "is empty"},
-		{name: "version", args: []string{"-version", "-config", "none"}, f: greet, code: 0, out: "shoal-x "},
+		{name: "check bad", args: []string{"-check"}, file: "greeting: ''", f: greet, code: exitMisuse, out: "is empty"},
+		{name: "version", args: []string{"-version", "-config", "none"}, f: greet, code: 0, out: "shoal-x ("},
 		{name: "help", args: []string{"-h"}, f: greet, code: 0, out: "-config"},
 		{name: "help names the program", args: []string{"-h"}, f: greet, code: 0, out: "Usage of shoal-x:"},
 		{name: "help tells verbs", args: []string{"-h"}, f: greet, code: 0, out: "shoal-x reset"},
-		{name: "unknown flag", args: []string{"-debug"}, f: greet, code: 2, out: "-debug"},
-		{name: "argument", args: []string{"start"}, f: greet, code: 2, out: "start"},
+		{name: "unknown flag", args: []string{"-debug"}, f: greet, code: exitMisuse, out: "-debug"},
+		{name: "argument", args: []string{"start"}, f: greet, code: exitMisuse, out: "start"},
 	} {
 		t.Run(r.name, func(t *testing.T) {
 			var out bytes.Buffer
@@ -99,5 +99,13 @@ func TestContextEndIsAFailureWhenNobodyAsked(t *testing.T) {
 	code := live(t.Context(), 0, env, func(context.Context, int, Env) error { return context.DeadlineExceeded })
 	if code != exitFailed || errors.Is(t.Context().Err(), context.Canceled) {
 		t.Errorf("exit code %d", code)
+	}
+}
+
+// Go ends a process that crashes, or that a watchdog aborts, with code 2. Units do not start a process again that ends by
+// misuse, so that must be told from a crash.
+func TestMisuseIsNoCrash(t *testing.T) {
+	if exitMisuse == 2 || exitFailed == 2 {
+		t.Errorf("misuse is code %d and failure code %d; 2 is how Go's own crashes end", exitMisuse, exitFailed)
 	}
 }

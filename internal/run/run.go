@@ -38,6 +38,22 @@ type Env struct {
 	Metrics *prometheus.Registry
 	// Notify tells the init system a state: "READY=1", "STATUS=waiting for the store".
 	Notify func(state string) error
+	// Supervised says that an init system listens to Notify, and starts the process again when it ends.
+	Supervised bool
+	// Watchdog is how long the init system waits for a sign of life; 0: it does not.
+	Watchdog time.Duration
+	// Reload is how the process is told to read its config again; nil: nobody does.
+	Reload *Reload
+}
+
+// tell is Notify for what nobody depends on.
+func (e Env) tell(state string) {
+	if e.Notify == nil {
+		return
+	}
+	if err := e.Notify(state); err != nil {
+		e.Log.Debug("init system was not told", "error", err)
+	}
 }
 
 // Ticker is a time.Ticker that somebody may hold. A slow receiver misses ticks; they are not queued.

@@ -64,6 +64,15 @@ func (v *view) Denial(id string) *typesv1.Denial {
 	return v.get(typesv1.Kind_KIND_DENIAL, id).GetDenial()
 }
 
+// RemovedMark is between a member and a moment in a denial of what was certified before; see identity.DeniedBefore.
+const RemovedMark = "@"
+
+// Removals walks the denials of what was certified for a member ("role/name") before some moment: one for each time that
+// it was removed and could join again.
+func (v *view) Removals(member string) iter.Seq[*typesv1.Denial] {
+	return under(v.objects[typesv1.Kind_KIND_DENIAL], member+RemovedMark, (*typesv1.Object).GetDenial)
+}
+
 // Credential by "role/name".
 func (v *view) Credential(id string) *typesv1.Credential {
 	return v.get(typesv1.Kind_KIND_CREDENTIAL, id).GetCredential()

@@ -53,6 +53,7 @@ type Snapshot struct {
 	view
 	version     Version
 	clusterTime time.Time
+	recent      history
 	// A copy of a tree marks the original as shared, which is a write: two Begin at once must not race for it. Readers
 	// do not look at the mark.
 	begin sync.Mutex
@@ -71,7 +72,7 @@ func (s *Snapshot) ClusterTime() time.Time { return s.clusterTime }
 func (s *Snapshot) Begin() *Txn {
 	s.begin.Lock()
 	defer s.begin.Unlock()
-	return &Txn{view: s.copy(), clusterTime: s.clusterTime}
+	return &Txn{view: s.copy(), from: s.version, recent: s.recent.copy(), clusterTime: s.clusterTime}
 }
 
 // Apply makes the snapshot after one delta. A delta with no object moves version and time alone.

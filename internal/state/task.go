@@ -29,6 +29,16 @@ func TaskState(t *typesv1.Task, n *typesv1.Node) typesv1.TaskState {
 	return typesv1.TaskState_TASK_STATE_ASSIGNED
 }
 
+// DesiredState is what a person sees as the state that is wanted of a task. One that was given up with its machine shows
+// SHUTDOWN: another stands in for it, also while the scheduler would take it back if the machine returns in time.
+func DesiredState(t *typesv1.Task) typesv1.TaskState {
+	d := t.GetDecided()
+	if d.GetAbandoned() && d.GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING {
+		return typesv1.TaskState_TASK_STATE_SHUTDOWN
+	}
+	return d.GetDesired()
+}
+
 // TaskReason says in words why the task is not running. It is empty while the task runs as it should.
 func TaskReason(t *typesv1.Task, n *typesv1.Node) string {
 	observed := t.GetObserved()
@@ -51,17 +61,27 @@ func TaskReason(t *typesv1.Task, n *typesv1.Node) string {
 	return observed.GetMessage()
 }
 
-// Counts are a service's figures: the slots that have a running task, and the replicas asked for. A task does not count
-// when it was told to stop, or when its node is down or gone: it may run still, but nobody can say so.
+// Counts are a service's figures: the slots that have a running task, and the replicas asked for; for a global service and
+// a global job the nodes on which it is to run, for a job what may run at once. A task does not count when it was told to
+// stop, or when its node is down or gone: it may run still, but nobody can say so.
 func Counts(s *Snapshot, serviceID string) (running, desired uint64) {
-	var last uint64
+	svc := s.Service(serviceID)
+	perNode := svc.GetSpec().GetGlobal() != nil || svc.GetSpec().GetGlobalJob() != nil
+	var last, lastNode *typesv1.TaskDecided
 	for t := range s.TasksOfService(serviceID) { // in the order of slots, so equal ones are neighbours
-		if slot := t.GetDecided().GetSlot(); counts(s, t) && (running == 0 || slot != last) {
+		d := t.GetDecided()
+		same := last != nil && last.GetSlot() == d.GetSlot() && last.GetIteration() == d.GetIteration()
+		if counts(s, t) && (perNode || !same) {
 			running++
-			last = slot
+			last = d
+		}
+		if perNode && d.GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING && !Terminal(t.GetObserved().GetState()) &&
+			(lastNode == nil || lastNode.GetForNode() != d.GetForNode()) {
+			desired++
+			lastNode = d
 		}
 	}
-	if svc := s.Service(serviceID); svc != nil {
+	if svc != nil && !perNode {
 		desired = Replicas(svc)
 	}
 	return running, desired
@@ -69,15 +89,22 @@ func Counts(s *Snapshot, serviceID string) (running, desired uint64) {
 
 func counts(s *Snapshot, t *typesv1.Task) bool {
 	if t.GetObserved().GetState() != typesv1.TaskState_TASK_STATE_RUNNING ||
-		t.GetDecided().GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING {
+		DesiredState(t) > typesv1.TaskState_TASK_STATE_RUNNING {
 		return false
 	}
 	n := s.Node(t.GetDecided().GetNodeId())
 	return n != nil && n.GetStatus().GetState() != typesv1.NodeState_NODE_STATE_DOWN
 }
 
-// Replicas is the number of tasks that a replicated service asks for; 1 when it does not say.
+// Replicas is the number of tasks that a replicated service asks for, or a replicated job at once; 1 when it does not say.
 func Replicas(svc *typesv1.Service) uint64 {
+	if j := svc.GetSpec().GetReplicatedJob(); j != nil {
+		total := max(j.GetTotalCompletions(), 1)
+		if j.GetMaxConcurrent() > 0 {
+			return min(total, j.GetMaxConcurrent())
+		}
+		return total
+	}
 	r := svc.GetSpec().GetReplicated()
 	if r == nil || r.Replicas == nil {
 		return 1
@@ -96,4 +123,9 @@ func SpecOf(svc *typesv1.Service, version uint64) *typesv1.TaskSpec {
 		}
 	}
 	return nil
+}
+
+// IsJob reports whether a service's tasks are to run to completion.
+func IsJob(svc *typesv1.Service) bool {
+	return svc.GetSpec().GetReplicatedJob() != nil || svc.GetSpec().GetGlobalJob() != nil
 }

@@ -42,6 +42,19 @@ func TestTaskState(t *testing.T) {
 	}
 }
 
+// TestAnAbandonedTaskIsShownAsToldToStop: another stands in for it, though the scheduler may still take it back.
+func TestAnAbandonedTaskIsShownAsToldToStop(t *testing.T) {
+	kept := &typesv1.Task{Decided: &typesv1.TaskDecided{Desired: typesv1.TaskState_TASK_STATE_RUNNING}}
+	for abandoned, want := range map[bool]typesv1.TaskState{
+		false: typesv1.TaskState_TASK_STATE_RUNNING, true: typesv1.TaskState_TASK_STATE_SHUTDOWN,
+	} {
+		kept.Decided.Abandoned = abandoned
+		if got := state.DesiredState(kept); got != want {
+			t.Errorf("abandoned %v: %v, want %v", abandoned, got, want)
+		}
+	}
+}
+
 // TestCounts: nobody is told that a task runs when it was told to stop or its node is lost, and two tasks of one slot
 // are one replica (SwarmKit showed 9/7).
 func TestCounts(t *testing.T) {

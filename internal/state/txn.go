@@ -13,6 +13,8 @@ import (
 // and Dangling tell what a state machine must refuse. One that is not committed has no effect.
 type Txn struct {
 	view
+	from        Version // of the snapshot that it began from
+	recent      history
 	clusterTime time.Time
 	// contested holds, for each claim that a Put took from another object, who was seen to claim it. The other may give
 	// it up later in the same transaction, so it is only judged at the end.
@@ -108,7 +110,12 @@ func (t *Txn) Commit(v Version, clusterTime time.Time) *Snapshot {
 	if clusterTime.Before(t.clusterTime) {
 		clusterTime = t.clusterTime
 	}
-	return &Snapshot{view: t.view, version: v, clusterTime: clusterTime}
+	if !v.SameEpoch(t.from) { // another history: nothing is known of what led to it
+		t.recent = history{floor: v.Revision}
+	} else {
+		t.recent.add(v.Revision, t.touched)
+	}
+	return &Snapshot{view: t.view, version: v, recent: t.recent, clusterTime: clusterTime}
 }
 
 func (t *Txn) touch(key Key) {

@@ -94,6 +94,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		},
 	}
 
+	p.Alive("loop", loop.Alive)
 	g := run.NewGroup(env.Log)
 	p.Go(g, session.Part) // ready when the session is open: `shoal join` waits for it
 	g.Go("loop", loop.Run)

@@ -10,23 +10,24 @@ import (
 // Config is the agent's config file.
 type Config struct {
 	config.Base `yaml:",inline"`
-	// Socket is containerd's.
+	// Socket is containerd's unix socket.
 	Socket string `yaml:"containerd_socket"`
 	// Namespace is ours in containerd; nothing outside it is touched.
 	Namespace string `yaml:"namespace"`
-	// Snapshotter holds the containers' file systems.
+	// Snapshotter is the part of containerd that holds the containers' file systems.
 	Snapshotter string `yaml:"snapshotter"`
-	// CertsDir has a folder with a hosts.toml for each registry that needs one.
+	// CertsDir is where a registry that needs one has a folder with a hosts.toml, as containerd has it.
 	CertsDir string `yaml:"certs_dir"`
-	// RunDir is for what ends with the machine's power: network namespaces and the containers' small files.
+	// RunDir is where things are that end with the machine's power: network namespaces and the containers' small files.
 	RunDir string `yaml:"run_dir"`
-	// MeshSocket is where the machine's meshproxy is.
+	// MeshSocket is the unix socket of this machine's meshproxy.
 	MeshSocket string `yaml:"mesh_socket"`
-	// MeshPort is where the meshproxies of other machines reach this machine's: the port of its `listen`.
+	// MeshPort is where the meshproxies of other machines reach this machine's: the port of its `listen`. Init and join write
+	// it. Unit: port. Limits: 1 to 65535.
 	MeshPort int `yaml:"mesh_port"`
-	// BootID is the file with the id of this boot, which the node processes share.
+	// BootID is the file with the id of this boot.
 	BootID string `yaml:"boot_id"`
-	// Parallel is how many containers are made or started at once, 1 to 64.
+	// Parallel is how many containers are made or started at once. Unit: containers. Limits: 1 to 64.
 	Parallel int `yaml:"parallel"`
 }
 
@@ -34,7 +35,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Socket: "/run/containerd/containerd.sock", Namespace: "shoal", Snapshotter: "overlayfs",
-		CertsDir: "/etc/containerd/certs.d", RunDir: "/run/shoal", MeshSocket: "/run/shoal/mesh.sock",
+		CertsDir: "/etc/containerd/certs.d", RunDir: "/run/shoal", MeshSocket: "/run/shoal/mesh/mesh.sock",
 		MeshPort: 2385, BootID: "/run/shoal/boot-id", Parallel: 8,
 	}
 }
@@ -43,6 +44,7 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var faults errs.Collector
 	faults.Merge("", c.Base.Validate())
+	faults.Check(len(c.Listen) == 0, "listen", "an agent listens nowhere; remove it")
 	for _, p := range []struct{ field, value string }{
 		{"containerd_socket", c.Socket},
 		{"certs_dir", c.CertsDir},

@@ -2,9 +2,16 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"io/fs"
+	"path"
 
+	"github.com/shoalproject/shoal/internal/config"
 	"github.com/shoalproject/shoal/internal/process"
+	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/executor"
+	"github.com/shoalproject/shoal/services/agent/internal/network"
 	"github.com/shoalproject/shoal/services/agent/internal/reset"
 )
 
@@ -21,4 +28,26 @@ func Reset(ctx context.Context, cfg Config, env Env) error {
 		return err
 	}
 	return reset.Machine{Log: env.Log, Executor: env.Executor, Network: env.Network}.Run(ctx)
+}
+
+// ResetAny removes what agents of any cluster have made, without a config, an identity or a journal: `shoal node reset` takes
+// a machine back whatever state it is in. Without containerd there are no containers to remove.
+func ResetAny(ctx context.Context, env run.Env) error {
+	cfg, err := config.Load(env.Files, "/etc/shoal/agent.yaml", DefaultConfig())
+	if err != nil {
+		cfg = DefaultConfig() // absent or broken: both are why this is called
+	}
+	net := network.New(cfg.RunDir)
+	if _, err := env.Files.Stat(cfg.Socket); errors.Is(err, fs.ErrNotExist) {
+		return net.Sweep(ctx, func(string) bool { return false })
+	}
+	x, err := executor.New(executor.Config{
+		Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, CertsDir: cfg.CertsDir,
+		Logs: path.Join(cfg.Folder("agent"), "logs"), Parallel: cfg.Parallel,
+	}, env.Log)
+	if err != nil {
+		return err
+	}
+	err = reset.Machine{Log: env.Log, Executor: x, Network: net}.Run(ctx)
+	return errors.Join(err, x.Close())
 }

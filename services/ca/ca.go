@@ -66,6 +66,11 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	cav1.RegisterCertificateServiceServer(p.Server.GRPC(), srv)
 	cav1.RegisterTokenServiceServer(p.Server.GRPC(), srv)
 
+	p.Burden = process.Burden{
+		Load: p.CallsAMinute(),
+		Busy: func() bool { return p.Server.Load().Calls > 0 },
+	}
+
 	g := run.NewGroup(p.Env.Log)
 	p.Go(g, process.StorePart)
 	g.Go("replica", view.Run)

@@ -23,6 +23,7 @@ import (
 	"github.com/shoalproject/shoal/services/dispatcher/internal/endpoint"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/session"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/spread"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/status"
 )
 
@@ -32,13 +33,13 @@ const port = 2383
 // Config is the process's configuration file.
 type Config struct {
 	config.Base `yaml:",inline"`
-	// HeartbeatPeriod is told to machines. Default 500ms.
+	// HeartbeatPeriod is how often a machine says that it lives, as it is told. Limits: at least 50ms.
 	HeartbeatPeriod time.Duration `yaml:"heartbeat_period"`
-	// SuspectAfter is the silence after which a machine's endpoints leave the mesh. Default 2s.
+	// SuspectAfter is the silence after which a machine's endpoints leave the mesh. Limits: at least two `heartbeat_period`.
 	SuspectAfter time.Duration `yaml:"suspect_after"`
-	// DownAfter is the silence after which a machine's tasks are replaced. Default 4s.
+	// DownAfter is the silence after which a machine's tasks are replaced. Limits: longer than `suspect_after`.
 	DownAfter time.Duration `yaml:"down_after"`
-	// Lease is the life of this dispatcher's membership. Default 2s.
+	// Lease is the silence after which this dispatcher counts as gone to the others. Limits: at least 500ms.
 	Lease time.Duration `yaml:"lease"`
 }
 
@@ -89,13 +90,21 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	mesh := barrier.New(self, p.ID.Member(), p.Env.Log, view, commit, monitor.Live, cfg.SuspectAfter)
 	statuses := status.New(self, p.Env, view, commit)
 	board := new(bulletin.Board)
+	spreader := spread.New(self, p.Env, view.Snapshot, monitor.Live, p.Drain)
 	sessions := session.New(session.Parts{
 		Self: self, Env: p.Env, View: view, Commit: commit, Statuses: statuses, Table: table, Barrier: mesh, Board: board,
+		Refusal: spreader.Refusal,
 	}, session.Options{HeartbeatPeriod: cfg.HeartbeatPeriod, HeartbeatTimeout: cfg.SuspectAfter, Times: times})
-	endpoints := endpoint.New(p.Env, view, mesh, board)
+	endpoints := endpoint.New(p.Env, view, mesh, board, spreader.Refusal)
 	dispatcherv1.RegisterSessionServiceServer(p.Server.GRPC(), sessions)
 	dispatcherv1.RegisterEndpointServiceServer(p.Server.GRPC(), endpoints)
 
+	p.Burden = process.Burden{
+		Load: func() uint64 { return uint64(table.Carried()) },
+		Busy: func() bool { return table.Carried()+endpoints.Carried() > 0 },
+	}
+
+	p.Alive("liveness", monitor.Alive)
 	g := run.NewGroup(p.Env.Log)
 	p.Go(g, process.StorePart)
 	g.Go("replica", view.Run)
@@ -107,5 +116,6 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	g.Go("status", statuses.Run)
 	g.Go("sessions", sessions.Run)
 	g.Go("endpoints", endpoints.Run)
+	g.Go("spread", func(ctx context.Context) error { return spreader.Run(ctx, table, endpoints) })
 	return g.Wait(ctx)
 }

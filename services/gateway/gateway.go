@@ -5,6 +5,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/shoalproject/shoal/internal/replica"
 	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -27,7 +29,7 @@ const port = 2384
 // Config is the process's configuration file.
 type Config struct {
 	config.Base `yaml:",inline"`
-	// MaxBody bounds the body of a REST request, in bytes. Default 4194304.
+	// MaxBody bounds the body of a REST request; gRPC takes 4 MiB whatever this says. Unit: bytes. Limits: 1024 to 67108864.
 	MaxBody int64 `yaml:"max_body"`
 }
 
@@ -79,6 +81,12 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	view := replica.New(p.Env, storev1.NewWatchServiceClient(store),
 		typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_DENIAL)
 
+	p.Server.TurnAway(leaving{p})
+	p.Burden = process.Burden{
+		Load: p.CallsAMinute(),
+		Busy: func() bool { return p.Server.Load().Connections > 0 },
+	}
+
 	g := run.NewGroup(p.Env.Log)
 	p.Go(g, process.StorePart)
 	g.Go("replica", view.Run)
@@ -86,3 +94,17 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	g.Go("announce", announce.New(p, controlv1.NewMemberServiceClient(store)).Run)
 	return g.Wait(ctx)
 }
+
+// leaving is when a gateway turns people away: when it is drained and there is another one. Whoever drains the last by force
+// must still be able to take that back.
+type leaving struct{ *process.Process }
+
+// Wanted implements rpc.Drain. A drained member is in the directory only when all of its role are.
+func (l leaving) Wanted() bool {
+	return l.Drain.Wanted() && !slices.ContainsFunc(l.Directory.Entries(authzv1.Role_ROLE_GATEWAY), func(e *cav1.DirectoryEntry) bool {
+		return e.GetMachineId() == l.ID.Name
+	})
+}
+
+// Changed implements rpc.Drain.
+func (l leaving) Changed() <-chan struct{} { return l.Drain.Changed() }

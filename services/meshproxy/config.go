@@ -10,17 +10,17 @@ import (
 // Config is the meshproxy's config file.
 type Config struct {
 	config.Base `yaml:",inline"`
-	// Ingress says that the machine has no agent and only takes traffic: the meshproxy opens its session.
+	// Ingress is true where the machine has no agent and only takes traffic: then the meshproxy opens its session.
 	Ingress bool `yaml:"ingress"`
-	// MeshSocket is where the machine's agent finds the meshproxy.
+	// MeshSocket is the unix socket on which this machine's agent finds the meshproxy.
 	MeshSocket string `yaml:"mesh_socket"`
-	// BootID is the file with the id of this boot, which the node processes share.
+	// BootID is the file with the id of this boot. Without `ingress` it is not used: the agent has one.
 	BootID string `yaml:"boot_id"`
 }
 
 // DefaultConfig has every default but the addresses, which a machine must name.
 func DefaultConfig() Config {
-	return Config{MeshSocket: "/run/shoal/mesh.sock", BootID: "/run/shoal/boot-id"}
+	return Config{MeshSocket: "/run/shoal/mesh/mesh.sock", BootID: "/run/shoal/mesh/boot-id"}
 }
 
 // Validate returns all faults at once.

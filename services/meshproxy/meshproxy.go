@@ -75,8 +75,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
 	}
 
-	// Step 1: the mesh in user space, and its door for the other machines.
-	forwarder := forward.New(p.Env, p.ID.Name, dialPeer(p), p.Keeper.Trust)
+	// Step 1: the mesh in user space, and its door for the other machines. Published ports outlive a restart of the process.
+	published := p.Env
+	published.Net = run.KeepSockets(p.Env.Net)
+	forwarder := forward.New(published, p.ID.Name, dialPeer(p), p.Keeper.Trust)
 	p.Server.HandleALPN(protocol, func(ctx context.Context, conn *tls.Conn, peer identity.Peer) {
 		if peer.ID.Role == authzv1.Role_ROLE_MESHPROXY {
 			forwarder.Accept(ctx, conn, peer.ID.Name)
@@ -92,6 +94,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 	agent := &local.Service{Out: forwarder.Withdraw}
 
+	p.Alive("apply", loop.Alive)
 	g := run.NewGroup(p.Env.Log)
 	p.Go(g)
 	g.Go("forward", forwarder.Run)

@@ -29,7 +29,7 @@ const (
 // Config is the process's configuration file.
 type Config struct {
 	config.Base `yaml:",inline"`
-	// Lease is the silence after which a standby takes over. Default 3s.
+	// Lease is the silence after which a standby takes over. Limits: 1s to 1m.
 	Lease time.Duration `yaml:"lease"`
 }
 
@@ -61,6 +61,10 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	view := replica.New(p.Env, storev1.NewWatchServiceClient(conn), decideloop.Kinds()...)
 	seat := lease.New(p.Env, commits, view, duty, p.ID, cfg.Lease) // Step 1: be the one who decides…
 	loop := decideloop.New(p.Env, view, seat, commits)             // Step 2: …and decide, fenced by the seat
+
+	p.Alive("decide", loop.Alive)
+	seat.YieldWhile(p.Drain)
+	p.Burden.Busy = func() bool { _, held := seat.Held(); return held }
 
 	g := run.NewGroup(p.Env.Log)
 	p.Go(g, process.StorePart)

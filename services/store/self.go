@@ -78,10 +78,14 @@ type self struct {
 	node    *raftnode.Node
 	wires   *transport.Transport
 	commits *commit.Committer
+	learner bool // it joins as one that stays one
 }
 
-func newSelf(p *process.Process, raws raw.Services) *self {
-	return &self{process: p, node: raws.Node, wires: raws.Transport, commits: commit.New(localCommit{p, raws}, p.Env.Rand)}
+func newSelf(p *process.Process, raws raw.Services, learner bool) *self {
+	return &self{
+		process: p, node: raws.Node, wires: raws.Transport, learner: learner,
+		commits: commit.New(localCommit{p, raws}, p.Env.Rand),
+	}
 }
 
 // Snapshot and Changed make self a process.View.
@@ -120,7 +124,7 @@ func (s *self) announceRaft(ctx context.Context) error {
 	var written state.Version // of the last announcement, which a member that lags has not applied yet
 	for {
 		v, changed := s.node.Watch()
-		want := &typesv1.RaftMember{Id: v.ID, Voter: v.Peer(v.ID).GetVoter()}
+		want := &typesv1.RaftMember{Id: v.ID, Voter: v.Peer(v.ID).GetVoter(), Learner: v.Peer(v.ID).GetLearner()}
 		snap := s.Snapshot()
 		has := snap.Member(id)
 		waits := written.SameEpoch(snap.Version()) && !snap.Version().Reaches(written)
@@ -195,7 +199,9 @@ func (s *self) askOne(ctx context.Context, address string, id uint64) error {
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(ctx, relay.Timeout)
 	defer cancel()
-	resp, err := storev1.NewRaftServiceClient(conn).AddMember(ctx, &storev1.AddMemberRequest{RaftId: id, Addresses: s.process.Addresses()})
+	resp, err := storev1.NewRaftServiceClient(conn).AddMember(ctx, &storev1.AddMemberRequest{
+		RaftId: id, Addresses: s.process.Addresses(), Learner: s.learner,
+	})
 	if err != nil {
 		return err
 	}

@@ -43,10 +43,13 @@ const handOverTime = time.Second
 // Config is the store's config file.
 type Config struct {
 	config.Base `yaml:",inline"`
-	// SnapshotEntries is how many log entries are applied between two snapshots. Default 10000.
+	// SnapshotEntries is how many log entries are applied between two snapshots. Unit: entries. Limits: at least 100.
 	SnapshotEntries uint64 `yaml:"snapshot_entries"`
-	// KeepEntries is how many log entries stay behind a snapshot for followers that lag. Default 2000.
+	// KeepEntries is how many log entries stay behind a snapshot for followers that lag. Unit: entries. Limits: at least 0.
 	KeepEntries uint64 `yaml:"keep_entries"`
+	// Learner keeps a store that joins from voting until somebody promotes it: it serves reads and watches. Once it has
+	// joined, the cluster remembers what it is. Default: false.
+	Learner bool `yaml:"learner"`
 }
 
 // DefaultConfig is a config that lacks only what a machine must say itself.
@@ -95,7 +98,8 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	control.New(control.Config{Node: node, Relay: to, Rand: p.Env.Rand, Now: p.Env.Now}).Register(p.Server.GRPC())
 
 	// Step 3: this store among the others.
-	self := newSelf(p, raws)
+	self := newSelf(p, raws, cfg.Learner)
+	p.Burden = process.Burden{Load: hub.Watches, Busy: func() bool { return hub.Watches() > 0 || leads(node) }}
 	g := run.NewGroup(p.Env.Log)
 	g.Go("raft", node.Run)
 	g.Go("transport", wires.Run)
@@ -104,9 +108,11 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g.Go("announce", self.announce)
 	g.Go("membership", self.join)
 	g.Go("health", self.health)
+	g.Go("drain", func(ctx context.Context) error { return self.drain(ctx, hub) })
 	if first != nil {
 		g.Go("first transaction", first.forget)
 	}
+	p.Alive("raft", node.Alive)
 	p.Go(g)
 
 	// Step 4: a leader that is told to stop gives the leadership away first, while everything still runs.

@@ -7,18 +7,23 @@ package arch
 // services/ and internal/ gets them through env, so that the whole control plane runs in one test.
 var systemPackages = map[string]string{
 	"internal/run":                       "the env implementation of a real machine",
+	"internal/journald":                  "the journal's socket, for the env of a real machine",
 	"services/store/internal/logstore":   "the log and snapshots on a real disk",
 	"services/agent/internal/system":     "containerd, cgroups, mounts and the journal's files",
 	"services/agent/internal/journal":    "the journal's file",
 	"services/agent/internal/executor":   "the containerd client",
 	"services/agent/internal/network":    "the local half of the machine network, in the kernel",
+	"services/agent/internal/doctor":     "looks at containerd, runc and control groups",
 	"services/meshproxy/internal/tables": "kernel tables",
 	"services/meshproxy/internal/packet": "socket options of published UDP ports",
+	"services/meshproxy/internal/doctor": "looks at what the kernel has",
 }
 
 // purePackages take time and everything else as arguments. A pattern that ends in "/..." covers what lies below.
 var purePackages = map[string]string{
 	"internal/state":                          "the immutable snapshot",
+	"internal/constraint":                     "what a node must be",
+	"internal/cron":                           "when a schedule comes",
 	"services/scheduler/internal/decide/...":  "the scheduler's decision",
 	"services/store/internal/fsm/...":         "the replicated state machine",
 	"services/store/internal/alloc/...":       "addresses and ports",
@@ -39,6 +44,8 @@ var clockReaders = map[string]string{
 	"internal/lease": "counts silence by its own monotonic clock",
 	"internal/rpc":   "measures calls",
 
+	"internal/process": "measures how long ago it said how it is, and how many calls come in a minute",
+
 	"services/scheduler/internal/decideloop": "measures decisions and commits",
 
 	"services/store/internal/logstore": "measures syncs",
@@ -52,6 +59,7 @@ var clockReaders = map[string]string{
 	"services/dispatcher/internal/liveness": "counts the silence of nodes and peers",
 	"services/dispatcher/internal/session":  "stamps when a node was last heard, for liveness",
 	"services/dispatcher/internal/barrier":  "measures how long ago a meshproxy left, and paces publications",
+	"services/dispatcher/internal/spread":   "measures for how long the same dispatchers have been there",
 
 	"services/gateway/internal/rest": "sets read deadlines of connections",
 }
@@ -79,7 +87,7 @@ var foreignWalls = []struct {
 	{"github.com/containerd", []string{"services/agent", "test/harness", "test/bench"}, "containers are the agent's"},
 	{"github.com/google/nftables", []string{"services/agent", "services/meshproxy", "test/harness", "test/bench"}, "kernel tables are the node's"},
 	{"github.com/vishvananda", []string{"services/agent", "services/meshproxy", "test/harness", "test/bench"}, "kernel tables are the node's"},
-	{"github.com/cloudflare/cfssl", []string{"services/ca"}, "signing is the CA's"},
+	{"github.com/cloudflare/cfssl", []string{"services/ca", "allinone/cmd"}, "signing is the CA's; a main function silences its log"},
 	{"github.com/google/go-containerregistry", []string{"test/harness", "test/bench"}, "images are made and served by the laboratory alone"},
 	{"github.com/golang/protobuf", nil, "google.golang.org/protobuf is the one runtime"},
 	{"github.com/gogo", nil, "google.golang.org/protobuf is the one runtime"},
@@ -103,10 +111,11 @@ var emptyNames = []string{"util", "utils", "common", "helper", "helpers", "types
 var withEnv = []string{"store", "agent", "meshproxy"}
 
 // subcommands are what a service's root package exports beside Run, for subcommands of its binary that work while the
-// process does not run: `shoal-ca bootstrap`, `shoal-agent reset`. The simulation calls them, too.
+// process does not run: `shoal-ca bootstrap`, `shoal-agent reset`. The simulation and shoal-dev call them, too.
 var subcommands = map[string][]string{
-	"services/agent": {"Reset"},
-	"services/ca":    {"Bootstrap", "BootstrapConfig", "BootstrapResult", "DefaultBootstrapConfig"},
+	"services/agent":     {"Doctor", "Reset", "ResetAny"},
+	"services/meshproxy": {"Doctor", "Reset"},
+	"services/ca":        {"Bootstrap", "BootstrapConfig", "BootstrapResult", "DefaultBootstrapConfig"},
 }
 
 // immutableMakers return values that nobody can change; a package-level variable may hold one.

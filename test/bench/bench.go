@@ -92,6 +92,7 @@ func phases() []phase {
 			{name: "scale", together: scales}, {name: "create", each: creates}, {name: "container", each: containerLoss}, {name: "host", each: hostLoss},
 		}},
 		{"managers", 3, 1, []step{{name: "dispatcher", each: dispatcherLoss}, {name: "leader", each: leaderLoss}}},
+		{"idle", 1, 0, []step{{name: "idle", each: idleMemory}}},
 	}
 }
 

@@ -41,7 +41,7 @@ func command(ctx context.Context, args []string, peers string, stdout, stderr io
 	flags.IntVar(&cfg.Runs, "runs", cfg.Runs, "how often 1 to 50 is taken, each beside the bare client")
 	flags.IntVar(&cfg.FaultRuns, "fault-runs", cfg.FaultRuns, "how often each loss, and each create load, is taken")
 	flags.IntVar(&cfg.Replicas, "replicas", cfg.Replicas, "what the service is scaled to")
-	flags.StringVar(&cfg.Only, "only", "", "take only the steps whose name matches this `regexp`: scale, create, container, host, dispatcher, leader")
+	flags.StringVar(&cfg.Only, "only", "", "take only the steps whose name matches this `regexp`: scale, create, container, host, dispatcher, leader, idle")
 	flags.StringVar(&cfg.Dir, "dir", cfg.Dir, "the `folder` of the laboratories; what an interrupted run left there is removed")
 	flags.StringVar(&cfg.Root, "root", cfg.Root, "the `folder` of the repository, whose bin/ has the programs")
 	format := flags.String("format", "table", "table or json")

@@ -56,10 +56,11 @@ func TestRefusedJoinLeavesNoTrace(t *testing.T) {
 	}
 	t.Run("its processes do not start", func(t *testing.T) {
 		c := c.with(t)
-		c.on("w1", "sh", "-c", "echo 'no_such_key: 1' > /etc/shoal/agent.yaml")
+		c.on("w1", "sh", "-c", "echo 'metrics_listen: 127.0.0.1:9999' > /etc/shoal/agent.yaml")
+		defer c.on("w1", "kill", c.listener("w1", "127.0.0.1:9999"))
 		_, stderr, code := c.try("w1", "shoal", "join", "--token", token, manager)
-		if code != 1 || !strings.Contains(stderr, "no_such_key") {
-			t.Errorf("exit code %d, says %q; want 1 and the key that is at fault", code, stderr)
+		if code != 1 || !strings.Contains(stderr, "9999") {
+			t.Errorf("exit code %d, says %q; want 1 and the port that is at fault", code, stderr)
 		}
 		t.Logf("%s", stderr)
 		// The CA has certified the machine by then, so certificates stay for the second try; nothing that runs does.
@@ -68,7 +69,7 @@ func TestRefusedJoinLeavesNoTrace(t *testing.T) {
 				t.Errorf("on w1 is left: %s", what)
 			}
 		}
-		if got := c.on("w1", "cat", "/etc/shoal/agent.yaml"); got != "no_such_key: 1" {
+		if got := c.on("w1", "cat", "/etc/shoal/agent.yaml"); got != "metrics_listen: 127.0.0.1:9999" {
 			t.Errorf("the person's own file was changed to %q", got)
 		}
 		c.on("w1", "rm", "/etc/shoal/agent.yaml")

@@ -48,6 +48,8 @@ type Machine struct {
 	Runtime *agenttest.Host
 	// Tables are its network.
 	Tables *meshproxytest.Tables
+	// Learner has its store join as one that stays one.
+	Learner bool
 }
 
 // Cluster is a simulated cluster.
@@ -208,7 +210,7 @@ func (m *Machine) process(r authzv1.Role) simhost.Run {
 		return func(ctx context.Context, env run.Env) error { return ca.Run(ctx, cfg, env) }
 	case authzv1.Role_ROLE_STORE:
 		cfg := store.DefaultConfig()
-		cfg.Base = base
+		cfg.Base, cfg.Learner = base, m.Learner
 		return func(ctx context.Context, env run.Env) error {
 			m.OnDeath("store", m.Raft.Crash)
 			return store.Run(ctx, cfg, store.Env{Env: env, Storage: m.Raft})
@@ -271,9 +273,11 @@ func (m *Machine) PowerOff() {
 	m.Crash()
 	m.Runtime.PowerOff()
 	files := m.Disk.Files()
-	names, _ := files.List("/run/shoal") // an error of the simulated disk's owner's view cannot be
-	for _, name := range names {
-		_ = files.Remove("/run/shoal/" + name)
+	for _, dir := range []string{"/run/shoal/mesh/", "/run/shoal/"} {
+		names, _ := files.List(dir) // an error of the simulated disk's owner's view cannot be
+		for _, name := range names {
+			_ = files.Remove(dir + name)
+		}
 	}
 }
 

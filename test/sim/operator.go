@@ -214,14 +214,14 @@ func (o *Operator) Unready(machineID string) string {
 func (o *Operator) Leader() *Machine {
 	ctx, cancel := o.context()
 	defer cancel()
-	resp, err := o.Nodes.ListNodes(ctx, &controlv1.ListNodesRequest{})
+	resp, err := o.Members.ListMembers(ctx, &controlv1.ListMembersRequest{Filters: []string{"role=store"}})
 	if err != nil {
 		return nil
 	}
-	for _, n := range resp.GetNodes() {
-		if n.GetManagerStatus() == controlv1.ManagerStatus_MANAGER_STATUS_LEADER {
+	for _, s := range resp.GetMembers() {
+		if s.GetLeader() {
 			for _, m := range o.c.Machines {
-				if m.ID == n.GetNode().GetMeta().GetId() {
+				if m.ID == s.GetMember().GetMachineId() {
 					return m
 				}
 			}
@@ -240,20 +240,48 @@ func (o *Operator) CreateNetwork(name string) error {
 	return err
 }
 
-// Manager says what keeps a machine from being a reachable manager; empty when it is one.
+// Manager says what keeps a machine's store from being a voter that was heard lately; empty when it is one.
 func (o *Operator) Manager(machineID string) string {
-	ctx, cancel := o.context()
-	defer cancel()
-	resp, err := o.Nodes.GetNode(ctx, &controlv1.GetNodeRequest{Node: machineID})
+	got, err := o.Member("store/" + machineID)
 	if err != nil {
 		return err.Error()
 	}
-	switch s := resp.GetNode().GetManagerStatus(); s {
-	case controlv1.ManagerStatus_MANAGER_STATUS_LEADER, controlv1.ManagerStatus_MANAGER_STATUS_REACHABLE:
-		return ""
-	default:
-		return s.String()
+	if !got.GetMember().GetRaft().GetVoter() || got.GetHealth() == controlv1.MemberHealth_MEMBER_HEALTH_SILENT {
+		return got.GetMember().GetRaft().String() + " " + got.GetHealth().String()
 	}
+	return ""
+}
+
+// Member is one process.
+func (o *Operator) Member(name string) (*controlv1.ListedMember, error) {
+	ctx, cancel := o.context()
+	defer cancel()
+	resp, err := o.Members.GetMember(ctx, &controlv1.GetMemberRequest{Member: name})
+	return resp.GetMember(), err
+}
+
+// Drain drains a process, or takes that back.
+func (o *Operator) Drain(name string, drain, force bool) error {
+	ctx, cancel := o.context()
+	defer cancel()
+	_, err := o.Members.UpdateMember(ctx, &controlv1.UpdateMemberRequest{Member: name, Drain: &drain, Force: force})
+	return err
+}
+
+// Vote makes a voter of a store, or a learner.
+func (o *Operator) Vote(name string, voter bool) error {
+	ctx, cancel := o.context()
+	defer cancel()
+	_, err := o.Members.UpdateMember(ctx, &controlv1.UpdateMemberRequest{Member: name, Voter: &voter})
+	return err
+}
+
+// RemoveMember removes a process.
+func (o *Operator) RemoveMember(name string, force bool) error {
+	ctx, cancel := o.context()
+	defer cancel()
+	_, err := o.Members.DeleteMember(ctx, &controlv1.DeleteMemberRequest{Member: name, Force: force})
+	return err
 }
 
 // Exists tells whether an object of that name was there already.

@@ -21,7 +21,7 @@ import (
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 
-	"github.com/shoalproject/shoal/cli/internal/contexts"
+	"github.com/shoalproject/shoal/internal/contexts"
 	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"

@@ -18,7 +18,7 @@ import (
 	"github.com/shoalproject/shoal/internal/testx"
 
 	"github.com/shoalproject/shoal/cli/internal/client"
-	"github.com/shoalproject/shoal/cli/internal/contexts"
+	"github.com/shoalproject/shoal/internal/contexts"
 )
 
 // authority signs whatever the caller's own identity asks for.

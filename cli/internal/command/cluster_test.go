@@ -44,10 +44,12 @@ type cluster struct {
 	nodes    map[string]*controlv1.ListedNode
 	tasks    []*controlv1.ListedTask
 	gateways []string
+	members  []*controlv1.ListedMember
 	count    int
 	rotated  int
 	refuse   error // of the next update
 	stuck    bool  // no task ever starts
+	lost     bool  // the answer to the next removal
 }
 
 func newCluster() *cluster {

@@ -9,7 +9,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -88,17 +87,11 @@ func (f *cluster) DeleteNode(_ context.Context, req *controlv1.DeleteNodeRequest
 		return nil, errs.New(errs.Precondition, "node %s is not down and can't be removed", n.GetNode().GetStatus().GetDescription().GetHostname())
 	}
 	delete(f.nodes, n.GetNode().GetMeta().GetId())
-	return &controlv1.DeleteNodeResponse{Id: n.GetNode().GetMeta().GetId()}, nil
-}
-
-func (f *cluster) ListMembers(context.Context, *controlv1.ListMembersRequest) (*controlv1.ListMembersResponse, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	resp := &controlv1.ListMembersResponse{}
-	for i, g := range f.gateways {
-		resp.Members = append(resp.Members, &typesv1.Member{MachineId: fmt.Sprint(i), Role: authzv1.Role_ROLE_GATEWAY, Addresses: []string{g}})
+	if f.lost {
+		f.lost = false
+		return nil, errs.New(errs.Unavailable, "the connection was closed")
 	}
-	return resp, nil
+	return &controlv1.DeleteNodeResponse{Id: n.GetNode().GetMeta().GetId()}, nil
 }
 
 func (f *cluster) GetVersion(context.Context, *controlv1.GetVersionRequest) (*controlv1.GetVersionResponse, error) {

@@ -22,8 +22,9 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 
 	"github.com/shoalproject/shoal/cli/internal/client"
-	"github.com/shoalproject/shoal/cli/internal/contexts"
 	"github.com/shoalproject/shoal/cli/internal/machine"
+	"github.com/shoalproject/shoal/cli/internal/system"
+	"github.com/shoalproject/shoal/internal/contexts"
 )
 
 // App is everything that a command line takes from outside.
@@ -32,6 +33,8 @@ type App struct {
 	Env run.Env
 	// Out gets what was asked for, Err all else: progress, warnings, errors.
 	Out, Err io.Writer
+	// In is where a person answers; nil: nobody does.
+	In io.Reader
 	// Terminal says that Err is one, so that progress may draw over itself.
 	Terminal bool
 	// Getenv reads the person's environment.
@@ -51,8 +54,8 @@ func Real() *App {
 	env := run.Env{Log: slog.New(slog.DiscardHandler)} // what a person must know comes as an error
 	_, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS)
 	return &App{
-		Env: env.OrMachine("shoal"), Out: os.Stdout, Err: os.Stderr, Terminal: err == nil, Getenv: os.Getenv,
-		Programs: machine.Real{}, Host: machine.Real{},
+		Env: env.OrMachine("shoal"), Out: os.Stdout, Err: os.Stderr, In: os.Stdin, Terminal: err == nil, Getenv: os.Getenv,
+		Programs: system.Machine{}, Host: system.Machine{},
 	}
 }
 
@@ -84,7 +87,7 @@ func (a *App) root() *cobra.Command {
 		Long:          "shoal says which containers run on a group of machines, and how many; the cluster sees to it that they do.",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Version:       run.Version(),
+		Version:       run.FullVersion(),
 		Args:          usage(knownVerb),
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 		Example: `  shoal init --advertise-addr 10.0.0.1
@@ -102,12 +105,12 @@ func (a *App) root() *cobra.Command {
 	root.PersistentFlags().StringSliceVar(&a.gateway, "gateway", nil, "talk to these gateways (`host[:port]`) instead of the context's")
 	complete(root, "context", a.contextNames)
 	root.AddGroup(&cobra.Group{ID: "machine", Title: "This machine:"}, &cobra.Group{ID: "cluster", Title: "The cluster:"})
-	for _, c := range []*cobra.Command{a.initCommand(), a.joinCommand(), a.leaveCommand()} {
+	for _, c := range []*cobra.Command{a.initCommand(), a.joinCommand(), a.leaveCommand(), a.doctorCommand()} {
 		c.GroupID = "machine"
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{
-		a.joinTokenCommand(), a.nodeCommand(), a.networkCommand(), a.serviceCommand(), a.taskCommand(), a.contextCommand(), a.versionCommand(),
+		a.joinTokenCommand(), a.nodeCommand(), a.memberCommand(), a.networkCommand(), a.serviceCommand(), a.taskCommand(), a.contextCommand(), a.versionCommand(),
 	} {
 		c.GroupID = "cluster"
 		root.AddCommand(c)
@@ -153,8 +156,7 @@ func knownVerb(c *cobra.Command, args []string) error {
 func notYet(group, verb string) bool {
 	return slices.Contains(map[string][]string{
 		"shoal":   {"config", "secret", "stack", "volume", "logs"},
-		"node":    {"demote", "promote"},
-		"service": {"logs", "rollback"},
+		"service": {"logs"},
 	}[group], verb)
 }
 

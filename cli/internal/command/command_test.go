@@ -11,14 +11,18 @@ import (
 
 	"github.com/cockroachdb/datadriven"
 
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity/identitytest"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/testx"
 
 	"github.com/shoalproject/shoal/cli/internal/command"
-	"github.com/shoalproject/shoal/cli/internal/contexts"
 	"github.com/shoalproject/shoal/cli/internal/spec"
+	"github.com/shoalproject/shoal/internal/contexts"
 )
 
 const configFolder = "/home/ada/.config/shoal"
@@ -88,8 +92,21 @@ func (w *world) step(t *testing.T, d *datadriven.TestData) string {
 		}
 		time.Sleep(d)
 		return ""
+	case "members": // two machines with a dispatcher and a store each
+		w.cluster.addMember(authzv1.Role_ROLE_STORE, "m1", "10.0.0.1:2381", 3).Leader = true
+		w.cluster.addMember(authzv1.Role_ROLE_STORE, "m2", "10.0.0.2:2381", 0)
+		for i, m := range w.cluster.members {
+			m.GetMember().Raft = &typesv1.RaftMember{Id: uint64(i + 1), Voter: i == 0}
+		}
+		w.cluster.addMember(authzv1.Role_ROLE_DISPATCHER, "m1", "10.0.0.1:2383", 2).Lease = &typesv1.Lease{Meta: &typesv1.Meta{Id: "dispatcher/m1"}, Number: 4}
+		sick := w.cluster.addMember(authzv1.Role_ROLE_DISPATCHER, "m2", "10.0.0.2:2383", 1)
+		sick.Health, sick.GetMember().Status.Waits = controlv1.MemberHealth_MEMBER_HEALTH_WAITS, []string{"store: no leader"}
+		return ""
 	case "busy": // the next update finds that somebody was faster
 		w.cluster.refuse = errs.New(errs.Conflict, "update out of sequence")
+		return ""
+	case "lost": // the next machine to go takes the way of the answer with it
+		w.cluster.lost = true
 		return ""
 	case "shoal":
 	default:

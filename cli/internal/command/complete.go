@@ -106,6 +106,20 @@ func (a *App) nodeNames(ctx context.Context) []string {
 	})
 }
 
+func (a *App) memberNames(ctx context.Context) []string {
+	return a.live(ctx, func(c *client.Client) []string {
+		resp, err := c.Members.ListMembers(ctx, &controlv1.ListMembersRequest{})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, m := range resp.GetMembers() {
+			out = append(out, docker.MemberRowOf(m, false).Name)
+		}
+		return out
+	})
+}
+
 func (a *App) networkNames(ctx context.Context) []string {
 	return a.live(ctx, func(c *client.Client) []string {
 		resp, err := c.Networks.ListNetworks(ctx, &controlv1.ListNetworksRequest{})

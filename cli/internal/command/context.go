@@ -9,8 +9,8 @@ import (
 
 	"github.com/shoalproject/shoal/internal/identity"
 
-	"github.com/shoalproject/shoal/cli/internal/contexts"
 	"github.com/shoalproject/shoal/cli/internal/table"
+	"github.com/shoalproject/shoal/internal/contexts"
 )
 
 func (a *App) contextCommand() *cobra.Command {

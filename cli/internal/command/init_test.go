@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io/fs"
 	"net/netip"
 	"path"
 	"strings"
@@ -19,6 +20,7 @@ import (
 	"github.com/shoalproject/shoal/internal/testx"
 
 	"github.com/shoalproject/shoal/cli/internal/command"
+	"github.com/shoalproject/shoal/cli/internal/doctor"
 )
 
 // bare is a machine on which nothing runs: starting its gateway makes the fake cluster answer.
@@ -27,6 +29,8 @@ type bare struct {
 	env     run.Env
 	ca      *identitytest.Authority
 	cluster *cluster
+
+	found string // what shoal-agent doctor prints; empty: nothing
 
 	mu   sync.Mutex // guards all below
 	stop func()
@@ -40,6 +44,10 @@ func (b *bare) Run(_ context.Context, name string, args ...string) (string, erro
 	switch line := path.Base(name) + " " + strings.Join(args, " "); {
 	case strings.HasPrefix(line, "shoal-ca bootstrap"):
 		return b.bootstrap()
+	case strings.HasPrefix(line, "shoal-agent doctor ") && b.found != "":
+		return b.found, nil
+	case strings.Contains(line, " doctor "):
+		return "[]", nil
 	case line == "systemctl start shoal-gateway":
 		b.stop = b.cluster.serve(b.t, b.env, b.ca, "10.0.0.1:2384")
 	}
@@ -73,6 +81,22 @@ func (*bare) Source(context.Context, string) (netip.Addr, error) {
 	return netip.MustParseAddr("10.0.0.1"), nil
 }
 func (*bare) RemoveAll(string) error { return nil }
+
+func (*bare) Space(string) (doctor.Space, error) {
+	return doctor.Space{Bytes: 10 << 30, Files: 1 << 20}, nil
+}
+
+func (*bare) OpenFiles() (uint64, error) { return 1 << 20, nil }
+
+func (*bare) Lookup(context.Context, string) ([]string, error) { return nil, nil }
+
+func (*bare) Account(string) (uid, gid int, ok bool) { return 0, 0, false }
+
+func (*bare) Owner(string) (uid, gid int, err error) { return 0, 0, nil }
+
+func (*bare) Give(string, int, int) error { return nil }
+
+func (*bare) Folder(string, fs.FileMode) (bool, error) { return false, nil }
 
 func TestInitSaysHowToGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -12,11 +12,12 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
+	"github.com/shoalproject/shoal/internal/contexts"
 	"github.com/shoalproject/shoal/internal/errs"
 
 	"github.com/shoalproject/shoal/cli/internal/client"
-	"github.com/shoalproject/shoal/cli/internal/contexts"
 	"github.com/shoalproject/shoal/cli/internal/machine"
+	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
 func (a *App) machine() *machine.Machine {
@@ -33,6 +34,7 @@ func (a *App) machine() *machine.Machine {
 
 func (a *App) initCommand() *cobra.Command {
 	var req machine.Init
+	var format string
 	c := &cobra.Command{
 		Use: "init [OPTIONS]", Short: "Begin a cluster on this machine", Args: exactly(0),
 		Long: "Begin a cluster on this machine, which becomes its first manager: keys and certificates, configuration files in\n" +
@@ -56,6 +58,18 @@ func (a *App) initCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			if format != "" {
+				return table.Inspect(a.Out, oneObject(format), []initialized{{
+					Machine: done.Machine, Context: done.Context, Roles: roleNames(done.Roles), WorkerToken: done.Token, Address: done.Address,
+				}})
+			}
+			if done.Already {
+				fmt.Fprintln(a.Err, "This machine is in a cluster already. Nothing was changed.")
+				return nil
+			}
+			if req.Start == machine.StartNone {
+				a.tellUnstarted(done.Roles)
+			}
 			fmt.Fprintf(a.Out, "Cluster initialized: current node (%s) is now a manager.\n\n"+
 				"To add a worker to this cluster, run the following command:\n\n    shoal join --token %s %s\n\n"+
 				"To add a manager to this cluster, run 'shoal join-token manager' and follow the instructions.\n", done.Machine, done.Token, done.Address)
@@ -68,8 +82,17 @@ func (a *App) initCommand() *cobra.Command {
 	f.StringVar(&req.Operator, "name", "", "your `name` in the operator's certificate (default the login name)")
 	f.StringVar(&req.Availability, "availability", "active", "whether this machine takes tasks: active, pause or drain")
 	f.IntVar(&req.DataPathPort, "data-path-port", 0, "UDP `port` of the networks between machines (default 8477)")
+	startFlag(c, &req.Start)
+	f.StringVar(&format, "format", "", "print the outcome as json, or by a Go `template`; the token is in it")
 	complete(c, "availability", words("active", "pause", "drain"))
 	return c
+}
+
+// initialized is what `init --format` prints.
+type initialized struct {
+	Machine, Context     string
+	Roles                []string
+	WorkerToken, Address string
 }
 
 func checkInit(req *machine.Init, person string) error {
@@ -77,8 +100,10 @@ func checkInit(req *machine.Init, person string) error {
 	if req.Operator == "" {
 		req.Operator = person
 	}
-	_, known := typesv1.Availability_value["AVAILABILITY_"+strings.ToUpper(req.Availability)]
-	faults.Check(known && req.Availability != "unspecified", "availability", "%q is not active, pause or drain", req.Availability)
+	checkAvailability(&faults, req.Availability)
+	checkStart(&faults, req.Start)
+	faults.Check(req.Start != machine.StartNone || req.Availability == "active", "availability",
+		"nobody can set it before the processes run; use `shoal node update --availability` then")
 	faults.Check(req.DataPathPort == 0 || req.DataPathPort >= 1024 && req.DataPathPort <= 49151, "data-path-port", "%d is not 1024 to 49151", req.DataPathPort)
 	return faults.Err("init")
 }
@@ -128,9 +153,8 @@ func (g *gateway) WorkerToken(ctx context.Context) (string, error) {
 }
 
 func (g *gateway) SetAvailability(ctx context.Context, id, availability string) error {
-	return g.app.updateNode(ctx, g.client, id, func(s *typesv1.NodeSpec) error {
-		return changeNode(s, id, nil, nil, availability, "")
-	})
+	change := nodeChange{name: id, availability: availability}
+	return g.app.updateNode(ctx, g.client, id, change.apply)
 }
 
 func (g *gateway) Close() error { return g.client.Close() }

@@ -2,37 +2,67 @@ package command
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/shoalproject/shoal/internal/errs"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+
+	"github.com/shoalproject/shoal/cli/internal/layout"
 	"github.com/shoalproject/shoal/cli/internal/machine"
+	"github.com/shoalproject/shoal/cli/internal/table"
 )
+
+// joined is what `join --format` prints.
+type joined struct {
+	Machine string
+	Roles   []string
+}
 
 func (a *App) joinCommand() *cobra.Command {
 	var req machine.Join
+	var roles []string
+	var format string
 	c := &cobra.Command{
 		Use: "join --token TOKEN [OPTIONS] HOST[:PORT]", Short: "Make this machine a part of a cluster", Args: exactly(1),
 		Long: "Make this machine a worker or a manager of a cluster: the token decides. `shoal join-token worker|manager` on a\n" +
 			"manager prints the whole line.\n\n" +
+			"With --roles it gets these processes alone; a worker's token allows agent and meshproxy, a manager's all. On a machine\n" +
+			"that is in the cluster already they are added.\n\n" +
 			"A manager that joined has no operator's certificate. Copy the folder ~/.config/shoal of the person who called\n" +
 			"`shoal init` to use the cluster from another machine.",
-		Example: "  shoal join --token SHOAL-1-... 10.0.0.1:2377",
+		Example: "  shoal join --token SHOAL-1-... 10.0.0.1:2377\n  shoal join --roles dispatcher,gateway --token SHOAL-1-... 10.0.0.1",
 		RunE: func(c *cobra.Command, args []string) error {
+			req.Address = args[0]
+			if err := checkJoin(&req, c.Flags().Changed("roles"), roles); err != nil {
+				return err
+			}
+			if req.Token == "" && a.machine().Again(req.Start, req.Roles) {
+				fmt.Fprintln(a.Err, "This node is already part of a cluster. Nothing was changed.")
+				return nil
+			}
 			if req.Token == "" {
 				return &usageError{errs.New(errs.Invalid, "--token is missing: `shoal join-token worker` on a manager prints the whole line")}
 			}
-			req.Address = args[0]
 			done, err := a.machine().Join(c.Context(), req)
 			if err != nil {
 				return err
 			}
-			kind := "worker"
-			if done.Manager {
-				kind = "manager"
+			if len(done.Roles) == 0 {
+				fmt.Fprintln(a.Err, "This machine is in the cluster already. Nothing was changed.")
+			} else if req.Start == machine.StartNone {
+				a.tellUnstarted(done.Roles)
 			}
-			fmt.Fprintf(a.Out, "This node joined a cluster as a %s.\n", kind)
+			if format != "" {
+				return table.Inspect(a.Out, oneObject(format), []joined{{Machine: done.Machine, Roles: roleNames(done.Roles)}})
+			}
+			if len(done.Roles) > 0 {
+				fmt.Fprintln(a.Out, joinedText(done, len(req.Roles) > 0))
+			}
 			return nil
 		},
 	}
@@ -40,30 +70,73 @@ func (a *App) joinCommand() *cobra.Command {
 	f.StringVar(&req.Token, "token", "", "the join `token`")
 	f.StringVar(&req.Advertise, "advertise-addr", "", "`address` of this machine that the others dial (default the one on the way to HOST)")
 	f.StringVar(&req.Listen, "listen-addr", "", "`address` to bind, when it is another one")
+	f.StringSliceVar(&roles, "roles", nil, "the `processes` wanted, with commas: store, ca, scheduler, dispatcher, gateway, meshproxy, agent (default all that the token allows)")
+	f.BoolVar(&req.Learner, "learner", false, "its store copies and does not vote, until \"shoal member promote\"")
+	f.StringVar(&req.Availability, "availability", "active", "whether a new machine takes tasks: active, pause or drain")
+	f.StringVar(&format, "format", "", "print the outcome as json, or by a Go `template`")
+	startFlag(c, &req.Start)
+	complete(c, "availability", words("active", "pause", "drain"))
+	complete(c, "roles", words(roleNames(layout.All())...))
 	return c
 }
 
-func (a *App) leaveCommand() *cobra.Command {
-	var force bool
-	c := &cobra.Command{
-		Use: "leave [OPTIONS]", Short: "Take this machine out of its cluster", Args: exactly(0),
-		Long: "Take this machine out of its cluster: its processes stop, its containers, networks, certificates and configuration\n" +
-			"are removed. The cluster lists it as down until `shoal node rm`. A manager needs --force.",
-		RunE: func(c *cobra.Command, _ []string) error {
-			left, err := a.machine().Leave(c.Context(), force)
-			if err != nil {
-				return err
-			}
-			for _, w := range left.Warnings {
-				fmt.Fprintf(a.Err, "shoal: warning: %s\n", w)
-			}
-			fmt.Fprintln(a.Out, "Node left the cluster.")
-			if left.Manager {
-				fmt.Fprintf(a.Err, "If other managers remain, run this on one of them now: its vote counts until then.\n\n    shoal node rm --force %s\n\n", left.Machine)
-			}
-			return nil
-		},
+func checkJoin(req *machine.Join, named bool, roles []string) error {
+	var faults errs.Collector
+	parsed, err := layout.ParseRoles(roles)
+	faults.Merge("", err)
+	req.Roles = parsed
+	faults.Check(!named || len(roles) > 0, "roles", "name at least one of %s", layout.Names(layout.All()))
+	checkAvailability(&faults, req.Availability)
+	checkStart(&faults, req.Start)
+	return faults.Err("join")
+}
+
+func joinedText(done machine.Joined, named bool) string {
+	switch {
+	case len(done.Had) > 0:
+		return fmt.Sprintf("This node got %s; it had %s.", layout.Names(done.Roles), layout.Names(done.Had))
+	case named:
+		return fmt.Sprintf("This node joined a cluster with %s.", layout.Names(done.Roles))
+	case done.Manager:
+		return "This node joined a cluster as a manager."
 	}
-	c.Flags().BoolVarP(&force, "force", "f", false, "leave although this is a manager, or something can't be cleaned up")
-	return c
+	return "This node joined a cluster as a worker."
+}
+
+func checkAvailability(faults *errs.Collector, text string) {
+	v, known := typesv1.Availability_value["AVAILABILITY_"+strings.ToUpper(text)]
+	faults.Check(known && v > 0, "availability", "%q is not active, pause or drain", text)
+}
+
+func startFlag(c *cobra.Command, start *machine.Start) {
+	c.Flags().StringVar((*string)(start), "start", string(machine.StartUnits), "who starts the processes: units (systemd), or none: only the files are written")
+	complete(c, "start", words(string(machine.StartUnits), string(machine.StartNone)))
+}
+
+func checkStart(faults *errs.Collector, start machine.Start) {
+	faults.Check(start == machine.StartUnits || start == machine.StartNone, "start", "%q is not units or none", start)
+}
+
+// tellUnstarted says what a person has to start now.
+func (a *App) tellUnstarted(roles []authzv1.Role) {
+	fmt.Fprintln(a.Err, "Nothing was started. Start these, in any order, and restart one that ends:")
+	for _, r := range roles {
+		fmt.Fprintf(a.Err, "    %s -config %s\n", layout.Unit(r), layout.Layout{Root: a.Root}.Config(r))
+	}
+}
+
+func roleNames(roles []authzv1.Role) []string {
+	var out []string
+	for _, r := range roles {
+		out = append(out, identity.RoleName(r))
+	}
+	return out
+}
+
+// oneObject is the format of a command whose outcome is one object.
+func oneObject(format string) string {
+	if format == "json" {
+		return "{{json .}}"
+	}
+	return format
 }

@@ -4,26 +4,25 @@ import (
 	"context"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
 	"github.com/shoalproject/shoal/internal/enroll"
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
 
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/docker"
-	"github.com/shoalproject/shoal/cli/internal/spec"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
 func (a *App) nodeCommand() *cobra.Command {
-	return group("node", "Machines of the cluster", a.nodeLs(), a.nodeInspect(), a.nodeUpdate(), a.nodeRm(), a.nodePs())
+	return group("node", "Machines of the cluster", a.nodeLs(), a.nodeInspect(), a.nodeUpdate(), a.nodeRm(), a.nodePs(),
+		a.nodeVote("promote", "Let the store of a machine vote", true), a.nodeVote("demote", "Let the store of a machine copy and not vote", false), a.nodeReset())
 }
 
 func (a *App) nodeLs() *cobra.Command {
@@ -46,7 +45,7 @@ func (a *App) nodeLs() *cobra.Command {
 				for _, n := range nodes {
 					rows = append(rows, docker.NodeRowOf(n, self))
 				}
-				a.learnGateways(c.Context(), cl)
+				_ = a.learnGateways(c.Context(), cl) // a convenience: the next listing tries again
 				return a.printNodes(&l, rows)
 			})
 		},
@@ -81,37 +80,6 @@ func (a *App) self() string {
 		return ""
 	}
 	return strings.TrimSpace(string(data))
-}
-
-// learnGateways adds gateways that came since to the context, so that the person's tool survives the loss of the first
-// manager. It is a convenience: when it fails, the next listing tries again.
-func (a *App) learnGateways(ctx context.Context, cl *client.Client) {
-	store, c, err := a.picked()
-	if err != nil || len(a.gateway) > 0 {
-		return
-	}
-	resp, err := cl.Members.ListMembers(ctx, &controlv1.ListMembersRequest{Filters: []string{"role=gateway"}})
-	if err != nil {
-		return
-	}
-	var seen []string
-	for _, m := range resp.GetMembers() {
-		seen = append(seen, m.GetAddresses()...)
-	}
-	// Known ones keep their place: the person may have put the nearest first.
-	next := slices.DeleteFunc(slices.Clone(c.Gateways), func(g string) bool {
-		full, err := client.Addresses([]string{g})
-		return err == nil && len(seen) > 0 && !slices.Contains(seen, full[0])
-	})
-	for _, g := range seen {
-		if !slices.Contains(next, g) {
-			next = append(next, g)
-		}
-	}
-	if len(next) > 0 && !slices.Equal(next, c.Gateways) {
-		c.Gateways = next
-		_ = store.Put(c) // see above
-	}
 }
 
 func (a *App) nodeInspect() *cobra.Command {
@@ -155,81 +123,6 @@ func (a *App) node(ctx context.Context, cl *client.Client, name string) (*contro
 	return got, nil
 }
 
-func (a *App) nodeUpdate() *cobra.Command {
-	var add, remove []string
-	var availability, role string
-	c := &cobra.Command{
-		Use: "update [OPTIONS] NODE", Short: "Change a machine's labels or availability", Args: exactly(1),
-		Example: "  shoal node update --availability drain m2\n  shoal node update --label-add zone=a --label-rm old m2",
-		RunE: func(c *cobra.Command, args []string) error {
-			change := func(s *typesv1.NodeSpec) error { return changeNode(s, args[0], add, remove, availability, role) }
-			return a.connect(c.Context(), func(cl *client.Client) error {
-				if err := a.updateNode(c.Context(), cl, args[0], change); err != nil {
-					return err
-				}
-				fmt.Fprintln(a.Out, args[0])
-				return nil
-			})
-		},
-	}
-	c.Flags().StringArrayVar(&add, "label-add", nil, "add or replace a label: `key=value`")
-	c.Flags().StringArrayVar(&remove, "label-rm", nil, "remove a label: `key`")
-	c.Flags().StringVar(&availability, "availability", "", "active, pause or drain")
-	c.Flags().StringVar(&role, "role", "", "not there yet")
-	_ = c.Flags().MarkHidden("role") // the flag is there
-	complete(c, "availability", words("active", "pause", "drain"))
-	return completed(c, a.nodeNames)
-}
-
-func changeNode(s *typesv1.NodeSpec, name string, add, remove []string, availability, role string) error {
-	var faults errs.Collector
-	if s.Annotations == nil {
-		s.Annotations = &typesv1.Annotations{}
-	}
-	labels, err := spec.Labels(add, s.Annotations.Labels)
-	faults.Merge("label-add", err)
-	for _, key := range remove {
-		_, ok := labels[key]
-		faults.Check(ok, "label-rm", "there is no label %q to remove", key)
-		delete(labels, key)
-	}
-	s.Annotations.Labels = labels
-	if availability != "" {
-		v, ok := typesv1.Availability_value["AVAILABILITY_"+strings.ToUpper(availability)]
-		faults.Check(ok && v > 0, "availability", "%q is not active, pause or drain", availability)
-		s.Availability = typesv1.Availability(v)
-	}
-	if role != "" {
-		v, ok := typesv1.NodeRole_value["NODE_ROLE_"+strings.ToUpper(role)]
-		faults.Check(ok && v > 0, "role", "%q is not worker or manager", role)
-		s.Role = typesv1.NodeRole(v)
-	}
-	return faults.Err(fmt.Sprintf("update node %q", name))
-}
-
-// updateNode reads, changes and writes, and does it again when somebody else was faster.
-func (a *App) updateNode(ctx context.Context, cl *client.Client, name string, change func(*typesv1.NodeSpec) error) error {
-	for try := 0; ; try++ {
-		got, err := a.node(ctx, cl, name)
-		if err != nil {
-			return err
-		}
-		next := proto.CloneOf(got.GetNode().GetNode().GetSpec())
-		if next == nil {
-			next = &typesv1.NodeSpec{}
-		}
-		if err := change(next); err != nil {
-			return err
-		}
-		_, err = cl.Nodes.UpdateNode(ctx, &controlv1.UpdateNodeRequest{
-			Node: got.GetNode().GetNode().GetMeta().GetId(), Version: got.GetVersion(), Spec: next,
-		})
-		if errs.KindOf(err) != errs.Conflict || try == maxTries {
-			return wrap(err, "update node %q", name)
-		}
-	}
-}
-
 func (a *App) nodeRm() *cobra.Command {
 	var force bool
 	c := &cobra.Command{
@@ -238,12 +131,7 @@ func (a *App) nodeRm() *cobra.Command {
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.connect(c.Context(), func(cl *client.Client) error {
 				return each(args, func(name string) error {
-					got, err := a.node(c.Context(), cl, name)
-					if err != nil {
-						return err
-					}
-					_, err = cl.Nodes.DeleteNode(c.Context(), &controlv1.DeleteNodeRequest{Node: got.GetNode().GetNode().GetMeta().GetId(), Force: force})
-					if err != nil {
+					if err := a.removeNode(c.Context(), cl, name, force); err != nil {
 						return fmt.Errorf("remove node %q: %w", name, err)
 					}
 					fmt.Fprintln(a.Out, name)
@@ -254,6 +142,36 @@ func (a *App) nodeRm() *cobra.Command {
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "remove a machine that is not down, too")
 	return completed(c, a.nodeNames)
+}
+
+// lostPause is the wait before a call that was lost is made again.
+const lostPause = 300 * time.Millisecond
+
+// removeNode removes a machine. The gateway and the store that carry the call may be that machine's own, which lose their
+// rights with it before they can answer: so a call that was lost is made again, by way of the next gateway.
+func (a *App) removeNode(ctx context.Context, cl *client.Client, name string, force bool) error {
+	// A machine with control processes alone is no node. What is found by the beginning of its id alone could be another
+	// one's hostname: the store, which knows both, decides.
+	ref, exact := name, false
+	got, err := a.node(ctx, cl, name)
+	if err != nil && errs.KindOf(err) != errs.NotFound || name == "self" && err != nil {
+		return err
+	}
+	if n := got.GetNode().GetNode(); err == nil && (name == "self" || name == n.GetMeta().GetId() || name == docker.Hostname(n)) {
+		ref, exact = n.GetMeta().GetId(), true
+	}
+	for try := 0; ; try++ {
+		_, err := cl.Nodes.DeleteNode(ctx, &controlv1.DeleteNodeRequest{Node: ref, Force: force})
+		switch {
+		case try > 0 && errs.KindOf(err) == errs.NotFound:
+			return nil // the call that was lost has done it
+		case !exact || try == maxTries || errs.KindOf(err) != errs.Unavailable:
+			return err
+		}
+		if run.Sleep(ctx, lostPause) != nil {
+			return err
+		}
+	}
 }
 
 func (a *App) nodePs() *cobra.Command {

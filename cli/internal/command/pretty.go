@@ -18,6 +18,10 @@ Manager Status:
 Labels:
 {{- range $k, $v := .Spec.Labels}}
  - {{$k}}{{if $v}}={{$v}}{{end}}{{end}}
+{{- if .Spec.Taints}}
+Taints:
+{{- range .Spec.Taints}}
+ - {{.Key}}{{if .Value}}={{.Value}}{{end}}:{{.Effect}}{{end}}{{end}}
 Platform:
  Operating System:	{{.Description.Platform.OS}}
  Architecture:		{{.Description.Platform.Architecture}}
@@ -29,16 +33,48 @@ Name:		{{.Spec.Name}}
 Labels:
 {{- range $k, $v := .Spec.Labels}}
  {{$k}}={{$v}}{{end}}{{end}}
-Service Mode:	Replicated
- Replicas:	{{.Spec.Mode.Replicated.Replicas}}
-{{- if .UpdateStatus}}
+Service Mode:	{{with .Spec.Mode}}{{if .Global}}Global{{else if .GlobalJob}}Global Job{{else if .ReplicatedJob}}Replicated Job
+ Max Concurrent:	{{.ReplicatedJob.MaxConcurrent}}
+ Total Completions:	{{.ReplicatedJob.TotalCompletions}}{{else}}Replicated
+ Replicas:	{{.Replicated.Replicas}}{{end}}{{end}}
+{{- with .Spec.Job}}
+Job:
+{{- if .Deadline}}
+ Deadline:	{{span .Deadline}}{{end}}
+{{- with .Schedule}}
+ Schedule:	{{.Cron}}{{if .TimeZone}} ({{.TimeZone}}){{end}}
+ Concurrency:	{{.Concurrency}}{{end}}{{end}}
+{{- with .JobStatus}}
+JobStatus:
+ Run:		{{.JobIteration.Index}}
+ State:		{{.State}}
+ Message:	{{.Message}}{{end}}
+{{- with .UpdateStatus}}
 UpdateStatus:
- State:		{{.UpdateStatus.State}}
- Message:	{{.UpdateStatus.Message}}{{end}}
+ State:		{{.State}}
+{{- if .StartedAt}}
+ Started:	{{.StartedAt}}{{end}}
+{{- if .CompletedAt}}
+ Completed:	{{.CompletedAt}}{{end}}
+ Message:	{{.Message}}{{end}}
+Placement:
+{{- with .Spec.TaskTemplate.Placement}}
+{{- if .Constraints}}
+ Constraints:	{{join .Constraints ", "}}{{end}}
+{{- range .Preferences}}
+ Preference:	spread={{.Spread.SpreadDescriptor}}{{end}}
+{{- if .Strategy}}
+ Strategy:	{{.Strategy}}{{end}}
+{{- if .MaxReplicas}}
+ Max Replicas Per Node:	{{.MaxReplicas}}{{end}}
+{{- range .Affinities}}
+ {{if .Anti}}Anti-affinity{{else}}Affinity{{end}}:	{{if .Service}}service={{.Service}}{{else}}label={{.Label}}{{end}}{{if .Topology}},topology={{.Topology}}{{end}}{{if .Preferred}},preferred=true{{end}}{{end}}
+{{- range .Tolerations}}
+ Toleration:	{{if .Key}}{{.Key}}{{if .Value}}={{.Value}}{{end}}{{else}}*{{end}}{{end}}{{end}}
 {{- with .Spec.UpdateConfig}}
-UpdateConfig:
- Parallelism:	{{.Parallelism}}
- Update order:	{{.Order}}{{end}}
+UpdateConfig:` + prettyRollout + `{{end}}
+{{- with .Spec.RollbackConfig}}
+RollbackConfig:` + prettyRollout + `{{end}}
 ContainerSpec:
 {{- with .Spec.TaskTemplate.ContainerSpec}}
  Image:		{{.Image}}
@@ -52,6 +88,12 @@ ContainerSpec:
  User:		{{.User}}{{end}}
 {{- if .Dir}}
  Dir:		{{.Dir}}{{end}}{{end}}
+Resources:
+{{- with .Spec.TaskTemplate.Resources}}
+{{- with .Reservations}}
+ Reservations:	{{template "amount" .}}{{end}}
+{{- with .Limits}}
+ Limits:	{{template "amount" .}}{{end}}{{end}}
 Networks:	{{range .Spec.TaskTemplate.Networks}}{{.Target}} {{end}}
 Endpoint Mode:	{{.Endpoint.Spec.Mode}}
 {{- if .Endpoint.Ports}}
@@ -60,5 +102,19 @@ Ports:
  PublishedPort = {{.PublishedPort}}
   Protocol = {{.Protocol}}
   TargetPort = {{.TargetPort}}
-  PublishMode = {{.PublishMode}}{{end}}{{end}}`
+  PublishMode = {{.PublishMode}}{{end}}{{end}}
+{{- define "amount"}}{{if .NanoCPUs}}{{cpus .NanoCPUs}} CPUs {{end}}{{if .MemoryBytes}}{{size .MemoryBytes}} {{end}}{{if .Pids}}{{.Pids}} processes {{end}}
+{{- range .GenericResources}}{{with .DiscreteResourceSpec}}{{.Kind}}={{.Value}} {{end}}{{with .NamedResourceSpec}}{{.Kind}}={{.Value}} {{end}}{{end}}{{end}}`
+
+	prettyRollout = `
+ Parallelism:	{{.Parallelism}}
+{{- if .Delay}}
+ Delay:		{{span .Delay}}{{end}}
+ On failure:	{{.FailureAction}}
+{{- if .Monitor}}
+ Monitoring Period: {{span .Monitor}}{{end}}
+ Max failure ratio: {{.MaxFailureRatio}}
+{{- if .ProgressDeadline}}
+ Progress deadline: {{span .ProgressDeadline}}{{end}}
+ Update order:	{{.Order}}`
 )

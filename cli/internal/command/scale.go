@@ -65,9 +65,8 @@ func (a *App) scale(ctx context.Context, cl *client.Client, w waiting, orders []
 	var fault error
 	ids := map[string]string{}
 	for _, o := range orders {
-		svc, err := a.changeService(ctx, cl, o.name, func(s *typesv1.ServiceSpec) error {
-			s.Mode = &typesv1.ServiceSpec_Replicated{Replicated: &typesv1.Replicated{Replicas: &o.replicas}}
-			return nil
+		svc, _, err := a.changeService(ctx, cl, o.name, func(s *typesv1.ServiceSpec) error {
+			return wrap(spec.SetReplicas(s, o.replicas), "scale %q", o.name)
 		})
 		if err != nil {
 			fault = joinFaults(fault, err)

@@ -5,12 +5,9 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
-	"google.golang.org/protobuf/proto"
 
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
-	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 
 	"github.com/shoalproject/shoal/cli/internal/client"
@@ -22,11 +19,14 @@ import (
 
 func (a *App) serviceCommand() *cobra.Command {
 	return group("service", "Services: numbers of equal containers that run on the cluster",
-		a.serviceCreate(), a.serviceUpdate(), a.serviceScale(), a.serviceLs(), a.servicePs(), a.serviceInspect(), a.serviceRm())
+		a.serviceCreate(), a.serviceUpdate(), a.serviceRollback(), a.serviceScale(), a.serviceLs(), a.servicePs(), a.serviceInspect(), a.serviceRm())
 }
 
 // waiting are the flags of commands that show progress.
-type waiting struct{ detach, quiet bool }
+type waiting struct {
+	detach, quiet bool
+	updated       bool // the command has made a new version
+}
 
 func (w *waiting) flags(c *cobra.Command, what string) {
 	c.Flags().BoolVarP(&w.detach, "detach", "d", false, "return at once instead of waiting until it is done")
@@ -40,7 +40,7 @@ func (a *App) converge(ctx context.Context, cl *client.Client, w waiting, id, na
 	if w.detach {
 		return nil
 	}
-	watch := progress.Watch{Services: cl.Services, Tasks: cl.Tasks, Out: a.Err, Terminal: a.Terminal}
+	watch := progress.Watch{Services: cl.Services, Tasks: cl.Tasks, Out: a.Err, Terminal: a.Terminal, Updated: w.updated}
 	if w.quiet {
 		watch.Out = nil
 	}
@@ -64,6 +64,8 @@ func (a *App) serviceCreate() *cobra.Command {
 	flags.Create()
 	w.flags(c, "progress")
 	complete(c, "network", a.networkNames)
+	complete(c, "mode", words("replicated", "global", "replicated-job", "global-job"))
+	complete(c, "strategy", words("spread", "binpack", "default"))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		wanted, err := flags.Spec(args[0], args[1:])
 		if err != nil {
@@ -80,58 +82,6 @@ func (a *App) serviceCreate() *cobra.Command {
 		})
 	}
 	return c
-}
-
-func (a *App) serviceUpdate() *cobra.Command {
-	var w waiting
-	c := &cobra.Command{
-		Use: "update [OPTIONS] SERVICE", Short: "Change a service", Args: exactly(1),
-		Example: "  shoal service update --image registry.example/web:2 --update-parallelism 2 --update-order start-first web\n" +
-			"  shoal service update --force web",
-	}
-	flags := spec.New(c.Flags(), a.Getenv)
-	flags.Update()
-	w.flags(c, "progress")
-	complete(c, "network-add", a.networkNames)
-	c.RunE = func(c *cobra.Command, args []string) error {
-		return a.connect(c.Context(), func(cl *client.Client) error {
-			networks := func(name string) (string, error) {
-				n, err := network(c.Context(), cl, name)
-				return n.GetMeta().GetId(), err
-			}
-			svc, err := a.changeService(c.Context(), cl, args[0], func(s *typesv1.ServiceSpec) error { return flags.Change(s, networks) })
-			if err != nil {
-				return err
-			}
-			fmt.Fprintln(a.Out, args[0])
-			return a.converge(c.Context(), cl, w, svc.GetMeta().GetId(), args[0])
-		})
-	}
-	return completed(c, a.serviceNames)
-}
-
-// changeService reads, changes and writes, and does it again from what is there then when somebody else was faster.
-func (a *App) changeService(ctx context.Context, cl *client.Client, name string, change func(*typesv1.ServiceSpec) error) (*typesv1.Service, error) {
-	request := identity.NewID(a.Env.Rand)
-	for try := 0; ; try++ {
-		got, err := service(ctx, cl, name)
-		if err != nil {
-			return nil, err
-		}
-		next := proto.CloneOf(got.GetService().GetSpec())
-		if err := change(next); err != nil {
-			return nil, err
-		}
-		resp, err := cl.Services.UpdateService(ctx, &controlv1.UpdateServiceRequest{
-			Service: got.GetService().GetMeta().GetId(), Version: got.GetVersion(), Spec: next, RequestId: fmt.Sprintf("%s-%d", request, try),
-		})
-		if err == nil {
-			return resp.GetService(), nil
-		}
-		if errs.KindOf(err) != errs.Conflict || try == maxTries {
-			return nil, wrap(err, "update service %q", name)
-		}
-	}
 }
 
 func service(ctx context.Context, cl *client.Client, name string) (*controlv1.GetServiceResponse, error) {

@@ -20,7 +20,10 @@ type versions struct {
 	Server *serverVersion `json:",omitempty"`
 }
 
-type clientVersion struct{ Version, GoVersion, Platform string }
+type clientVersion struct {
+	Version, GoVersion, Platform string
+	Commit, Committed            string `json:",omitempty"`
+}
 
 type serverVersion struct {
 	Version, GoVersion string
@@ -32,6 +35,10 @@ type serverVersion struct {
 const prettyVersion = `Client:
  Version:     {{.Client.Version}}
  Go version:  {{.Client.GoVersion}}
+{{- with .Client.Commit}}
+ Commit:      {{.}}{{end}}
+{{- with .Client.Committed}}
+ Committed:   {{.}}{{end}}
  OS/Arch:     {{.Client.Platform}}
 {{- with .Server}}
 
@@ -47,7 +54,10 @@ func (a *App) versionCommand() *cobra.Command {
 		Use: "version [OPTIONS]", Short: "Show the versions of this tool and of the cluster", Args: exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			words := strings.Fields(run.Version())
-			v := versions{Client: clientVersion{Version: words[0], GoVersion: words[1], Platform: words[2]}}
+			commit, committed := run.Commit()
+			v := versions{Client: clientVersion{
+				Version: words[0], GoVersion: words[1], Platform: words[2], Commit: commit, Committed: committed,
+			}}
 			fault := a.connect(c.Context(), func(cl *client.Client) error {
 				got, err := cl.Cluster.GetVersion(c.Context(), &controlv1.GetVersionRequest{})
 				if err != nil {

@@ -8,6 +8,8 @@ import (
 
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+
+	"github.com/shoalproject/shoal/internal/state"
 )
 
 // scope is Docker's word for networks that all machines of a cluster share.
@@ -30,6 +32,7 @@ type NodeSpec struct {
 	Named
 	Role         string
 	Availability string
+	Taints       []Taint `json:",omitempty"`
 }
 
 // NodeDescription is what a machine is.
@@ -43,7 +46,10 @@ type NodeDescription struct {
 }
 
 // Engine is what runs containers.
-type Engine struct{ EngineVersion, RuntimeVersion string }
+type Engine struct {
+	EngineVersion, RuntimeVersion string
+	Labels                        map[string]string `json:",omitempty"`
+}
 
 // NodeStatus is what is seen of a machine.
 type NodeStatus struct {
@@ -70,11 +76,12 @@ func NodeOf(l *controlv1.ListedNode) Node {
 		Spec: NodeSpec{
 			Named: named(n.GetSpec().GetAnnotations()), Role: word(n.GetSpec().GetRole().String(), "NODE_ROLE_"),
 			Availability: word(n.GetSpec().GetAvailability().String(), "AVAILABILITY_"),
+			Taints:       taintsOf(n.GetSpec().GetTaints()),
 		},
 		Description: NodeDescription{
 			Hostname: Hostname(n), Platform: Platform{Architecture: d.GetPlatform().GetArchitecture(), OS: d.GetPlatform().GetOs()},
-			Resources: Amount{NanoCPUs: d.GetNanoCpus(), MemoryBytes: d.GetMemoryBytes()},
-			Engine:    Engine{EngineVersion: d.GetVersion(), RuntimeVersion: d.GetRuntimeVersion()},
+			Resources: Amount{NanoCPUs: d.GetNanoCpus(), MemoryBytes: d.GetMemoryBytes(), Pids: d.GetPids(), GenericResources: genericOf(d.GetGeneric())},
+			Engine:    Engine{EngineVersion: d.GetVersion(), RuntimeVersion: d.GetRuntimeVersion(), Labels: d.GetLabels()},
 			Kernel:    d.GetKernel(), Features: d.GetFeatures(),
 		},
 		Status: NodeStatus{State: nodeState(n.GetStatus().GetState()), Message: n.GetStatus().GetMessage(), Since: stamp(n.GetStatus().GetSince())},
@@ -189,7 +196,7 @@ func TaskOf(l *controlv1.ListedTask) Task {
 		Status: TaskStatus{
 			Timestamp: Since(l).UTC().Format(timeFormat), State: TaskState(l.GetState()), Message: o.GetMessage(), Err: l.GetReason(), Ready: o.GetReady(),
 		},
-		DesiredState: TaskState(t.GetDecided().GetDesired()),
+		DesiredState: TaskState(state.DesiredState(t)),
 	}
 	if o.GetContainerId() != "" {
 		out.Status.ContainerStatus = &ContainerStatus{ContainerID: o.GetContainerId(), PID: o.GetPid(), ExitCode: o.ExitCode}

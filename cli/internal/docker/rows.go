@@ -10,6 +10,8 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
+	"github.com/shoalproject/shoal/internal/state"
+
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
@@ -24,8 +26,8 @@ type ServiceRow struct {
 func ServiceRowOf(l *controlv1.ListedService, whole bool) ServiceRow {
 	s := l.GetService()
 	return ServiceRow{
-		ID: id(s.GetMeta().GetId(), whole), Name: s.GetSpec().GetAnnotations().GetName(), Mode: "replicated",
-		Replicas: fmt.Sprintf("%d/%d", l.GetCounts().GetRunning(), l.GetCounts().GetDesired()),
+		ID: id(s.GetMeta().GetId(), whole), Name: s.GetSpec().GetAnnotations().GetName(), Mode: modeWord(s.GetSpec()),
+		Replicas: replicas(s.GetSpec(), l.GetCounts()),
 		Image:    Image(s.GetSpec().GetTask().GetContainer().GetImage(), whole), Ports: Ports(s.GetEndpoint().GetPorts()),
 	}
 }
@@ -81,7 +83,7 @@ func taskRow(l *controlv1.ListedTask, name string, now time.Time, whole bool) Ta
 	}
 	return TaskRow{
 		ID: id(t.GetMeta().GetId(), whole), Name: name, Image: Image(l.GetImage(), whole), Node: node,
-		DesiredState: Title(TaskState(t.GetDecided().GetDesired())),
+		DesiredState: Title(TaskState(state.DesiredState(t))),
 		CurrentState: fmt.Sprintf("%s %s ago", Title(TaskState(l.GetState())), strings.ToLower(units.HumanDuration(now.Sub(Since(l))))),
 		Error:        reason,
 	}

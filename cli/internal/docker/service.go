@@ -18,22 +18,24 @@ type Service struct {
 	Spec         ServiceSpec
 	Endpoint     Endpoint
 	UpdateStatus *UpdateStatus `json:",omitempty"`
+	JobStatus    *JobStatus    `json:",omitempty"`
+	// SpecVersion counts the changes of the task template; SpecHistory are the earlier ones that are kept.
+	SpecVersion uint64
+	SpecHistory []SpecRecord `json:",omitempty"`
 }
 
 // ServiceSpec is what is wanted.
 type ServiceSpec struct {
 	Named
-	TaskTemplate TaskSpec
-	Mode         Mode
-	UpdateConfig *UpdateConfig `json:",omitempty"`
-	EndpointSpec EndpointSpec
+	TaskTemplate   TaskSpec
+	Mode           Mode
+	UpdateConfig   *UpdateConfig `json:",omitempty"`
+	RollbackConfig *UpdateConfig `json:",omitempty"`
+	EndpointSpec   EndpointSpec
+	Job            *Job    `json:",omitempty"`
+	MaxUnavailable *uint64 `json:",omitempty"`
+	HoldUpdate     bool    `json:",omitempty"`
 }
-
-// Mode says how many tasks.
-type Mode struct{ Replicated *Replicated }
-
-// Replicated is a number of tasks.
-type Replicated struct{ Replicas uint64 }
 
 // TaskSpec is what one task is.
 type TaskSpec struct {
@@ -72,35 +74,23 @@ type Amount struct {
 	NanoCPUs    int64 `json:",omitempty"`
 	MemoryBytes int64 `json:",omitempty"`
 	Pids        int64 `json:",omitempty"`
+	// GenericResources are counted or named pieces, in Docker's two shapes.
+	GenericResources []GenericResource `json:",omitempty"`
 }
 
 // RestartPolicy says when a task is replaced.
 type RestartPolicy struct {
 	Condition   string
 	Delay       *int64 `json:",omitempty"`
+	MaxDelay    *int64 `json:",omitempty"`
 	MaxAttempts uint64
 	Window      *int64 `json:",omitempty"`
 }
-
-// Placement says where.
-type Placement struct {
-	Platforms []Platform `json:",omitempty"`
-}
-
-// Platform is what an image or a machine runs on.
-type Platform struct{ Architecture, OS string }
 
 // NetworkTarget is a network that a task is on.
 type NetworkTarget struct {
 	Target  string
 	Aliases []string `json:",omitempty"`
-}
-
-// UpdateConfig says how changes are rolled out.
-type UpdateConfig struct {
-	Parallelism uint64
-	Delay       *int64 `json:",omitempty"`
-	Order       string
 }
 
 // EndpointSpec says how a service is reached.
@@ -127,14 +117,6 @@ type Endpoint struct {
 // VirtualIP is an address on a network.
 type VirtualIP struct{ NetworkID, Addr string }
 
-// UpdateStatus tells of the last update.
-type UpdateStatus struct {
-	State       string
-	StartedAt   string `json:",omitempty"`
-	CompletedAt string `json:",omitempty"`
-	Message     string
-}
-
 // ServiceOf translates a service.
 func ServiceOf(s *typesv1.Service) Service {
 	out := Service{
@@ -150,33 +132,21 @@ func ServiceOf(s *typesv1.Service) Service {
 			out.Endpoint.VirtualIPs = append(out.Endpoint.VirtualIPs, VirtualIP{NetworkID: v.GetNetworkId(), Addr: a})
 		}
 	}
-	if u := s.GetUpdateStatus(); u.GetState() != typesv1.UpdateState_UPDATE_STATE_UNSPECIFIED {
-		out.UpdateStatus = &UpdateStatus{
-			State:     word(u.GetState().String(), "UPDATE_STATE_"),
-			StartedAt: stamp(u.GetStartedAt()), CompletedAt: stamp(u.GetCompletedAt()), Message: u.GetMessage(),
-		}
+	out.UpdateStatus, out.JobStatus = updateStatusOf(s.GetUpdateStatus()), jobStatusOf(s)
+	out.SpecVersion = s.GetSpecVersion()
+	for _, r := range s.GetSpecHistory() {
+		out.SpecHistory = append(out.SpecHistory, SpecRecord{Version: r.GetVersion(), TaskTemplate: TaskSpecOf(r.GetTask())})
 	}
 	return out
 }
 
 func specOf(s *typesv1.ServiceSpec) ServiceSpec {
-	out := ServiceSpec{
-		Named: named(s.GetAnnotations()), TaskTemplate: TaskSpecOf(s.GetTask()), Mode: Mode{&Replicated{1}},
+	return ServiceSpec{
+		Named: named(s.GetAnnotations()), TaskTemplate: TaskSpecOf(s.GetTask()), Mode: modeOf(s),
 		EndpointSpec: EndpointSpec{Mode: "vip", Ports: ports(s.GetEndpoint().GetPorts())},
+		UpdateConfig: updateConfigOf(s.GetUpdate()), RollbackConfig: updateConfigOf(s.GetRollback()),
+		Job: jobOf(s.GetJob()), MaxUnavailable: s.MaxUnavailable, HoldUpdate: s.GetHoldUpdate(),
 	}
-	if r := s.GetReplicated(); r != nil && r.Replicas != nil {
-		out.Mode.Replicated.Replicas = r.GetReplicas()
-	}
-	if u := s.GetUpdate(); u != nil {
-		out.UpdateConfig = &UpdateConfig{Parallelism: 1, Delay: nanos(u.GetDelay()), Order: "stop-first"}
-		if u.Parallelism != nil {
-			out.UpdateConfig.Parallelism = u.GetParallelism()
-		}
-		if u.GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST {
-			out.UpdateConfig.Order = "start-first"
-		}
-	}
-	return out
 }
 
 // TaskSpecOf translates what one task is.
@@ -192,14 +162,12 @@ func TaskSpecOf(t *typesv1.TaskSpec) TaskSpec {
 		ForceUpdate: t.GetForceUpdate(), Runtime: "container",
 	}
 	if r := t.GetRestart(); r != nil {
-		out.RestartPolicy = &RestartPolicy{Condition: "any", Delay: nanos(r.GetDelay()), MaxAttempts: r.GetMaxAttempts(), Window: nanos(r.GetWindow())}
+		out.RestartPolicy = &RestartPolicy{Condition: "any", Delay: nanos(r.GetDelay()), MaxDelay: nanos(r.GetMaxDelay()), MaxAttempts: r.GetMaxAttempts(), Window: nanos(r.GetWindow())}
 		if r.GetCondition() != typesv1.RestartCondition_RESTART_CONDITION_UNSPECIFIED {
 			out.RestartPolicy.Condition = word(r.GetCondition().String(), "RESTART_CONDITION_")
 		}
 	}
-	for _, p := range t.GetPlacement().GetPlatforms() {
-		out.Placement.Platforms = append(out.Placement.Platforms, Platform{Architecture: p.GetArchitecture(), OS: p.GetOs()})
-	}
+	out.Placement = placementOf(t.GetPlacement())
 	for _, n := range t.GetNetworks() {
 		out.Networks = append(out.Networks, NetworkTarget{Target: n.GetTarget(), Aliases: n.GetAliases()})
 	}
@@ -207,11 +175,11 @@ func TaskSpecOf(t *typesv1.TaskSpec) TaskSpec {
 }
 
 func amount(r *typesv1.Resources) *Amount {
-	a := Amount{NanoCPUs: r.GetNanoCpus(), MemoryBytes: r.GetMemoryBytes(), Pids: r.GetPids()}
-	if a == (Amount{}) {
+	a := &Amount{NanoCPUs: r.GetNanoCpus(), MemoryBytes: r.GetMemoryBytes(), Pids: r.GetPids(), GenericResources: genericOf(r.GetGeneric())}
+	if a.NanoCPUs == 0 && a.MemoryBytes == 0 && a.Pids == 0 && len(a.GenericResources) == 0 {
 		return nil
 	}
-	return &a
+	return a
 }
 
 func ports(list []*typesv1.PortConfig) []Port {

@@ -1,21 +1,28 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/goccy/go-yaml"
 
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+
+	"github.com/shoalproject/shoal/internal/contexts"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/run"
 
-	"github.com/shoalproject/shoal/cli/internal/contexts"
+	"github.com/shoalproject/shoal/cli/internal/doctor"
+	"github.com/shoalproject/shoal/cli/internal/layout"
 )
 
 const (
@@ -48,6 +55,8 @@ type Init struct {
 	Availability string
 	// DataPathPort is the UDP port for VXLAN; 0: the default.
 	DataPathPort int
+	// Start says who starts the processes.
+	Start Start
 	// Contexts is where the operator's identity goes.
 	Contexts *contexts.Store
 	// Connect opens a gateway with a context's identity.
@@ -60,6 +69,11 @@ type Initialized struct {
 	Machine, Context string
 	// Token lets workers in at Address.
 	Token, Address string
+	// Roles are the processes of this machine.
+	Roles []authzv1.Role
+	// Already says that the files were there and nothing was changed: who runs the processes elsewhere calls init at each of
+	// their starts. Then nothing else is told but Machine and Roles.
+	Already bool
 }
 
 // bootstrapped is what `shoal-ca bootstrap` prints. It has secrets.
@@ -69,6 +83,7 @@ type bootstrapped struct {
 	OperatorCert string   `json:"operator_cert"`
 	OperatorKey  string   `json:"operator_key"`
 	Bundle       string   `json:"bundle"`
+	WorkerToken  string   `json:"worker_token"`
 	Gateways     []string `json:"gateways"`
 }
 
@@ -77,7 +92,11 @@ func (m *Machine) Init(ctx context.Context, req Init) (done Initialized, err err
 	var back undo
 	defer func() { err = back.after(ctx, err, m.Tell) }()
 	// Step 1: look before leaping.
-	if err := m.refuseMember(ctx); err != nil {
+	has := m.member(ctx, req.Start)
+	if len(has) > 0 && req.Start == StartNone {
+		return Initialized{Machine: m.ID(), Roles: has, Already: true}, m.own(has)
+	}
+	if err := refuseMember(has); err != nil {
 		return done, err
 	}
 	if err := m.refuseRemains(); err != nil {
@@ -87,11 +106,19 @@ func (m *Machine) Init(ctx context.Context, req Init) (done Initialized, err err
 	if err != nil {
 		return done, err
 	}
-	if err := m.preflight(ctx, "init", managerRoles(), at); err != nil {
+	at.dataPort = cmp.Or(req.DataPathPort, doctor.DefaultDataPort)
+	if err := m.preflight(ctx, "init", layout.All(), at, req.Start); err != nil {
 		return done, err
 	}
 	// Step 2: everything that must be there before a process starts.
-	if err := m.writeConfigs(managerRoles(), at, &back); err != nil {
+	if err := m.folders(&back); err != nil {
+		return done, err
+	}
+	m.noteID(&back)
+	if err := m.beginUnfinished(req.Start, layout.All(), &back); err != nil {
+		return done, err
+	}
+	if err := m.writeConfigs(layout.All(), at, &back); err != nil {
 		return done, err
 	}
 	made, err := m.bootstrap(ctx, req, at, &back)
@@ -102,50 +129,56 @@ func (m *Machine) Init(ctx context.Context, req Init) (done Initialized, err err
 	if err != nil {
 		return done, err
 	}
+	if err := m.own(layout.All()); err != nil {
+		return done, err
+	}
+	done = Initialized{
+		Machine: made.MachineID, Context: c.Name, Token: made.WorkerToken, Address: net.JoinHostPort(at.advertise[0], "2377"), Roles: layout.All(),
+	}
+	if req.Start == StartNone {
+		return done, errors.Join(req.Contexts.Use(c.Name), m.endUnfinished())
+	}
 	// Step 3: the processes, and the proof that they work: this machine is READY through its own gateway.
 	ctx, cancel := context.WithTimeoutCause(ctx, startLimit, errs.New(errs.Unavailable, "the cluster was not ready within %s", startLimit))
 	defer cancel()
 	m.Tell("starting the processes")
-	if err := m.start(ctx, managerRoles(), &back); err != nil {
+	if err := m.start(ctx, layout.All(), &back); err != nil {
 		return done, err
 	}
-	token, err := m.proof(ctx, req, c, made.MachineID)
-	if err != nil {
+	if done.Token, err = m.proof(ctx, req, c, made.MachineID); err != nil {
 		return done, err
 	}
 	// Step 4: the context is complete last, so that no command uses a cluster that is taken back.
-	if err := req.Contexts.Use(c.Name); err != nil {
-		return done, err
-	}
-	return Initialized{Machine: made.MachineID, Context: c.Name, Token: token, Address: net.JoinHostPort(at.advertise[0], "2377")}, nil
+	return done, req.Contexts.Use(c.Name)
 }
 
 // refuseRemains says no when a process has anything in its folder, certificate or not: a store's log is all that is left of
 // some cluster, and only the person knows whether it is needed. So all that a failed init removes was made by it.
 func (m *Machine) refuseRemains() error {
 	var found []string
-	for _, r := range managerRoles() {
+	for _, r := range layout.All() {
 		names, err := m.Env.Files.List(m.folder(r))
 		if err != nil {
 			return errs.New(errs.Unavailable, "look into %s: %w", m.folder(r), err)
 		}
-		if len(names) > 0 {
+		if len(remains(names)) > 0 {
 			found = append(found, m.folder(r))
 		}
 	}
 	if len(found) == 0 {
 		return nil
 	}
-	return errs.New(errs.Precondition, "there are remains of a cluster that this machine was in: %s; `shoal leave --force` removes them for ever",
+	return errs.New(errs.Precondition, "there are remains of a cluster that this machine was in: %s; `shoal node reset` removes them for ever",
 		strings.Join(found, ", "))
 }
 
 func (m *Machine) place(advertise, listen string) (place, error) {
-	if advertise != "" {
-		return place{advertise: []string{advertise}, listen: listen}, nil
+	at := place{advertise: []string{advertise}, listen: listen, roles: layout.All()}
+	var err error
+	if advertise == "" {
+		at.advertise[0], err = m.pick()
 	}
-	picked, err := m.pick()
-	return place{advertise: []string{picked}, listen: listen}, err
+	return at, err
 }
 
 // bootstrap lets the CA's program make keys, certificates and the store's first transaction.
@@ -168,7 +201,7 @@ func (m *Machine) bootstrap(ctx context.Context, req Init, at place, back *undo)
 	if err != nil {
 		return bootstrapped{}, err
 	}
-	name := m.path(path.Join(configDir, "bootstrap.yaml"))
+	name := m.layout().Path(path.Join(layout.ConfigDir, "bootstrap.yaml"))
 	// All that is in them was made from here on: refuseRemains found them empty.
 	back.add("remove the processes' folders", func(context.Context) error { return m.removeFolders() })
 	if err := m.Env.Files.Write(name, data, configMode); err != nil {
@@ -248,10 +281,26 @@ func (m *Machine) proof(ctx context.Context, req Init, c contexts.Context, machi
 
 // removeFolders deletes what processes keep on this machine. The machine's id stays.
 func (m *Machine) removeFolders() error {
-	for _, r := range managerRoles() {
-		if err := m.Host.RemoveAll(m.folder(r)); err != nil {
-			return err
-		}
+	var faults []error
+	for _, r := range layout.All() {
+		faults = append(faults, m.clear(m.folder(r)))
 	}
-	return nil
+	return errors.Join(faults...)
+}
+
+// clear deletes a folder. One that is a file system of its own can't be removed while it is mounted, but what is in it can.
+func (m *Machine) clear(dir string) error {
+	err := m.Host.RemoveAll(dir)
+	if err == nil {
+		return nil
+	}
+	if names, fault := m.Env.Files.List(dir); fault == nil && len(remains(names)) == 0 {
+		return nil
+	}
+	return errs.New(errs.Unavailable, "remove %s: %w", dir, err)
+}
+
+// remains are a folder's entries without that which each file system has by itself.
+func remains(names []string) []string {
+	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "lost+found" })
 }

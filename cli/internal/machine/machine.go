@@ -1,5 +1,5 @@
-// Package machine is what `shoal init`, `join` and `leave` do on the machine that they run on: look before they leap, write
-// files, start units, wait until the machine is ready, and take back all of it when a step fails.
+// Package machine is what `shoal init`, `join`, `leave` and `node reset` do on the machine that they run on: look before they
+// leap, write files, start units, wait until the machine is ready, and take back all of it when a step fails.
 //
 // It must never leave a machine half in a cluster: whatever it makes it notes first, and a failure, or the person's
 // Ctrl-C, undoes it in reverse. It never signs and never decides: `shoal-ca bootstrap` and a CA do. A Machine serves one
@@ -9,45 +9,35 @@ package machine
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io/fs"
 	"net/netip"
 	"path"
 	"slices"
 	"strings"
-	"sync"
 
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 
-	"github.com/shoalproject/shoal/internal/enroll"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/run"
-)
 
-// Where things are on a machine, below Machine.Root.
-const (
-	configDir  = "/etc/shoal"
-	dataDir    = enroll.DefaultRoot
-	containerd = "/run/containerd/containerd.sock"
+	"github.com/shoalproject/shoal/cli/internal/doctor"
+	"github.com/shoalproject/shoal/cli/internal/layout"
 )
 
 // Programs runs other programs of the machine.
-type Programs interface {
-	// Find returns the path of a program of ours, or of the machine's.
-	Find(name string) (string, error)
-	// Run waits for a program and returns what it printed; an exit code other than 0 is an error with what it said.
-	Run(ctx context.Context, name string, args ...string) (string, error)
-}
+type Programs = doctor.Programs
 
 // Host is what else is asked of the machine.
 type Host interface {
-	// Privileged says whether this is root.
-	Privileged() bool
-	// Addresses are those of the machine's interfaces.
-	Addresses() ([]netip.Addr, error)
+	doctor.System
+	doctor.Accounts
 	// Source is the machine's own address on the way to host:port.
 	Source(ctx context.Context, hostport string) (netip.Addr, error)
+	// Folder makes a folder, unless it is there, and says whether it did.
+	Folder(path string, mode fs.FileMode) (made bool, err error)
+	// Give makes a file, or a folder and all below it, a user's and a group's.
+	Give(path string, uid, gid int) error
 	// RemoveAll deletes a folder and all below it.
 	RemoveAll(path string) error
 }
@@ -63,139 +53,121 @@ type Machine struct {
 	Tell func(text string)
 }
 
-func (m *Machine) path(name string) string { return path.Join(m.Root, name) }
+// Start says who starts the processes.
+type Start string
 
-// config is a process's configuration file.
-func (m *Machine) config(role authzv1.Role) string {
-	return m.path(path.Join(configDir, identity.RoleName(role)+".yaml"))
-}
+// The ways to start. None writes the files alone: containers, or a person, run the processes.
+const (
+	StartUnits Start = "units"
+	StartNone  Start = "none"
+)
 
-// folder is a process's data folder.
-func (m *Machine) folder(role authzv1.Role) string {
-	return m.path(path.Join(dataDir, identity.RoleName(role)))
-}
+func (m *Machine) layout() layout.Layout { return layout.Layout{Root: m.Root} }
 
-// unit is a process's systemd unit.
-func unit(role authzv1.Role) string { return "shoal-" + identity.RoleName(role) }
-
-// workerRoles are the processes of every machine that runs containers.
-func workerRoles() []authzv1.Role {
-	return []authzv1.Role{authzv1.Role_ROLE_MESHPROXY, authzv1.Role_ROLE_AGENT}
-}
-
-// managerRoles are the processes of a manager, in the order in which a person reads them.
-func managerRoles() []authzv1.Role {
-	return append([]authzv1.Role{
-		authzv1.Role_ROLE_STORE, authzv1.Role_ROLE_CA, authzv1.Role_ROLE_SCHEDULER, authzv1.Role_ROLE_DISPATCHER, authzv1.Role_ROLE_GATEWAY,
-	}, workerRoles()...)
-}
-
-// port is where a process listens; 0: nowhere.
-func port(role authzv1.Role) int {
-	return map[authzv1.Role]int{
-		authzv1.Role_ROLE_CA: 2377, authzv1.Role_ROLE_STORE: 2381, authzv1.Role_ROLE_SCHEDULER: 2382,
-		authzv1.Role_ROLE_DISPATCHER: 2383, authzv1.Role_ROLE_GATEWAY: 2384, authzv1.Role_ROLE_MESHPROXY: 2385,
-	}[role]
-}
-
-func (m *Machine) idFile() string { return m.path(path.Join(dataDir, "machine-id")) }
+// config is a process's configuration file, folder its data folder.
+func (m *Machine) config(role authzv1.Role) string { return m.layout().Config(role) }
+func (m *Machine) folder(role authzv1.Role) string { return m.layout().Folder(role) }
 
 // ID is this machine's id; empty when it has none.
 func (m *Machine) ID() string {
-	data, err := m.Env.Files.Read(m.idFile())
+	data, err := m.Env.Files.Read(m.layout().MachineID())
 	if err != nil {
 		return ""
 	}
 	return strings.TrimSpace(string(data))
 }
 
-// roles are those of which the machine has a certificate.
-func (m *Machine) roles() []authzv1.Role {
-	var out []authzv1.Role
-	for _, r := range managerRoles() {
-		if _, err := m.Env.Files.Stat(path.Join(m.folder(r), "identity", identity.CertFile)); err == nil {
-			out = append(out, r)
+// ClusterID is the cluster that this machine's certificates are of; empty when it has none that can be read.
+func (m *Machine) ClusterID() string {
+	for _, r := range m.certified() {
+		data, err := m.Env.Files.Read(path.Join(m.layout().Identity(r), identity.CertFile))
+		if err != nil {
+			continue
+		}
+		chain, err := identity.DecodeCertificates(data)
+		if err != nil || len(chain) == 0 {
+			continue
+		}
+		if id, err := identity.OfCertificate(chain[0]); err == nil {
+			return id.Cluster
 		}
 	}
-	return out
+	return ""
 }
 
-// enabled says that one of the roles' units starts at boot: the machine is in a cluster, and not on its way.
-func (m *Machine) enabled(ctx context.Context, roles []authzv1.Role) bool {
-	return slices.ContainsFunc(roles, func(r authzv1.Role) bool {
-		_, err := m.Programs.Run(ctx, "systemctl", "is-enabled", "--quiet", unit(r))
-		return err == nil
+// Roles are the processes that are set up here: they have a certificate and a configuration.
+func (m *Machine) Roles() []authzv1.Role {
+	return slices.DeleteFunc(m.certified(), func(r authzv1.Role) bool { return !m.exists(m.config(r)) })
+}
+
+// certified are those of which the machine has a certificate; a join that failed leaves one without a configuration.
+func (m *Machine) certified() []authzv1.Role {
+	return slices.DeleteFunc(layout.All(), func(r authzv1.Role) bool {
+		return !m.exists(path.Join(m.layout().Identity(r), identity.CertFile))
+	})
+}
+
+// member are the roles that this machine has in a cluster: their units start at boot. One with certificates alone is not in
+// a cluster but on its way; where nobody starts units, certificates and configuration are all there is to see.
+func (m *Machine) member(ctx context.Context, start Start) []authzv1.Role {
+	if start == StartNone {
+		return m.complete()
+	}
+	return slices.DeleteFunc(m.certified(), func(r authzv1.Role) bool {
+		_, err := m.Programs.Run(ctx, "systemctl", "is-enabled", "--quiet", layout.Unit(r))
+		return err != nil
 	})
 }
 
 // refuseMember says no on a machine that is in a cluster.
-func (m *Machine) refuseMember(ctx context.Context) error {
-	if m.enabled(ctx, m.roles()) {
+func refuseMember(has []authzv1.Role) error {
+	if len(has) > 0 {
 		return errs.New(errs.Precondition, "This node is already part of a cluster. Use \"shoal leave\" to leave this cluster and join another one.")
 	}
 	return nil
 }
 
-// start enables the units and starts them side by side: each waits for what it needs. It returns when all are ready.
-func (m *Machine) start(ctx context.Context, roles []authzv1.Role, back *undo) error {
-	var mu sync.Mutex // guards ready
-	var ready []authzv1.Role
-	// Last first: the processes stop, then what they have made goes, while their configuration is still there.
-	back.add("remove what the processes have made", func(ctx context.Context) error {
-		mu.Lock()
-		defer mu.Unlock()
-		return m.unmake(ctx, ready)
-	})
-	back.add("stop the processes", func(ctx context.Context) error { return m.stop(ctx, roles) })
-	if _, err := m.Programs.Run(ctx, "systemctl", append([]string{"enable"}, units(roles)...)...); err != nil {
-		return fmt.Errorf("enable the units: %w", err)
-	}
-	return run.Each(ctx, 0, roles, func(ctx context.Context, r authzv1.Role) error {
-		if _, err := m.Programs.Run(ctx, "systemctl", "start", unit(r)); err != nil {
-			return fmt.Errorf("start %s: %w", unit(r), err)
-		}
-		m.Tell(unit(r) + " is ready")
-		mu.Lock()
-		defer mu.Unlock()
-		ready = append(ready, r)
-		return nil
-	})
-}
-
-// unmake removes what the node's processes have made outside their folders. One that was never ready may have made
-// something, too; if it can't say, that is no further fault: why it did not start is told already.
-func (m *Machine) unmake(ctx context.Context, ready []authzv1.Role) error {
-	var faults []error
-	for _, r := range resetOrder() {
-		if err := m.reset(ctx, r); err != nil && slices.Contains(ready, r) {
-			faults = append(faults, err)
-		}
-	}
-	return errors.Join(faults...)
-}
-
-// resetOrder: containers, then what they were on.
-func resetOrder() []authzv1.Role {
-	return []authzv1.Role{authzv1.Role_ROLE_AGENT, authzv1.Role_ROLE_MESHPROXY}
-}
-
-// stop disables and stops, nodes' processes first. A unit that is not there is no fault.
-func (m *Machine) stop(ctx context.Context, roles []authzv1.Role) error {
-	list := units(roles)
-	slices.Reverse(list)
-	_, err := m.Programs.Run(ctx, "systemctl", append([]string{"disable", "--now"}, list...)...)
-	return err
-}
-
-func units(roles []authzv1.Role) []string {
-	var out []string
-	for _, r := range roles {
-		out = append(out, unit(r))
-	}
-	return out
-}
-
 func (m *Machine) exists(name string) bool {
 	_, err := m.Env.Files.Stat(name)
 	return !errors.Is(err, fs.ErrNotExist)
+}
+
+// folders makes the folders that all processes share, which all of them may enter.
+func (m *Machine) folders(back *undo) error {
+	for _, dir := range []string{layout.ConfigDir, layout.DataDir} {
+		name := m.layout().Path(dir)
+		made, err := m.Host.Folder(name, sharedMode)
+		if err != nil {
+			return errs.New(errs.Unavailable, "make %s: %w", name, err)
+		}
+		if made {
+			back.add("remove "+name, func(context.Context) error {
+				if names, err := m.Env.Files.List(name); err != nil || len(names) > 0 {
+					return err // keys for the next try are in it
+				}
+				return m.Env.Files.Remove(name)
+			})
+		}
+	}
+	return nil
+}
+
+const sharedMode = fs.FileMode(0o755)
+
+// own gives each process's files to the user that it runs as, where the machine has one of that name. The configuration
+// stays root's: a process reads it and never writes it.
+func (m *Machine) own(roles []authzv1.Role) error {
+	for _, r := range roles {
+		uid, gid, ok := m.Host.Account(layout.Unit(r))
+		if !ok {
+			continue
+		}
+		if err := m.Host.Give(m.folder(r), uid, gid); err != nil {
+			return errs.New(errs.Unavailable, "give %s to user %s: %w", m.folder(r), layout.Unit(r), err)
+		}
+		if err := m.Host.Give(m.config(r), 0, gid); err != nil {
+			return errs.New(errs.Unavailable, "give %s to group %s: %w", m.config(r), layout.Unit(r), err)
+		}
+	}
+	return nil
 }

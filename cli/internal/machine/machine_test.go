@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 	"path"
 	"slices"
@@ -24,8 +25,10 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/testx"
 
-	"github.com/shoalproject/shoal/cli/internal/contexts"
+	"github.com/shoalproject/shoal/cli/internal/doctor"
+	"github.com/shoalproject/shoal/cli/internal/layout"
 	"github.com/shoalproject/shoal/cli/internal/machine"
+	"github.com/shoalproject/shoal/internal/contexts"
 )
 
 const configFolder = "/home/ada/.config/shoal"
@@ -43,12 +46,19 @@ type host struct {
 	calls   []string
 	fail    string // a program's call that fails: "systemctl start shoal-agent"
 	told    []string
+	left    doctor.Space
+	users   map[string]int    // by name: uid and gid are the same
+	owned   map[string][2]int // by path: who was given it
+	found   string            // what shoal-agent doctor prints
+	journal string            // what journalctl prints
 }
 
 func newHost(t *testing.T) *host {
 	t.Helper()
 	env := testx.Env(t)
-	h := &host{env: env, ca: identitytest.New(t, env, "c1"), root: true, address: "10.0.0.1", enabled: map[string]bool{}, active: map[string]bool{}}
+	h := &host{env: env, ca: identitytest.New(t, env, "c1"), root: true, address: "10.0.0.1", enabled: map[string]bool{}, active: map[string]bool{},
+		left: doctor.Space{Bytes: 10 << 30, Files: 1 << 20}, users: map[string]int{}, owned: map[string][2]int{}, found: "[]",
+	}
 	if err := env.Files.Write("/run/containerd/containerd.sock", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -78,6 +88,12 @@ func (h *host) Run(_ context.Context, name string, args ...string) (string, erro
 		return "", h.systemctl(args)
 	case strings.HasPrefix(line, "shoal-ca bootstrap"):
 		return h.bootstrap(args[len(args)-1])
+	case strings.HasPrefix(line, "journalctl "):
+		return h.journal, nil
+	case strings.HasPrefix(line, "shoal-agent doctor"):
+		return h.found, nil
+	case strings.HasPrefix(line, "shoal-meshproxy doctor"):
+		return "[]", nil
 	}
 	return "", nil
 }
@@ -85,6 +101,7 @@ func (h *host) Run(_ context.Context, name string, args ...string) (string, erro
 func (h *host) systemctl(args []string) error {
 	verb, units := args[0], args[1:]
 	for _, u := range units {
+		u = strings.TrimSuffix(u, ".service")
 		switch verb {
 		case "enable":
 			h.enabled[u] = true
@@ -93,12 +110,20 @@ func (h *host) systemctl(args []string) error {
 				return fmt.Errorf("%s is started before it is enabled", u)
 			}
 			h.active[u] = true
+		case "restart":
+			if !h.active[u] {
+				return fmt.Errorf("%s does not run", u)
+			}
 		case "disable":
 			delete(h.enabled, u)
 			delete(h.active, u)
 		case "is-enabled":
 			if u != "--quiet" && !h.enabled[u] {
 				return errors.New("disabled")
+			}
+		case "is-active":
+			if u != "--quiet" && !h.active[u] {
+				return errors.New("inactive")
 			}
 		}
 	}
@@ -134,7 +159,7 @@ func (h *host) bootstrap(config string) (string, error) {
 	}
 	out, err := json.Marshal(map[string]any{
 		"cluster_id": "c1", "machine_id": "m1", "operator_cert": string(h.ca.Sign(&t, leaf, &key.PublicKey)), "operator_key": string(pem),
-		"bundle": string(h.ca.Bundle()), "gateways": []string{h.address + ":2384"},
+		"bundle": string(h.ca.Bundle()), "gateways": []string{h.address + ":2384"}, "worker_token": "SHOAL-1-worker",
 	})
 	return string(out), err
 }
@@ -148,6 +173,36 @@ func (h *host) Addresses() ([]netip.Addr, error) {
 func (h *host) Source(context.Context, string) (netip.Addr, error) {
 	return netip.MustParseAddr(h.address), nil
 }
+
+func (h *host) Space(string) (doctor.Space, error) { return h.left, nil }
+
+func (h *host) OpenFiles() (uint64, error) { return 1 << 20, nil }
+
+func (h *host) Lookup(context.Context, string) ([]string, error) { return []string{h.address}, nil }
+
+func (h *host) Account(user string) (uid, gid int, ok bool) {
+	uid, ok = h.users[user]
+	return uid, uid, ok
+}
+
+func (h *host) Owner(name string) (uid, gid int, err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if _, err := h.env.Files.Stat(name); err != nil {
+		return 0, 0, err
+	}
+	return h.owned[name][0], h.owned[name][1], nil
+}
+
+func (h *host) Give(name string, uid, gid int) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.owned[name] = [2]int{uid, gid}
+	return nil
+}
+
+// Folder: a folder in memory is there with its first file.
+func (*host) Folder(string, fs.FileMode) (bool, error) { return false, nil }
 
 func (h *host) RemoveAll(dir string) error {
 	if info, err := h.env.Files.Stat(dir); err != nil || !info.IsDir() {
@@ -224,7 +279,7 @@ func TestInitMakesACluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		want := machine.Initialized{Machine: "m1", Context: "default", Token: "SHOAL-1-a-b", Address: "10.0.0.1:2377"}
+		want := machine.Initialized{Machine: "m1", Context: "default", Token: "SHOAL-1-a-b", Address: "10.0.0.1:2377", Roles: layout.All()}
 		if diff := cmp.Diff(want, done); diff != "" {
 			t.Error(diff)
 		}
@@ -277,7 +332,7 @@ func TestAFailedInitTakesEverythingBack(t *testing.T) {
 				if err == nil {
 					t.Fatal("it succeeded")
 				}
-				if diff := cmp.Diff(before, slices.DeleteFunc(h.files(t), func(n string) bool { return n == "/var/lib/shoal/machine-id" })); diff != "" {
+				if diff := cmp.Diff(before, h.files(t)); diff != "" {
 					t.Errorf("files: %s", diff)
 				}
 				if data, _ := h.env.Files.Read("/etc/shoal/ca.yaml"); string(data) != "log_level: debug\n" {
@@ -299,21 +354,31 @@ func TestAFailedInitTakesEverythingBack(t *testing.T) {
 func TestPreflightTellsAllFaultsAndChangesNothing(t *testing.T) {
 	h := newHost(t)
 	h.root = false
-	if err := h.env.Files.Remove("/run/containerd/containerd.sock"); err != nil {
+	h.left = doctor.Space{Bytes: 1 << 20, Files: 10000}
+	if err := h.env.Files.Write("/etc/shoal/agent.yaml", []byte("no_such_key: 1\n"), 0o640); err != nil {
 		t.Fatal(err)
 	}
+	h.fail = "shoal-agent -check -config /etc/shoal/agent.yaml.check"
+	before := h.files(t)
 	_, err := h.machine().Init(t.Context(), machine.Init{Advertise: "10.9.9.9", Listen: "nowhere", Contexts: contexts.New(h.env.Files, configFolder)})
-	want := "init: 3 faults\n  this takes root; run the command with sudo\n  containerd: there is no socket /run/containerd/containerd.sock; install containerd and start it\n" +
-		"  listen-addr: \"nowhere\" is no IP address (each process has its own port)"
+	want := "init: 5 faults\n  root: this takes root; run the command with sudo\n" +
+		"  listen-addr: \"nowhere\" is no IP address (each process has its own port)\n" +
+		"  disk: 1 MiB and 10000 files are left for /var/lib/shoal; at least 24 MiB and 500 files are needed; free some: `df -h /var/lib/shoal` and `df -i /var/lib/shoal` show which file system it is\n" +
+		"  disk: 1 MiB and 10000 files are left for /etc/shoal; at least 24 MiB and 500 files are needed; free some: `df -h /etc/shoal` and `df -i /etc/shoal` show which file system it is\n" +
+		"  agent.yaml: it did not work; mend the file, or remove it"
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v", err)
 	}
+	h.root, h.fail = true, ""
+	h.found = `[{"check":"containerd","grade":"fault","what":"there is no socket","fix":"install it"}]`
 	_, err = h.machine().Init(t.Context(), machine.Init{Advertise: "10.9.9.9", Contexts: contexts.New(h.env.Files, configFolder)})
-	if err == nil || !strings.Contains(err.Error(), "10.9.9.9 is not an address of this machine") {
-		t.Errorf("got %v", err)
+	for _, text := range []string{"10.9.9.9 is not an address of this machine", "containerd: there is no socket; install it"} {
+		if err == nil || !strings.Contains(err.Error(), text) {
+			t.Errorf("got %v, wanted %q", err, text)
+		}
 	}
-	if len(h.files(t)) != 0 || len(h.calls) != 0 {
-		t.Errorf("it changed %v and called %v", h.files(t), h.calls)
+	if diff := cmp.Diff(before, h.files(t)); diff != "" || len(h.enabled)+len(h.active) > 0 {
+		t.Errorf("it changed %s, and enabled %v", diff, h.enabled)
 	}
 }
 
@@ -336,14 +401,14 @@ func TestLeaveRemovesAllThatInitMade(t *testing.T) {
 		if _, err := h.initialize(t.Context(), &gateway{}); err != nil {
 			t.Fatal(err)
 		}
-		if _, err := h.machine().Leave(t.Context(), false); !errs.Is(err, errs.Precondition) || !strings.Contains(err.Error(), "participating as a manager") {
+		if _, err := h.machine().Leave(t.Context(), machine.Leave{}); !errs.Is(err, errs.Precondition) || !strings.Contains(err.Error(), "participating as a manager") {
 			t.Errorf("a manager leaves without force: %v", err)
 		}
 		if len(h.active) != 7 {
 			t.Error("a refused leave stopped something")
 		}
 		h.calls = nil
-		left, err := h.machine().Leave(t.Context(), true)
+		left, err := h.machine().Leave(t.Context(), machine.Leave{Force: true})
 		if err != nil || !left.Manager || left.Machine != "m1" || len(left.Warnings) > 0 {
 			t.Errorf("%+v, %v", left, err)
 		}
@@ -363,7 +428,7 @@ func TestLeaveRemovesAllThatInitMade(t *testing.T) {
 		if len(rest) > 0 {
 			t.Errorf("%v stayed", rest)
 		}
-		if _, err := h.machine().Leave(t.Context(), false); err == nil || err.Error() != "This node is not part of a cluster." {
+		if _, err := h.machine().Leave(t.Context(), machine.Leave{}); err == nil || err.Error() != "This node is not part of a cluster." {
 			t.Errorf("leave twice: %v", err)
 		}
 	})
@@ -381,13 +446,13 @@ func TestLeaveKeepsItsIdentityWhenContainersCannotBeRemoved(t *testing.T) {
 		}
 		before := h.files(t)
 		h.fail = "shoal-agent reset"
-		if _, err := h.machine().Leave(t.Context(), false); err == nil || !strings.Contains(err.Error(), "shoal-agent reset: it did not work; `shoal leave --force`") {
+		if _, err := h.machine().Leave(t.Context(), machine.Leave{}); err == nil || !strings.Contains(err.Error(), "shoal-agent reset: it did not work; `shoal leave --force`") {
 			t.Errorf("got %v", err)
 		}
 		if diff := cmp.Diff(before, h.files(t)); diff != "" {
 			t.Error(diff)
 		}
-		left, err := h.machine().Leave(t.Context(), true)
+		left, err := h.machine().Leave(t.Context(), machine.Leave{Force: true})
 		if err != nil || len(left.Warnings) != 1 || len(h.files(t)) != 0 {
 			t.Errorf("%+v, %v, %v", left, err, h.files(t))
 		}
@@ -407,7 +472,7 @@ func TestInitNeverDeletesWhatItHasNotMade(t *testing.T) {
 			if !errs.Is(err, errs.Precondition) || !strings.Contains(err.Error(), "remains of a cluster") {
 				t.Errorf("got %v", err)
 			}
-			if got := h.files(t); !slices.Equal(got, []string{left}) || len(h.calls) != 0 {
+			if got := h.files(t); !slices.Equal(got, []string{left}) || slices.ContainsFunc(h.calls, func(c string) bool { return strings.Contains(c, "bootstrap") }) {
 				t.Errorf("files are %v after %v", got, h.calls)
 			}
 		})

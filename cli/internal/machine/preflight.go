@@ -2,83 +2,51 @@ package machine
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 	"strings"
 
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/finding"
+
+	"github.com/shoalproject/shoal/cli/internal/doctor"
+	"github.com/shoalproject/shoal/cli/internal/layout"
 )
 
+// Doctor looks at this machine.
+func (m *Machine) Doctor() *doctor.Doctor {
+	return &doctor.Doctor{Env: m.Env, Programs: m.Programs, System: m.Host, Accounts: m.Host, Layout: m.layout()}
+}
+
 // preflight looks whether the roles can run here, and tells all faults at once. Nothing has been changed yet.
-func (m *Machine) preflight(ctx context.Context, what string, roles []authzv1.Role, at place) error {
-	var c errs.Collector
-	c.Check(m.Host.Privileged(), "", "this takes root; run the command with sudo")
-	if _, err := m.Programs.Find("systemctl"); err != nil {
-		c.Add("systemd", "there is no systemctl on this machine")
-	}
-	for _, r := range roles {
-		_, err := m.Programs.Find(unit(r))
-		c.Check(err == nil, unit(r), "there is no such program beside shoal or on the PATH; install the package")
-	}
-	if slices.Contains(roles, authzv1.Role_ROLE_AGENT) {
-		socket := m.path(containerd)
-		c.Check(m.exists(socket), "containerd", "there is no socket %s; install containerd and start it", socket)
-	}
-	m.checkPlace(&c, at)
-	if c.Len() == 0 {
-		m.checkPorts(ctx, &c, roles, at)
-	}
-	return c.Err(what)
+func (m *Machine) preflight(ctx context.Context, what string, roles []authzv1.Role, at place, start Start) error {
+	return m.judge(what, m.Doctor().Preflight(ctx, doctor.Patient{
+		Roles: roles, Advertise: at.advertise, Listen: at.listen, Configs: m.begun(roles, at), Elsewhere: start == StartNone, DataPort: at.dataPort,
+	}))
 }
 
-// checkPlace: an address that is not this machine's can't be bound, so it needs another one to listen on.
-func (m *Machine) checkPlace(c *errs.Collector, at place) {
-	own, err := m.Host.Addresses()
-	if err != nil {
-		c.Add("", "the machine's addresses could not be read: %s", err)
-		return
+// checkWays looks whether the members that the new processes need can be reached: their units would wait for them without a
+// word.
+func (m *Machine) checkWays(ctx context.Context, what string, roles []authzv1.Role, start Start) error {
+	if start == StartNone {
+		return nil // the processes may be on other networks than this command
 	}
-	for _, a := range at.advertise {
-		ip, err := netip.ParseAddr(a)
-		switch {
-		case err != nil:
-			c.Add("advertise-addr", "%q is no IP address", a)
-		case ip.IsUnspecified() || ip.IsMulticast():
-			c.Add("advertise-addr", "%s is no address that others can dial", a)
-		case at.listen == "" && !slices.Contains(own, ip.Unmap()):
-			c.Add("advertise-addr", "%s is not an address of this machine (%s); behind address translation, name the own one with --listen-addr", a, joined(own))
-		}
-	}
-	if ip, err := netip.ParseAddr(at.listen); at.listen != "" && err != nil {
-		c.Add("listen-addr", "%q is no IP address (each process has its own port)", at.listen)
-	} else if at.listen != "" && !ip.IsUnspecified() {
-		c.Check(slices.Contains(own, ip.Unmap()), "listen-addr", "%s is not an address of this machine (%s)", at.listen, joined(own))
-	}
+	return m.judge(what, m.Doctor().Ways(ctx, doctor.Patient{Roles: roles, Machine: m.ID()}))
 }
 
-func (m *Machine) checkPorts(ctx context.Context, c *errs.Collector, roles []authzv1.Role, at place) {
-	hosts := at.advertise
-	if at.listen != "" {
-		hosts = []string{at.listen}
+// judge makes an error of faults, and tells warnings.
+func (m *Machine) judge(what string, found []finding.Finding) error {
+	if err := finding.Err(what, found); err != nil {
+		return err
 	}
-	for _, r := range roles {
-		p := port(r)
-		if p == 0 {
-			continue
-		}
-		for _, h := range hosts {
-			l, err := m.Env.Net.Listen(ctx, "tcp", net.JoinHostPort(h, strconv.Itoa(p)))
-			if err != nil {
-				c.Add("port "+strconv.Itoa(p), "%s needs it on %s: %s", unit(r), h, err)
-				continue
-			}
-			_ = l.Close() // it was only to see that the port is free
+	for _, f := range found {
+		if f.Grade == finding.Warning {
+			m.Tell("warning: " + f.Check + ": " + f.Text())
 		}
 	}
+	return nil
 }
 
 // pick finds the address to advertise when the person has not said: there must be one alone.
@@ -106,4 +74,46 @@ func joined(list []netip.Addr) string {
 		out = append(out, a.String())
 	}
 	return strings.Join(out, ", ")
+}
+
+// Examine looks at this machine as it is. One that is in no cluster is looked at as one that could be, with the processes
+// that are installed.
+func (m *Machine) Examine(ctx context.Context) []finding.Finding {
+	if !m.Host.Privileged() {
+		return []finding.Finding{finding.Faulty("root", "this takes root", "keys, configuration and the kernel can't be looked at without", "run the command with sudo")}
+	}
+	has := m.Roles()
+	var found []finding.Finding
+	if rest := layout.Without(m.certified(), has); len(rest) > 0 {
+		found = append(found, finding.Warned("remains", "there are certificates of "+layout.Names(rest)+" without a configuration", "a join did not finish",
+			"run it again, or `shoal node reset`"))
+	}
+	if len(has) == 0 {
+		p := doctor.Patient{Roles: m.installed()}
+		if at, err := m.place("", ""); err == nil {
+			p.Advertise = at.advertise
+			p.Configs = m.begun(p.Roles, at)
+		}
+		return append(found, m.Doctor().Preflight(ctx, p)...)
+	}
+	_, noUnits := m.Programs.Find("systemctl")
+	p := doctor.Patient{Roles: has, Elsewhere: noUnits != nil}
+	for _, r := range has {
+		if p.Advertise = m.advertised(r); len(p.Advertise) > 0 {
+			break
+		}
+	}
+	return append(found, m.Doctor().Examine(ctx, p)...)
+}
+
+// installed are the processes whose programs are here; without any, all are missing.
+func (m *Machine) installed() []authzv1.Role {
+	found := slices.DeleteFunc(layout.All(), func(r authzv1.Role) bool {
+		_, err := m.Programs.Find(layout.Unit(r))
+		return err != nil
+	})
+	if len(found) == 0 {
+		return layout.All()
+	}
+	return found
 }

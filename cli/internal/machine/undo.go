@@ -24,6 +24,9 @@ func (u *undo) add(what string, do func(ctx context.Context) error) {
 	u.steps = append(u.steps, step{what, do})
 }
 
+// keep lets all that was made stay, whatever comes.
+func (u *undo) keep() { u.steps = nil }
+
 // after takes everything back, last first, if err is one; all steps are tried. It works after ctx has ended, too.
 func (u *undo) after(ctx context.Context, err error, tell func(string)) error {
 	if err == nil || len(u.steps) == 0 {

@@ -6,18 +6,15 @@
 package progress
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"google.golang.org/grpc"
 
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
 	"github.com/shoalproject/shoal/internal/errs"
 )
@@ -50,34 +47,19 @@ type Watch struct {
 	Out io.Writer
 	// Terminal says that Out is one.
 	Terminal bool
+	// Updated says that the person has just made a new version: an update of it that has failed by now is theirs to hear of.
+	Updated bool
 
 	screen screen
+	why    string // what an update was rolled back for, which its end does not tell
 }
 
-// slot is what one slot of the service is at.
-type slot struct {
-	number  uint64
-	running bool
-	text    string
-}
-
-// view is the service at one moment.
-type view struct {
-	name    string
-	want    uint64
-	running uint64
-	rolling bool // an update goes on
-	extra   bool // tasks are still there that are wanted no more
-	note    string
-	slots   []slot
-}
-
-func (v view) converged() bool { return v.running == v.want && !v.extra && !v.rolling }
-
-// Converge returns when the service has converged and stayed so for a moment. Errors: NotFound (somebody removed it), the
-// context's end, Unavailable (the cluster does not answer for longer than it takes to choose a leader).
+// Converge returns when the service has converged and stayed so for a moment, or a job has completed. An update that
+// a person holds, and a job that waits for its schedule, are not waited for. Errors: Precondition (the update paused or was
+// rolled back, the job failed), NotFound (somebody removed it), the context's end, Unavailable (the cluster does not answer for
+// longer than it takes to choose a leader).
 func (w *Watch) Converge(ctx context.Context, service string) error {
-	w.screen = screen{out: w.Out, terminal: w.Terminal, said: map[uint64]string{}}
+	w.screen = screen{out: w.Out, terminal: w.Terminal, said: map[slotKey]string{}}
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	quiet := time.NewTimer(stable)
@@ -92,6 +74,11 @@ func (w *Watch) Converge(ctx context.Context, service string) error {
 		case err != nil:
 			holding = false // nobody has seen whether it stayed so
 			w.screen.note("waiting for the cluster: " + err.Error())
+		case v.over:
+			w.screen.draw(v)
+			w.screen.note(v.note)
+			w.screen.end()
+			return v.fault
 		case v.converged() && holding:
 			w.screen.draw(v)
 		case v.converged():
@@ -110,9 +97,11 @@ func (w *Watch) Converge(ctx context.Context, service string) error {
 		case <-tick.C:
 		case <-quiet.C:
 			if holding {
-				w.screen.note(fmt.Sprintf("verify: Service %s converged", v.name))
+				if v.fault == nil {
+					w.screen.note(fmt.Sprintf("verify: Service %s converged", v.name))
+				}
 				w.screen.end()
-				return nil
+				return v.fault
 			}
 		case <-lost.C:
 			w.screen.end()
@@ -147,7 +136,11 @@ func (w *Watch) look(ctx context.Context, service string) (view, error) {
 	if err != nil {
 		return view{}, err
 	}
-	return viewOf(got.GetService(), tasks), nil
+	svc := got.GetService()
+	if svc.GetSpec().GetReplicatedJob() != nil || svc.GetSpec().GetGlobalJob() != nil {
+		return jobView(svc, tasks), nil
+	}
+	return w.viewOf(svc, tasks), nil
 }
 
 // All is every page of a list of tasks.
@@ -168,54 +161,6 @@ func All(ctx context.Context, client Tasks, filters ...string) ([]*controlv1.Lis
 		}
 		req.PageToken = resp.GetNextPageToken()
 	}
-}
-
-// viewOf reads the service's state from its tasks. A slot runs when its task has the service's own spec, should run, and
-// does; a slot above what is asked for, or a task of an older spec, keeps the service from having converged.
-func viewOf(svc *typesv1.Service, tasks []*controlv1.ListedTask) view {
-	v := view{name: svc.GetSpec().GetAnnotations().GetName(), want: 1}
-	if r := svc.GetSpec().GetReplicated(); r != nil && r.Replicas != nil {
-		v.want = r.GetReplicas()
-	}
-	v.rolling = svc.GetUpdateStatus().GetState() == typesv1.UpdateState_UPDATE_STATE_UPDATING
-	v.note = svc.GetUpdateStatus().GetMessage()
-	slots := map[uint64]*slot{}
-	for _, l := range tasks {
-		t := l.GetTask()
-		if t.GetDecided().GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING {
-			continue
-		}
-		current := t.GetSpecVersion() == svc.GetSpecVersion()
-		v.extra = v.extra || !current
-		number := t.GetDecided().GetSlot()
-		at := slots[number]
-		if at == nil {
-			at = &slot{number: number}
-			slots[number] = at
-		}
-		s := slotOf(l, number, current)
-		if s.running || at.text == "" || !at.running && current {
-			*at = s
-		}
-	}
-	for _, s := range slots {
-		v.slots = append(v.slots, *s)
-		if s.running {
-			v.running++
-		}
-	}
-	v.extra = v.extra || uint64(len(slots)) > v.want
-	slices.SortFunc(v.slots, func(a, b slot) int { return cmp.Compare(a.number, b.number) })
-	return v
-}
-
-func slotOf(l *controlv1.ListedTask, number uint64, current bool) slot {
-	s := slot{number: number, text: stateText(l)}
-	s.running = current && l.GetState() == typesv1.TaskState_TASK_STATE_RUNNING
-	if !current {
-		s.text = "to be replaced"
-	}
-	return s
 }
 
 // Interrupted says that a watch ended because the person asked for it.

@@ -20,7 +20,7 @@ type screen struct {
 
 	lines   int // drawn on the terminal that the next drawing replaces
 	overall string
-	said    map[uint64]string
+	said    map[slotKey]string
 	noted   string
 }
 
@@ -30,14 +30,6 @@ func stateText(l *controlv1.ListedTask) string {
 		return state + " (" + reason + ")"
 	}
 	return state
-}
-
-func (v view) overall() string {
-	text := fmt.Sprintf("overall progress: %d out of %d tasks", v.running, v.want)
-	if v.rolling && v.note != "" {
-		text += " (" + v.note + ")"
-	}
-	return text
 }
 
 func (s *screen) draw(v view) {
@@ -56,16 +48,13 @@ func (s *screen) draw(v view) {
 		return
 	}
 	for i, slot := range v.slots {
-		if s.said[slot.number] == slot.text {
+		key := slotKey{slot.number, slot.node}
+		if s.said[key] == slot.text {
 			continue
 		}
-		s.said[slot.number], s.noted = slot.text, ""
-		fmt.Fprintf(s.out, "%s: %s\n", label(v, i), slot.text)
+		s.said[key], s.noted = slot.text, ""
+		fmt.Fprintf(s.out, "%s: %s\n", v.label(i), slot.text)
 	}
-}
-
-func label(v view, i int) string {
-	return fmt.Sprintf("%d/%d", v.slots[i].number, max(v.want, v.slots[len(v.slots)-1].number))
 }
 
 func (s *screen) redraw(v view) {
@@ -78,9 +67,9 @@ func (s *screen) redraw(v view) {
 	drawn := 1
 	if v.want <= maxSlots {
 		for i, slot := range v.slots {
-			text := label(v, i) + ": " + slot.text
-			if slot.running {
-				text = label(v, i) + ": running   [" + strings.Repeat("=", barWidth) + ">]"
+			text := v.label(i) + ": " + slot.text
+			if slot.running && !v.job {
+				text = v.label(i) + ": running   [" + strings.Repeat("=", barWidth) + ">]"
 			}
 			line(text)
 			drawn++
@@ -96,7 +85,7 @@ func (s *screen) redraw(v view) {
 
 // note prints a line below the view, once.
 func (s *screen) note(text string) {
-	if s.out == nil || s.noted == text {
+	if s.out == nil || s.noted == text || text == "" {
 		return
 	}
 	s.noted = text

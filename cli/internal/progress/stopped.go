@@ -17,7 +17,7 @@ const stopPatience = 30 * time.Second
 // Stopped returns when no task of a removed service runs any more. Tasks that do not stop in time are told and left to the
 // cluster: that is no fault.
 func (w *Watch) Stopped(ctx context.Context, service, name string) error {
-	w.screen = screen{out: w.Out, said: map[uint64]string{}}
+	w.screen = screen{out: w.Out, said: map[slotKey]string{}}
 	tick := time.NewTicker(poll)
 	defer tick.Stop()
 	enough := time.NewTimer(stopPatience)

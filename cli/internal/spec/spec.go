@@ -6,6 +6,7 @@ package spec
 
 import (
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/docker/go-units"
@@ -32,12 +33,13 @@ func New(set *pflag.FlagSet, getenv func(string) string) *Flags {
 // Create defines the flags of `service create`.
 func (f *Flags) Create() {
 	f.set.String("name", "", "name of the service (required)")
-	f.set.String("mode", "replicated", "how many tasks: replicated")
+	f.set.String("mode", "replicated", "how many tasks: replicated, global, replicated-job or global-job")
 	f.set.StringArrayP("publish", "p", nil, "publish a port: [PUBLISHED:]TARGET[/tcp|udp], or published=…,target=…,protocol=…")
 	f.set.StringArray("network", nil, "put tasks on a network: NAME, or name=…,alias=…")
 	f.set.StringArrayP("env", "e", nil, "set an environment variable: NAME=value, or NAME for this shell's value")
 	f.set.StringArrayP("label", "l", nil, "label the service: key=value")
 	f.set.StringArray("container-label", nil, "label the containers: key=value")
+	f.lists(false)
 	f.common()
 }
 
@@ -56,12 +58,15 @@ func (f *Flags) Update() {
 	f.set.StringArray("label-rm", nil, "remove a label of the service")
 	f.set.StringArray("container-label-add", nil, "add or replace a label of the containers")
 	f.set.StringArray("container-label-rm", nil, "remove a label of the containers")
+	f.set.Bool("hold", false, "hold the update where it is; --hold=false lets it go on")
+	f.set.Bool("resume", false, "go on with an update that has paused")
+	f.lists(true)
 	f.common()
 }
 
 // common are the flags that create and update share. They are texts, so that all faults can be told at once.
 func (f *Flags) common() {
-	f.set.String("replicas", "", "number of tasks")
+	f.set.String("replicas", "", "number of tasks; of a replicated job: completions")
 	f.set.String("limit-cpu", "", "processors that a task may use: 1.5")
 	f.set.String("limit-memory", "", "memory that a task may use: 512m, 2g")
 	f.set.String("limit-pids", "", "processes that a task may have; 0: no limit")
@@ -71,9 +76,10 @@ func (f *Flags) common() {
 	f.set.String("restart-delay", "", "wait before the replacement starts (default 5s)")
 	f.set.String("restart-max-attempts", "", "replacements within the window; 0: no limit")
 	f.set.String("restart-window", "", "window in which attempts count; 0: for ever")
-	f.set.String("update-parallelism", "", "slots to update at once; 0: all (default 1)")
-	f.set.String("update-delay", "", "wait after each slot")
-	f.set.String("update-order", "", "stop-first or start-first (default stop-first)")
+	f.set.String("restart-max-delay", "", "let the wait double with each failure in a row, up to this; 0: it stays as it is")
+	f.rollout()
+	f.jobs()
+	f.placement()
 	f.set.String("stop-grace-period", "", "time from the stop signal to SIGKILL (default 10s)")
 	f.set.String("stop-signal", "", "signal that asks a container to stop")
 	f.set.String("hostname", "", "hostname of the containers")
@@ -85,18 +91,14 @@ func (f *Flags) common() {
 
 // Spec is the spec of a new service.
 func (f *Flags) Spec(image string, args []string) (*typesv1.ServiceSpec, error) {
-	one := uint64(1)
 	s := &typesv1.ServiceSpec{
 		Annotations: &typesv1.Annotations{Name: f.text("name")},
 		Task:        &typesv1.TaskSpec{Container: &typesv1.ContainerSpec{Image: image, Args: args}},
-		Mode:        &typesv1.ServiceSpec_Replicated{Replicated: &typesv1.Replicated{Replicas: &one}},
 	}
 	if s.Annotations.Name == "" {
 		f.faults.Add("name", "is missing: give the service one with --name")
 	}
-	if mode := f.text("mode"); mode != "replicated" {
-		f.faults.Add("mode", "%q is not replicated, the only mode there is yet", mode)
-	}
+	f.createMode(s)
 	for _, p := range f.list("publish") {
 		ports, err := ParsePorts(p)
 		if err != nil {
@@ -116,6 +118,7 @@ func (f *Flags) Spec(image string, args []string) (*typesv1.ServiceSpec, error) 
 	s.Task.Container.Env = f.environment("env", nil)
 	s.Annotations.Labels = f.labels("label", nil)
 	s.Task.Container.Labels = f.labels("container-label", nil)
+	f.addRules(s.Task, "")
 	f.apply(s)
 	what := "create service"
 	if s.Annotations.Name != "" {
@@ -126,11 +129,7 @@ func (f *Flags) Spec(image string, args []string) (*typesv1.ServiceSpec, error) 
 
 // apply changes what the common flags say, and leaves the rest.
 func (f *Flags) apply(s *typesv1.ServiceSpec) {
-	if f.set.Changed("replicas") {
-		if n, ok := f.count("replicas"); ok {
-			s.Mode = &typesv1.ServiceSpec_Replicated{Replicated: &typesv1.Replicated{Replicas: &n}}
-		}
-	}
+	f.applyMode(s)
 	c := s.Task.Container
 	for name, field := range map[string]*string{
 		"stop-signal": &c.StopSignal, "hostname": &c.Hostname, "user": &c.User, "workdir": &c.Dir,
@@ -148,7 +147,9 @@ func (f *Flags) apply(s *typesv1.ServiceSpec) {
 	}
 	f.applyResources(s.Task)
 	f.applyRestart(s.Task)
-	f.applyUpdate(s)
+	f.applyPlacement(s.Task)
+	f.applyRollout(s)
+	f.applyJob(s)
 }
 
 func (f *Flags) applyResources(t *typesv1.TaskSpec) {
@@ -181,46 +182,23 @@ func (f *Flags) applyResources(t *typesv1.TaskSpec) {
 }
 
 func (f *Flags) applyRestart(t *typesv1.TaskSpec) {
-	if !f.any("restart-condition", "restart-delay", "restart-max-attempts", "restart-window") {
+	if !f.any("restart-condition", "restart-delay", "restart-max-attempts", "restart-window", "restart-max-delay") {
 		return
 	}
 	if t.Restart == nil {
 		t.Restart = &typesv1.RestartPolicy{}
 	}
 	if f.set.Changed("restart-condition") {
-		condition, ok := map[string]typesv1.RestartCondition{
+		t.Restart.Condition = choice(f, "restart-condition", []string{"none", "on-failure", "any"}, map[string]typesv1.RestartCondition{
 			"none": typesv1.RestartCondition_RESTART_CONDITION_NONE, "any": typesv1.RestartCondition_RESTART_CONDITION_ANY,
 			"on-failure": typesv1.RestartCondition_RESTART_CONDITION_ON_FAILURE,
-		}[f.text("restart-condition")]
-		f.faults.Check(ok, "restart-condition", "%q is not none, on-failure or any", f.text("restart-condition"))
-		t.Restart.Condition = condition
+		})
 	}
 	f.duration("restart-delay", func(d *durationpb.Duration) { t.Restart.Delay = d })
+	f.duration("restart-max-delay", func(d *durationpb.Duration) { t.Restart.MaxDelay = d })
 	f.duration("restart-window", func(d *durationpb.Duration) { t.Restart.Window = d })
 	if f.set.Changed("restart-max-attempts") {
 		t.Restart.MaxAttempts, _ = f.count("restart-max-attempts")
-	}
-}
-
-func (f *Flags) applyUpdate(s *typesv1.ServiceSpec) {
-	if !f.any("update-parallelism", "update-delay", "update-order") {
-		return
-	}
-	if s.Update == nil {
-		s.Update = &typesv1.UpdateConfig{}
-	}
-	if f.set.Changed("update-parallelism") {
-		if n, ok := f.count("update-parallelism"); ok {
-			s.Update.Parallelism = &n
-		}
-	}
-	f.duration("update-delay", func(d *durationpb.Duration) { s.Update.Delay = d })
-	if f.set.Changed("update-order") {
-		order, ok := map[string]typesv1.UpdateOrder{
-			"stop-first": typesv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST, "start-first": typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST,
-		}[f.text("update-order")]
-		f.faults.Check(ok, "update-order", "%q is not stop-first or start-first", f.text("update-order"))
-		s.Update.Order = order
 	}
 }
 
@@ -272,6 +250,14 @@ func (f *Flags) duration(name string, set func(*durationpb.Duration)) {
 		return
 	}
 	set(durationpb.New(d))
+}
+
+// choice is the value of one of a few words.
+func choice[E any](f *Flags, flag string, words []string, values map[string]E) E {
+	v, ok := values[f.text(flag)]
+	last := len(words) - 1
+	f.faults.Check(ok, flag, "%q is not %s or %s", f.text(flag), strings.Join(words[:last], ", "), words[last])
+	return v
 }
 
 func (f *Flags) words(name string) []string {

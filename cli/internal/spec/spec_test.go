@@ -141,7 +141,7 @@ func TestAnUpdateLeavesWhatItDoesNotName(t *testing.T) {
 	change := flagsOf(t, (*spec.Flags).Update, "--image", "img:2", "--args", "a b", "--force", "--env-add", "B=3", "--env-rm", "A", "--label-add", "k=v", "--label-rm", "x",
 		"--publish-add", "9090:80", "--publish-rm", "53/udp", "--network-rm", "front", "--network-add", "back", "--limit-memory", "64m", "--update-delay", "1s")
 	got := start
-	if err := change.Change(got, ids); err != nil {
+	if err := change.Change(got, ids, ids); err != nil {
 		t.Fatal(err)
 	}
 	three := uint64(3)

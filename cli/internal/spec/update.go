@@ -10,11 +10,11 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 )
 
-// Networks finds a network's id by its name, so that one given by name can be found among a spec's.
-type Networks func(name string) (id string, err error)
+// Lookup finds an id by its name, so that what is given by name can be found among a spec's.
+type Lookup func(name string) (id string, err error)
 
 // Change changes a service's spec as the flags of update say. The spec is the caller's own copy.
-func (f *Flags) Change(s *typesv1.ServiceSpec, networks Networks) error {
+func (f *Flags) Change(s *typesv1.ServiceSpec, networks, services Lookup) error {
 	f.faults = errs.Collector{}
 	c := s.GetTask().GetContainer()
 	if c == nil {
@@ -34,6 +34,7 @@ func (f *Flags) Change(s *typesv1.ServiceSpec, networks Networks) error {
 	c.Labels = f.removeLabels("container-label-rm", f.labels("container-label-add", c.Labels))
 	f.changePorts(s)
 	f.changeNetworks(s.Task, networks)
+	f.changeRules(s.Task, services)
 	f.apply(s)
 	return f.faults.Err(`update service "` + s.GetAnnotations().GetName() + `"`)
 }
@@ -105,7 +106,7 @@ func parseTarget(text string) (uint32, typesv1.Protocol, error) {
 	return uint32(n), protocol, nil
 }
 
-func (f *Flags) changeNetworks(t *typesv1.TaskSpec, networks Networks) {
+func (f *Flags) changeNetworks(t *typesv1.TaskSpec, networks Lookup) {
 	for _, name := range f.list("network-rm") {
 		before := len(t.Networks)
 		id, err := networks(name)

@@ -12,6 +12,9 @@ import (
 	"strings"
 	"text/tabwriter"
 	"text/template"
+	"time"
+
+	"github.com/docker/go-units"
 
 	"github.com/shoalproject/shoal/internal/errs"
 )
@@ -173,6 +176,10 @@ func functions() template.FuncMap {
 		"upper":    strings.ToUpper,
 		"pad":      func(s string, before, after int) string { return fmt.Sprintf("%*s%s%*s", before, "", s, after, "") },
 		"truncate": Truncate,
+		// Ours: nanoseconds, bytes and billionths of a processor as people read them.
+		"span": func(ns *int64) string { return time.Duration(*ns).String() },
+		"size": func(bytes int64) string { return units.BytesSize(float64(bytes)) },
+		"cpus": func(nano int64) float64 { return float64(nano) / 1e9 },
 	}
 }
 

@@ -9,7 +9,8 @@
 package cav1
 
 import (
-	v1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	v11 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	v1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
@@ -133,7 +134,9 @@ type JoinRequest struct {
 	// Version of shoal.
 	Version string `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
 	// The machine's clock.
-	Now           *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=now,proto3" json:"now,omitempty"`
+	Now *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=now,proto3" json:"now,omitempty"`
+	// Whether the machine takes tasks from the beginning. Unset: it does. Of a machine that is known it changes nothing.
+	Availability  v1.Availability `protobuf:"varint,8,opt,name=availability,proto3,enum=shoal.types.v1.Availability" json:"availability,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,18 +220,28 @@ func (x *JoinRequest) GetNow() *timestamppb.Timestamp {
 	return nil
 }
 
+func (x *JoinRequest) GetAvailability() v1.Availability {
+	if x != nil {
+		return x.Availability
+	}
+	return v1.Availability(0)
+}
+
 // CertificateRequest asks for one certificate.
 type CertificateRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Role wanted.
-	Role v1.Role `protobuf:"varint,1,opt,name=role,proto3,enum=shoal.authz.v1.Role" json:"role,omitempty"`
+	Role v11.Role `protobuf:"varint,1,opt,name=role,proto3,enum=shoal.authz.v1.Role" json:"role,omitempty"`
 	// PKCS #10 request in DER (RFC 2986), P-256. Only its public key is taken.
 	Csr []byte `protobuf:"bytes,2,opt,name=csr,proto3" json:"csr,omitempty"`
 	// X25519 public key, for roles ca and store.
 	WrapKey []byte `protobuf:"bytes,3,opt,name=wrap_key,json=wrapKey,proto3" json:"wrap_key,omitempty"`
 	// Signature by the key last certified for this identity over SHA-256 of the csr, ASN.1 DER. Needed when the identity
 	// has a certificate already and the key is another one.
-	Proof         []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	Proof []byte `protobuf:"bytes,4,opt,name=proof,proto3" json:"proof,omitempty"`
+	// The same by the keys of the machine's other processes, at most 8. A machine that is known and asks for a role that it
+	// has not, or has no more, is vouched for by one that it has.
+	Vouchers      [][]byte `protobuf:"bytes,5,rep,name=vouchers,proto3" json:"vouchers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -263,11 +276,11 @@ func (*CertificateRequest) Descriptor() ([]byte, []int) {
 	return file_shoal_ca_v1_certificate_proto_rawDescGZIP(), []int{3}
 }
 
-func (x *CertificateRequest) GetRole() v1.Role {
+func (x *CertificateRequest) GetRole() v11.Role {
 	if x != nil {
 		return x.Role
 	}
-	return v1.Role(0)
+	return v11.Role(0)
 }
 
 func (x *CertificateRequest) GetCsr() []byte {
@@ -287,6 +300,13 @@ func (x *CertificateRequest) GetWrapKey() []byte {
 func (x *CertificateRequest) GetProof() []byte {
 	if x != nil {
 		return x.Proof
+	}
+	return nil
+}
+
+func (x *CertificateRequest) GetVouchers() [][]byte {
+	if x != nil {
+		return x.Vouchers
 	}
 	return nil
 }
@@ -368,7 +388,7 @@ func (x *JoinResponse) GetDirectory() *Directory {
 type IssuedCertificate struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Role.
-	Role v1.Role `protobuf:"varint,1,opt,name=role,proto3,enum=shoal.authz.v1.Role" json:"role,omitempty"`
+	Role v11.Role `protobuf:"varint,1,opt,name=role,proto3,enum=shoal.authz.v1.Role" json:"role,omitempty"`
 	// PEM: the leaf, then its issuer.
 	Chain         []byte `protobuf:"bytes,2,opt,name=chain,proto3" json:"chain,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -405,11 +425,11 @@ func (*IssuedCertificate) Descriptor() ([]byte, []int) {
 	return file_shoal_ca_v1_certificate_proto_rawDescGZIP(), []int{5}
 }
 
-func (x *IssuedCertificate) GetRole() v1.Role {
+func (x *IssuedCertificate) GetRole() v11.Role {
 	if x != nil {
 		return x.Role
 	}
-	return v1.Role(0)
+	return v11.Role(0)
 }
 
 func (x *IssuedCertificate) GetChain() []byte {
@@ -469,7 +489,7 @@ func (x *Directory) GetEntries() []*DirectoryEntry {
 type DirectoryEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What it is.
-	Role v1.Role `protobuf:"varint,1,opt,name=role,proto3,enum=shoal.authz.v1.Role" json:"role,omitempty"`
+	Role v11.Role `protobuf:"varint,1,opt,name=role,proto3,enum=shoal.authz.v1.Role" json:"role,omitempty"`
 	// The machine that it runs on.
 	MachineId string `protobuf:"bytes,2,opt,name=machine_id,json=machineId,proto3" json:"machine_id,omitempty"`
 	// Where it listens, as host:port, best first.
@@ -510,11 +530,11 @@ func (*DirectoryEntry) Descriptor() ([]byte, []int) {
 	return file_shoal_ca_v1_certificate_proto_rawDescGZIP(), []int{7}
 }
 
-func (x *DirectoryEntry) GetRole() v1.Role {
+func (x *DirectoryEntry) GetRole() v11.Role {
 	if x != nil {
 		return x.Role
 	}
-	return v1.Role(0)
+	return v11.Role(0)
 }
 
 func (x *DirectoryEntry) GetMachineId() string {
@@ -661,11 +681,11 @@ var File_shoal_ca_v1_certificate_proto protoreflect.FileDescriptor
 
 const file_shoal_ca_v1_certificate_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshoal/ca/v1/certificate.proto\x12\vshoal.ca.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\"\x10\n" +
+	"\x1dshoal/ca/v1/certificate.proto\x12\vshoal.ca.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/node.proto\"\x10\n" +
 	"\x0eGetRootRequest\"W\n" +
 	"\x0fGetRootResponse\x12\x16\n" +
 	"\x06bundle\x18\x01 \x01(\fR\x06bundle\x12,\n" +
-	"\x03now\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\"\x81\x02\n" +
+	"\x03now\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x03now\"\xc3\x02\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x1d\n" +
 	"\n" +
@@ -674,12 +694,14 @@ const file_shoal_ca_v1_certificate_proto_rawDesc = "" +
 	"\taddresses\x18\x04 \x03(\tR\taddresses\x12;\n" +
 	"\brequests\x18\x05 \x03(\v2\x1f.shoal.ca.v1.CertificateRequestR\brequests\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12,\n" +
-	"\x03now\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x03now\"\x81\x01\n" +
+	"\x03now\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x03now\x12@\n" +
+	"\favailability\x18\b \x01(\x0e2\x1c.shoal.types.v1.AvailabilityR\favailability\"\x9d\x01\n" +
 	"\x12CertificateRequest\x12(\n" +
 	"\x04role\x18\x01 \x01(\x0e2\x14.shoal.authz.v1.RoleR\x04role\x12\x10\n" +
 	"\x03csr\x18\x02 \x01(\fR\x03csr\x12\x19\n" +
 	"\bwrap_key\x18\x03 \x01(\fR\awrapKey\x12\x14\n" +
-	"\x05proof\x18\x04 \x01(\fR\x05proof\"\xbf\x01\n" +
+	"\x05proof\x18\x04 \x01(\fR\x05proof\x12\x1a\n" +
+	"\bvouchers\x18\x05 \x03(\fR\bvouchers\"\xbf\x01\n" +
 	"\fJoinResponse\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12B\n" +
@@ -740,30 +762,32 @@ var file_shoal_ca_v1_certificate_proto_goTypes = []any{
 	(*RenewRequest)(nil),          // 8: shoal.ca.v1.RenewRequest
 	(*RenewResponse)(nil),         // 9: shoal.ca.v1.RenewResponse
 	(*timestamppb.Timestamp)(nil), // 10: google.protobuf.Timestamp
-	(v1.Role)(0),                  // 11: shoal.authz.v1.Role
+	(v1.Availability)(0),          // 11: shoal.types.v1.Availability
+	(v11.Role)(0),                 // 12: shoal.authz.v1.Role
 }
 var file_shoal_ca_v1_certificate_proto_depIdxs = []int32{
 	10, // 0: shoal.ca.v1.GetRootResponse.now:type_name -> google.protobuf.Timestamp
 	3,  // 1: shoal.ca.v1.JoinRequest.requests:type_name -> shoal.ca.v1.CertificateRequest
 	10, // 2: shoal.ca.v1.JoinRequest.now:type_name -> google.protobuf.Timestamp
-	11, // 3: shoal.ca.v1.CertificateRequest.role:type_name -> shoal.authz.v1.Role
-	5,  // 4: shoal.ca.v1.JoinResponse.certificates:type_name -> shoal.ca.v1.IssuedCertificate
-	6,  // 5: shoal.ca.v1.JoinResponse.directory:type_name -> shoal.ca.v1.Directory
-	11, // 6: shoal.ca.v1.IssuedCertificate.role:type_name -> shoal.authz.v1.Role
-	7,  // 7: shoal.ca.v1.Directory.entries:type_name -> shoal.ca.v1.DirectoryEntry
-	11, // 8: shoal.ca.v1.DirectoryEntry.role:type_name -> shoal.authz.v1.Role
-	6,  // 9: shoal.ca.v1.RenewResponse.directory:type_name -> shoal.ca.v1.Directory
-	0,  // 10: shoal.ca.v1.CertificateService.GetRoot:input_type -> shoal.ca.v1.GetRootRequest
-	2,  // 11: shoal.ca.v1.CertificateService.Join:input_type -> shoal.ca.v1.JoinRequest
-	8,  // 12: shoal.ca.v1.CertificateService.Renew:input_type -> shoal.ca.v1.RenewRequest
-	1,  // 13: shoal.ca.v1.CertificateService.GetRoot:output_type -> shoal.ca.v1.GetRootResponse
-	4,  // 14: shoal.ca.v1.CertificateService.Join:output_type -> shoal.ca.v1.JoinResponse
-	9,  // 15: shoal.ca.v1.CertificateService.Renew:output_type -> shoal.ca.v1.RenewResponse
-	13, // [13:16] is the sub-list for method output_type
-	10, // [10:13] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	11, // 3: shoal.ca.v1.JoinRequest.availability:type_name -> shoal.types.v1.Availability
+	12, // 4: shoal.ca.v1.CertificateRequest.role:type_name -> shoal.authz.v1.Role
+	5,  // 5: shoal.ca.v1.JoinResponse.certificates:type_name -> shoal.ca.v1.IssuedCertificate
+	6,  // 6: shoal.ca.v1.JoinResponse.directory:type_name -> shoal.ca.v1.Directory
+	12, // 7: shoal.ca.v1.IssuedCertificate.role:type_name -> shoal.authz.v1.Role
+	7,  // 8: shoal.ca.v1.Directory.entries:type_name -> shoal.ca.v1.DirectoryEntry
+	12, // 9: shoal.ca.v1.DirectoryEntry.role:type_name -> shoal.authz.v1.Role
+	6,  // 10: shoal.ca.v1.RenewResponse.directory:type_name -> shoal.ca.v1.Directory
+	0,  // 11: shoal.ca.v1.CertificateService.GetRoot:input_type -> shoal.ca.v1.GetRootRequest
+	2,  // 12: shoal.ca.v1.CertificateService.Join:input_type -> shoal.ca.v1.JoinRequest
+	8,  // 13: shoal.ca.v1.CertificateService.Renew:input_type -> shoal.ca.v1.RenewRequest
+	1,  // 14: shoal.ca.v1.CertificateService.GetRoot:output_type -> shoal.ca.v1.GetRootResponse
+	4,  // 15: shoal.ca.v1.CertificateService.Join:output_type -> shoal.ca.v1.JoinResponse
+	9,  // 16: shoal.ca.v1.CertificateService.Renew:output_type -> shoal.ca.v1.RenewResponse
+	14, // [14:17] is the sub-list for method output_type
+	11, // [11:14] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_shoal_ca_v1_certificate_proto_init() }

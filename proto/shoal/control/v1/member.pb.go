@@ -25,6 +25,475 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// MemberHealth is how a process is, as far as the store knows.
+type MemberHealth int32
+
+const (
+	// It has not said yet.
+	MemberHealth_MEMBER_HEALTH_UNSPECIFIED MemberHealth = 0
+	// All its parts are well.
+	MemberHealth_MEMBER_HEALTH_WELL MemberHealth = 1
+	// It waits for something, which its status tells.
+	MemberHealth_MEMBER_HEALTH_WAITS MemberHealth = 2
+	// It was not heard lately.
+	MemberHealth_MEMBER_HEALTH_SILENT MemberHealth = 3
+)
+
+// Enum value maps for MemberHealth.
+var (
+	MemberHealth_name = map[int32]string{
+		0: "MEMBER_HEALTH_UNSPECIFIED",
+		1: "MEMBER_HEALTH_WELL",
+		2: "MEMBER_HEALTH_WAITS",
+		3: "MEMBER_HEALTH_SILENT",
+	}
+	MemberHealth_value = map[string]int32{
+		"MEMBER_HEALTH_UNSPECIFIED": 0,
+		"MEMBER_HEALTH_WELL":        1,
+		"MEMBER_HEALTH_WAITS":       2,
+		"MEMBER_HEALTH_SILENT":      3,
+	}
+)
+
+func (x MemberHealth) Enum() *MemberHealth {
+	p := new(MemberHealth)
+	*p = x
+	return p
+}
+
+func (x MemberHealth) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (MemberHealth) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_control_v1_member_proto_enumTypes[0].Descriptor()
+}
+
+func (MemberHealth) Type() protoreflect.EnumType {
+	return &file_shoal_control_v1_member_proto_enumTypes[0]
+}
+
+func (x MemberHealth) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use MemberHealth.Descriptor instead.
+func (MemberHealth) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{0}
+}
+
+// ListedMember is a process with what a person wants to see beside it.
+type ListedMember struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The process.
+	Member *v1.Member `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// Name of its machine; empty until the machine has said it.
+	Hostname string `protobuf:"bytes,2,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// How it is.
+	Health MemberHealth `protobuf:"varint,3,opt,name=health,proto3,enum=shoal.control.v1.MemberHealth" json:"health,omitempty"`
+	// The lease that it holds, if any.
+	Lease *v1.Lease `protobuf:"bytes,4,opt,name=lease,proto3" json:"lease,omitempty"`
+	// Whether it leads the stores.
+	Leader        bool `protobuf:"varint,5,opt,name=leader,proto3" json:"leader,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListedMember) Reset() {
+	*x = ListedMember{}
+	mi := &file_shoal_control_v1_member_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListedMember) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListedMember) ProtoMessage() {}
+
+func (x *ListedMember) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_member_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListedMember.ProtoReflect.Descriptor instead.
+func (*ListedMember) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *ListedMember) GetMember() *v1.Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+func (x *ListedMember) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *ListedMember) GetHealth() MemberHealth {
+	if x != nil {
+		return x.Health
+	}
+	return MemberHealth_MEMBER_HEALTH_UNSPECIFIED
+}
+
+func (x *ListedMember) GetLease() *v1.Lease {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *ListedMember) GetLeader() bool {
+	if x != nil {
+		return x.Leader
+	}
+	return false
+}
+
+// GetMemberRequest names a process.
+type GetMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `role/machine`.
+	Member        string `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMemberRequest) Reset() {
+	*x = GetMemberRequest{}
+	mi := &file_shoal_control_v1_member_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMemberRequest) ProtoMessage() {}
+
+func (x *GetMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_member_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMemberRequest.ProtoReflect.Descriptor instead.
+func (*GetMemberRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *GetMemberRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+// GetMemberResponse is one process.
+type GetMemberResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The process.
+	Member *ListedMember `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// Its version.
+	Version       *v1.Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetMemberResponse) Reset() {
+	*x = GetMemberResponse{}
+	mi := &file_shoal_control_v1_member_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetMemberResponse) ProtoMessage() {}
+
+func (x *GetMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_member_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetMemberResponse.ProtoReflect.Descriptor instead.
+func (*GetMemberResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *GetMemberResponse) GetMember() *ListedMember {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+func (x *GetMemberResponse) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+// UpdateMemberRequest changes what is wanted of a process. What is not set stays.
+type UpdateMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `role/machine`.
+	Member string `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// Whether it takes nobody new and hands over what it has.
+	Drain *bool `protobuf:"varint,2,opt,name=drain,proto3,oneof" json:"drain,omitempty"`
+	// Whether a store votes. A learner is made a voter as soon as it has caught up.
+	Voter *bool `protobuf:"varint,3,opt,name=voter,proto3,oneof" json:"voter,omitempty"`
+	// Whether to do it although nobody of its role would be left to take over, or the quorum would be lost.
+	Force         bool `protobuf:"varint,4,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateMemberRequest) Reset() {
+	*x = UpdateMemberRequest{}
+	mi := &file_shoal_control_v1_member_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateMemberRequest) ProtoMessage() {}
+
+func (x *UpdateMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_member_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateMemberRequest.ProtoReflect.Descriptor instead.
+func (*UpdateMemberRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *UpdateMemberRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *UpdateMemberRequest) GetDrain() bool {
+	if x != nil && x.Drain != nil {
+		return *x.Drain
+	}
+	return false
+}
+
+func (x *UpdateMemberRequest) GetVoter() bool {
+	if x != nil && x.Voter != nil {
+		return *x.Voter
+	}
+	return false
+}
+
+func (x *UpdateMemberRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// UpdateMemberResponse is the process as changed.
+type UpdateMemberResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The process.
+	Member *ListedMember `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// Its version.
+	Version       *v1.Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateMemberResponse) Reset() {
+	*x = UpdateMemberResponse{}
+	mi := &file_shoal_control_v1_member_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateMemberResponse) ProtoMessage() {}
+
+func (x *UpdateMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_member_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateMemberResponse.ProtoReflect.Descriptor instead.
+func (*UpdateMemberResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UpdateMemberResponse) GetMember() *ListedMember {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+func (x *UpdateMemberResponse) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+// DeleteMemberRequest names a process.
+type DeleteMemberRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// `role/machine`.
+	Member string `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"`
+	// Whether to remove it although it is the last of its role or the quorum would be lost.
+	Force         bool `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteMemberRequest) Reset() {
+	*x = DeleteMemberRequest{}
+	mi := &file_shoal_control_v1_member_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteMemberRequest) ProtoMessage() {}
+
+func (x *DeleteMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_member_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteMemberRequest.ProtoReflect.Descriptor instead.
+func (*DeleteMemberRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *DeleteMemberRequest) GetMember() string {
+	if x != nil {
+		return x.Member
+	}
+	return ""
+}
+
+func (x *DeleteMemberRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
+}
+
+// DeleteMemberResponse tells what was removed.
+type DeleteMemberResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its id, `role/machine id`.
+	Id            string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeleteMemberResponse) Reset() {
+	*x = DeleteMemberResponse{}
+	mi := &file_shoal_control_v1_member_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeleteMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeleteMemberResponse) ProtoMessage() {}
+
+func (x *DeleteMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_member_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeleteMemberResponse.ProtoReflect.Descriptor instead.
+func (*DeleteMemberResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *DeleteMemberResponse) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
 // ListMembersRequest asks for processes.
 type ListMembersRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -40,7 +509,7 @@ type ListMembersRequest struct {
 
 func (x *ListMembersRequest) Reset() {
 	*x = ListMembersRequest{}
-	mi := &file_shoal_control_v1_member_proto_msgTypes[0]
+	mi := &file_shoal_control_v1_member_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -52,7 +521,7 @@ func (x *ListMembersRequest) String() string {
 func (*ListMembersRequest) ProtoMessage() {}
 
 func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_member_proto_msgTypes[0]
+	mi := &file_shoal_control_v1_member_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -65,7 +534,7 @@ func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
 func (*ListMembersRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{0}
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListMembersRequest) GetFilters() []string {
@@ -93,7 +562,7 @@ func (x *ListMembersRequest) GetPageToken() string {
 type ListMembersResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Processes by role and machine.
-	Members []*v1.Member `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
+	Members []*ListedMember `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`
 	// Empty at the end.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -102,7 +571,7 @@ type ListMembersResponse struct {
 
 func (x *ListMembersResponse) Reset() {
 	*x = ListMembersResponse{}
-	mi := &file_shoal_control_v1_member_proto_msgTypes[1]
+	mi := &file_shoal_control_v1_member_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -114,7 +583,7 @@ func (x *ListMembersResponse) String() string {
 func (*ListMembersResponse) ProtoMessage() {}
 
 func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_member_proto_msgTypes[1]
+	mi := &file_shoal_control_v1_member_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -127,10 +596,10 @@ func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
 func (*ListMembersResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{1}
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{8}
 }
 
-func (x *ListMembersResponse) GetMembers() []*v1.Member {
+func (x *ListMembersResponse) GetMembers() []*ListedMember {
 	if x != nil {
 		return x.Members
 	}
@@ -152,14 +621,16 @@ type AnnounceRequest struct {
 	// Version of shoal.
 	Version string `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Feature level that it offers.
-	FeatureLevel  uint32 `protobuf:"varint,3,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	FeatureLevel uint32 `protobuf:"varint,3,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	// How it is.
+	Status        *v1.MemberStatus `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AnnounceRequest) Reset() {
 	*x = AnnounceRequest{}
-	mi := &file_shoal_control_v1_member_proto_msgTypes[2]
+	mi := &file_shoal_control_v1_member_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -171,7 +642,7 @@ func (x *AnnounceRequest) String() string {
 func (*AnnounceRequest) ProtoMessage() {}
 
 func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_member_proto_msgTypes[2]
+	mi := &file_shoal_control_v1_member_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -184,7 +655,7 @@ func (x *AnnounceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceRequest.ProtoReflect.Descriptor instead.
 func (*AnnounceRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{2}
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *AnnounceRequest) GetAddresses() []string {
@@ -208,6 +679,13 @@ func (x *AnnounceRequest) GetFeatureLevel() uint32 {
 	return 0
 }
 
+func (x *AnnounceRequest) GetStatus() *v1.MemberStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
 // AnnounceResponse says when to repeat it.
 type AnnounceResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -219,7 +697,7 @@ type AnnounceResponse struct {
 
 func (x *AnnounceResponse) Reset() {
 	*x = AnnounceResponse{}
-	mi := &file_shoal_control_v1_member_proto_msgTypes[3]
+	mi := &file_shoal_control_v1_member_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -231,7 +709,7 @@ func (x *AnnounceResponse) String() string {
 func (*AnnounceResponse) ProtoMessage() {}
 
 func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_member_proto_msgTypes[3]
+	mi := &file_shoal_control_v1_member_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -244,7 +722,7 @@ func (x *AnnounceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AnnounceResponse.ProtoReflect.Descriptor instead.
 func (*AnnounceResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{3}
+	return file_shoal_control_v1_member_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *AnnounceResponse) GetLife() *durationpb.Duration {
@@ -258,24 +736,62 @@ var File_shoal_control_v1_member_proto protoreflect.FileDescriptor
 
 const file_shoal_control_v1_member_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshoal/control/v1/member.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1bshoal/types/v1/member.proto\"j\n" +
+	"\x1dshoal/control/v1/member.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1bshoal/types/v1/member.proto\x1a\x19shoal/types/v1/meta.proto\"\xd7\x01\n" +
+	"\fListedMember\x12.\n" +
+	"\x06member\x18\x01 \x01(\v2\x16.shoal.types.v1.MemberR\x06member\x12\x1a\n" +
+	"\bhostname\x18\x02 \x01(\tR\bhostname\x126\n" +
+	"\x06health\x18\x03 \x01(\x0e2\x1e.shoal.control.v1.MemberHealthR\x06health\x12+\n" +
+	"\x05lease\x18\x04 \x01(\v2\x15.shoal.types.v1.LeaseR\x05lease\x12\x16\n" +
+	"\x06leader\x18\x05 \x01(\bR\x06leader\"*\n" +
+	"\x10GetMemberRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\"~\n" +
+	"\x11GetMemberResponse\x126\n" +
+	"\x06member\x18\x01 \x01(\v2\x1e.shoal.control.v1.ListedMemberR\x06member\x121\n" +
+	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\"\x8d\x01\n" +
+	"\x13UpdateMemberRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x19\n" +
+	"\x05drain\x18\x02 \x01(\bH\x00R\x05drain\x88\x01\x01\x12\x19\n" +
+	"\x05voter\x18\x03 \x01(\bH\x01R\x05voter\x88\x01\x01\x12\x14\n" +
+	"\x05force\x18\x04 \x01(\bR\x05forceB\b\n" +
+	"\x06_drainB\b\n" +
+	"\x06_voter\"\x81\x01\n" +
+	"\x14UpdateMemberResponse\x126\n" +
+	"\x06member\x18\x01 \x01(\v2\x1e.shoal.control.v1.ListedMemberR\x06member\x121\n" +
+	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\"C\n" +
+	"\x13DeleteMemberRequest\x12\x16\n" +
+	"\x06member\x18\x01 \x01(\tR\x06member\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"&\n" +
+	"\x14DeleteMemberResponse\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"j\n" +
 	"\x12ListMembersRequest\x12\x18\n" +
 	"\afilters\x18\x01 \x03(\tR\afilters\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"o\n" +
-	"\x13ListMembersResponse\x120\n" +
-	"\amembers\x18\x01 \x03(\v2\x16.shoal.types.v1.MemberR\amembers\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"n\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"w\n" +
+	"\x13ListMembersResponse\x128\n" +
+	"\amembers\x18\x01 \x03(\v2\x1e.shoal.control.v1.ListedMemberR\amembers\x12&\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xa4\x01\n" +
 	"\x0fAnnounceRequest\x12\x1c\n" +
 	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12#\n" +
-	"\rfeature_level\x18\x03 \x01(\rR\ffeatureLevel\"A\n" +
+	"\rfeature_level\x18\x03 \x01(\rR\ffeatureLevel\x124\n" +
+	"\x06status\x18\x04 \x01(\v2\x1c.shoal.types.v1.MemberStatusR\x06status\"A\n" +
 	"\x10AnnounceResponse\x12-\n" +
-	"\x04life\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04life2\xee\x01\n" +
-	"\rMemberService\x12{\n" +
+	"\x04life\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\x04life*x\n" +
+	"\fMemberHealth\x12\x1d\n" +
+	"\x19MEMBER_HEALTH_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12MEMBER_HEALTH_WELL\x10\x01\x12\x17\n" +
+	"\x13MEMBER_HEALTH_WAITS\x10\x02\x12\x18\n" +
+	"\x14MEMBER_HEALTH_SILENT\x10\x032\x93\x05\n" +
+	"\rMemberService\x12\x82\x01\n" +
+	"\tGetMember\x12\".shoal.control.v1.GetMemberRequest\x1a#.shoal.control.v1.GetMemberResponse\",\x8a\xb5\x18\b\n" +
+	"\x02\b\t\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\x1a\x12\x18/v1/members/{member=*/*}\x12{\n" +
 	"\vListMembers\x12$.shoal.control.v1.ListMembersRequest\x1a%.shoal.control.v1.ListMembersResponse\"\x1f\x8a\xb5\x18\b\n" +
-	"\x02\b\t\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\r\x12\v/v1/members\x12`\n" +
+	"\x02\b\t\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\r\x12\v/v1/members\x12\x90\x01\n" +
+	"\fUpdateMember\x12%.shoal.control.v1.UpdateMemberRequest\x1a&.shoal.control.v1.UpdateMemberResponse\"1\x8a\xb5\x18\a\n" +
+	"\x01\b\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\x1d:\x01*2\x18/v1/members/{member=*/*}\x90\x02\x02\x12\x8a\x01\n" +
+	"\fDeleteMember\x12%.shoal.control.v1.DeleteMemberRequest\x1a&.shoal.control.v1.DeleteMemberResponse\"+\x8a\xb5\x18\a\n" +
+	"\x01\b\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\x1a*\x18/v1/members/{member=*/*}\x12`\n" +
 	"\bAnnounce\x12!.shoal.control.v1.AnnounceRequest\x1a\".shoal.control.v1.AnnounceResponse\"\r\x8a\xb5\x18\x06\n" +
 	"\x01\x05\x12\x01\x02\x90\x02\x02B@Z>github.com/shoalproject/shoal/proto/shoal/control/v1;controlv1b\x06proto3"
 
@@ -291,27 +807,53 @@ func file_shoal_control_v1_member_proto_rawDescGZIP() []byte {
 	return file_shoal_control_v1_member_proto_rawDescData
 }
 
-var file_shoal_control_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_shoal_control_v1_member_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_shoal_control_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_shoal_control_v1_member_proto_goTypes = []any{
-	(*ListMembersRequest)(nil),  // 0: shoal.control.v1.ListMembersRequest
-	(*ListMembersResponse)(nil), // 1: shoal.control.v1.ListMembersResponse
-	(*AnnounceRequest)(nil),     // 2: shoal.control.v1.AnnounceRequest
-	(*AnnounceResponse)(nil),    // 3: shoal.control.v1.AnnounceResponse
-	(*v1.Member)(nil),           // 4: shoal.types.v1.Member
-	(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
+	(MemberHealth)(0),            // 0: shoal.control.v1.MemberHealth
+	(*ListedMember)(nil),         // 1: shoal.control.v1.ListedMember
+	(*GetMemberRequest)(nil),     // 2: shoal.control.v1.GetMemberRequest
+	(*GetMemberResponse)(nil),    // 3: shoal.control.v1.GetMemberResponse
+	(*UpdateMemberRequest)(nil),  // 4: shoal.control.v1.UpdateMemberRequest
+	(*UpdateMemberResponse)(nil), // 5: shoal.control.v1.UpdateMemberResponse
+	(*DeleteMemberRequest)(nil),  // 6: shoal.control.v1.DeleteMemberRequest
+	(*DeleteMemberResponse)(nil), // 7: shoal.control.v1.DeleteMemberResponse
+	(*ListMembersRequest)(nil),   // 8: shoal.control.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),  // 9: shoal.control.v1.ListMembersResponse
+	(*AnnounceRequest)(nil),      // 10: shoal.control.v1.AnnounceRequest
+	(*AnnounceResponse)(nil),     // 11: shoal.control.v1.AnnounceResponse
+	(*v1.Member)(nil),            // 12: shoal.types.v1.Member
+	(*v1.Lease)(nil),             // 13: shoal.types.v1.Lease
+	(*v1.Version)(nil),           // 14: shoal.types.v1.Version
+	(*v1.MemberStatus)(nil),      // 15: shoal.types.v1.MemberStatus
+	(*durationpb.Duration)(nil),  // 16: google.protobuf.Duration
 }
 var file_shoal_control_v1_member_proto_depIdxs = []int32{
-	4, // 0: shoal.control.v1.ListMembersResponse.members:type_name -> shoal.types.v1.Member
-	5, // 1: shoal.control.v1.AnnounceResponse.life:type_name -> google.protobuf.Duration
-	0, // 2: shoal.control.v1.MemberService.ListMembers:input_type -> shoal.control.v1.ListMembersRequest
-	2, // 3: shoal.control.v1.MemberService.Announce:input_type -> shoal.control.v1.AnnounceRequest
-	1, // 4: shoal.control.v1.MemberService.ListMembers:output_type -> shoal.control.v1.ListMembersResponse
-	3, // 5: shoal.control.v1.MemberService.Announce:output_type -> shoal.control.v1.AnnounceResponse
-	4, // [4:6] is the sub-list for method output_type
-	2, // [2:4] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	12, // 0: shoal.control.v1.ListedMember.member:type_name -> shoal.types.v1.Member
+	0,  // 1: shoal.control.v1.ListedMember.health:type_name -> shoal.control.v1.MemberHealth
+	13, // 2: shoal.control.v1.ListedMember.lease:type_name -> shoal.types.v1.Lease
+	1,  // 3: shoal.control.v1.GetMemberResponse.member:type_name -> shoal.control.v1.ListedMember
+	14, // 4: shoal.control.v1.GetMemberResponse.version:type_name -> shoal.types.v1.Version
+	1,  // 5: shoal.control.v1.UpdateMemberResponse.member:type_name -> shoal.control.v1.ListedMember
+	14, // 6: shoal.control.v1.UpdateMemberResponse.version:type_name -> shoal.types.v1.Version
+	1,  // 7: shoal.control.v1.ListMembersResponse.members:type_name -> shoal.control.v1.ListedMember
+	15, // 8: shoal.control.v1.AnnounceRequest.status:type_name -> shoal.types.v1.MemberStatus
+	16, // 9: shoal.control.v1.AnnounceResponse.life:type_name -> google.protobuf.Duration
+	2,  // 10: shoal.control.v1.MemberService.GetMember:input_type -> shoal.control.v1.GetMemberRequest
+	8,  // 11: shoal.control.v1.MemberService.ListMembers:input_type -> shoal.control.v1.ListMembersRequest
+	4,  // 12: shoal.control.v1.MemberService.UpdateMember:input_type -> shoal.control.v1.UpdateMemberRequest
+	6,  // 13: shoal.control.v1.MemberService.DeleteMember:input_type -> shoal.control.v1.DeleteMemberRequest
+	10, // 14: shoal.control.v1.MemberService.Announce:input_type -> shoal.control.v1.AnnounceRequest
+	3,  // 15: shoal.control.v1.MemberService.GetMember:output_type -> shoal.control.v1.GetMemberResponse
+	9,  // 16: shoal.control.v1.MemberService.ListMembers:output_type -> shoal.control.v1.ListMembersResponse
+	5,  // 17: shoal.control.v1.MemberService.UpdateMember:output_type -> shoal.control.v1.UpdateMemberResponse
+	7,  // 18: shoal.control.v1.MemberService.DeleteMember:output_type -> shoal.control.v1.DeleteMemberResponse
+	11, // 19: shoal.control.v1.MemberService.Announce:output_type -> shoal.control.v1.AnnounceResponse
+	15, // [15:20] is the sub-list for method output_type
+	10, // [10:15] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_shoal_control_v1_member_proto_init() }
@@ -319,18 +861,20 @@ func file_shoal_control_v1_member_proto_init() {
 	if File_shoal_control_v1_member_proto != nil {
 		return
 	}
+	file_shoal_control_v1_member_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_control_v1_member_proto_rawDesc), len(file_shoal_control_v1_member_proto_rawDesc)),
-			NumEnums:      0,
-			NumMessages:   4,
+			NumEnums:      1,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
 		GoTypes:           file_shoal_control_v1_member_proto_goTypes,
 		DependencyIndexes: file_shoal_control_v1_member_proto_depIdxs,
+		EnumInfos:         file_shoal_control_v1_member_proto_enumTypes,
 		MessageInfos:      file_shoal_control_v1_member_proto_msgTypes,
 	}.Build()
 	File_shoal_control_v1_member_proto = out.File

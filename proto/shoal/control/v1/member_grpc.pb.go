@@ -19,20 +19,40 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	MemberService_ListMembers_FullMethodName = "/shoal.control.v1.MemberService/ListMembers"
-	MemberService_Announce_FullMethodName    = "/shoal.control.v1.MemberService/Announce"
+	MemberService_GetMember_FullMethodName    = "/shoal.control.v1.MemberService/GetMember"
+	MemberService_ListMembers_FullMethodName  = "/shoal.control.v1.MemberService/ListMembers"
+	MemberService_UpdateMember_FullMethodName = "/shoal.control.v1.MemberService/UpdateMember"
+	MemberService_DeleteMember_FullMethodName = "/shoal.control.v1.MemberService/DeleteMember"
+	MemberService_Announce_FullMethodName     = "/shoal.control.v1.MemberService/Announce"
 )
 
 // MemberServiceClient is the client API for MemberService service.
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// MemberService shows our processes and takes a gateway's announcement.
+// MemberService keeps our processes: shows them, drains and removes them, and takes a gateway's announcement. A member is
+// named `role/machine`, where machine is an id, a unique prefix of one or a hostname.
 type MemberServiceClient interface {
-	// ListMembers returns all processes that announced themselves, by role. Filters: role, node.
+	// GetMember returns one process.
+	//
+	// Errors: NOT_FOUND, INVALID_ARGUMENT (no such role, or an ambiguous machine), UNAVAILABLE (no quorum).
+	GetMember(ctx context.Context, in *GetMemberRequest, opts ...grpc.CallOption) (*GetMemberResponse, error)
+	// ListMembers returns all processes, by role and machine. Filters: role, node, health, drain.
 	//
 	// Errors: INVALID_ARGUMENT (filter, page), UNAVAILABLE (no quorum).
 	ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error)
+	// UpdateMember drains a process or takes that back, and lets a store vote or not. It returns when that is decided; what a
+	// drained process still carries is in its status, and it is done when that says `drained`.
+	//
+	// Errors: NOT_FOUND, INVALID_ARGUMENT (a role that has no such thing, or nothing to change), FAILED_PRECONDITION (nobody
+	// else of its role would be left to take over, or the quorum would be lost), UNAVAILABLE (no quorum).
+	UpdateMember(ctx context.Context, in *UpdateMemberRequest, opts ...grpc.CallOption) (*UpdateMemberResponse, error)
+	// DeleteMember removes a process and puts its identity on the deny list in the same transaction. A store leaves the Raft
+	// group first. The machine may join with that role again, by a token.
+	//
+	// Errors: NOT_FOUND, FAILED_PRECONDITION (it is the last of its role, or the quorum would be lost), UNAVAILABLE (no
+	// quorum).
+	DeleteMember(ctx context.Context, in *DeleteMemberRequest, opts ...grpc.CallOption) (*DeleteMemberResponse, error)
 	// Announce puts the calling gateway into the directory, or keeps it there. It is repeated at a third of the life.
 	//
 	// Errors: INVALID_ARGUMENT (addresses), UNAVAILABLE (no quorum).
@@ -47,10 +67,40 @@ func NewMemberServiceClient(cc grpc.ClientConnInterface) MemberServiceClient {
 	return &memberServiceClient{cc}
 }
 
+func (c *memberServiceClient) GetMember(ctx context.Context, in *GetMemberRequest, opts ...grpc.CallOption) (*GetMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(GetMemberResponse)
+	err := c.cc.Invoke(ctx, MemberService_GetMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *memberServiceClient) ListMembers(ctx context.Context, in *ListMembersRequest, opts ...grpc.CallOption) (*ListMembersResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(ListMembersResponse)
 	err := c.cc.Invoke(ctx, MemberService_ListMembers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) UpdateMember(ctx context.Context, in *UpdateMemberRequest, opts ...grpc.CallOption) (*UpdateMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(UpdateMemberResponse)
+	err := c.cc.Invoke(ctx, MemberService_UpdateMember_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *memberServiceClient) DeleteMember(ctx context.Context, in *DeleteMemberRequest, opts ...grpc.CallOption) (*DeleteMemberResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DeleteMemberResponse)
+	err := c.cc.Invoke(ctx, MemberService_DeleteMember_FullMethodName, in, out, cOpts...)
 	if err != nil {
 		return nil, err
 	}
@@ -71,12 +121,29 @@ func (c *memberServiceClient) Announce(ctx context.Context, in *AnnounceRequest,
 // All implementations must embed UnimplementedMemberServiceServer
 // for forward compatibility.
 //
-// MemberService shows our processes and takes a gateway's announcement.
+// MemberService keeps our processes: shows them, drains and removes them, and takes a gateway's announcement. A member is
+// named `role/machine`, where machine is an id, a unique prefix of one or a hostname.
 type MemberServiceServer interface {
-	// ListMembers returns all processes that announced themselves, by role. Filters: role, node.
+	// GetMember returns one process.
+	//
+	// Errors: NOT_FOUND, INVALID_ARGUMENT (no such role, or an ambiguous machine), UNAVAILABLE (no quorum).
+	GetMember(context.Context, *GetMemberRequest) (*GetMemberResponse, error)
+	// ListMembers returns all processes, by role and machine. Filters: role, node, health, drain.
 	//
 	// Errors: INVALID_ARGUMENT (filter, page), UNAVAILABLE (no quorum).
 	ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error)
+	// UpdateMember drains a process or takes that back, and lets a store vote or not. It returns when that is decided; what a
+	// drained process still carries is in its status, and it is done when that says `drained`.
+	//
+	// Errors: NOT_FOUND, INVALID_ARGUMENT (a role that has no such thing, or nothing to change), FAILED_PRECONDITION (nobody
+	// else of its role would be left to take over, or the quorum would be lost), UNAVAILABLE (no quorum).
+	UpdateMember(context.Context, *UpdateMemberRequest) (*UpdateMemberResponse, error)
+	// DeleteMember removes a process and puts its identity on the deny list in the same transaction. A store leaves the Raft
+	// group first. The machine may join with that role again, by a token.
+	//
+	// Errors: NOT_FOUND, FAILED_PRECONDITION (it is the last of its role, or the quorum would be lost), UNAVAILABLE (no
+	// quorum).
+	DeleteMember(context.Context, *DeleteMemberRequest) (*DeleteMemberResponse, error)
 	// Announce puts the calling gateway into the directory, or keeps it there. It is repeated at a third of the life.
 	//
 	// Errors: INVALID_ARGUMENT (addresses), UNAVAILABLE (no quorum).
@@ -91,8 +158,17 @@ type MemberServiceServer interface {
 // pointer dereference when methods are called.
 type UnimplementedMemberServiceServer struct{}
 
+func (UnimplementedMemberServiceServer) GetMember(context.Context, *GetMemberRequest) (*GetMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GetMember not implemented")
+}
 func (UnimplementedMemberServiceServer) ListMembers(context.Context, *ListMembersRequest) (*ListMembersResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ListMembers not implemented")
+}
+func (UnimplementedMemberServiceServer) UpdateMember(context.Context, *UpdateMemberRequest) (*UpdateMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method UpdateMember not implemented")
+}
+func (UnimplementedMemberServiceServer) DeleteMember(context.Context, *DeleteMemberRequest) (*DeleteMemberResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeleteMember not implemented")
 }
 func (UnimplementedMemberServiceServer) Announce(context.Context, *AnnounceRequest) (*AnnounceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Announce not implemented")
@@ -118,6 +194,24 @@ func RegisterMemberServiceServer(s grpc.ServiceRegistrar, srv MemberServiceServe
 	s.RegisterService(&MemberService_ServiceDesc, srv)
 }
 
+func _MemberService_GetMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(GetMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).GetMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_GetMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).GetMember(ctx, req.(*GetMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _MemberService_ListMembers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(ListMembersRequest)
 	if err := dec(in); err != nil {
@@ -132,6 +226,42 @@ func _MemberService_ListMembers_Handler(srv interface{}, ctx context.Context, de
 	}
 	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
 		return srv.(MemberServiceServer).ListMembers(ctx, req.(*ListMembersRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_UpdateMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(UpdateMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).UpdateMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_UpdateMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).UpdateMember(ctx, req.(*UpdateMemberRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _MemberService_DeleteMember_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DeleteMemberRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(MemberServiceServer).DeleteMember(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: MemberService_DeleteMember_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(MemberServiceServer).DeleteMember(ctx, req.(*DeleteMemberRequest))
 	}
 	return interceptor(ctx, in, info, handler)
 }
@@ -162,8 +292,20 @@ var MemberService_ServiceDesc = grpc.ServiceDesc{
 	HandlerType: (*MemberServiceServer)(nil),
 	Methods: []grpc.MethodDesc{
 		{
+			MethodName: "GetMember",
+			Handler:    _MemberService_GetMember_Handler,
+		},
+		{
 			MethodName: "ListMembers",
 			Handler:    _MemberService_ListMembers_Handler,
+		},
+		{
+			MethodName: "UpdateMember",
+			Handler:    _MemberService_UpdateMember_Handler,
+		},
+		{
+			MethodName: "DeleteMember",
+			Handler:    _MemberService_DeleteMember_Handler,
 		},
 		{
 			MethodName: "Announce",

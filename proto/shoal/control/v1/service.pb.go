@@ -253,8 +253,12 @@ type TaskCounts struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Running on machines that are not down, and wanted so.
 	Running uint64 `protobuf:"varint,1,opt,name=running,proto3" json:"running,omitempty"`
-	// Wanted.
-	Desired       uint64 `protobuf:"varint,2,opt,name=desired,proto3" json:"desired,omitempty"`
+	// Wanted. Of a job: at once.
+	Desired uint64 `protobuf:"varint,2,opt,name=desired,proto3" json:"desired,omitempty"`
+	// Of a job: completions of its last run.
+	Completed uint64 `protobuf:"varint,3,opt,name=completed,proto3" json:"completed,omitempty"`
+	// Of a replicated job: completions that it asks for.
+	Total         uint64 `protobuf:"varint,4,opt,name=total,proto3" json:"total,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -299,6 +303,20 @@ func (x *TaskCounts) GetRunning() uint64 {
 func (x *TaskCounts) GetDesired() uint64 {
 	if x != nil {
 		return x.Desired
+	}
+	return 0
+}
+
+func (x *TaskCounts) GetCompleted() uint64 {
+	if x != nil {
+		return x.Completed
+	}
+	return 0
+}
+
+func (x *TaskCounts) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
 	}
 	return 0
 }
@@ -605,6 +623,134 @@ func (x *UpdateServiceResponse) GetVersion() *v1.Version {
 	return nil
 }
 
+// RollbackServiceRequest names a service, and what it is to go back to.
+type RollbackServiceRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id, unique prefix or name.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Optional. Version read.
+	Version *v1.Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	// Spec version of its history. 0: the one that was in force before.
+	SpecVersion uint64 `protobuf:"varint,3,opt,name=spec_version,json=specVersion,proto3" json:"spec_version,omitempty"`
+	// Optional. Makes a second try harmless.
+	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackServiceRequest) Reset() {
+	*x = RollbackServiceRequest{}
+	mi := &file_shoal_control_v1_service_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackServiceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackServiceRequest) ProtoMessage() {}
+
+func (x *RollbackServiceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_service_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackServiceRequest.ProtoReflect.Descriptor instead.
+func (*RollbackServiceRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_service_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *RollbackServiceRequest) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *RollbackServiceRequest) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
+func (x *RollbackServiceRequest) GetSpecVersion() uint64 {
+	if x != nil {
+		return x.SpecVersion
+	}
+	return 0
+}
+
+func (x *RollbackServiceRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// RollbackServiceResponse is the service as changed.
+type RollbackServiceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service.
+	Service *v1.Service `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Its version.
+	Version       *v1.Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RollbackServiceResponse) Reset() {
+	*x = RollbackServiceResponse{}
+	mi := &file_shoal_control_v1_service_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RollbackServiceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RollbackServiceResponse) ProtoMessage() {}
+
+func (x *RollbackServiceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_service_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RollbackServiceResponse.ProtoReflect.Descriptor instead.
+func (*RollbackServiceResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_service_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *RollbackServiceResponse) GetService() *v1.Service {
+	if x != nil {
+		return x.Service
+	}
+	return nil
+}
+
+func (x *RollbackServiceResponse) GetVersion() *v1.Version {
+	if x != nil {
+		return x.Version
+	}
+	return nil
+}
+
 // DeleteServiceRequest names a service.
 type DeleteServiceRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -616,7 +762,7 @@ type DeleteServiceRequest struct {
 
 func (x *DeleteServiceRequest) Reset() {
 	*x = DeleteServiceRequest{}
-	mi := &file_shoal_control_v1_service_proto_msgTypes[10]
+	mi := &file_shoal_control_v1_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -628,7 +774,7 @@ func (x *DeleteServiceRequest) String() string {
 func (*DeleteServiceRequest) ProtoMessage() {}
 
 func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_service_proto_msgTypes[10]
+	mi := &file_shoal_control_v1_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -641,7 +787,7 @@ func (x *DeleteServiceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceRequest.ProtoReflect.Descriptor instead.
 func (*DeleteServiceRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_service_proto_rawDescGZIP(), []int{10}
+	return file_shoal_control_v1_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *DeleteServiceRequest) GetService() string {
@@ -662,7 +808,7 @@ type DeleteServiceResponse struct {
 
 func (x *DeleteServiceResponse) Reset() {
 	*x = DeleteServiceResponse{}
-	mi := &file_shoal_control_v1_service_proto_msgTypes[11]
+	mi := &file_shoal_control_v1_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -674,7 +820,7 @@ func (x *DeleteServiceResponse) String() string {
 func (*DeleteServiceResponse) ProtoMessage() {}
 
 func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_service_proto_msgTypes[11]
+	mi := &file_shoal_control_v1_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -687,7 +833,7 @@ func (x *DeleteServiceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteServiceResponse.ProtoReflect.Descriptor instead.
 func (*DeleteServiceResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_service_proto_rawDescGZIP(), []int{11}
+	return file_shoal_control_v1_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *DeleteServiceResponse) GetId() string {
@@ -714,11 +860,13 @@ const file_shoal_control_v1_service_proto_rawDesc = "" +
 	"\x12GetServiceResponse\x121\n" +
 	"\aservice\x18\x01 \x01(\v2\x17.shoal.types.v1.ServiceR\aservice\x121\n" +
 	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x124\n" +
-	"\x06counts\x18\x03 \x01(\v2\x1c.shoal.control.v1.TaskCountsR\x06counts\"@\n" +
+	"\x06counts\x18\x03 \x01(\v2\x1c.shoal.control.v1.TaskCountsR\x06counts\"t\n" +
 	"\n" +
 	"TaskCounts\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\x04R\arunning\x12\x18\n" +
-	"\adesired\x18\x02 \x01(\x04R\adesired\"k\n" +
+	"\adesired\x18\x02 \x01(\x04R\adesired\x12\x1c\n" +
+	"\tcompleted\x18\x03 \x01(\x04R\tcompleted\x12\x14\n" +
+	"\x05total\x18\x04 \x01(\x04R\x05total\"k\n" +
 	"\x13ListServicesRequest\x12\x18\n" +
 	"\afilters\x18\x01 \x03(\tR\afilters\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
@@ -738,11 +886,20 @@ const file_shoal_control_v1_service_proto_rawDesc = "" +
 	"request_id\x18\x04 \x01(\tR\trequestId\"}\n" +
 	"\x15UpdateServiceResponse\x121\n" +
 	"\aservice\x18\x01 \x01(\v2\x17.shoal.types.v1.ServiceR\aservice\x121\n" +
+	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\"\xa7\x01\n" +
+	"\x16RollbackServiceRequest\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x121\n" +
+	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12!\n" +
+	"\fspec_version\x18\x03 \x01(\x04R\vspecVersion\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\"\x7f\n" +
+	"\x17RollbackServiceResponse\x121\n" +
+	"\aservice\x18\x01 \x01(\v2\x17.shoal.types.v1.ServiceR\aservice\x121\n" +
 	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\"0\n" +
 	"\x14DeleteServiceRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\"'\n" +
 	"\x15DeleteServiceResponse\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id2\xbd\x05\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id2\xdd\x06\n" +
 	"\x0eServiceService\x12\x84\x01\n" +
 	"\rCreateService\x12&.shoal.control.v1.CreateServiceRequest\x1a'.shoal.control.v1.CreateServiceResponse\"\"\x8a\xb5\x18\a\n" +
 	"\x01\b\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/services\x12\x83\x01\n" +
@@ -752,7 +909,9 @@ const file_shoal_control_v1_service_proto_rawDesc = "" +
 	"\fListServices\x12%.shoal.control.v1.ListServicesRequest\x1a&.shoal.control.v1.ListServicesResponse\" \x8a\xb5\x18\b\n" +
 	"\x02\b\t\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\x0e\x12\f/v1/services\x12\x8e\x01\n" +
 	"\rUpdateService\x12&.shoal.control.v1.UpdateServiceRequest\x1a'.shoal.control.v1.UpdateServiceResponse\",\x8a\xb5\x18\a\n" +
-	"\x01\b\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\x1b:\x01*\x1a\x16/v1/services/{service}\x12\x8b\x01\n" +
+	"\x01\b\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\x1b:\x01*\x1a\x16/v1/services/{service}\x12\x9d\x01\n" +
+	"\x0fRollbackService\x12(.shoal.control.v1.RollbackServiceRequest\x1a).shoal.control.v1.RollbackServiceResponse\"5\x8a\xb5\x18\a\n" +
+	"\x01\b\x12\x02\x05\x02\x82\xd3\xe4\x93\x02$:\x01*\"\x1f/v1/services/{service}/rollback\x12\x8b\x01\n" +
 	"\rDeleteService\x12&.shoal.control.v1.DeleteServiceRequest\x1a'.shoal.control.v1.DeleteServiceResponse\")\x8a\xb5\x18\a\n" +
 	"\x01\b\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\x18*\x16/v1/services/{service}B@Z>github.com/shoalproject/shoal/proto/shoal/control/v1;controlv1b\x06proto3"
 
@@ -768,53 +927,60 @@ func file_shoal_control_v1_service_proto_rawDescGZIP() []byte {
 	return file_shoal_control_v1_service_proto_rawDescData
 }
 
-var file_shoal_control_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_shoal_control_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 14)
 var file_shoal_control_v1_service_proto_goTypes = []any{
-	(*CreateServiceRequest)(nil),  // 0: shoal.control.v1.CreateServiceRequest
-	(*CreateServiceResponse)(nil), // 1: shoal.control.v1.CreateServiceResponse
-	(*GetServiceRequest)(nil),     // 2: shoal.control.v1.GetServiceRequest
-	(*GetServiceResponse)(nil),    // 3: shoal.control.v1.GetServiceResponse
-	(*TaskCounts)(nil),            // 4: shoal.control.v1.TaskCounts
-	(*ListServicesRequest)(nil),   // 5: shoal.control.v1.ListServicesRequest
-	(*ListServicesResponse)(nil),  // 6: shoal.control.v1.ListServicesResponse
-	(*ListedService)(nil),         // 7: shoal.control.v1.ListedService
-	(*UpdateServiceRequest)(nil),  // 8: shoal.control.v1.UpdateServiceRequest
-	(*UpdateServiceResponse)(nil), // 9: shoal.control.v1.UpdateServiceResponse
-	(*DeleteServiceRequest)(nil),  // 10: shoal.control.v1.DeleteServiceRequest
-	(*DeleteServiceResponse)(nil), // 11: shoal.control.v1.DeleteServiceResponse
-	(*v1.ServiceSpec)(nil),        // 12: shoal.types.v1.ServiceSpec
-	(*v1.Service)(nil),            // 13: shoal.types.v1.Service
-	(*v1.Version)(nil),            // 14: shoal.types.v1.Version
+	(*CreateServiceRequest)(nil),    // 0: shoal.control.v1.CreateServiceRequest
+	(*CreateServiceResponse)(nil),   // 1: shoal.control.v1.CreateServiceResponse
+	(*GetServiceRequest)(nil),       // 2: shoal.control.v1.GetServiceRequest
+	(*GetServiceResponse)(nil),      // 3: shoal.control.v1.GetServiceResponse
+	(*TaskCounts)(nil),              // 4: shoal.control.v1.TaskCounts
+	(*ListServicesRequest)(nil),     // 5: shoal.control.v1.ListServicesRequest
+	(*ListServicesResponse)(nil),    // 6: shoal.control.v1.ListServicesResponse
+	(*ListedService)(nil),           // 7: shoal.control.v1.ListedService
+	(*UpdateServiceRequest)(nil),    // 8: shoal.control.v1.UpdateServiceRequest
+	(*UpdateServiceResponse)(nil),   // 9: shoal.control.v1.UpdateServiceResponse
+	(*RollbackServiceRequest)(nil),  // 10: shoal.control.v1.RollbackServiceRequest
+	(*RollbackServiceResponse)(nil), // 11: shoal.control.v1.RollbackServiceResponse
+	(*DeleteServiceRequest)(nil),    // 12: shoal.control.v1.DeleteServiceRequest
+	(*DeleteServiceResponse)(nil),   // 13: shoal.control.v1.DeleteServiceResponse
+	(*v1.ServiceSpec)(nil),          // 14: shoal.types.v1.ServiceSpec
+	(*v1.Service)(nil),              // 15: shoal.types.v1.Service
+	(*v1.Version)(nil),              // 16: shoal.types.v1.Version
 }
 var file_shoal_control_v1_service_proto_depIdxs = []int32{
-	12, // 0: shoal.control.v1.CreateServiceRequest.spec:type_name -> shoal.types.v1.ServiceSpec
-	13, // 1: shoal.control.v1.CreateServiceResponse.service:type_name -> shoal.types.v1.Service
-	14, // 2: shoal.control.v1.CreateServiceResponse.version:type_name -> shoal.types.v1.Version
-	13, // 3: shoal.control.v1.GetServiceResponse.service:type_name -> shoal.types.v1.Service
-	14, // 4: shoal.control.v1.GetServiceResponse.version:type_name -> shoal.types.v1.Version
+	14, // 0: shoal.control.v1.CreateServiceRequest.spec:type_name -> shoal.types.v1.ServiceSpec
+	15, // 1: shoal.control.v1.CreateServiceResponse.service:type_name -> shoal.types.v1.Service
+	16, // 2: shoal.control.v1.CreateServiceResponse.version:type_name -> shoal.types.v1.Version
+	15, // 3: shoal.control.v1.GetServiceResponse.service:type_name -> shoal.types.v1.Service
+	16, // 4: shoal.control.v1.GetServiceResponse.version:type_name -> shoal.types.v1.Version
 	4,  // 5: shoal.control.v1.GetServiceResponse.counts:type_name -> shoal.control.v1.TaskCounts
 	7,  // 6: shoal.control.v1.ListServicesResponse.services:type_name -> shoal.control.v1.ListedService
-	13, // 7: shoal.control.v1.ListedService.service:type_name -> shoal.types.v1.Service
+	15, // 7: shoal.control.v1.ListedService.service:type_name -> shoal.types.v1.Service
 	4,  // 8: shoal.control.v1.ListedService.counts:type_name -> shoal.control.v1.TaskCounts
-	14, // 9: shoal.control.v1.UpdateServiceRequest.version:type_name -> shoal.types.v1.Version
-	12, // 10: shoal.control.v1.UpdateServiceRequest.spec:type_name -> shoal.types.v1.ServiceSpec
-	13, // 11: shoal.control.v1.UpdateServiceResponse.service:type_name -> shoal.types.v1.Service
-	14, // 12: shoal.control.v1.UpdateServiceResponse.version:type_name -> shoal.types.v1.Version
-	0,  // 13: shoal.control.v1.ServiceService.CreateService:input_type -> shoal.control.v1.CreateServiceRequest
-	2,  // 14: shoal.control.v1.ServiceService.GetService:input_type -> shoal.control.v1.GetServiceRequest
-	5,  // 15: shoal.control.v1.ServiceService.ListServices:input_type -> shoal.control.v1.ListServicesRequest
-	8,  // 16: shoal.control.v1.ServiceService.UpdateService:input_type -> shoal.control.v1.UpdateServiceRequest
-	10, // 17: shoal.control.v1.ServiceService.DeleteService:input_type -> shoal.control.v1.DeleteServiceRequest
-	1,  // 18: shoal.control.v1.ServiceService.CreateService:output_type -> shoal.control.v1.CreateServiceResponse
-	3,  // 19: shoal.control.v1.ServiceService.GetService:output_type -> shoal.control.v1.GetServiceResponse
-	6,  // 20: shoal.control.v1.ServiceService.ListServices:output_type -> shoal.control.v1.ListServicesResponse
-	9,  // 21: shoal.control.v1.ServiceService.UpdateService:output_type -> shoal.control.v1.UpdateServiceResponse
-	11, // 22: shoal.control.v1.ServiceService.DeleteService:output_type -> shoal.control.v1.DeleteServiceResponse
-	18, // [18:23] is the sub-list for method output_type
-	13, // [13:18] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	16, // 9: shoal.control.v1.UpdateServiceRequest.version:type_name -> shoal.types.v1.Version
+	14, // 10: shoal.control.v1.UpdateServiceRequest.spec:type_name -> shoal.types.v1.ServiceSpec
+	15, // 11: shoal.control.v1.UpdateServiceResponse.service:type_name -> shoal.types.v1.Service
+	16, // 12: shoal.control.v1.UpdateServiceResponse.version:type_name -> shoal.types.v1.Version
+	16, // 13: shoal.control.v1.RollbackServiceRequest.version:type_name -> shoal.types.v1.Version
+	15, // 14: shoal.control.v1.RollbackServiceResponse.service:type_name -> shoal.types.v1.Service
+	16, // 15: shoal.control.v1.RollbackServiceResponse.version:type_name -> shoal.types.v1.Version
+	0,  // 16: shoal.control.v1.ServiceService.CreateService:input_type -> shoal.control.v1.CreateServiceRequest
+	2,  // 17: shoal.control.v1.ServiceService.GetService:input_type -> shoal.control.v1.GetServiceRequest
+	5,  // 18: shoal.control.v1.ServiceService.ListServices:input_type -> shoal.control.v1.ListServicesRequest
+	8,  // 19: shoal.control.v1.ServiceService.UpdateService:input_type -> shoal.control.v1.UpdateServiceRequest
+	10, // 20: shoal.control.v1.ServiceService.RollbackService:input_type -> shoal.control.v1.RollbackServiceRequest
+	12, // 21: shoal.control.v1.ServiceService.DeleteService:input_type -> shoal.control.v1.DeleteServiceRequest
+	1,  // 22: shoal.control.v1.ServiceService.CreateService:output_type -> shoal.control.v1.CreateServiceResponse
+	3,  // 23: shoal.control.v1.ServiceService.GetService:output_type -> shoal.control.v1.GetServiceResponse
+	6,  // 24: shoal.control.v1.ServiceService.ListServices:output_type -> shoal.control.v1.ListServicesResponse
+	9,  // 25: shoal.control.v1.ServiceService.UpdateService:output_type -> shoal.control.v1.UpdateServiceResponse
+	11, // 26: shoal.control.v1.ServiceService.RollbackService:output_type -> shoal.control.v1.RollbackServiceResponse
+	13, // 27: shoal.control.v1.ServiceService.DeleteService:output_type -> shoal.control.v1.DeleteServiceResponse
+	22, // [22:28] is the sub-list for method output_type
+	16, // [16:22] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_shoal_control_v1_service_proto_init() }
@@ -828,7 +994,7 @@ func file_shoal_control_v1_service_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_control_v1_service_proto_rawDesc), len(file_shoal_control_v1_service_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   14,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -23,11 +23,12 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ServiceService_CreateService_FullMethodName = "/shoal.control.v1.ServiceService/CreateService"
-	ServiceService_GetService_FullMethodName    = "/shoal.control.v1.ServiceService/GetService"
-	ServiceService_ListServices_FullMethodName  = "/shoal.control.v1.ServiceService/ListServices"
-	ServiceService_UpdateService_FullMethodName = "/shoal.control.v1.ServiceService/UpdateService"
-	ServiceService_DeleteService_FullMethodName = "/shoal.control.v1.ServiceService/DeleteService"
+	ServiceService_CreateService_FullMethodName   = "/shoal.control.v1.ServiceService/CreateService"
+	ServiceService_GetService_FullMethodName      = "/shoal.control.v1.ServiceService/GetService"
+	ServiceService_ListServices_FullMethodName    = "/shoal.control.v1.ServiceService/ListServices"
+	ServiceService_UpdateService_FullMethodName   = "/shoal.control.v1.ServiceService/UpdateService"
+	ServiceService_RollbackService_FullMethodName = "/shoal.control.v1.ServiceService/RollbackService"
+	ServiceService_DeleteService_FullMethodName   = "/shoal.control.v1.ServiceService/DeleteService"
 )
 
 // ServiceServiceClient is the client API for ServiceService service.
@@ -54,6 +55,11 @@ type ServiceServiceClient interface {
 	//
 	// Errors: as CreateService; NOT_FOUND; ABORTED (update out of sequence: the version is not the current one).
 	UpdateService(ctx context.Context, in *UpdateServiceRequest, opts ...grpc.CallOption) (*UpdateServiceResponse, error)
+	// RollbackService gives a service an earlier task spec again, one that its history keeps, as a new spec version. It is rolled
+	// out as an update is. All else of the spec stays.
+	//
+	// Errors: as UpdateService; FAILED_PRECONDITION (no such version is kept, or it is in force already).
+	RollbackService(ctx context.Context, in *RollbackServiceRequest, opts ...grpc.CallOption) (*RollbackServiceResponse, error)
 	// DeleteService removes a service and has its tasks stopped.
 	//
 	// Errors: NOT_FOUND, UNAVAILABLE (no quorum).
@@ -108,6 +114,16 @@ func (c *serviceServiceClient) UpdateService(ctx context.Context, in *UpdateServ
 	return out, nil
 }
 
+func (c *serviceServiceClient) RollbackService(ctx context.Context, in *RollbackServiceRequest, opts ...grpc.CallOption) (*RollbackServiceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(RollbackServiceResponse)
+	err := c.cc.Invoke(ctx, ServiceService_RollbackService_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 func (c *serviceServiceClient) DeleteService(ctx context.Context, in *DeleteServiceRequest, opts ...grpc.CallOption) (*DeleteServiceResponse, error) {
 	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
 	out := new(DeleteServiceResponse)
@@ -142,6 +158,11 @@ type ServiceServiceServer interface {
 	//
 	// Errors: as CreateService; NOT_FOUND; ABORTED (update out of sequence: the version is not the current one).
 	UpdateService(context.Context, *UpdateServiceRequest) (*UpdateServiceResponse, error)
+	// RollbackService gives a service an earlier task spec again, one that its history keeps, as a new spec version. It is rolled
+	// out as an update is. All else of the spec stays.
+	//
+	// Errors: as UpdateService; FAILED_PRECONDITION (no such version is kept, or it is in force already).
+	RollbackService(context.Context, *RollbackServiceRequest) (*RollbackServiceResponse, error)
 	// DeleteService removes a service and has its tasks stopped.
 	//
 	// Errors: NOT_FOUND, UNAVAILABLE (no quorum).
@@ -167,6 +188,9 @@ func (UnimplementedServiceServiceServer) ListServices(context.Context, *ListServ
 }
 func (UnimplementedServiceServiceServer) UpdateService(context.Context, *UpdateServiceRequest) (*UpdateServiceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method UpdateService not implemented")
+}
+func (UnimplementedServiceServiceServer) RollbackService(context.Context, *RollbackServiceRequest) (*RollbackServiceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RollbackService not implemented")
 }
 func (UnimplementedServiceServiceServer) DeleteService(context.Context, *DeleteServiceRequest) (*DeleteServiceResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method DeleteService not implemented")
@@ -264,6 +288,24 @@ func _ServiceService_UpdateService_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ServiceService_RollbackService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(RollbackServiceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ServiceServiceServer).RollbackService(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ServiceService_RollbackService_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ServiceServiceServer).RollbackService(ctx, req.(*RollbackServiceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 func _ServiceService_DeleteService_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
 	in := new(DeleteServiceRequest)
 	if err := dec(in); err != nil {
@@ -304,6 +346,10 @@ var ServiceService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "UpdateService",
 			Handler:    _ServiceService_UpdateService_Handler,
+		},
+		{
+			MethodName: "RollbackService",
+			Handler:    _ServiceService_RollbackService_Handler,
 		},
 		{
 			MethodName: "DeleteService",

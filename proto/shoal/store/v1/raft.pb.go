@@ -140,7 +140,9 @@ type AddMemberRequest struct {
 	// Random, chosen when its log was made.
 	RaftId uint64 `protobuf:"varint,1,opt,name=raft_id,json=raftId,proto3" json:"raft_id,omitempty"`
 	// Where it listens, as host:port.
-	Addresses     []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	Addresses []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Whether it stays a learner until somebody promotes it. Of a store that is a member already it changes nothing.
+	Learner       bool `protobuf:"varint,3,opt,name=learner,proto3" json:"learner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -187,6 +189,13 @@ func (x *AddMemberRequest) GetAddresses() []string {
 		return x.Addresses
 	}
 	return nil
+}
+
+func (x *AddMemberRequest) GetLearner() bool {
+	if x != nil {
+		return x.Learner
+	}
+	return false
 }
 
 // AddMemberResponse tells whom it joined.
@@ -245,7 +254,9 @@ type RaftPeer struct {
 	// Where it listens.
 	Addresses []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// Whether it votes.
-	Voter         bool `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	Voter bool `protobuf:"varint,4,opt,name=voter,proto3" json:"voter,omitempty"`
+	// Whether it stays a learner until somebody promotes it.
+	Learner       bool `protobuf:"varint,5,opt,name=learner,proto3" json:"learner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -308,6 +319,13 @@ func (x *RaftPeer) GetVoter() bool {
 	return false
 }
 
+func (x *RaftPeer) GetLearner() bool {
+	if x != nil {
+		return x.Learner
+	}
+	return false
+}
+
 var File_shoal_store_v1_raft_proto protoreflect.FileDescriptor
 
 const file_shoal_store_v1_raft_proto_rawDesc = "" +
@@ -318,18 +336,20 @@ const file_shoal_store_v1_raft_proto_rawDesc = "" +
 	"\bmessages\x18\x02 \x03(\fR\bmessages\x12=\n" +
 	"\fcluster_time\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\vclusterTime\x12\x14\n" +
 	"\x05parts\x18\x04 \x03(\fR\x05parts\"\x0e\n" +
-	"\fSendResponse\"I\n" +
+	"\fSendResponse\"c\n" +
 	"\x10AddMemberRequest\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\tR\taddresses\"C\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x18\n" +
+	"\alearner\x18\x03 \x01(\bR\alearner\"C\n" +
 	"\x11AddMemberResponse\x12.\n" +
-	"\x05peers\x18\x01 \x03(\v2\x18.shoal.store.v1.RaftPeerR\x05peers\"v\n" +
+	"\x05peers\x18\x01 \x03(\v2\x18.shoal.store.v1.RaftPeerR\x05peers\"\x90\x01\n" +
 	"\bRaftPeer\x12\x17\n" +
 	"\araft_id\x18\x01 \x01(\x04R\x06raftId\x12\x1d\n" +
 	"\n" +
 	"machine_id\x18\x02 \x01(\tR\tmachineId\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x14\n" +
-	"\x05voter\x18\x04 \x01(\bR\x05voter2\xc0\x01\n" +
+	"\x05voter\x18\x04 \x01(\bR\x05voter\x12\x18\n" +
+	"\alearner\x18\x05 \x01(\bR\alearner2\xc0\x01\n" +
 	"\vRaftService\x12N\n" +
 	"\x04Send\x12\x1b.shoal.store.v1.SendRequest\x1a\x1c.shoal.store.v1.SendResponse\"\t\x8a\xb5\x18\x05\n" +
 	"\x01\x02\x18\x01(\x01\x12a\n" +

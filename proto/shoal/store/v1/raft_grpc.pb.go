@@ -33,8 +33,8 @@ type RaftServiceClient interface {
 	//
 	// Errors: FAILED_PRECONDITION (the receiver is another Raft member), INVALID_ARGUMENT (malformed).
 	Send(ctx context.Context, opts ...grpc.CallOption) (grpc.ClientStreamingClient[SendRequest, SendResponse], error)
-	// AddMember adds the calling store as a learner; the leader makes it a voter once it has caught up. Repeating it is
-	// harmless. Any member takes the call and passes it to the leader.
+	// AddMember adds the calling store as a learner; the leader makes it a voter once it has caught up, unless it asks to
+	// stay one. Repeating it is harmless. Any member takes the call and passes it to the leader.
 	//
 	// Errors: UNAVAILABLE (no quorum, or another change is under way), INVALID_ARGUMENT (no addresses).
 	AddMember(ctx context.Context, in *AddMemberRequest, opts ...grpc.CallOption) (*AddMemberResponse, error)
@@ -81,8 +81,8 @@ type RaftServiceServer interface {
 	//
 	// Errors: FAILED_PRECONDITION (the receiver is another Raft member), INVALID_ARGUMENT (malformed).
 	Send(grpc.ClientStreamingServer[SendRequest, SendResponse]) error
-	// AddMember adds the calling store as a learner; the leader makes it a voter once it has caught up. Repeating it is
-	// harmless. Any member takes the call and passes it to the leader.
+	// AddMember adds the calling store as a learner; the leader makes it a voter once it has caught up, unless it asks to
+	// stay one. Repeating it is harmless. Any member takes the call and passes it to the leader.
 	//
 	// Errors: UNAVAILABLE (no quorum, or another change is under way), INVALID_ARGUMENT (no addresses).
 	AddMember(context.Context, *AddMemberRequest) (*AddMemberResponse, error)

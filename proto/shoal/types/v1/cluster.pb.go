@@ -122,7 +122,9 @@ type ClusterSpec struct {
 	// Last port of that range. Default 32767.
 	LastPort uint32 `protobuf:"varint,6,opt,name=last_port,json=lastPort,proto3" json:"last_port,omitempty"`
 	// The lowest feature level that every member must have; raised when all members offer it.
-	FeatureLevel  uint32 `protobuf:"varint,7,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	FeatureLevel uint32 `protobuf:"varint,7,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	// How tasks are placed and replaced.
+	Scheduling    *SchedulingConfig `protobuf:"bytes,8,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -206,6 +208,86 @@ func (x *ClusterSpec) GetFeatureLevel() uint32 {
 	return 0
 }
 
+func (x *ClusterSpec) GetScheduling() *SchedulingConfig {
+	if x != nil {
+		return x.Scheduling
+	}
+	return nil
+}
+
+// SchedulingConfig holds for all services.
+type SchedulingConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How to choose among the nodes that fit. Default spread.
+	Strategy PlacementStrategy `protobuf:"varint,1,opt,name=strategy,proto3,enum=shoal.types.v1.PlacementStrategy" json:"strategy,omitempty"`
+	// Share of the nodes, in percent, that may be lost at once before replacement slows down. Default 34; 100: never.
+	MassLossPercent *uint32 `protobuf:"varint,2,opt,name=mass_loss_percent,json=massLossPercent,proto3,oneof" json:"mass_loss_percent,omitempty"`
+	// Losses within this time count as at once. Default 1 min.
+	MassLossWindow *durationpb.Duration `protobuf:"bytes,3,opt,name=mass_loss_window,json=massLossWindow,proto3" json:"mass_loss_window,omitempty"`
+	// How long the tasks of a lost node are kept as they are, to be taken back when it returns. Default 1 min.
+	FlapWindow    *durationpb.Duration `protobuf:"bytes,4,opt,name=flap_window,json=flapWindow,proto3" json:"flap_window,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SchedulingConfig) Reset() {
+	*x = SchedulingConfig{}
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SchedulingConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SchedulingConfig) ProtoMessage() {}
+
+func (x *SchedulingConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SchedulingConfig.ProtoReflect.Descriptor instead.
+func (*SchedulingConfig) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *SchedulingConfig) GetStrategy() PlacementStrategy {
+	if x != nil {
+		return x.Strategy
+	}
+	return PlacementStrategy_PLACEMENT_STRATEGY_UNSPECIFIED
+}
+
+func (x *SchedulingConfig) GetMassLossPercent() uint32 {
+	if x != nil && x.MassLossPercent != nil {
+		return *x.MassLossPercent
+	}
+	return 0
+}
+
+func (x *SchedulingConfig) GetMassLossWindow() *durationpb.Duration {
+	if x != nil {
+		return x.MassLossWindow
+	}
+	return nil
+}
+
+func (x *SchedulingConfig) GetFlapWindow() *durationpb.Duration {
+	if x != nil {
+		return x.FlapWindow
+	}
+	return nil
+}
+
 // Authority is the CA's state.
 type Authority struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -221,7 +303,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -233,7 +315,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -246,7 +328,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{2}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Authority) GetBundle() []byte {
@@ -285,7 +367,7 @@ type SealedBytes struct {
 
 func (x *SealedBytes) Reset() {
 	*x = SealedBytes{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -297,7 +379,7 @@ func (x *SealedBytes) String() string {
 func (*SealedBytes) ProtoMessage() {}
 
 func (x *SealedBytes) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -310,7 +392,7 @@ func (x *SealedBytes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedBytes.ProtoReflect.Descriptor instead.
 func (*SealedBytes) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *SealedBytes) GetFormat() uint32 {
@@ -349,7 +431,7 @@ type WrappedKey struct {
 
 func (x *WrappedKey) Reset() {
 	*x = WrappedKey{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[4]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +443,7 @@ func (x *WrappedKey) String() string {
 func (*WrappedKey) ProtoMessage() {}
 
 func (x *WrappedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[4]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +456,7 @@ func (x *WrappedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrappedKey.ProtoReflect.Descriptor instead.
 func (*WrappedKey) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WrappedKey) GetMemberId() string {
@@ -411,7 +493,7 @@ type JoinTokens struct {
 
 func (x *JoinTokens) Reset() {
 	*x = JoinTokens{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[5]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -423,7 +505,7 @@ func (x *JoinTokens) String() string {
 func (*JoinTokens) ProtoMessage() {}
 
 func (x *JoinTokens) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[5]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -436,7 +518,7 @@ func (x *JoinTokens) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinTokens.ProtoReflect.Descriptor instead.
 func (*JoinTokens) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *JoinTokens) GetWorker() *JoinToken {
@@ -469,7 +551,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[6]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -481,7 +563,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[6]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -494,7 +576,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinToken) GetCounter() uint64 {
@@ -535,7 +617,7 @@ type DataPath struct {
 
 func (x *DataPath) Reset() {
 	*x = DataPath{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[7]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -547,7 +629,7 @@ func (x *DataPath) String() string {
 func (*DataPath) ProtoMessage() {}
 
 func (x *DataPath) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[7]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -560,7 +642,7 @@ func (x *DataPath) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataPath.ProtoReflect.Descriptor instead.
 func (*DataPath) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DataPath) GetMachineNetwork() string {
@@ -606,7 +688,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[8]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +700,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[8]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +713,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Denial) GetMeta() *Meta {
@@ -672,7 +754,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[9]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +766,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[9]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +779,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Credential) GetMeta() *Meta {
@@ -732,7 +814,7 @@ var File_shoal_types_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\xa9\x02\n" +
+	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/service.proto\"\xa9\x02\n" +
 	"\aCluster\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ClusterSpecB\a\x92\xb5\x18\x03\n" +
@@ -741,7 +823,7 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\x01\x01R\tauthority\x12;\n" +
 	"\x06tokens\x18\x04 \x01(\v2\x1a.shoal.types.v1.JoinTokensB\a\x92\xb5\x18\x03\n" +
 	"\x01\x01R\x06tokens\x12;\n" +
-	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\xe9\x02\n" +
+	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\xab\x03\n" +
 	"\vClusterSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x12task_history_limit\x18\x02 \x01(\x05R\x10taskHistoryLimit\x12D\n" +
@@ -750,7 +832,17 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\n" +
 	"first_port\x18\x05 \x01(\rR\tfirstPort\x12\x1b\n" +
 	"\tlast_port\x18\x06 \x01(\rR\blastPort\x12#\n" +
-	"\rfeature_level\x18\a \x01(\rR\ffeatureLevel\"\x8f\x01\n" +
+	"\rfeature_level\x18\a \x01(\rR\ffeatureLevel\x12@\n" +
+	"\n" +
+	"scheduling\x18\b \x01(\v2 .shoal.types.v1.SchedulingConfigR\n" +
+	"scheduling\"\x99\x02\n" +
+	"\x10SchedulingConfig\x12=\n" +
+	"\bstrategy\x18\x01 \x01(\x0e2!.shoal.types.v1.PlacementStrategyR\bstrategy\x12/\n" +
+	"\x11mass_loss_percent\x18\x02 \x01(\rH\x00R\x0fmassLossPercent\x88\x01\x01\x12C\n" +
+	"\x10mass_loss_window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0emassLossWindow\x12:\n" +
+	"\vflap_window\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
+	"flapWindowB\x14\n" +
+	"\x12_mass_loss_percent\"\x8f\x01\n" +
 	"\tAuthority\x12\x16\n" +
 	"\x06bundle\x18\x01 \x01(\fR\x06bundle\x126\n" +
 	"\broot_key\x18\x02 \x01(\v2\x1b.shoal.types.v1.SealedBytesR\arootKey\x122\n" +
@@ -805,46 +897,52 @@ func file_shoal_types_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_cluster_proto_rawDescData
 }
 
-var file_shoal_types_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_shoal_types_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_shoal_types_v1_cluster_proto_goTypes = []any{
 	(*Cluster)(nil),               // 0: shoal.types.v1.Cluster
 	(*ClusterSpec)(nil),           // 1: shoal.types.v1.ClusterSpec
-	(*Authority)(nil),             // 2: shoal.types.v1.Authority
-	(*SealedBytes)(nil),           // 3: shoal.types.v1.SealedBytes
-	(*WrappedKey)(nil),            // 4: shoal.types.v1.WrappedKey
-	(*JoinTokens)(nil),            // 5: shoal.types.v1.JoinTokens
-	(*JoinToken)(nil),             // 6: shoal.types.v1.JoinToken
-	(*DataPath)(nil),              // 7: shoal.types.v1.DataPath
-	(*Denial)(nil),                // 8: shoal.types.v1.Denial
-	(*Credential)(nil),            // 9: shoal.types.v1.Credential
-	(*Meta)(nil),                  // 10: shoal.types.v1.Meta
-	(*Annotations)(nil),           // 11: shoal.types.v1.Annotations
-	(*durationpb.Duration)(nil),   // 12: google.protobuf.Duration
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*SchedulingConfig)(nil),      // 2: shoal.types.v1.SchedulingConfig
+	(*Authority)(nil),             // 3: shoal.types.v1.Authority
+	(*SealedBytes)(nil),           // 4: shoal.types.v1.SealedBytes
+	(*WrappedKey)(nil),            // 5: shoal.types.v1.WrappedKey
+	(*JoinTokens)(nil),            // 6: shoal.types.v1.JoinTokens
+	(*JoinToken)(nil),             // 7: shoal.types.v1.JoinToken
+	(*DataPath)(nil),              // 8: shoal.types.v1.DataPath
+	(*Denial)(nil),                // 9: shoal.types.v1.Denial
+	(*Credential)(nil),            // 10: shoal.types.v1.Credential
+	(*Meta)(nil),                  // 11: shoal.types.v1.Meta
+	(*Annotations)(nil),           // 12: shoal.types.v1.Annotations
+	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
+	(PlacementStrategy)(0),        // 14: shoal.types.v1.PlacementStrategy
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
 }
 var file_shoal_types_v1_cluster_proto_depIdxs = []int32{
-	10, // 0: shoal.types.v1.Cluster.meta:type_name -> shoal.types.v1.Meta
+	11, // 0: shoal.types.v1.Cluster.meta:type_name -> shoal.types.v1.Meta
 	1,  // 1: shoal.types.v1.Cluster.spec:type_name -> shoal.types.v1.ClusterSpec
-	2,  // 2: shoal.types.v1.Cluster.authority:type_name -> shoal.types.v1.Authority
-	5,  // 3: shoal.types.v1.Cluster.tokens:type_name -> shoal.types.v1.JoinTokens
-	7,  // 4: shoal.types.v1.Cluster.data_path:type_name -> shoal.types.v1.DataPath
-	11, // 5: shoal.types.v1.ClusterSpec.annotations:type_name -> shoal.types.v1.Annotations
-	12, // 6: shoal.types.v1.ClusterSpec.certificate_life:type_name -> google.protobuf.Duration
-	12, // 7: shoal.types.v1.ClusterSpec.certificate_grace:type_name -> google.protobuf.Duration
-	3,  // 8: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
-	4,  // 9: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
-	6,  // 10: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
-	6,  // 11: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
-	13, // 12: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
-	10, // 13: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
-	13, // 14: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
-	10, // 15: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
-	13, // 16: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
-	17, // [17:17] is the sub-list for method output_type
-	17, // [17:17] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	3,  // 2: shoal.types.v1.Cluster.authority:type_name -> shoal.types.v1.Authority
+	6,  // 3: shoal.types.v1.Cluster.tokens:type_name -> shoal.types.v1.JoinTokens
+	8,  // 4: shoal.types.v1.Cluster.data_path:type_name -> shoal.types.v1.DataPath
+	12, // 5: shoal.types.v1.ClusterSpec.annotations:type_name -> shoal.types.v1.Annotations
+	13, // 6: shoal.types.v1.ClusterSpec.certificate_life:type_name -> google.protobuf.Duration
+	13, // 7: shoal.types.v1.ClusterSpec.certificate_grace:type_name -> google.protobuf.Duration
+	2,  // 8: shoal.types.v1.ClusterSpec.scheduling:type_name -> shoal.types.v1.SchedulingConfig
+	14, // 9: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
+	13, // 10: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
+	13, // 11: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
+	4,  // 12: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
+	5,  // 13: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
+	7,  // 14: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
+	7,  // 15: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
+	15, // 16: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
+	11, // 17: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
+	15, // 18: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
+	11, // 19: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
+	15, // 20: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_cluster_proto_init() }
@@ -853,13 +951,15 @@ func file_shoal_types_v1_cluster_proto_init() {
 		return
 	}
 	file_shoal_types_v1_meta_proto_init()
+	file_shoal_types_v1_service_proto_init()
+	file_shoal_types_v1_cluster_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_cluster_proto_rawDesc), len(file_shoal_types_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -45,7 +45,13 @@ type Member struct {
 	// A dispatcher's lowest mesh revision that its live meshproxies have applied.
 	AppliedRevision uint64 `protobuf:"varint,9,opt,name=applied_revision,json=appliedRevision,proto3" json:"applied_revision,omitempty"`
 	// Share of load that it wants, 1 to 100, relative to others of its role. Default 10.
-	Weight        uint32 `protobuf:"varint,10,opt,name=weight,proto3" json:"weight,omitempty"`
+	Weight uint32 `protobuf:"varint,10,opt,name=weight,proto3" json:"weight,omitempty"`
+	// Name of its machine at its join.
+	Hostname string `protobuf:"bytes,13,opt,name=hostname,proto3" json:"hostname,omitempty"`
+	// What people want of it.
+	Spec *MemberSpec `protobuf:"bytes,11,opt,name=spec,proto3" json:"spec,omitempty"`
+	// How it is. It is written when it changes, with pauses, and now and then: one that is old comes from a silent process.
+	Status        *MemberStatus `protobuf:"bytes,12,opt,name=status,proto3" json:"status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -150,20 +156,153 @@ func (x *Member) GetWeight() uint32 {
 	return 0
 }
 
+func (x *Member) GetHostname() string {
+	if x != nil {
+		return x.Hostname
+	}
+	return ""
+}
+
+func (x *Member) GetSpec() *MemberSpec {
+	if x != nil {
+		return x.Spec
+	}
+	return nil
+}
+
+func (x *Member) GetStatus() *MemberStatus {
+	if x != nil {
+		return x.Status
+	}
+	return nil
+}
+
+// MemberSpec is what people want of a process.
+type MemberSpec struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether it takes nobody new and hands over what it has.
+	Drain         bool `protobuf:"varint,1,opt,name=drain,proto3" json:"drain,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberSpec) Reset() {
+	*x = MemberSpec{}
+	mi := &file_shoal_types_v1_member_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberSpec) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberSpec) ProtoMessage() {}
+
+func (x *MemberSpec) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_member_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberSpec.ProtoReflect.Descriptor instead.
+func (*MemberSpec) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_member_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *MemberSpec) GetDrain() bool {
+	if x != nil {
+		return x.Drain
+	}
+	return false
+}
+
+// MemberStatus is how a process is, in its own words.
+type MemberStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it waits for, as `part: why`. Empty: all parts are well.
+	Waits []string `protobuf:"bytes,1,rep,name=waits,proto3" json:"waits,omitempty"`
+	// What it carries: sessions of machines on a dispatcher, watches on a store, calls a minute on a gateway and a CA.
+	Load uint64 `protobuf:"varint,2,opt,name=load,proto3" json:"load,omitempty"`
+	// Whether it has heard that it is drained and has handed over all.
+	Drained       bool `protobuf:"varint,3,opt,name=drained,proto3" json:"drained,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *MemberStatus) Reset() {
+	*x = MemberStatus{}
+	mi := &file_shoal_types_v1_member_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *MemberStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*MemberStatus) ProtoMessage() {}
+
+func (x *MemberStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_member_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use MemberStatus.ProtoReflect.Descriptor instead.
+func (*MemberStatus) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_member_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *MemberStatus) GetWaits() []string {
+	if x != nil {
+		return x.Waits
+	}
+	return nil
+}
+
+func (x *MemberStatus) GetLoad() uint64 {
+	if x != nil {
+		return x.Load
+	}
+	return 0
+}
+
+func (x *MemberStatus) GetDrained() bool {
+	if x != nil {
+		return x.Drained
+	}
+	return false
+}
+
 // RaftMember is a store's place in Raft.
 type RaftMember struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Raft's id of it. A store that lost its log gets a new one.
 	Id uint64 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
 	// Whether it votes.
-	Voter         bool `protobuf:"varint,2,opt,name=voter,proto3" json:"voter,omitempty"`
+	Voter bool `protobuf:"varint,2,opt,name=voter,proto3" json:"voter,omitempty"`
+	// Whether it stays a learner until somebody promotes it.
+	Learner       bool `protobuf:"varint,3,opt,name=learner,proto3" json:"learner,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RaftMember) Reset() {
 	*x = RaftMember{}
-	mi := &file_shoal_types_v1_member_proto_msgTypes[1]
+	mi := &file_shoal_types_v1_member_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -175,7 +314,7 @@ func (x *RaftMember) String() string {
 func (*RaftMember) ProtoMessage() {}
 
 func (x *RaftMember) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_member_proto_msgTypes[1]
+	mi := &file_shoal_types_v1_member_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -188,7 +327,7 @@ func (x *RaftMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaftMember.ProtoReflect.Descriptor instead.
 func (*RaftMember) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_member_proto_rawDescGZIP(), []int{1}
+	return file_shoal_types_v1_member_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *RaftMember) GetId() uint64 {
@@ -201,6 +340,13 @@ func (x *RaftMember) GetId() uint64 {
 func (x *RaftMember) GetVoter() bool {
 	if x != nil {
 		return x.Voter
+	}
+	return false
+}
+
+func (x *RaftMember) GetLearner() bool {
+	if x != nil {
+		return x.Learner
 	}
 	return false
 }
@@ -222,7 +368,7 @@ type Lease struct {
 
 func (x *Lease) Reset() {
 	*x = Lease{}
-	mi := &file_shoal_types_v1_member_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_member_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -234,7 +380,7 @@ func (x *Lease) String() string {
 func (*Lease) ProtoMessage() {}
 
 func (x *Lease) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_member_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_member_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -247,7 +393,7 @@ func (x *Lease) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Lease.ProtoReflect.Descriptor instead.
 func (*Lease) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_member_proto_rawDescGZIP(), []int{2}
+	return file_shoal_types_v1_member_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Lease) GetMeta() *Meta {
@@ -282,7 +428,7 @@ var File_shoal_types_v1_member_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_member_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshoal/types/v1/member.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\xcf\x03\n" +
+	"\x1bshoal/types/v1/member.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\xf0\x04\n" +
 	"\x06Member\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x125\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x14.shoal.authz.v1.RoleB\v\x92\xb5\x18\a\n" +
@@ -304,11 +450,25 @@ const file_shoal_types_v1_member_proto_rawDesc = "" +
 	"\x01\x04R\x0fappliedRevision\x12#\n" +
 	"\x06weight\x18\n" +
 	" \x01(\rB\v\x92\xb5\x18\a\n" +
-	"\x05\x01\x02\x03\x04\x05R\x06weight\"2\n" +
+	"\x05\x01\x02\x03\x04\x05R\x06weight\x12#\n" +
+	"\bhostname\x18\r \x01(\tB\a\x92\xb5\x18\x03\n" +
+	"\x01\x01R\bhostname\x127\n" +
+	"\x04spec\x18\v \x01(\v2\x1a.shoal.types.v1.MemberSpecB\a\x92\xb5\x18\x03\n" +
+	"\x01\bR\x04spec\x12A\n" +
+	"\x06status\x18\f \x01(\v2\x1c.shoal.types.v1.MemberStatusB\v\x92\xb5\x18\a\n" +
+	"\x05\x01\x02\x03\x04\x05R\x06status\"\"\n" +
+	"\n" +
+	"MemberSpec\x12\x14\n" +
+	"\x05drain\x18\x01 \x01(\bR\x05drain\"R\n" +
+	"\fMemberStatus\x12\x14\n" +
+	"\x05waits\x18\x01 \x03(\tR\x05waits\x12\x12\n" +
+	"\x04load\x18\x02 \x01(\x04R\x04load\x12\x18\n" +
+	"\adrained\x18\x03 \x01(\bR\adrained\"L\n" +
 	"\n" +
 	"RaftMember\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
-	"\x05voter\x18\x02 \x01(\bR\x05voter\"\xaf\x01\n" +
+	"\x05voter\x18\x02 \x01(\bR\x05voter\x12\x18\n" +
+	"\alearner\x18\x03 \x01(\bR\alearner\"\xaf\x01\n" +
 	"\x05Lease\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12!\n" +
 	"\x06holder\x18\x02 \x01(\tB\t\x92\xb5\x18\x05\n" +
@@ -330,26 +490,30 @@ func file_shoal_types_v1_member_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_member_proto_rawDescData
 }
 
-var file_shoal_types_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_shoal_types_v1_member_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_shoal_types_v1_member_proto_goTypes = []any{
 	(*Member)(nil),              // 0: shoal.types.v1.Member
-	(*RaftMember)(nil),          // 1: shoal.types.v1.RaftMember
-	(*Lease)(nil),               // 2: shoal.types.v1.Lease
-	(*Meta)(nil),                // 3: shoal.types.v1.Meta
-	(v1.Role)(0),                // 4: shoal.authz.v1.Role
-	(*durationpb.Duration)(nil), // 5: google.protobuf.Duration
+	(*MemberSpec)(nil),          // 1: shoal.types.v1.MemberSpec
+	(*MemberStatus)(nil),        // 2: shoal.types.v1.MemberStatus
+	(*RaftMember)(nil),          // 3: shoal.types.v1.RaftMember
+	(*Lease)(nil),               // 4: shoal.types.v1.Lease
+	(*Meta)(nil),                // 5: shoal.types.v1.Meta
+	(v1.Role)(0),                // 6: shoal.authz.v1.Role
+	(*durationpb.Duration)(nil), // 7: google.protobuf.Duration
 }
 var file_shoal_types_v1_member_proto_depIdxs = []int32{
-	3, // 0: shoal.types.v1.Member.meta:type_name -> shoal.types.v1.Meta
-	4, // 1: shoal.types.v1.Member.role:type_name -> shoal.authz.v1.Role
-	1, // 2: shoal.types.v1.Member.raft:type_name -> shoal.types.v1.RaftMember
-	3, // 3: shoal.types.v1.Lease.meta:type_name -> shoal.types.v1.Meta
-	5, // 4: shoal.types.v1.Lease.ttl:type_name -> google.protobuf.Duration
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	5, // 0: shoal.types.v1.Member.meta:type_name -> shoal.types.v1.Meta
+	6, // 1: shoal.types.v1.Member.role:type_name -> shoal.authz.v1.Role
+	3, // 2: shoal.types.v1.Member.raft:type_name -> shoal.types.v1.RaftMember
+	1, // 3: shoal.types.v1.Member.spec:type_name -> shoal.types.v1.MemberSpec
+	2, // 4: shoal.types.v1.Member.status:type_name -> shoal.types.v1.MemberStatus
+	5, // 5: shoal.types.v1.Lease.meta:type_name -> shoal.types.v1.Meta
+	7, // 6: shoal.types.v1.Lease.ttl:type_name -> google.protobuf.Duration
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_member_proto_init() }
@@ -364,7 +528,7 @@ func file_shoal_types_v1_member_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_member_proto_rawDesc), len(file_shoal_types_v1_member_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -31,7 +31,7 @@ const (
 	NodeRole_NODE_ROLE_UNSPECIFIED NodeRole = 0
 	// Runs containers.
 	NodeRole_NODE_ROLE_WORKER NodeRole = 1
-	// Runs the control processes too.
+	// Has a store of the cluster too.
 	NodeRole_NODE_ROLE_MANAGER NodeRole = 2
 )
 
@@ -133,6 +133,63 @@ func (Availability) EnumDescriptor() ([]byte, []int) {
 	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{1}
 }
 
+// TaintEffect says what a taint does to tasks that do not tolerate it.
+type TaintEffect int32
+
+const (
+	// The default: no new tasks.
+	TaintEffect_TAINT_EFFECT_UNSPECIFIED TaintEffect = 0
+	// No new tasks.
+	TaintEffect_TAINT_EFFECT_NO_SCHEDULE TaintEffect = 1
+	// New tasks only if no other node fits.
+	TaintEffect_TAINT_EFFECT_PREFER_NO_SCHEDULE TaintEffect = 2
+	// No tasks: those that are there move.
+	TaintEffect_TAINT_EFFECT_NO_EXECUTE TaintEffect = 3
+)
+
+// Enum value maps for TaintEffect.
+var (
+	TaintEffect_name = map[int32]string{
+		0: "TAINT_EFFECT_UNSPECIFIED",
+		1: "TAINT_EFFECT_NO_SCHEDULE",
+		2: "TAINT_EFFECT_PREFER_NO_SCHEDULE",
+		3: "TAINT_EFFECT_NO_EXECUTE",
+	}
+	TaintEffect_value = map[string]int32{
+		"TAINT_EFFECT_UNSPECIFIED":        0,
+		"TAINT_EFFECT_NO_SCHEDULE":        1,
+		"TAINT_EFFECT_PREFER_NO_SCHEDULE": 2,
+		"TAINT_EFFECT_NO_EXECUTE":         3,
+	}
+)
+
+func (x TaintEffect) Enum() *TaintEffect {
+	p := new(TaintEffect)
+	*p = x
+	return p
+}
+
+func (x TaintEffect) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TaintEffect) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_node_proto_enumTypes[2].Descriptor()
+}
+
+func (TaintEffect) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_node_proto_enumTypes[2]
+}
+
+func (x TaintEffect) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TaintEffect.Descriptor instead.
+func (TaintEffect) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{2}
+}
+
 // NodeState is what a dispatcher holds of a machine.
 type NodeState int32
 
@@ -174,11 +231,11 @@ func (x NodeState) String() string {
 }
 
 func (NodeState) Descriptor() protoreflect.EnumDescriptor {
-	return file_shoal_types_v1_node_proto_enumTypes[2].Descriptor()
+	return file_shoal_types_v1_node_proto_enumTypes[3].Descriptor()
 }
 
 func (NodeState) Type() protoreflect.EnumType {
-	return &file_shoal_types_v1_node_proto_enumTypes[2]
+	return &file_shoal_types_v1_node_proto_enumTypes[3]
 }
 
 func (x NodeState) Number() protoreflect.EnumNumber {
@@ -187,7 +244,7 @@ func (x NodeState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use NodeState.Descriptor instead.
 func (NodeState) EnumDescriptor() ([]byte, []int) {
-	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{3}
 }
 
 // Node is a machine. Its id is the machine id, which is kept across joins.
@@ -197,12 +254,14 @@ type Node struct {
 	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
 	// What a person wants of it.
 	Spec *NodeSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
-	// Who it is, as certified.
+	// Who it is, as certified. What was certified is taken off when people remove it.
 	Identity *NodeIdentity `protobuf:"bytes,3,opt,name=identity,proto3" json:"identity,omitempty"`
 	// What is seen of it.
 	Status *NodeStatus `protobuf:"bytes,4,opt,name=status,proto3" json:"status,omitempty"`
 	// Its blocks of the machine network, as CIDRs: /24 for IPv4, /64 for IPv6. Claimed.
-	Blocks        []string `protobuf:"bytes,5,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	Blocks []string `protobuf:"bytes,5,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	// How often it was lost and came back.
+	Flaps         *Flaps `protobuf:"bytes,6,opt,name=flaps,proto3" json:"flaps,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -272,6 +331,77 @@ func (x *Node) GetBlocks() []string {
 	return nil
 }
 
+func (x *Node) GetFlaps() *Flaps {
+	if x != nil {
+		return x.Flaps
+	}
+	return nil
+}
+
+// Flaps tells of a machine that is lost and comes back again and again.
+type Flaps struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Losses, without a quiet time between them.
+	Count uint32 `protobuf:"varint,1,opt,name=count,proto3" json:"count,omitempty"`
+	// When it was lost last.
+	LostAt *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=lost_at,json=lostAt,proto3" json:"lost_at,omitempty"`
+	// Until when it gets no new tasks.
+	HoldUntil     *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=hold_until,json=holdUntil,proto3" json:"hold_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Flaps) Reset() {
+	*x = Flaps{}
+	mi := &file_shoal_types_v1_node_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Flaps) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Flaps) ProtoMessage() {}
+
+func (x *Flaps) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_node_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Flaps.ProtoReflect.Descriptor instead.
+func (*Flaps) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *Flaps) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Flaps) GetLostAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.LostAt
+	}
+	return nil
+}
+
+func (x *Flaps) GetHoldUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.HoldUntil
+	}
+	return nil
+}
+
 // NodeSpec is what a person wants of a machine.
 type NodeSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -280,14 +410,16 @@ type NodeSpec struct {
 	// Worker or manager.
 	Role NodeRole `protobuf:"varint,2,opt,name=role,proto3,enum=shoal.types.v1.NodeRole" json:"role,omitempty"`
 	// Whether it takes tasks.
-	Availability  Availability `protobuf:"varint,3,opt,name=availability,proto3,enum=shoal.types.v1.Availability" json:"availability,omitempty"`
+	Availability Availability `protobuf:"varint,3,opt,name=availability,proto3,enum=shoal.types.v1.Availability" json:"availability,omitempty"`
+	// What keeps tasks away that do not tolerate it.
+	Taints        []*Taint `protobuf:"bytes,4,rep,name=taints,proto3" json:"taints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeSpec) Reset() {
 	*x = NodeSpec{}
-	mi := &file_shoal_types_v1_node_proto_msgTypes[1]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -299,7 +431,7 @@ func (x *NodeSpec) String() string {
 func (*NodeSpec) ProtoMessage() {}
 
 func (x *NodeSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_node_proto_msgTypes[1]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -312,7 +444,7 @@ func (x *NodeSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSpec.ProtoReflect.Descriptor instead.
 func (*NodeSpec) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{1}
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *NodeSpec) GetAnnotations() *Annotations {
@@ -336,6 +468,77 @@ func (x *NodeSpec) GetAvailability() Availability {
 	return Availability_AVAILABILITY_UNSPECIFIED
 }
 
+func (x *NodeSpec) GetTaints() []*Taint {
+	if x != nil {
+		return x.Taints
+	}
+	return nil
+}
+
+// Taint keeps tasks away from a machine.
+type Taint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Value, may be empty.
+	Value string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	// What it does.
+	Effect        TaintEffect `protobuf:"varint,3,opt,name=effect,proto3,enum=shoal.types.v1.TaintEffect" json:"effect,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Taint) Reset() {
+	*x = Taint{}
+	mi := &file_shoal_types_v1_node_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Taint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Taint) ProtoMessage() {}
+
+func (x *Taint) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_node_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Taint.ProtoReflect.Descriptor instead.
+func (*Taint) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Taint) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Taint) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
+}
+
+func (x *Taint) GetEffect() TaintEffect {
+	if x != nil {
+		return x.Effect
+	}
+	return TaintEffect_TAINT_EFFECT_UNSPECIFIED
+}
+
 // NodeIdentity is what a CA certified.
 type NodeIdentity struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -349,7 +552,7 @@ type NodeIdentity struct {
 
 func (x *NodeIdentity) Reset() {
 	*x = NodeIdentity{}
-	mi := &file_shoal_types_v1_node_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +564,7 @@ func (x *NodeIdentity) String() string {
 func (*NodeIdentity) ProtoMessage() {}
 
 func (x *NodeIdentity) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_node_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +577,7 @@ func (x *NodeIdentity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeIdentity.ProtoReflect.Descriptor instead.
 func (*NodeIdentity) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{2}
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *NodeIdentity) GetHostname() string {
@@ -416,7 +619,7 @@ type NodeStatus struct {
 
 func (x *NodeStatus) Reset() {
 	*x = NodeStatus{}
-	mi := &file_shoal_types_v1_node_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -428,7 +631,7 @@ func (x *NodeStatus) String() string {
 func (*NodeStatus) ProtoMessage() {}
 
 func (x *NodeStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_node_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -441,7 +644,7 @@ func (x *NodeStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeStatus.ProtoReflect.Descriptor instead.
 func (*NodeStatus) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{3}
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *NodeStatus) GetState() NodeState {
@@ -515,7 +718,7 @@ type NodeSession struct {
 
 func (x *NodeSession) Reset() {
 	*x = NodeSession{}
-	mi := &file_shoal_types_v1_node_proto_msgTypes[4]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -527,7 +730,7 @@ func (x *NodeSession) String() string {
 func (*NodeSession) ProtoMessage() {}
 
 func (x *NodeSession) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_node_proto_msgTypes[4]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -540,7 +743,7 @@ func (x *NodeSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeSession.ProtoReflect.Descriptor instead.
 func (*NodeSession) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{4}
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *NodeSession) GetDispatcherId() string {
@@ -584,14 +787,20 @@ type NodeDescription struct {
 	// Feature level that its processes offer.
 	FeatureLevel uint32 `protobuf:"varint,8,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	// What of the data path its kernel can do, by name.
-	Features      []string `protobuf:"bytes,9,rep,name=features,proto3" json:"features,omitempty"`
+	Features []string `protobuf:"bytes,9,rep,name=features,proto3" json:"features,omitempty"`
+	// Labels that the machine's own configuration gives it. Not trusted.
+	Labels map[string]string `protobuf:"bytes,10,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Generic resources that it has.
+	Generic []*GenericResource `protobuf:"bytes,11,rep,name=generic,proto3" json:"generic,omitempty"`
+	// Processes that it can have. 0: not told.
+	Pids          int64 `protobuf:"varint,12,opt,name=pids,proto3" json:"pids,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeDescription) Reset() {
 	*x = NodeDescription{}
-	mi := &file_shoal_types_v1_node_proto_msgTypes[5]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -603,7 +812,7 @@ func (x *NodeDescription) String() string {
 func (*NodeDescription) ProtoMessage() {}
 
 func (x *NodeDescription) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_node_proto_msgTypes[5]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -616,7 +825,7 @@ func (x *NodeDescription) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NodeDescription.ProtoReflect.Descriptor instead.
 func (*NodeDescription) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{5}
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *NodeDescription) GetHostname() string {
@@ -682,26 +891,59 @@ func (x *NodeDescription) GetFeatures() []string {
 	return nil
 }
 
+func (x *NodeDescription) GetLabels() map[string]string {
+	if x != nil {
+		return x.Labels
+	}
+	return nil
+}
+
+func (x *NodeDescription) GetGeneric() []*GenericResource {
+	if x != nil {
+		return x.Generic
+	}
+	return nil
+}
+
+func (x *NodeDescription) GetPids() int64 {
+	if x != nil {
+		return x.Pids
+	}
+	return 0
+}
+
 var File_shoal_types_v1_node_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x19shoal/types/v1/node.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\x8b\x02\n" +
+	"\x19shoal/types/v1/node.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/service.proto\"\xc2\x02\n" +
 	"\x04Node\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.shoal.types.v1.NodeSpecB\n" +
 	"\x92\xb5\x18\x06\n" +
-	"\x01\b\x12\x01\x01R\x04spec\x12A\n" +
-	"\bidentity\x18\x03 \x01(\v2\x1c.shoal.types.v1.NodeIdentityB\a\x92\xb5\x18\x03\n" +
-	"\x01\x01R\bidentity\x12;\n" +
+	"\x01\b\x12\x01\x01R\x04spec\x12B\n" +
+	"\bidentity\x18\x03 \x01(\v2\x1c.shoal.types.v1.NodeIdentityB\b\x92\xb5\x18\x04\n" +
+	"\x02\x01\bR\bidentity\x12;\n" +
 	"\x06status\x18\x04 \x01(\v2\x1a.shoal.types.v1.NodeStatusB\a\x92\xb5\x18\x03\n" +
 	"\x01\x04R\x06status\x12\x1f\n" +
 	"\x06blocks\x18\x05 \x03(\tB\a\x92\xb5\x18\x03\n" +
-	"\x01\x03R\x06blocks\"\xb9\x01\n" +
+	"\x01\x03R\x06blocks\x124\n" +
+	"\x05flaps\x18\x06 \x01(\v2\x15.shoal.types.v1.FlapsB\a\x92\xb5\x18\x03\n" +
+	"\x01\x03R\x05flaps\"\x8d\x01\n" +
+	"\x05Flaps\x12\x14\n" +
+	"\x05count\x18\x01 \x01(\rR\x05count\x123\n" +
+	"\alost_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x06lostAt\x129\n" +
+	"\n" +
+	"hold_until\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tholdUntil\"\xe8\x01\n" +
 	"\bNodeSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x18.shoal.types.v1.NodeRoleR\x04role\x12@\n" +
-	"\favailability\x18\x03 \x01(\x0e2\x1c.shoal.types.v1.AvailabilityR\favailability\"V\n" +
+	"\favailability\x18\x03 \x01(\x0e2\x1c.shoal.types.v1.AvailabilityR\favailability\x12-\n" +
+	"\x06taints\x18\x04 \x03(\v2\x15.shoal.types.v1.TaintR\x06taints\"d\n" +
+	"\x05Taint\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\x123\n" +
+	"\x06effect\x18\x03 \x01(\x0e2\x1b.shoal.types.v1.TaintEffectR\x06effect\"V\n" +
 	"\fNodeIdentity\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x12*\n" +
 	"\x05roles\x18\x02 \x03(\x0e2\x14.shoal.authz.v1.RoleR\x05roles\"\xd4\x02\n" +
@@ -718,7 +960,7 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\vNodeSession\x12#\n" +
 	"\rdispatcher_id\x18\x01 \x01(\tR\fdispatcherId\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x17\n" +
-	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\xbf\x02\n" +
+	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\x8e\x04\n" +
 	"\x0fNodeDescription\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x124\n" +
 	"\bplatform\x18\x02 \x01(\v2\x18.shoal.types.v1.PlatformR\bplatform\x12\x1b\n" +
@@ -728,7 +970,14 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\x0fruntime_version\x18\x06 \x01(\tR\x0eruntimeVersion\x12\x16\n" +
 	"\x06kernel\x18\a \x01(\tR\x06kernel\x12#\n" +
 	"\rfeature_level\x18\b \x01(\rR\ffeatureLevel\x12\x1a\n" +
-	"\bfeatures\x18\t \x03(\tR\bfeatures*R\n" +
+	"\bfeatures\x18\t \x03(\tR\bfeatures\x12C\n" +
+	"\x06labels\x18\n" +
+	" \x03(\v2+.shoal.types.v1.NodeDescription.LabelsEntryR\x06labels\x129\n" +
+	"\ageneric\x18\v \x03(\v2\x1f.shoal.types.v1.GenericResourceR\ageneric\x12\x12\n" +
+	"\x04pids\x18\f \x01(\x03R\x04pids\x1a9\n" +
+	"\vLabelsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*R\n" +
 	"\bNodeRole\x12\x19\n" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_ROLE_WORKER\x10\x01\x12\x15\n" +
@@ -737,7 +986,12 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\x18AVAILABILITY_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13AVAILABILITY_ACTIVE\x10\x01\x12\x16\n" +
 	"\x12AVAILABILITY_PAUSE\x10\x02\x12\x16\n" +
-	"\x12AVAILABILITY_DRAIN\x10\x03*j\n" +
+	"\x12AVAILABILITY_DRAIN\x10\x03*\x8b\x01\n" +
+	"\vTaintEffect\x12\x1c\n" +
+	"\x18TAINT_EFFECT_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18TAINT_EFFECT_NO_SCHEDULE\x10\x01\x12#\n" +
+	"\x1fTAINT_EFFECT_PREFER_NO_SCHEDULE\x10\x02\x12\x1b\n" +
+	"\x17TAINT_EFFECT_NO_EXECUTE\x10\x03*j\n" +
 	"\tNodeState\x12\x1a\n" +
 	"\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_STATE_READY\x10\x01\x12\x16\n" +
@@ -756,43 +1010,55 @@ func file_shoal_types_v1_node_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_node_proto_rawDescData
 }
 
-var file_shoal_types_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_shoal_types_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_shoal_types_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_shoal_types_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
 var file_shoal_types_v1_node_proto_goTypes = []any{
 	(NodeRole)(0),                 // 0: shoal.types.v1.NodeRole
 	(Availability)(0),             // 1: shoal.types.v1.Availability
-	(NodeState)(0),                // 2: shoal.types.v1.NodeState
-	(*Node)(nil),                  // 3: shoal.types.v1.Node
-	(*NodeSpec)(nil),              // 4: shoal.types.v1.NodeSpec
-	(*NodeIdentity)(nil),          // 5: shoal.types.v1.NodeIdentity
-	(*NodeStatus)(nil),            // 6: shoal.types.v1.NodeStatus
-	(*NodeSession)(nil),           // 7: shoal.types.v1.NodeSession
-	(*NodeDescription)(nil),       // 8: shoal.types.v1.NodeDescription
-	(*Meta)(nil),                  // 9: shoal.types.v1.Meta
-	(*Annotations)(nil),           // 10: shoal.types.v1.Annotations
-	(v1.Role)(0),                  // 11: shoal.authz.v1.Role
-	(*timestamppb.Timestamp)(nil), // 12: google.protobuf.Timestamp
-	(*Platform)(nil),              // 13: shoal.types.v1.Platform
+	(TaintEffect)(0),              // 2: shoal.types.v1.TaintEffect
+	(NodeState)(0),                // 3: shoal.types.v1.NodeState
+	(*Node)(nil),                  // 4: shoal.types.v1.Node
+	(*Flaps)(nil),                 // 5: shoal.types.v1.Flaps
+	(*NodeSpec)(nil),              // 6: shoal.types.v1.NodeSpec
+	(*Taint)(nil),                 // 7: shoal.types.v1.Taint
+	(*NodeIdentity)(nil),          // 8: shoal.types.v1.NodeIdentity
+	(*NodeStatus)(nil),            // 9: shoal.types.v1.NodeStatus
+	(*NodeSession)(nil),           // 10: shoal.types.v1.NodeSession
+	(*NodeDescription)(nil),       // 11: shoal.types.v1.NodeDescription
+	nil,                           // 12: shoal.types.v1.NodeDescription.LabelsEntry
+	(*Meta)(nil),                  // 13: shoal.types.v1.Meta
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*Annotations)(nil),           // 15: shoal.types.v1.Annotations
+	(v1.Role)(0),                  // 16: shoal.authz.v1.Role
+	(*Platform)(nil),              // 17: shoal.types.v1.Platform
+	(*GenericResource)(nil),       // 18: shoal.types.v1.GenericResource
 }
 var file_shoal_types_v1_node_proto_depIdxs = []int32{
-	9,  // 0: shoal.types.v1.Node.meta:type_name -> shoal.types.v1.Meta
-	4,  // 1: shoal.types.v1.Node.spec:type_name -> shoal.types.v1.NodeSpec
-	5,  // 2: shoal.types.v1.Node.identity:type_name -> shoal.types.v1.NodeIdentity
-	6,  // 3: shoal.types.v1.Node.status:type_name -> shoal.types.v1.NodeStatus
-	10, // 4: shoal.types.v1.NodeSpec.annotations:type_name -> shoal.types.v1.Annotations
-	0,  // 5: shoal.types.v1.NodeSpec.role:type_name -> shoal.types.v1.NodeRole
-	1,  // 6: shoal.types.v1.NodeSpec.availability:type_name -> shoal.types.v1.Availability
-	11, // 7: shoal.types.v1.NodeIdentity.roles:type_name -> shoal.authz.v1.Role
-	2,  // 8: shoal.types.v1.NodeStatus.state:type_name -> shoal.types.v1.NodeState
-	12, // 9: shoal.types.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
-	8,  // 10: shoal.types.v1.NodeStatus.description:type_name -> shoal.types.v1.NodeDescription
-	7,  // 11: shoal.types.v1.NodeStatus.session:type_name -> shoal.types.v1.NodeSession
-	13, // 12: shoal.types.v1.NodeDescription.platform:type_name -> shoal.types.v1.Platform
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	13, // 0: shoal.types.v1.Node.meta:type_name -> shoal.types.v1.Meta
+	6,  // 1: shoal.types.v1.Node.spec:type_name -> shoal.types.v1.NodeSpec
+	8,  // 2: shoal.types.v1.Node.identity:type_name -> shoal.types.v1.NodeIdentity
+	9,  // 3: shoal.types.v1.Node.status:type_name -> shoal.types.v1.NodeStatus
+	5,  // 4: shoal.types.v1.Node.flaps:type_name -> shoal.types.v1.Flaps
+	14, // 5: shoal.types.v1.Flaps.lost_at:type_name -> google.protobuf.Timestamp
+	14, // 6: shoal.types.v1.Flaps.hold_until:type_name -> google.protobuf.Timestamp
+	15, // 7: shoal.types.v1.NodeSpec.annotations:type_name -> shoal.types.v1.Annotations
+	0,  // 8: shoal.types.v1.NodeSpec.role:type_name -> shoal.types.v1.NodeRole
+	1,  // 9: shoal.types.v1.NodeSpec.availability:type_name -> shoal.types.v1.Availability
+	7,  // 10: shoal.types.v1.NodeSpec.taints:type_name -> shoal.types.v1.Taint
+	2,  // 11: shoal.types.v1.Taint.effect:type_name -> shoal.types.v1.TaintEffect
+	16, // 12: shoal.types.v1.NodeIdentity.roles:type_name -> shoal.authz.v1.Role
+	3,  // 13: shoal.types.v1.NodeStatus.state:type_name -> shoal.types.v1.NodeState
+	14, // 14: shoal.types.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
+	11, // 15: shoal.types.v1.NodeStatus.description:type_name -> shoal.types.v1.NodeDescription
+	10, // 16: shoal.types.v1.NodeStatus.session:type_name -> shoal.types.v1.NodeSession
+	17, // 17: shoal.types.v1.NodeDescription.platform:type_name -> shoal.types.v1.Platform
+	12, // 18: shoal.types.v1.NodeDescription.labels:type_name -> shoal.types.v1.NodeDescription.LabelsEntry
+	18, // 19: shoal.types.v1.NodeDescription.generic:type_name -> shoal.types.v1.GenericResource
+	20, // [20:20] is the sub-list for method output_type
+	20, // [20:20] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_node_proto_init() }
@@ -801,13 +1067,14 @@ func file_shoal_types_v1_node_proto_init() {
 		return
 	}
 	file_shoal_types_v1_meta_proto_init()
+	file_shoal_types_v1_service_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_node_proto_rawDesc), len(file_shoal_types_v1_node_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   6,
+			NumEnums:      4,
+			NumMessages:   9,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -24,6 +24,124 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// ConcurrencyPolicy says what happens when a run is due and the one before has not ended.
+type ConcurrencyPolicy int32
+
+const (
+	// The default: forbid.
+	ConcurrencyPolicy_CONCURRENCY_POLICY_UNSPECIFIED ConcurrencyPolicy = 0
+	// Both run.
+	ConcurrencyPolicy_CONCURRENCY_POLICY_ALLOW ConcurrencyPolicy = 1
+	// The new run is left out.
+	ConcurrencyPolicy_CONCURRENCY_POLICY_FORBID ConcurrencyPolicy = 2
+	// The old run is stopped.
+	ConcurrencyPolicy_CONCURRENCY_POLICY_REPLACE ConcurrencyPolicy = 3
+)
+
+// Enum value maps for ConcurrencyPolicy.
+var (
+	ConcurrencyPolicy_name = map[int32]string{
+		0: "CONCURRENCY_POLICY_UNSPECIFIED",
+		1: "CONCURRENCY_POLICY_ALLOW",
+		2: "CONCURRENCY_POLICY_FORBID",
+		3: "CONCURRENCY_POLICY_REPLACE",
+	}
+	ConcurrencyPolicy_value = map[string]int32{
+		"CONCURRENCY_POLICY_UNSPECIFIED": 0,
+		"CONCURRENCY_POLICY_ALLOW":       1,
+		"CONCURRENCY_POLICY_FORBID":      2,
+		"CONCURRENCY_POLICY_REPLACE":     3,
+	}
+)
+
+func (x ConcurrencyPolicy) Enum() *ConcurrencyPolicy {
+	p := new(ConcurrencyPolicy)
+	*p = x
+	return p
+}
+
+func (x ConcurrencyPolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (ConcurrencyPolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_service_proto_enumTypes[0].Descriptor()
+}
+
+func (ConcurrencyPolicy) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_service_proto_enumTypes[0]
+}
+
+func (x ConcurrencyPolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use ConcurrencyPolicy.Descriptor instead.
+func (ConcurrencyPolicy) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{0}
+}
+
+// JobState is how far a job is.
+type JobState int32
+
+const (
+	// Not begun.
+	JobState_JOB_STATE_UNSPECIFIED JobState = 0
+	// Waits for its schedule.
+	JobState_JOB_STATE_WAITING JobState = 1
+	// Runs.
+	JobState_JOB_STATE_RUNNING JobState = 2
+	// All complete.
+	JobState_JOB_STATE_COMPLETED JobState = 3
+	// Some slots are given up: attempts or deadline are used up.
+	JobState_JOB_STATE_FAILED JobState = 4
+)
+
+// Enum value maps for JobState.
+var (
+	JobState_name = map[int32]string{
+		0: "JOB_STATE_UNSPECIFIED",
+		1: "JOB_STATE_WAITING",
+		2: "JOB_STATE_RUNNING",
+		3: "JOB_STATE_COMPLETED",
+		4: "JOB_STATE_FAILED",
+	}
+	JobState_value = map[string]int32{
+		"JOB_STATE_UNSPECIFIED": 0,
+		"JOB_STATE_WAITING":     1,
+		"JOB_STATE_RUNNING":     2,
+		"JOB_STATE_COMPLETED":   3,
+		"JOB_STATE_FAILED":      4,
+	}
+)
+
+func (x JobState) Enum() *JobState {
+	p := new(JobState)
+	*p = x
+	return p
+}
+
+func (x JobState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (JobState) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_service_proto_enumTypes[1].Descriptor()
+}
+
+func (JobState) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_service_proto_enumTypes[1]
+}
+
+func (x JobState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use JobState.Descriptor instead.
+func (JobState) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{1}
+}
+
 // RestartCondition says which ends call for a replacement.
 type RestartCondition int32
 
@@ -65,11 +183,11 @@ func (x RestartCondition) String() string {
 }
 
 func (RestartCondition) Descriptor() protoreflect.EnumDescriptor {
-	return file_shoal_types_v1_service_proto_enumTypes[0].Descriptor()
+	return file_shoal_types_v1_service_proto_enumTypes[2].Descriptor()
 }
 
 func (RestartCondition) Type() protoreflect.EnumType {
-	return &file_shoal_types_v1_service_proto_enumTypes[0]
+	return &file_shoal_types_v1_service_proto_enumTypes[2]
 }
 
 func (x RestartCondition) Number() protoreflect.EnumNumber {
@@ -78,7 +196,60 @@ func (x RestartCondition) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use RestartCondition.Descriptor instead.
 func (RestartCondition) EnumDescriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{0}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{2}
+}
+
+// PlacementStrategy says which of the nodes that fit is best.
+type PlacementStrategy int32
+
+const (
+	// The cluster's, which is spread by default.
+	PlacementStrategy_PLACEMENT_STRATEGY_UNSPECIFIED PlacementStrategy = 0
+	// The emptiest.
+	PlacementStrategy_PLACEMENT_STRATEGY_SPREAD PlacementStrategy = 1
+	// The fullest.
+	PlacementStrategy_PLACEMENT_STRATEGY_BINPACK PlacementStrategy = 2
+)
+
+// Enum value maps for PlacementStrategy.
+var (
+	PlacementStrategy_name = map[int32]string{
+		0: "PLACEMENT_STRATEGY_UNSPECIFIED",
+		1: "PLACEMENT_STRATEGY_SPREAD",
+		2: "PLACEMENT_STRATEGY_BINPACK",
+	}
+	PlacementStrategy_value = map[string]int32{
+		"PLACEMENT_STRATEGY_UNSPECIFIED": 0,
+		"PLACEMENT_STRATEGY_SPREAD":      1,
+		"PLACEMENT_STRATEGY_BINPACK":     2,
+	}
+)
+
+func (x PlacementStrategy) Enum() *PlacementStrategy {
+	p := new(PlacementStrategy)
+	*p = x
+	return p
+}
+
+func (x PlacementStrategy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (PlacementStrategy) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_service_proto_enumTypes[3].Descriptor()
+}
+
+func (PlacementStrategy) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_service_proto_enumTypes[3]
+}
+
+func (x PlacementStrategy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use PlacementStrategy.Descriptor instead.
+func (PlacementStrategy) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{3}
 }
 
 // UpdateOrder says which goes first.
@@ -118,11 +289,11 @@ func (x UpdateOrder) String() string {
 }
 
 func (UpdateOrder) Descriptor() protoreflect.EnumDescriptor {
-	return file_shoal_types_v1_service_proto_enumTypes[1].Descriptor()
+	return file_shoal_types_v1_service_proto_enumTypes[4].Descriptor()
 }
 
 func (UpdateOrder) Type() protoreflect.EnumType {
-	return &file_shoal_types_v1_service_proto_enumTypes[1]
+	return &file_shoal_types_v1_service_proto_enumTypes[4]
 }
 
 func (x UpdateOrder) Number() protoreflect.EnumNumber {
@@ -131,7 +302,64 @@ func (x UpdateOrder) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateOrder.Descriptor instead.
 func (UpdateOrder) EnumDescriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{1}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{4}
+}
+
+// FailureAction says what an update does that fails.
+type FailureAction int32
+
+const (
+	// The default: pause.
+	FailureAction_FAILURE_ACTION_UNSPECIFIED FailureAction = 0
+	// Stop where it is.
+	FailureAction_FAILURE_ACTION_PAUSE FailureAction = 1
+	// Go on.
+	FailureAction_FAILURE_ACTION_CONTINUE FailureAction = 2
+	// Go back to the spec before. Not for a rollback.
+	FailureAction_FAILURE_ACTION_ROLLBACK FailureAction = 3
+)
+
+// Enum value maps for FailureAction.
+var (
+	FailureAction_name = map[int32]string{
+		0: "FAILURE_ACTION_UNSPECIFIED",
+		1: "FAILURE_ACTION_PAUSE",
+		2: "FAILURE_ACTION_CONTINUE",
+		3: "FAILURE_ACTION_ROLLBACK",
+	}
+	FailureAction_value = map[string]int32{
+		"FAILURE_ACTION_UNSPECIFIED": 0,
+		"FAILURE_ACTION_PAUSE":       1,
+		"FAILURE_ACTION_CONTINUE":    2,
+		"FAILURE_ACTION_ROLLBACK":    3,
+	}
+)
+
+func (x FailureAction) Enum() *FailureAction {
+	p := new(FailureAction)
+	*p = x
+	return p
+}
+
+func (x FailureAction) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (FailureAction) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_service_proto_enumTypes[5].Descriptor()
+}
+
+func (FailureAction) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_service_proto_enumTypes[5]
+}
+
+func (x FailureAction) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use FailureAction.Descriptor instead.
+func (FailureAction) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{5}
 }
 
 // UpdateState is how far an update is.
@@ -144,6 +372,14 @@ const (
 	UpdateState_UPDATE_STATE_UPDATING UpdateState = 1
 	// Done.
 	UpdateState_UPDATE_STATE_COMPLETED UpdateState = 2
+	// Stopped, by itself or by hand.
+	UpdateState_UPDATE_STATE_PAUSED UpdateState = 3
+	// Going back.
+	UpdateState_UPDATE_STATE_ROLLBACK_STARTED UpdateState = 4
+	// Stopped on the way back.
+	UpdateState_UPDATE_STATE_ROLLBACK_PAUSED UpdateState = 5
+	// Is back.
+	UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED UpdateState = 6
 )
 
 // Enum value maps for UpdateState.
@@ -152,11 +388,19 @@ var (
 		0: "UPDATE_STATE_UNSPECIFIED",
 		1: "UPDATE_STATE_UPDATING",
 		2: "UPDATE_STATE_COMPLETED",
+		3: "UPDATE_STATE_PAUSED",
+		4: "UPDATE_STATE_ROLLBACK_STARTED",
+		5: "UPDATE_STATE_ROLLBACK_PAUSED",
+		6: "UPDATE_STATE_ROLLBACK_COMPLETED",
 	}
 	UpdateState_value = map[string]int32{
-		"UPDATE_STATE_UNSPECIFIED": 0,
-		"UPDATE_STATE_UPDATING":    1,
-		"UPDATE_STATE_COMPLETED":   2,
+		"UPDATE_STATE_UNSPECIFIED":        0,
+		"UPDATE_STATE_UPDATING":           1,
+		"UPDATE_STATE_COMPLETED":          2,
+		"UPDATE_STATE_PAUSED":             3,
+		"UPDATE_STATE_ROLLBACK_STARTED":   4,
+		"UPDATE_STATE_ROLLBACK_PAUSED":    5,
+		"UPDATE_STATE_ROLLBACK_COMPLETED": 6,
 	}
 )
 
@@ -171,11 +415,11 @@ func (x UpdateState) String() string {
 }
 
 func (UpdateState) Descriptor() protoreflect.EnumDescriptor {
-	return file_shoal_types_v1_service_proto_enumTypes[2].Descriptor()
+	return file_shoal_types_v1_service_proto_enumTypes[6].Descriptor()
 }
 
 func (UpdateState) Type() protoreflect.EnumType {
-	return &file_shoal_types_v1_service_proto_enumTypes[2]
+	return &file_shoal_types_v1_service_proto_enumTypes[6]
 }
 
 func (x UpdateState) Number() protoreflect.EnumNumber {
@@ -184,7 +428,7 @@ func (x UpdateState) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use UpdateState.Descriptor instead.
 func (UpdateState) EnumDescriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{2}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{6}
 }
 
 // Protocol of a port.
@@ -224,11 +468,11 @@ func (x Protocol) String() string {
 }
 
 func (Protocol) Descriptor() protoreflect.EnumDescriptor {
-	return file_shoal_types_v1_service_proto_enumTypes[3].Descriptor()
+	return file_shoal_types_v1_service_proto_enumTypes[7].Descriptor()
 }
 
 func (Protocol) Type() protoreflect.EnumType {
-	return &file_shoal_types_v1_service_proto_enumTypes[3]
+	return &file_shoal_types_v1_service_proto_enumTypes[7]
 }
 
 func (x Protocol) Number() protoreflect.EnumNumber {
@@ -237,7 +481,7 @@ func (x Protocol) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Protocol.Descriptor instead.
 func (Protocol) EnumDescriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{3}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{7}
 }
 
 // PublishMode says where a published port answers.
@@ -248,6 +492,8 @@ const (
 	PublishMode_PUBLISH_MODE_UNSPECIFIED PublishMode = 0
 	// On every machine.
 	PublishMode_PUBLISH_MODE_INGRESS PublishMode = 1
+	// On the machine of the task.
+	PublishMode_PUBLISH_MODE_HOST PublishMode = 2
 )
 
 // Enum value maps for PublishMode.
@@ -255,10 +501,12 @@ var (
 	PublishMode_name = map[int32]string{
 		0: "PUBLISH_MODE_UNSPECIFIED",
 		1: "PUBLISH_MODE_INGRESS",
+		2: "PUBLISH_MODE_HOST",
 	}
 	PublishMode_value = map[string]int32{
 		"PUBLISH_MODE_UNSPECIFIED": 0,
 		"PUBLISH_MODE_INGRESS":     1,
+		"PUBLISH_MODE_HOST":        2,
 	}
 )
 
@@ -273,11 +521,11 @@ func (x PublishMode) String() string {
 }
 
 func (PublishMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_shoal_types_v1_service_proto_enumTypes[4].Descriptor()
+	return file_shoal_types_v1_service_proto_enumTypes[8].Descriptor()
 }
 
 func (PublishMode) Type() protoreflect.EnumType {
-	return &file_shoal_types_v1_service_proto_enumTypes[4]
+	return &file_shoal_types_v1_service_proto_enumTypes[8]
 }
 
 func (x PublishMode) Number() protoreflect.EnumNumber {
@@ -286,7 +534,7 @@ func (x PublishMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use PublishMode.Descriptor instead.
 func (PublishMode) EnumDescriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{4}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{8}
 }
 
 // Service is a number of equal tasks that a person wants to run.
@@ -305,7 +553,9 @@ type Service struct {
 	// Earlier task specs, newest first, at most 10.
 	SpecHistory []*SpecRecord `protobuf:"bytes,6,rep,name=spec_history,json=specHistory,proto3" json:"spec_history,omitempty"`
 	// How far an update is.
-	UpdateStatus  *UpdateStatus `protobuf:"bytes,7,opt,name=update_status,json=updateStatus,proto3" json:"update_status,omitempty"`
+	UpdateStatus *UpdateStatus `protobuf:"bytes,7,opt,name=update_status,json=updateStatus,proto3" json:"update_status,omitempty"`
+	// How far a job is.
+	JobStatus     *JobStatus `protobuf:"bytes,8,opt,name=job_status,json=jobStatus,proto3" json:"job_status,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -389,6 +639,13 @@ func (x *Service) GetUpdateStatus() *UpdateStatus {
 	return nil
 }
 
+func (x *Service) GetJobStatus() *JobStatus {
+	if x != nil {
+		return x.JobStatus
+	}
+	return nil
+}
+
 // SpecRecord is a task spec of the past.
 type SpecRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -465,11 +722,25 @@ type ServiceSpec struct {
 	// Types that are valid to be assigned to Mode:
 	//
 	//	*ServiceSpec_Replicated
+	//	*ServiceSpec_Global
+	//	*ServiceSpec_ReplicatedJob
+	//	*ServiceSpec_GlobalJob
 	Mode isServiceSpec_Mode `protobuf_oneof:"mode"`
 	// How it is reached.
 	Endpoint *EndpointSpec `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// How changes of the task spec are rolled out.
-	Update        *UpdateConfig `protobuf:"bytes,5,opt,name=update,proto3" json:"update,omitempty"`
+	Update *UpdateConfig `protobuf:"bytes,5,opt,name=update,proto3" json:"update,omitempty"`
+	// How a rollback is rolled out. Default: as an update is.
+	Rollback *UpdateConfig `protobuf:"bytes,9,opt,name=rollback,proto3" json:"rollback,omitempty"`
+	// Deadline, history and schedule. Jobs only.
+	Job *JobConfig `protobuf:"bytes,10,opt,name=job,proto3" json:"job,omitempty"`
+	// Tasks that may be missing at once because of what we do ourselves: updates, drains, enforcement, together. Default: the
+	// parallelism of the update, at least 1.
+	MaxUnavailable *uint64 `protobuf:"varint,11,opt,name=max_unavailable,json=maxUnavailable,proto3,oneof" json:"max_unavailable,omitempty"`
+	// Holds an update or rollback where it is.
+	HoldUpdate bool `protobuf:"varint,12,opt,name=hold_update,json=holdUpdate,proto3" json:"hold_update,omitempty"`
+	// Bumped to go on with an update that paused by itself.
+	ResumeUpdate  uint64 `protobuf:"varint,13,opt,name=resume_update,json=resumeUpdate,proto3" json:"resume_update,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -534,6 +805,33 @@ func (x *ServiceSpec) GetReplicated() *Replicated {
 	return nil
 }
 
+func (x *ServiceSpec) GetGlobal() *Global {
+	if x != nil {
+		if x, ok := x.Mode.(*ServiceSpec_Global); ok {
+			return x.Global
+		}
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetReplicatedJob() *ReplicatedJob {
+	if x != nil {
+		if x, ok := x.Mode.(*ServiceSpec_ReplicatedJob); ok {
+			return x.ReplicatedJob
+		}
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetGlobalJob() *GlobalJob {
+	if x != nil {
+		if x, ok := x.Mode.(*ServiceSpec_GlobalJob); ok {
+			return x.GlobalJob
+		}
+	}
+	return nil
+}
+
 func (x *ServiceSpec) GetEndpoint() *EndpointSpec {
 	if x != nil {
 		return x.Endpoint
@@ -548,6 +846,41 @@ func (x *ServiceSpec) GetUpdate() *UpdateConfig {
 	return nil
 }
 
+func (x *ServiceSpec) GetRollback() *UpdateConfig {
+	if x != nil {
+		return x.Rollback
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetJob() *JobConfig {
+	if x != nil {
+		return x.Job
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetMaxUnavailable() uint64 {
+	if x != nil && x.MaxUnavailable != nil {
+		return *x.MaxUnavailable
+	}
+	return 0
+}
+
+func (x *ServiceSpec) GetHoldUpdate() bool {
+	if x != nil {
+		return x.HoldUpdate
+	}
+	return false
+}
+
+func (x *ServiceSpec) GetResumeUpdate() uint64 {
+	if x != nil {
+		return x.ResumeUpdate
+	}
+	return 0
+}
+
 type isServiceSpec_Mode interface {
 	isServiceSpec_Mode()
 }
@@ -557,7 +890,28 @@ type ServiceSpec_Replicated struct {
 	Replicated *Replicated `protobuf:"bytes,3,opt,name=replicated,proto3,oneof"`
 }
 
+type ServiceSpec_Global struct {
+	// One on each node that fits.
+	Global *Global `protobuf:"bytes,6,opt,name=global,proto3,oneof"`
+}
+
+type ServiceSpec_ReplicatedJob struct {
+	// A number of runs to completion.
+	ReplicatedJob *ReplicatedJob `protobuf:"bytes,7,opt,name=replicated_job,json=replicatedJob,proto3,oneof"`
+}
+
+type ServiceSpec_GlobalJob struct {
+	// One run to completion on each node that fits.
+	GlobalJob *GlobalJob `protobuf:"bytes,8,opt,name=global_job,json=globalJob,proto3,oneof"`
+}
+
 func (*ServiceSpec_Replicated) isServiceSpec_Mode() {}
+
+func (*ServiceSpec_Global) isServiceSpec_Mode() {}
+
+func (*ServiceSpec_ReplicatedJob) isServiceSpec_Mode() {}
+
+func (*ServiceSpec_GlobalJob) isServiceSpec_Mode() {}
 
 // Replicated asks for a number of tasks.
 type Replicated struct {
@@ -605,6 +959,372 @@ func (x *Replicated) GetReplicas() uint64 {
 	return 0
 }
 
+// Global asks for one task on each node that is ready or active and fits.
+type Global struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Global) Reset() {
+	*x = Global{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Global) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Global) ProtoMessage() {}
+
+func (x *Global) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Global.ProtoReflect.Descriptor instead.
+func (*Global) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{4}
+}
+
+// ReplicatedJob asks for a number of runs to completion.
+type ReplicatedJob struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Completions, 1 to 10000. Default 1.
+	TotalCompletions *uint64 `protobuf:"varint,1,opt,name=total_completions,json=totalCompletions,proto3,oneof" json:"total_completions,omitempty"`
+	// At once. Default: all.
+	MaxConcurrent *uint64 `protobuf:"varint,2,opt,name=max_concurrent,json=maxConcurrent,proto3,oneof" json:"max_concurrent,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReplicatedJob) Reset() {
+	*x = ReplicatedJob{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReplicatedJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReplicatedJob) ProtoMessage() {}
+
+func (x *ReplicatedJob) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReplicatedJob.ProtoReflect.Descriptor instead.
+func (*ReplicatedJob) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ReplicatedJob) GetTotalCompletions() uint64 {
+	if x != nil && x.TotalCompletions != nil {
+		return *x.TotalCompletions
+	}
+	return 0
+}
+
+func (x *ReplicatedJob) GetMaxConcurrent() uint64 {
+	if x != nil && x.MaxConcurrent != nil {
+		return *x.MaxConcurrent
+	}
+	return 0
+}
+
+// GlobalJob asks for one run to completion on each node that fits, also on those that come later.
+type GlobalJob struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GlobalJob) Reset() {
+	*x = GlobalJob{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GlobalJob) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GlobalJob) ProtoMessage() {}
+
+func (x *GlobalJob) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GlobalJob.ProtoReflect.Descriptor instead.
+func (*GlobalJob) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{6}
+}
+
+// JobConfig is what jobs have and services have not.
+type JobConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Time from the start of a run until what is not complete is given up. 0: none.
+	Deadline *durationpb.Duration `protobuf:"bytes,1,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	// Ended tasks kept a slot. Default: the cluster's task history limit.
+	HistoryLimit *uint32 `protobuf:"varint,2,opt,name=history_limit,json=historyLimit,proto3,oneof" json:"history_limit,omitempty"`
+	// When to run again. Unset: once for each version of the task spec.
+	Schedule      *Schedule `protobuf:"bytes,3,opt,name=schedule,proto3" json:"schedule,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobConfig) Reset() {
+	*x = JobConfig{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobConfig) ProtoMessage() {}
+
+func (x *JobConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobConfig.ProtoReflect.Descriptor instead.
+func (*JobConfig) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *JobConfig) GetDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.Deadline
+	}
+	return nil
+}
+
+func (x *JobConfig) GetHistoryLimit() uint32 {
+	if x != nil && x.HistoryLimit != nil {
+		return *x.HistoryLimit
+	}
+	return 0
+}
+
+func (x *JobConfig) GetSchedule() *Schedule {
+	if x != nil {
+		return x.Schedule
+	}
+	return nil
+}
+
+// Schedule runs a job again and again.
+type Schedule struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Minute, hour, day of month, month, day of week; or @hourly, @daily, @weekly, @monthly, @yearly. Required.
+	Cron string `protobuf:"bytes,1,opt,name=cron,proto3" json:"cron,omitempty"`
+	// IANA name of the time zone. Default UTC.
+	TimeZone string `protobuf:"bytes,2,opt,name=time_zone,json=timeZone,proto3" json:"time_zone,omitempty"`
+	// When the run before has not ended.
+	Concurrency ConcurrencyPolicy `protobuf:"varint,3,opt,name=concurrency,proto3,enum=shoal.types.v1.ConcurrencyPolicy" json:"concurrency,omitempty"`
+	// How late a run may start that was missed while nobody decided. 0: not at all. Of several only the last is made up for.
+	CatchUp       *durationpb.Duration `protobuf:"bytes,4,opt,name=catch_up,json=catchUp,proto3" json:"catch_up,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Schedule) Reset() {
+	*x = Schedule{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Schedule) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Schedule) ProtoMessage() {}
+
+func (x *Schedule) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Schedule.ProtoReflect.Descriptor instead.
+func (*Schedule) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *Schedule) GetCron() string {
+	if x != nil {
+		return x.Cron
+	}
+	return ""
+}
+
+func (x *Schedule) GetTimeZone() string {
+	if x != nil {
+		return x.TimeZone
+	}
+	return ""
+}
+
+func (x *Schedule) GetConcurrency() ConcurrencyPolicy {
+	if x != nil {
+		return x.Concurrency
+	}
+	return ConcurrencyPolicy_CONCURRENCY_POLICY_UNSPECIFIED
+}
+
+func (x *Schedule) GetCatchUp() *durationpb.Duration {
+	if x != nil {
+		return x.CatchUp
+	}
+	return nil
+}
+
+// JobStatus tells of a job's last run.
+type JobStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts the runs, from 1.
+	Iteration uint64 `protobuf:"varint,1,opt,name=iteration,proto3" json:"iteration,omitempty"`
+	// Spec version that it runs.
+	SpecVersion uint64 `protobuf:"varint,2,opt,name=spec_version,json=specVersion,proto3" json:"spec_version,omitempty"`
+	// How far.
+	State JobState `protobuf:"varint,3,opt,name=state,proto3,enum=shoal.types.v1.JobState" json:"state,omitempty"`
+	// When it began.
+	StartedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// When it ended.
+	CompletedAt *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=completed_at,json=completedAt,proto3" json:"completed_at,omitempty"`
+	// Time of the schedule that the run is for, or that was left out last.
+	ScheduledAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=scheduled_at,json=scheduledAt,proto3" json:"scheduled_at,omitempty"`
+	// In words.
+	Message       string `protobuf:"bytes,7,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JobStatus) Reset() {
+	*x = JobStatus{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JobStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JobStatus) ProtoMessage() {}
+
+func (x *JobStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JobStatus.ProtoReflect.Descriptor instead.
+func (*JobStatus) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *JobStatus) GetIteration() uint64 {
+	if x != nil {
+		return x.Iteration
+	}
+	return 0
+}
+
+func (x *JobStatus) GetSpecVersion() uint64 {
+	if x != nil {
+		return x.SpecVersion
+	}
+	return 0
+}
+
+func (x *JobStatus) GetState() JobState {
+	if x != nil {
+		return x.State
+	}
+	return JobState_JOB_STATE_UNSPECIFIED
+}
+
+func (x *JobStatus) GetStartedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.StartedAt
+	}
+	return nil
+}
+
+func (x *JobStatus) GetCompletedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CompletedAt
+	}
+	return nil
+}
+
+func (x *JobStatus) GetScheduledAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ScheduledAt
+	}
+	return nil
+}
+
+func (x *JobStatus) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // TaskSpec is what one task is. A change of it makes new tasks.
 type TaskSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -626,7 +1346,7 @@ type TaskSpec struct {
 
 func (x *TaskSpec) Reset() {
 	*x = TaskSpec{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[4]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -638,7 +1358,7 @@ func (x *TaskSpec) String() string {
 func (*TaskSpec) ProtoMessage() {}
 
 func (x *TaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[4]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -651,7 +1371,7 @@ func (x *TaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpec.ProtoReflect.Descriptor instead.
 func (*TaskSpec) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{4}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *TaskSpec) GetContainer() *ContainerSpec {
@@ -727,7 +1447,7 @@ type ContainerSpec struct {
 
 func (x *ContainerSpec) Reset() {
 	*x = ContainerSpec{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[5]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -739,7 +1459,7 @@ func (x *ContainerSpec) String() string {
 func (*ContainerSpec) ProtoMessage() {}
 
 func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[5]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -752,7 +1472,7 @@ func (x *ContainerSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContainerSpec.ProtoReflect.Descriptor instead.
 func (*ContainerSpec) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{5}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ContainerSpec) GetImage() string {
@@ -845,7 +1565,7 @@ type ResourceRequirements struct {
 
 func (x *ResourceRequirements) Reset() {
 	*x = ResourceRequirements{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[6]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -857,7 +1577,7 @@ func (x *ResourceRequirements) String() string {
 func (*ResourceRequirements) ProtoMessage() {}
 
 func (x *ResourceRequirements) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[6]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -870,7 +1590,7 @@ func (x *ResourceRequirements) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ResourceRequirements.ProtoReflect.Descriptor instead.
 func (*ResourceRequirements) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{6}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ResourceRequirements) GetLimits() *Resources {
@@ -894,15 +1614,17 @@ type Resources struct {
 	NanoCpus int64 `protobuf:"varint,1,opt,name=nano_cpus,json=nanoCpus,proto3" json:"nano_cpus,omitempty"`
 	// Memory, in bytes.
 	MemoryBytes int64 `protobuf:"varint,2,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
-	// Number of processes. Limits only.
-	Pids          int64 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
+	// Number of processes.
+	Pids int64 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
+	// Anything else that is counted or named, by kind. Reservations only.
+	Generic       []*GenericResource `protobuf:"bytes,4,rep,name=generic,proto3" json:"generic,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Resources) Reset() {
 	*x = Resources{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[7]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -914,7 +1636,7 @@ func (x *Resources) String() string {
 func (*Resources) ProtoMessage() {}
 
 func (x *Resources) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[7]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -927,7 +1649,7 @@ func (x *Resources) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resources.ProtoReflect.Descriptor instead.
 func (*Resources) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{7}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Resources) GetNanoCpus() int64 {
@@ -951,6 +1673,77 @@ func (x *Resources) GetPids() int64 {
 	return 0
 }
 
+func (x *Resources) GetGeneric() []*GenericResource {
+	if x != nil {
+		return x.Generic
+	}
+	return nil
+}
+
+// GenericResource is an amount of something, or one named piece of it.
+type GenericResource struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is: "gpu".
+	Kind string `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
+	// One piece: "GPU-3f2a". Empty: an amount.
+	Named string `protobuf:"bytes,2,opt,name=named,proto3" json:"named,omitempty"`
+	// An amount.
+	Discrete      int64 `protobuf:"varint,3,opt,name=discrete,proto3" json:"discrete,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GenericResource) Reset() {
+	*x = GenericResource{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GenericResource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GenericResource) ProtoMessage() {}
+
+func (x *GenericResource) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GenericResource.ProtoReflect.Descriptor instead.
+func (*GenericResource) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *GenericResource) GetKind() string {
+	if x != nil {
+		return x.Kind
+	}
+	return ""
+}
+
+func (x *GenericResource) GetNamed() string {
+	if x != nil {
+		return x.Named
+	}
+	return ""
+}
+
+func (x *GenericResource) GetDiscrete() int64 {
+	if x != nil {
+		return x.Discrete
+	}
+	return 0
+}
+
 // RestartPolicy says when a task that ended is replaced.
 type RestartPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -958,6 +1751,8 @@ type RestartPolicy struct {
 	Condition RestartCondition `protobuf:"varint,1,opt,name=condition,proto3,enum=shoal.types.v1.RestartCondition" json:"condition,omitempty"`
 	// Wait before the replacement starts. Default 5 s.
 	Delay *durationpb.Duration `protobuf:"bytes,2,opt,name=delay,proto3" json:"delay,omitempty"`
+	// Most that the wait grows to: it doubles with each failure of the slot in a row. 0: it stays as it is.
+	MaxDelay *durationpb.Duration `protobuf:"bytes,5,opt,name=max_delay,json=maxDelay,proto3" json:"max_delay,omitempty"`
 	// Attempts a slot within the window. 0: no limit.
 	MaxAttempts uint64 `protobuf:"varint,3,opt,name=max_attempts,json=maxAttempts,proto3" json:"max_attempts,omitempty"`
 	// Window in which attempts count. 0: for ever.
@@ -968,7 +1763,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[8]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -980,7 +1775,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[8]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -993,7 +1788,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{8}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -1006,6 +1801,13 @@ func (x *RestartPolicy) GetCondition() RestartCondition {
 func (x *RestartPolicy) GetDelay() *durationpb.Duration {
 	if x != nil {
 		return x.Delay
+	}
+	return nil
+}
+
+func (x *RestartPolicy) GetMaxDelay() *durationpb.Duration {
+	if x != nil {
+		return x.MaxDelay
 	}
 	return nil
 }
@@ -1028,14 +1830,26 @@ func (x *RestartPolicy) GetWindow() *durationpb.Duration {
 type Placement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Platforms of the image. Empty: any.
-	Platforms     []*Platform `protobuf:"bytes,1,rep,name=platforms,proto3" json:"platforms,omitempty"`
+	Platforms []*Platform `protobuf:"bytes,1,rep,name=platforms,proto3" json:"platforms,omitempty"`
+	// What a node must be: "node.labels.disk == ssd", "node.role in (worker)", "node.labels.gpu exists". All must hold.
+	Constraints []string `protobuf:"bytes,2,rep,name=constraints,proto3" json:"constraints,omitempty"`
+	// Even shares, the outermost first.
+	Preferences []*PlacementPreference `protobuf:"bytes,3,rep,name=preferences,proto3" json:"preferences,omitempty"`
+	// Tasks of the service on one node. 0: no limit.
+	MaxReplicas uint64 `protobuf:"varint,4,opt,name=max_replicas,json=maxReplicas,proto3" json:"max_replicas,omitempty"`
+	// How to choose among the nodes that fit. Default: the cluster's.
+	Strategy PlacementStrategy `protobuf:"varint,5,opt,name=strategy,proto3,enum=shoal.types.v1.PlacementStrategy" json:"strategy,omitempty"`
+	// Near what, and far from what.
+	Affinities []*Affinity `protobuf:"bytes,6,rep,name=affinities,proto3" json:"affinities,omitempty"`
+	// Taints that do not keep it away.
+	Tolerations   []*Toleration `protobuf:"bytes,7,rep,name=tolerations,proto3" json:"tolerations,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Placement) Reset() {
 	*x = Placement{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[9]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1047,7 +1861,7 @@ func (x *Placement) String() string {
 func (*Placement) ProtoMessage() {}
 
 func (x *Placement) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[9]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1060,7 +1874,7 @@ func (x *Placement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Placement.ProtoReflect.Descriptor instead.
 func (*Placement) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{9}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Placement) GetPlatforms() []*Platform {
@@ -1068,6 +1882,231 @@ func (x *Placement) GetPlatforms() []*Platform {
 		return x.Platforms
 	}
 	return nil
+}
+
+func (x *Placement) GetConstraints() []string {
+	if x != nil {
+		return x.Constraints
+	}
+	return nil
+}
+
+func (x *Placement) GetPreferences() []*PlacementPreference {
+	if x != nil {
+		return x.Preferences
+	}
+	return nil
+}
+
+func (x *Placement) GetMaxReplicas() uint64 {
+	if x != nil {
+		return x.MaxReplicas
+	}
+	return 0
+}
+
+func (x *Placement) GetStrategy() PlacementStrategy {
+	if x != nil {
+		return x.Strategy
+	}
+	return PlacementStrategy_PLACEMENT_STRATEGY_UNSPECIFIED
+}
+
+func (x *Placement) GetAffinities() []*Affinity {
+	if x != nil {
+		return x.Affinities
+	}
+	return nil
+}
+
+func (x *Placement) GetTolerations() []*Toleration {
+	if x != nil {
+		return x.Tolerations
+	}
+	return nil
+}
+
+// PlacementPreference asks for even shares.
+type PlacementPreference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Over the values of this label: "node.labels.zone" or "engine.labels.rack".
+	Spread        string `protobuf:"bytes,1,opt,name=spread,proto3" json:"spread,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PlacementPreference) Reset() {
+	*x = PlacementPreference{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PlacementPreference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PlacementPreference) ProtoMessage() {}
+
+func (x *PlacementPreference) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PlacementPreference.ProtoReflect.Descriptor instead.
+func (*PlacementPreference) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *PlacementPreference) GetSpread() string {
+	if x != nil {
+		return x.Spread
+	}
+	return ""
+}
+
+// Affinity binds a task to the neighbourhood of others.
+type Affinity struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of a service whose tasks count. Requests may give its name. Empty: by label.
+	Service string `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
+	// Label of services whose tasks count, as key or key=value.
+	Label string `protobuf:"bytes,2,opt,name=label,proto3" json:"label,omitempty"`
+	// Stay away from them instead of going where they are.
+	Anti bool `protobuf:"varint,3,opt,name=anti,proto3" json:"anti,omitempty"`
+	// The label of nodes within which tasks are neighbours: "node.labels.zone". Default: the node itself.
+	Topology string `protobuf:"bytes,4,opt,name=topology,proto3" json:"topology,omitempty"`
+	// A wish: placed elsewhere rather than not at all.
+	Preferred     bool `protobuf:"varint,5,opt,name=preferred,proto3" json:"preferred,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Affinity) Reset() {
+	*x = Affinity{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Affinity) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Affinity) ProtoMessage() {}
+
+func (x *Affinity) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Affinity.ProtoReflect.Descriptor instead.
+func (*Affinity) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *Affinity) GetService() string {
+	if x != nil {
+		return x.Service
+	}
+	return ""
+}
+
+func (x *Affinity) GetLabel() string {
+	if x != nil {
+		return x.Label
+	}
+	return ""
+}
+
+func (x *Affinity) GetAnti() bool {
+	if x != nil {
+		return x.Anti
+	}
+	return false
+}
+
+func (x *Affinity) GetTopology() string {
+	if x != nil {
+		return x.Topology
+	}
+	return ""
+}
+
+func (x *Affinity) GetPreferred() bool {
+	if x != nil {
+		return x.Preferred
+	}
+	return false
+}
+
+// Toleration lets a task onto a node in spite of a taint.
+type Toleration struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Key of the taint. Empty: any.
+	Key string `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`
+	// Value. Empty: any.
+	Value         string `protobuf:"bytes,2,opt,name=value,proto3" json:"value,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Toleration) Reset() {
+	*x = Toleration{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Toleration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Toleration) ProtoMessage() {}
+
+func (x *Toleration) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Toleration.ProtoReflect.Descriptor instead.
+func (*Toleration) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Toleration) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Toleration) GetValue() string {
+	if x != nil {
+		return x.Value
+	}
+	return ""
 }
 
 // NetworkAttachment puts a task on a network.
@@ -1083,7 +2122,7 @@ type NetworkAttachment struct {
 
 func (x *NetworkAttachment) Reset() {
 	*x = NetworkAttachment{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[10]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1095,7 +2134,7 @@ func (x *NetworkAttachment) String() string {
 func (*NetworkAttachment) ProtoMessage() {}
 
 func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[10]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1108,7 +2147,7 @@ func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkAttachment.ProtoReflect.Descriptor instead.
 func (*NetworkAttachment) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{10}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *NetworkAttachment) GetTarget() string {
@@ -1133,14 +2172,22 @@ type UpdateConfig struct {
 	// Wait after each slot.
 	Delay *durationpb.Duration `protobuf:"bytes,2,opt,name=delay,proto3" json:"delay,omitempty"`
 	// Which goes first.
-	Order         UpdateOrder `protobuf:"varint,3,opt,name=order,proto3,enum=shoal.types.v1.UpdateOrder" json:"order,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Order UpdateOrder `protobuf:"varint,3,opt,name=order,proto3,enum=shoal.types.v1.UpdateOrder" json:"order,omitempty"`
+	// Window after a new task runs in which its end counts as a failure of the update. Default 5 s.
+	Monitor *durationpb.Duration `protobuf:"bytes,4,opt,name=monitor,proto3" json:"monitor,omitempty"`
+	// What to do when too many fail.
+	FailureAction FailureAction `protobuf:"varint,5,opt,name=failure_action,json=failureAction,proto3,enum=shoal.types.v1.FailureAction" json:"failure_action,omitempty"`
+	// Share of failed tasks above which that is done, 0 to 1. Default 0: the first one counts.
+	MaxFailureRatio float32 `protobuf:"fixed32,6,opt,name=max_failure_ratio,json=maxFailureRatio,proto3" json:"max_failure_ratio,omitempty"`
+	// Time without progress after which the update counts as failed. 0: none.
+	ProgressDeadline *durationpb.Duration `protobuf:"bytes,7,opt,name=progress_deadline,json=progressDeadline,proto3" json:"progress_deadline,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *UpdateConfig) Reset() {
 	*x = UpdateConfig{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[11]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1152,7 +2199,7 @@ func (x *UpdateConfig) String() string {
 func (*UpdateConfig) ProtoMessage() {}
 
 func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[11]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1165,7 +2212,7 @@ func (x *UpdateConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateConfig.ProtoReflect.Descriptor instead.
 func (*UpdateConfig) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{11}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *UpdateConfig) GetParallelism() uint64 {
@@ -1189,26 +2236,68 @@ func (x *UpdateConfig) GetOrder() UpdateOrder {
 	return UpdateOrder_UPDATE_ORDER_UNSPECIFIED
 }
 
+func (x *UpdateConfig) GetMonitor() *durationpb.Duration {
+	if x != nil {
+		return x.Monitor
+	}
+	return nil
+}
+
+func (x *UpdateConfig) GetFailureAction() FailureAction {
+	if x != nil {
+		return x.FailureAction
+	}
+	return FailureAction_FAILURE_ACTION_UNSPECIFIED
+}
+
+func (x *UpdateConfig) GetMaxFailureRatio() float32 {
+	if x != nil {
+		return x.MaxFailureRatio
+	}
+	return 0
+}
+
+func (x *UpdateConfig) GetProgressDeadline() *durationpb.Duration {
+	if x != nil {
+		return x.ProgressDeadline
+	}
+	return nil
+}
+
 // UpdateStatus tells of the last update.
 type UpdateStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// How far.
 	State UpdateState `protobuf:"varint,1,opt,name=state,proto3,enum=shoal.types.v1.UpdateState" json:"state,omitempty"`
-	// Spec version that it leads to.
+	// Spec version that it leads to, and that new tasks are of. A rollback by itself leads into spec_history.
 	SpecVersion uint64 `protobuf:"varint,2,opt,name=spec_version,json=specVersion,proto3" json:"spec_version,omitempty"`
 	// When it began.
 	StartedAt *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	// When it was done.
 	CompletedAt *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=completed_at,json=completedAt,proto3" json:"completed_at,omitempty"`
 	// In words.
-	Message       string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	Message string `protobuf:"bytes,5,opt,name=message,proto3" json:"message,omitempty"`
+	// The service's spec version that it is about. 0: the one that it leads to.
+	OfVersion uint64 `protobuf:"varint,6,opt,name=of_version,json=ofVersion,proto3" json:"of_version,omitempty"`
+	// New tasks that failed within their monitor window.
+	Failures uint64 `protobuf:"varint,7,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Slots that were to be replaced when it began.
+	Slots uint64 `protobuf:"varint,8,opt,name=slots,proto3" json:"slots,omitempty"`
+	// Slots that are replaced.
+	Done uint64 `protobuf:"varint,9,opt,name=done,proto3" json:"done,omitempty"`
+	// When done rose last, or when it began or went on.
+	ProgressAt *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=progress_at,json=progressAt,proto3" json:"progress_at,omitempty"`
+	// resume_update of the spec when it paused.
+	Resumed uint64 `protobuf:"varint,11,opt,name=resumed,proto3" json:"resumed,omitempty"`
+	// Spec version that it came from, to which a rollback leads.
+	FromVersion   uint64 `protobuf:"varint,12,opt,name=from_version,json=fromVersion,proto3" json:"from_version,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UpdateStatus) Reset() {
 	*x = UpdateStatus{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[12]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +2309,7 @@ func (x *UpdateStatus) String() string {
 func (*UpdateStatus) ProtoMessage() {}
 
 func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[12]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +2322,7 @@ func (x *UpdateStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateStatus.ProtoReflect.Descriptor instead.
 func (*UpdateStatus) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{12}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *UpdateStatus) GetState() UpdateState {
@@ -1271,6 +2360,55 @@ func (x *UpdateStatus) GetMessage() string {
 	return ""
 }
 
+func (x *UpdateStatus) GetOfVersion() uint64 {
+	if x != nil {
+		return x.OfVersion
+	}
+	return 0
+}
+
+func (x *UpdateStatus) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *UpdateStatus) GetSlots() uint64 {
+	if x != nil {
+		return x.Slots
+	}
+	return 0
+}
+
+func (x *UpdateStatus) GetDone() uint64 {
+	if x != nil {
+		return x.Done
+	}
+	return 0
+}
+
+func (x *UpdateStatus) GetProgressAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ProgressAt
+	}
+	return nil
+}
+
+func (x *UpdateStatus) GetResumed() uint64 {
+	if x != nil {
+		return x.Resumed
+	}
+	return 0
+}
+
+func (x *UpdateStatus) GetFromVersion() uint64 {
+	if x != nil {
+		return x.FromVersion
+	}
+	return 0
+}
+
 // PortConfig publishes a port.
 type PortConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1288,7 +2426,7 @@ type PortConfig struct {
 
 func (x *PortConfig) Reset() {
 	*x = PortConfig{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[13]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1300,7 +2438,7 @@ func (x *PortConfig) String() string {
 func (*PortConfig) ProtoMessage() {}
 
 func (x *PortConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[13]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1313,7 +2451,7 @@ func (x *PortConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PortConfig.ProtoReflect.Descriptor instead.
 func (*PortConfig) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{13}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PortConfig) GetProtocol() Protocol {
@@ -1355,7 +2493,7 @@ type EndpointSpec struct {
 
 func (x *EndpointSpec) Reset() {
 	*x = EndpointSpec{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[14]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +2505,7 @@ func (x *EndpointSpec) String() string {
 func (*EndpointSpec) ProtoMessage() {}
 
 func (x *EndpointSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[14]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +2518,7 @@ func (x *EndpointSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EndpointSpec.ProtoReflect.Descriptor instead.
 func (*EndpointSpec) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{14}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *EndpointSpec) GetPorts() []*PortConfig {
@@ -1403,7 +2541,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[15]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1415,7 +2553,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[15]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1428,7 +2566,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{15}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Endpoint) GetPorts() []*PortConfig {
@@ -1458,7 +2596,7 @@ type VirtualIP struct {
 
 func (x *VirtualIP) Reset() {
 	*x = VirtualIP{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[16]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1470,7 +2608,7 @@ func (x *VirtualIP) String() string {
 func (*VirtualIP) ProtoMessage() {}
 
 func (x *VirtualIP) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[16]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1483,7 +2621,7 @@ func (x *VirtualIP) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use VirtualIP.ProtoReflect.Descriptor instead.
 func (*VirtualIP) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{16}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *VirtualIP) GetNetworkId() string {
@@ -1504,7 +2642,7 @@ var File_shoal_types_v1_service_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\x92\x03\n" +
+	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\xd5\x03\n" +
 	"\aService\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ServiceSpecB\a\x92\xb5\x18\x03\n" +
@@ -1518,25 +2656,66 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\fspec_history\x18\x06 \x03(\v2\x1a.shoal.types.v1.SpecRecordB\a\x92\xb5\x18\x03\n" +
 	"\x01\bR\vspecHistory\x12J\n" +
 	"\rupdate_status\x18\a \x01(\v2\x1c.shoal.types.v1.UpdateStatusB\a\x92\xb5\x18\x03\n" +
-	"\x01\x03R\fupdateStatus\"h\n" +
+	"\x01\x03R\fupdateStatus\x12A\n" +
+	"\n" +
+	"job_status\x18\b \x01(\v2\x19.shoal.types.v1.JobStatusB\a\x92\xb5\x18\x03\n" +
+	"\x01\x03R\tjobStatus\"h\n" +
 	"\n" +
 	"SpecRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12,\n" +
-	"\x04task\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\"\xb0\x02\n" +
+	"\x04task\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\"\xd5\x05\n" +
 	"\vServiceSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x04task\x18\x02 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\x12<\n" +
 	"\n" +
 	"replicated\x18\x03 \x01(\v2\x1a.shoal.types.v1.ReplicatedH\x00R\n" +
-	"replicated\x128\n" +
+	"replicated\x120\n" +
+	"\x06global\x18\x06 \x01(\v2\x16.shoal.types.v1.GlobalH\x00R\x06global\x12F\n" +
+	"\x0ereplicated_job\x18\a \x01(\v2\x1d.shoal.types.v1.ReplicatedJobH\x00R\rreplicatedJob\x12:\n" +
+	"\n" +
+	"global_job\x18\b \x01(\v2\x19.shoal.types.v1.GlobalJobH\x00R\tglobalJob\x128\n" +
 	"\bendpoint\x18\x04 \x01(\v2\x1c.shoal.types.v1.EndpointSpecR\bendpoint\x124\n" +
-	"\x06update\x18\x05 \x01(\v2\x1c.shoal.types.v1.UpdateConfigR\x06updateB\x06\n" +
-	"\x04mode\":\n" +
+	"\x06update\x18\x05 \x01(\v2\x1c.shoal.types.v1.UpdateConfigR\x06update\x128\n" +
+	"\brollback\x18\t \x01(\v2\x1c.shoal.types.v1.UpdateConfigR\brollback\x12+\n" +
+	"\x03job\x18\n" +
+	" \x01(\v2\x19.shoal.types.v1.JobConfigR\x03job\x12,\n" +
+	"\x0fmax_unavailable\x18\v \x01(\x04H\x01R\x0emaxUnavailable\x88\x01\x01\x12\x1f\n" +
+	"\vhold_update\x18\f \x01(\bR\n" +
+	"holdUpdate\x12#\n" +
+	"\rresume_update\x18\r \x01(\x04R\fresumeUpdateB\x06\n" +
+	"\x04modeB\x12\n" +
+	"\x10_max_unavailable\":\n" +
 	"\n" +
 	"Replicated\x12\x1f\n" +
 	"\breplicas\x18\x01 \x01(\x04H\x00R\breplicas\x88\x01\x01B\v\n" +
-	"\t_replicas\"\xdf\x02\n" +
+	"\t_replicas\"\b\n" +
+	"\x06Global\"\x96\x01\n" +
+	"\rReplicatedJob\x120\n" +
+	"\x11total_completions\x18\x01 \x01(\x04H\x00R\x10totalCompletions\x88\x01\x01\x12*\n" +
+	"\x0emax_concurrent\x18\x02 \x01(\x04H\x01R\rmaxConcurrent\x88\x01\x01B\x14\n" +
+	"\x12_total_completionsB\x11\n" +
+	"\x0f_max_concurrent\"\v\n" +
+	"\tGlobalJob\"\xb4\x01\n" +
+	"\tJobConfig\x125\n" +
+	"\bdeadline\x18\x01 \x01(\v2\x19.google.protobuf.DurationR\bdeadline\x12(\n" +
+	"\rhistory_limit\x18\x02 \x01(\rH\x00R\fhistoryLimit\x88\x01\x01\x124\n" +
+	"\bschedule\x18\x03 \x01(\v2\x18.shoal.types.v1.ScheduleR\bscheduleB\x10\n" +
+	"\x0e_history_limit\"\xb6\x01\n" +
+	"\bSchedule\x12\x12\n" +
+	"\x04cron\x18\x01 \x01(\tR\x04cron\x12\x1b\n" +
+	"\ttime_zone\x18\x02 \x01(\tR\btimeZone\x12C\n" +
+	"\vconcurrency\x18\x03 \x01(\x0e2!.shoal.types.v1.ConcurrencyPolicyR\vconcurrency\x124\n" +
+	"\bcatch_up\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\acatchUp\"\xcf\x02\n" +
+	"\tJobStatus\x12\x1c\n" +
+	"\titeration\x18\x01 \x01(\x04R\titeration\x12!\n" +
+	"\fspec_version\x18\x02 \x01(\x04R\vspecVersion\x12.\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x18.shoal.types.v1.JobStateR\x05state\x129\n" +
+	"\n" +
+	"started_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12=\n" +
+	"\fcompleted_at\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\vcompletedAt\x12=\n" +
+	"\fscheduled_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\vscheduledAt\x12\x18\n" +
+	"\amessage\x18\a \x01(\tR\amessage\"\xdf\x02\n" +
 	"\bTaskSpec\x12;\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x1d.shoal.types.v1.ContainerSpecR\tcontainer\x127\n" +
 	"\arestart\x18\x02 \x01(\v2\x1d.shoal.types.v1.RestartPolicyR\arestart\x127\n" +
@@ -1563,33 +2742,73 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\x88\x01\n" +
 	"\x14ResourceRequirements\x121\n" +
 	"\x06limits\x18\x01 \x01(\v2\x19.shoal.types.v1.ResourcesR\x06limits\x12=\n" +
-	"\freservations\x18\x02 \x01(\v2\x19.shoal.types.v1.ResourcesR\freservations\"_\n" +
+	"\freservations\x18\x02 \x01(\v2\x19.shoal.types.v1.ResourcesR\freservations\"\x9a\x01\n" +
 	"\tResources\x12\x1b\n" +
 	"\tnano_cpus\x18\x01 \x01(\x03R\bnanoCpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12\x12\n" +
-	"\x04pids\x18\x03 \x01(\x03R\x04pids\"\xd6\x01\n" +
+	"\x04pids\x18\x03 \x01(\x03R\x04pids\x129\n" +
+	"\ageneric\x18\x04 \x03(\v2\x1f.shoal.types.v1.GenericResourceR\ageneric\"W\n" +
+	"\x0fGenericResource\x12\x12\n" +
+	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
+	"\x05named\x18\x02 \x01(\tR\x05named\x12\x1a\n" +
+	"\bdiscrete\x18\x03 \x01(\x03R\bdiscrete\"\x8e\x02\n" +
 	"\rRestartPolicy\x12>\n" +
 	"\tcondition\x18\x01 \x01(\x0e2 .shoal.types.v1.RestartConditionR\tcondition\x12/\n" +
-	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x12!\n" +
+	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x126\n" +
+	"\tmax_delay\x18\x05 \x01(\v2\x19.google.protobuf.DurationR\bmaxDelay\x12!\n" +
 	"\fmax_attempts\x18\x03 \x01(\x04R\vmaxAttempts\x121\n" +
-	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06window\"C\n" +
+	"\x06window\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\x06window\"\x86\x03\n" +
 	"\tPlacement\x126\n" +
-	"\tplatforms\x18\x01 \x03(\v2\x18.shoal.types.v1.PlatformR\tplatforms\"E\n" +
+	"\tplatforms\x18\x01 \x03(\v2\x18.shoal.types.v1.PlatformR\tplatforms\x12 \n" +
+	"\vconstraints\x18\x02 \x03(\tR\vconstraints\x12E\n" +
+	"\vpreferences\x18\x03 \x03(\v2#.shoal.types.v1.PlacementPreferenceR\vpreferences\x12!\n" +
+	"\fmax_replicas\x18\x04 \x01(\x04R\vmaxReplicas\x12=\n" +
+	"\bstrategy\x18\x05 \x01(\x0e2!.shoal.types.v1.PlacementStrategyR\bstrategy\x128\n" +
+	"\n" +
+	"affinities\x18\x06 \x03(\v2\x18.shoal.types.v1.AffinityR\n" +
+	"affinities\x12<\n" +
+	"\vtolerations\x18\a \x03(\v2\x1a.shoal.types.v1.TolerationR\vtolerations\"-\n" +
+	"\x13PlacementPreference\x12\x16\n" +
+	"\x06spread\x18\x01 \x01(\tR\x06spread\"\x88\x01\n" +
+	"\bAffinity\x12\x18\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\x12\x14\n" +
+	"\x05label\x18\x02 \x01(\tR\x05label\x12\x12\n" +
+	"\x04anti\x18\x03 \x01(\bR\x04anti\x12\x1a\n" +
+	"\btopology\x18\x04 \x01(\tR\btopology\x12\x1c\n" +
+	"\tpreferred\x18\x05 \x01(\bR\tpreferred\"4\n" +
+	"\n" +
+	"Toleration\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value\"E\n" +
 	"\x11NetworkAttachment\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x18\n" +
-	"\aaliases\x18\x02 \x03(\tR\aaliases\"\xa9\x01\n" +
+	"\aaliases\x18\x02 \x03(\tR\aaliases\"\x98\x03\n" +
 	"\fUpdateConfig\x12%\n" +
 	"\vparallelism\x18\x01 \x01(\x04H\x00R\vparallelism\x88\x01\x01\x12/\n" +
 	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x121\n" +
-	"\x05order\x18\x03 \x01(\x0e2\x1b.shoal.types.v1.UpdateOrderR\x05orderB\x0e\n" +
-	"\f_parallelism\"\xf8\x01\n" +
+	"\x05order\x18\x03 \x01(\x0e2\x1b.shoal.types.v1.UpdateOrderR\x05order\x123\n" +
+	"\amonitor\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\amonitor\x12D\n" +
+	"\x0efailure_action\x18\x05 \x01(\x0e2\x1d.shoal.types.v1.FailureActionR\rfailureAction\x12*\n" +
+	"\x11max_failure_ratio\x18\x06 \x01(\x02R\x0fmaxFailureRatio\x12F\n" +
+	"\x11progress_deadline\x18\a \x01(\v2\x19.google.protobuf.DurationR\x10progressDeadlineB\x0e\n" +
+	"\f_parallelism\"\xd7\x03\n" +
 	"\fUpdateStatus\x121\n" +
 	"\x05state\x18\x01 \x01(\x0e2\x1b.shoal.types.v1.UpdateStateR\x05state\x12!\n" +
 	"\fspec_version\x18\x02 \x01(\x04R\vspecVersion\x129\n" +
 	"\n" +
 	"started_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x12=\n" +
 	"\fcompleted_at\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\vcompletedAt\x12\x18\n" +
-	"\amessage\x18\x05 \x01(\tR\amessage\"\xca\x01\n" +
+	"\amessage\x18\x05 \x01(\tR\amessage\x12\x1d\n" +
+	"\n" +
+	"of_version\x18\x06 \x01(\x04R\tofVersion\x12\x1a\n" +
+	"\bfailures\x18\a \x01(\x04R\bfailures\x12\x14\n" +
+	"\x05slots\x18\b \x01(\x04R\x05slots\x12\x12\n" +
+	"\x04done\x18\t \x01(\x04R\x04done\x12;\n" +
+	"\vprogress_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"progressAt\x12\x18\n" +
+	"\aresumed\x18\v \x01(\x04R\aresumed\x12!\n" +
+	"\ffrom_version\x18\f \x01(\x04R\vfromVersion\"\xca\x01\n" +
 	"\n" +
 	"PortConfig\x124\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x18.shoal.types.v1.ProtocolR\bprotocol\x12\x1f\n" +
@@ -1606,27 +2825,52 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\tVirtualIP\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\tR\taddresses*\x8e\x01\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses*\x94\x01\n" +
+	"\x11ConcurrencyPolicy\x12\"\n" +
+	"\x1eCONCURRENCY_POLICY_UNSPECIFIED\x10\x00\x12\x1c\n" +
+	"\x18CONCURRENCY_POLICY_ALLOW\x10\x01\x12\x1d\n" +
+	"\x19CONCURRENCY_POLICY_FORBID\x10\x02\x12\x1e\n" +
+	"\x1aCONCURRENCY_POLICY_REPLACE\x10\x03*\x82\x01\n" +
+	"\bJobState\x12\x19\n" +
+	"\x15JOB_STATE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11JOB_STATE_WAITING\x10\x01\x12\x15\n" +
+	"\x11JOB_STATE_RUNNING\x10\x02\x12\x17\n" +
+	"\x13JOB_STATE_COMPLETED\x10\x03\x12\x14\n" +
+	"\x10JOB_STATE_FAILED\x10\x04*\x8e\x01\n" +
 	"\x10RestartCondition\x12!\n" +
 	"\x1dRESTART_CONDITION_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16RESTART_CONDITION_NONE\x10\x01\x12 \n" +
 	"\x1cRESTART_CONDITION_ON_FAILURE\x10\x02\x12\x19\n" +
-	"\x15RESTART_CONDITION_ANY\x10\x03*f\n" +
+	"\x15RESTART_CONDITION_ANY\x10\x03*v\n" +
+	"\x11PlacementStrategy\x12\"\n" +
+	"\x1ePLACEMENT_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19PLACEMENT_STRATEGY_SPREAD\x10\x01\x12\x1e\n" +
+	"\x1aPLACEMENT_STRATEGY_BINPACK\x10\x02*f\n" +
 	"\vUpdateOrder\x12\x1c\n" +
 	"\x18UPDATE_ORDER_UNSPECIFIED\x10\x00\x12\x1b\n" +
 	"\x17UPDATE_ORDER_STOP_FIRST\x10\x01\x12\x1c\n" +
-	"\x18UPDATE_ORDER_START_FIRST\x10\x02*b\n" +
+	"\x18UPDATE_ORDER_START_FIRST\x10\x02*\x83\x01\n" +
+	"\rFailureAction\x12\x1e\n" +
+	"\x1aFAILURE_ACTION_UNSPECIFIED\x10\x00\x12\x18\n" +
+	"\x14FAILURE_ACTION_PAUSE\x10\x01\x12\x1b\n" +
+	"\x17FAILURE_ACTION_CONTINUE\x10\x02\x12\x1b\n" +
+	"\x17FAILURE_ACTION_ROLLBACK\x10\x03*\xe5\x01\n" +
 	"\vUpdateState\x12\x1c\n" +
 	"\x18UPDATE_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15UPDATE_STATE_UPDATING\x10\x01\x12\x1a\n" +
-	"\x16UPDATE_STATE_COMPLETED\x10\x02*H\n" +
+	"\x16UPDATE_STATE_COMPLETED\x10\x02\x12\x17\n" +
+	"\x13UPDATE_STATE_PAUSED\x10\x03\x12!\n" +
+	"\x1dUPDATE_STATE_ROLLBACK_STARTED\x10\x04\x12 \n" +
+	"\x1cUPDATE_STATE_ROLLBACK_PAUSED\x10\x05\x12#\n" +
+	"\x1fUPDATE_STATE_ROLLBACK_COMPLETED\x10\x06*H\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x01\x12\x10\n" +
-	"\fPROTOCOL_UDP\x10\x02*E\n" +
+	"\fPROTOCOL_UDP\x10\x02*\\\n" +
 	"\vPublishMode\x12\x1c\n" +
 	"\x18PUBLISH_MODE_UNSPECIFIED\x10\x00\x12\x18\n" +
-	"\x14PUBLISH_MODE_INGRESS\x10\x01B<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\x14PUBLISH_MODE_INGRESS\x10\x01\x12\x15\n" +
+	"\x11PUBLISH_MODE_HOST\x10\x02B<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_service_proto_rawDescOnce sync.Once
@@ -1640,78 +2884,116 @@ func file_shoal_types_v1_service_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_service_proto_rawDescData
 }
 
-var file_shoal_types_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_shoal_types_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_shoal_types_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_shoal_types_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 28)
 var file_shoal_types_v1_service_proto_goTypes = []any{
-	(RestartCondition)(0),         // 0: shoal.types.v1.RestartCondition
-	(UpdateOrder)(0),              // 1: shoal.types.v1.UpdateOrder
-	(UpdateState)(0),              // 2: shoal.types.v1.UpdateState
-	(Protocol)(0),                 // 3: shoal.types.v1.Protocol
-	(PublishMode)(0),              // 4: shoal.types.v1.PublishMode
-	(*Service)(nil),               // 5: shoal.types.v1.Service
-	(*SpecRecord)(nil),            // 6: shoal.types.v1.SpecRecord
-	(*ServiceSpec)(nil),           // 7: shoal.types.v1.ServiceSpec
-	(*Replicated)(nil),            // 8: shoal.types.v1.Replicated
-	(*TaskSpec)(nil),              // 9: shoal.types.v1.TaskSpec
-	(*ContainerSpec)(nil),         // 10: shoal.types.v1.ContainerSpec
-	(*ResourceRequirements)(nil),  // 11: shoal.types.v1.ResourceRequirements
-	(*Resources)(nil),             // 12: shoal.types.v1.Resources
-	(*RestartPolicy)(nil),         // 13: shoal.types.v1.RestartPolicy
-	(*Placement)(nil),             // 14: shoal.types.v1.Placement
-	(*NetworkAttachment)(nil),     // 15: shoal.types.v1.NetworkAttachment
-	(*UpdateConfig)(nil),          // 16: shoal.types.v1.UpdateConfig
-	(*UpdateStatus)(nil),          // 17: shoal.types.v1.UpdateStatus
-	(*PortConfig)(nil),            // 18: shoal.types.v1.PortConfig
-	(*EndpointSpec)(nil),          // 19: shoal.types.v1.EndpointSpec
-	(*Endpoint)(nil),              // 20: shoal.types.v1.Endpoint
-	(*VirtualIP)(nil),             // 21: shoal.types.v1.VirtualIP
-	nil,                           // 22: shoal.types.v1.ContainerSpec.LabelsEntry
-	(*Meta)(nil),                  // 23: shoal.types.v1.Meta
-	(*Annotations)(nil),           // 24: shoal.types.v1.Annotations
-	(*durationpb.Duration)(nil),   // 25: google.protobuf.Duration
-	(*Platform)(nil),              // 26: shoal.types.v1.Platform
-	(*timestamppb.Timestamp)(nil), // 27: google.protobuf.Timestamp
+	(ConcurrencyPolicy)(0),        // 0: shoal.types.v1.ConcurrencyPolicy
+	(JobState)(0),                 // 1: shoal.types.v1.JobState
+	(RestartCondition)(0),         // 2: shoal.types.v1.RestartCondition
+	(PlacementStrategy)(0),        // 3: shoal.types.v1.PlacementStrategy
+	(UpdateOrder)(0),              // 4: shoal.types.v1.UpdateOrder
+	(FailureAction)(0),            // 5: shoal.types.v1.FailureAction
+	(UpdateState)(0),              // 6: shoal.types.v1.UpdateState
+	(Protocol)(0),                 // 7: shoal.types.v1.Protocol
+	(PublishMode)(0),              // 8: shoal.types.v1.PublishMode
+	(*Service)(nil),               // 9: shoal.types.v1.Service
+	(*SpecRecord)(nil),            // 10: shoal.types.v1.SpecRecord
+	(*ServiceSpec)(nil),           // 11: shoal.types.v1.ServiceSpec
+	(*Replicated)(nil),            // 12: shoal.types.v1.Replicated
+	(*Global)(nil),                // 13: shoal.types.v1.Global
+	(*ReplicatedJob)(nil),         // 14: shoal.types.v1.ReplicatedJob
+	(*GlobalJob)(nil),             // 15: shoal.types.v1.GlobalJob
+	(*JobConfig)(nil),             // 16: shoal.types.v1.JobConfig
+	(*Schedule)(nil),              // 17: shoal.types.v1.Schedule
+	(*JobStatus)(nil),             // 18: shoal.types.v1.JobStatus
+	(*TaskSpec)(nil),              // 19: shoal.types.v1.TaskSpec
+	(*ContainerSpec)(nil),         // 20: shoal.types.v1.ContainerSpec
+	(*ResourceRequirements)(nil),  // 21: shoal.types.v1.ResourceRequirements
+	(*Resources)(nil),             // 22: shoal.types.v1.Resources
+	(*GenericResource)(nil),       // 23: shoal.types.v1.GenericResource
+	(*RestartPolicy)(nil),         // 24: shoal.types.v1.RestartPolicy
+	(*Placement)(nil),             // 25: shoal.types.v1.Placement
+	(*PlacementPreference)(nil),   // 26: shoal.types.v1.PlacementPreference
+	(*Affinity)(nil),              // 27: shoal.types.v1.Affinity
+	(*Toleration)(nil),            // 28: shoal.types.v1.Toleration
+	(*NetworkAttachment)(nil),     // 29: shoal.types.v1.NetworkAttachment
+	(*UpdateConfig)(nil),          // 30: shoal.types.v1.UpdateConfig
+	(*UpdateStatus)(nil),          // 31: shoal.types.v1.UpdateStatus
+	(*PortConfig)(nil),            // 32: shoal.types.v1.PortConfig
+	(*EndpointSpec)(nil),          // 33: shoal.types.v1.EndpointSpec
+	(*Endpoint)(nil),              // 34: shoal.types.v1.Endpoint
+	(*VirtualIP)(nil),             // 35: shoal.types.v1.VirtualIP
+	nil,                           // 36: shoal.types.v1.ContainerSpec.LabelsEntry
+	(*Meta)(nil),                  // 37: shoal.types.v1.Meta
+	(*Annotations)(nil),           // 38: shoal.types.v1.Annotations
+	(*durationpb.Duration)(nil),   // 39: google.protobuf.Duration
+	(*timestamppb.Timestamp)(nil), // 40: google.protobuf.Timestamp
+	(*Platform)(nil),              // 41: shoal.types.v1.Platform
 }
 var file_shoal_types_v1_service_proto_depIdxs = []int32{
-	23, // 0: shoal.types.v1.Service.meta:type_name -> shoal.types.v1.Meta
-	7,  // 1: shoal.types.v1.Service.spec:type_name -> shoal.types.v1.ServiceSpec
-	20, // 2: shoal.types.v1.Service.endpoint:type_name -> shoal.types.v1.Endpoint
-	6,  // 3: shoal.types.v1.Service.spec_history:type_name -> shoal.types.v1.SpecRecord
-	17, // 4: shoal.types.v1.Service.update_status:type_name -> shoal.types.v1.UpdateStatus
-	9,  // 5: shoal.types.v1.SpecRecord.task:type_name -> shoal.types.v1.TaskSpec
-	24, // 6: shoal.types.v1.ServiceSpec.annotations:type_name -> shoal.types.v1.Annotations
-	9,  // 7: shoal.types.v1.ServiceSpec.task:type_name -> shoal.types.v1.TaskSpec
-	8,  // 8: shoal.types.v1.ServiceSpec.replicated:type_name -> shoal.types.v1.Replicated
-	19, // 9: shoal.types.v1.ServiceSpec.endpoint:type_name -> shoal.types.v1.EndpointSpec
-	16, // 10: shoal.types.v1.ServiceSpec.update:type_name -> shoal.types.v1.UpdateConfig
-	10, // 11: shoal.types.v1.TaskSpec.container:type_name -> shoal.types.v1.ContainerSpec
-	13, // 12: shoal.types.v1.TaskSpec.restart:type_name -> shoal.types.v1.RestartPolicy
-	14, // 13: shoal.types.v1.TaskSpec.placement:type_name -> shoal.types.v1.Placement
-	15, // 14: shoal.types.v1.TaskSpec.networks:type_name -> shoal.types.v1.NetworkAttachment
-	11, // 15: shoal.types.v1.TaskSpec.resources:type_name -> shoal.types.v1.ResourceRequirements
-	22, // 16: shoal.types.v1.ContainerSpec.labels:type_name -> shoal.types.v1.ContainerSpec.LabelsEntry
-	25, // 17: shoal.types.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
-	12, // 18: shoal.types.v1.ResourceRequirements.limits:type_name -> shoal.types.v1.Resources
-	12, // 19: shoal.types.v1.ResourceRequirements.reservations:type_name -> shoal.types.v1.Resources
-	0,  // 20: shoal.types.v1.RestartPolicy.condition:type_name -> shoal.types.v1.RestartCondition
-	25, // 21: shoal.types.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	25, // 22: shoal.types.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	26, // 23: shoal.types.v1.Placement.platforms:type_name -> shoal.types.v1.Platform
-	25, // 24: shoal.types.v1.UpdateConfig.delay:type_name -> google.protobuf.Duration
-	1,  // 25: shoal.types.v1.UpdateConfig.order:type_name -> shoal.types.v1.UpdateOrder
-	2,  // 26: shoal.types.v1.UpdateStatus.state:type_name -> shoal.types.v1.UpdateState
-	27, // 27: shoal.types.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
-	27, // 28: shoal.types.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
-	3,  // 29: shoal.types.v1.PortConfig.protocol:type_name -> shoal.types.v1.Protocol
-	4,  // 30: shoal.types.v1.PortConfig.publish_mode:type_name -> shoal.types.v1.PublishMode
-	18, // 31: shoal.types.v1.EndpointSpec.ports:type_name -> shoal.types.v1.PortConfig
-	18, // 32: shoal.types.v1.Endpoint.ports:type_name -> shoal.types.v1.PortConfig
-	21, // 33: shoal.types.v1.Endpoint.virtual_ips:type_name -> shoal.types.v1.VirtualIP
-	34, // [34:34] is the sub-list for method output_type
-	34, // [34:34] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	37, // 0: shoal.types.v1.Service.meta:type_name -> shoal.types.v1.Meta
+	11, // 1: shoal.types.v1.Service.spec:type_name -> shoal.types.v1.ServiceSpec
+	34, // 2: shoal.types.v1.Service.endpoint:type_name -> shoal.types.v1.Endpoint
+	10, // 3: shoal.types.v1.Service.spec_history:type_name -> shoal.types.v1.SpecRecord
+	31, // 4: shoal.types.v1.Service.update_status:type_name -> shoal.types.v1.UpdateStatus
+	18, // 5: shoal.types.v1.Service.job_status:type_name -> shoal.types.v1.JobStatus
+	19, // 6: shoal.types.v1.SpecRecord.task:type_name -> shoal.types.v1.TaskSpec
+	38, // 7: shoal.types.v1.ServiceSpec.annotations:type_name -> shoal.types.v1.Annotations
+	19, // 8: shoal.types.v1.ServiceSpec.task:type_name -> shoal.types.v1.TaskSpec
+	12, // 9: shoal.types.v1.ServiceSpec.replicated:type_name -> shoal.types.v1.Replicated
+	13, // 10: shoal.types.v1.ServiceSpec.global:type_name -> shoal.types.v1.Global
+	14, // 11: shoal.types.v1.ServiceSpec.replicated_job:type_name -> shoal.types.v1.ReplicatedJob
+	15, // 12: shoal.types.v1.ServiceSpec.global_job:type_name -> shoal.types.v1.GlobalJob
+	33, // 13: shoal.types.v1.ServiceSpec.endpoint:type_name -> shoal.types.v1.EndpointSpec
+	30, // 14: shoal.types.v1.ServiceSpec.update:type_name -> shoal.types.v1.UpdateConfig
+	30, // 15: shoal.types.v1.ServiceSpec.rollback:type_name -> shoal.types.v1.UpdateConfig
+	16, // 16: shoal.types.v1.ServiceSpec.job:type_name -> shoal.types.v1.JobConfig
+	39, // 17: shoal.types.v1.JobConfig.deadline:type_name -> google.protobuf.Duration
+	17, // 18: shoal.types.v1.JobConfig.schedule:type_name -> shoal.types.v1.Schedule
+	0,  // 19: shoal.types.v1.Schedule.concurrency:type_name -> shoal.types.v1.ConcurrencyPolicy
+	39, // 20: shoal.types.v1.Schedule.catch_up:type_name -> google.protobuf.Duration
+	1,  // 21: shoal.types.v1.JobStatus.state:type_name -> shoal.types.v1.JobState
+	40, // 22: shoal.types.v1.JobStatus.started_at:type_name -> google.protobuf.Timestamp
+	40, // 23: shoal.types.v1.JobStatus.completed_at:type_name -> google.protobuf.Timestamp
+	40, // 24: shoal.types.v1.JobStatus.scheduled_at:type_name -> google.protobuf.Timestamp
+	20, // 25: shoal.types.v1.TaskSpec.container:type_name -> shoal.types.v1.ContainerSpec
+	24, // 26: shoal.types.v1.TaskSpec.restart:type_name -> shoal.types.v1.RestartPolicy
+	25, // 27: shoal.types.v1.TaskSpec.placement:type_name -> shoal.types.v1.Placement
+	29, // 28: shoal.types.v1.TaskSpec.networks:type_name -> shoal.types.v1.NetworkAttachment
+	21, // 29: shoal.types.v1.TaskSpec.resources:type_name -> shoal.types.v1.ResourceRequirements
+	36, // 30: shoal.types.v1.ContainerSpec.labels:type_name -> shoal.types.v1.ContainerSpec.LabelsEntry
+	39, // 31: shoal.types.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
+	22, // 32: shoal.types.v1.ResourceRequirements.limits:type_name -> shoal.types.v1.Resources
+	22, // 33: shoal.types.v1.ResourceRequirements.reservations:type_name -> shoal.types.v1.Resources
+	23, // 34: shoal.types.v1.Resources.generic:type_name -> shoal.types.v1.GenericResource
+	2,  // 35: shoal.types.v1.RestartPolicy.condition:type_name -> shoal.types.v1.RestartCondition
+	39, // 36: shoal.types.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	39, // 37: shoal.types.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	39, // 38: shoal.types.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	41, // 39: shoal.types.v1.Placement.platforms:type_name -> shoal.types.v1.Platform
+	26, // 40: shoal.types.v1.Placement.preferences:type_name -> shoal.types.v1.PlacementPreference
+	3,  // 41: shoal.types.v1.Placement.strategy:type_name -> shoal.types.v1.PlacementStrategy
+	27, // 42: shoal.types.v1.Placement.affinities:type_name -> shoal.types.v1.Affinity
+	28, // 43: shoal.types.v1.Placement.tolerations:type_name -> shoal.types.v1.Toleration
+	39, // 44: shoal.types.v1.UpdateConfig.delay:type_name -> google.protobuf.Duration
+	4,  // 45: shoal.types.v1.UpdateConfig.order:type_name -> shoal.types.v1.UpdateOrder
+	39, // 46: shoal.types.v1.UpdateConfig.monitor:type_name -> google.protobuf.Duration
+	5,  // 47: shoal.types.v1.UpdateConfig.failure_action:type_name -> shoal.types.v1.FailureAction
+	39, // 48: shoal.types.v1.UpdateConfig.progress_deadline:type_name -> google.protobuf.Duration
+	6,  // 49: shoal.types.v1.UpdateStatus.state:type_name -> shoal.types.v1.UpdateState
+	40, // 50: shoal.types.v1.UpdateStatus.started_at:type_name -> google.protobuf.Timestamp
+	40, // 51: shoal.types.v1.UpdateStatus.completed_at:type_name -> google.protobuf.Timestamp
+	40, // 52: shoal.types.v1.UpdateStatus.progress_at:type_name -> google.protobuf.Timestamp
+	7,  // 53: shoal.types.v1.PortConfig.protocol:type_name -> shoal.types.v1.Protocol
+	8,  // 54: shoal.types.v1.PortConfig.publish_mode:type_name -> shoal.types.v1.PublishMode
+	32, // 55: shoal.types.v1.EndpointSpec.ports:type_name -> shoal.types.v1.PortConfig
+	32, // 56: shoal.types.v1.Endpoint.ports:type_name -> shoal.types.v1.PortConfig
+	35, // 57: shoal.types.v1.Endpoint.virtual_ips:type_name -> shoal.types.v1.VirtualIP
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_service_proto_init() }
@@ -1722,16 +3004,21 @@ func file_shoal_types_v1_service_proto_init() {
 	file_shoal_types_v1_meta_proto_init()
 	file_shoal_types_v1_service_proto_msgTypes[2].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
+		(*ServiceSpec_Global)(nil),
+		(*ServiceSpec_ReplicatedJob)(nil),
+		(*ServiceSpec_GlobalJob)(nil),
 	}
 	file_shoal_types_v1_service_proto_msgTypes[3].OneofWrappers = []any{}
-	file_shoal_types_v1_service_proto_msgTypes[11].OneofWrappers = []any{}
+	file_shoal_types_v1_service_proto_msgTypes[5].OneofWrappers = []any{}
+	file_shoal_types_v1_service_proto_msgTypes[7].OneofWrappers = []any{}
+	file_shoal_types_v1_service_proto_msgTypes[21].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_service_proto_rawDesc), len(file_shoal_types_v1_service_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   18,
+			NumEnums:      9,
+			NumMessages:   28,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -211,7 +211,7 @@ type TaskDecided struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Where the task should be.
 	Desired TaskState `protobuf:"varint,1,opt,name=desired,proto3,enum=shoal.types.v1.TaskState" json:"desired,omitempty"`
-	// Slot of a replicated service, from 1.
+	// Slot of a replicated service, from 1. 0 for global services: the node is the identity.
 	Slot uint64 `protobuf:"varint,2,opt,name=slot,proto3" json:"slot,omitempty"`
 	// Node that it is bound to. Empty while pending.
 	NodeId string `protobuf:"bytes,3,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
@@ -226,7 +226,19 @@ type TaskDecided struct {
 	// Cluster time at which a task on a lost node counts as orphaned.
 	OrphanAfter *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=orphan_after,json=orphanAfter,proto3" json:"orphan_after,omitempty"`
 	// Whether its node was lost while it ran: it is replaced, and may be running still.
-	Abandoned     bool `protobuf:"varint,9,opt,name=abandoned,proto3" json:"abandoned,omitempty"`
+	Abandoned bool `protobuf:"varint,9,opt,name=abandoned,proto3" json:"abandoned,omitempty"`
+	// Run of a job that it belongs to.
+	Iteration uint64 `protobuf:"varint,10,opt,name=iteration,proto3" json:"iteration,omitempty"`
+	// What it holds on its node: the reservations of its spec, and which named pieces.
+	Reserved *Resources `protobuf:"bytes,11,opt,name=reserved,proto3" json:"reserved,omitempty"`
+	// Failures of the slot in a row that came before it. The restart delay grows with them, if the policy says so.
+	Failures uint64 `protobuf:"varint,12,opt,name=failures,proto3" json:"failures,omitempty"`
+	// Node that the task of a global service or job is for, also while it is pending.
+	ForNode string `protobuf:"bytes,13,opt,name=for_node,json=forNode,proto3" json:"for_node,omitempty"`
+	// Cluster time at which it was seen running, while an update watched it.
+	RunningAt *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=running_at,json=runningAt,proto3" json:"running_at,omitempty"`
+	// Ports of its machine that it answers on.
+	HostPorts     []*PortConfig `protobuf:"bytes,15,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -322,6 +334,48 @@ func (x *TaskDecided) GetAbandoned() bool {
 		return x.Abandoned
 	}
 	return false
+}
+
+func (x *TaskDecided) GetIteration() uint64 {
+	if x != nil {
+		return x.Iteration
+	}
+	return 0
+}
+
+func (x *TaskDecided) GetReserved() *Resources {
+	if x != nil {
+		return x.Reserved
+	}
+	return nil
+}
+
+func (x *TaskDecided) GetFailures() uint64 {
+	if x != nil {
+		return x.Failures
+	}
+	return 0
+}
+
+func (x *TaskDecided) GetForNode() string {
+	if x != nil {
+		return x.ForNode
+	}
+	return ""
+}
+
+func (x *TaskDecided) GetRunningAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RunningAt
+	}
+	return nil
+}
+
+func (x *TaskDecided) GetHostPorts() []*PortConfig {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
 }
 
 // TaskAddress is a task's place on a network.
@@ -501,7 +555,7 @@ var File_shoal_types_v1_task_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x19shoal/types/v1/task.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\x87\x02\n" +
+	"\x19shoal/types/v1/task.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/service.proto\"\x87\x02\n" +
 	"\x04Task\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12&\n" +
 	"\n" +
@@ -510,7 +564,7 @@ const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"\adecided\x18\x04 \x01(\v2\x1b.shoal.types.v1.TaskDecidedB\a\x92\xb5\x18\x03\n" +
 	"\x01\x03R\adecided\x12A\n" +
 	"\bobserved\x18\x05 \x01(\v2\x1c.shoal.types.v1.TaskObservedB\a\x92\xb5\x18\x03\n" +
-	"\x01\x04R\bobserved\"\x8e\x03\n" +
+	"\x01\x04R\bobserved\"\x90\x05\n" +
 	"\vTaskDecided\x123\n" +
 	"\adesired\x18\x01 \x01(\x0e2\x19.shoal.types.v1.TaskStateR\adesired\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x04R\x04slot\x12\x17\n" +
@@ -521,7 +575,16 @@ const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"\vstart_after\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"startAfter\x12=\n" +
 	"\forphan_after\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\vorphanAfter\x12\x1c\n" +
-	"\tabandoned\x18\t \x01(\bR\tabandoned\"J\n" +
+	"\tabandoned\x18\t \x01(\bR\tabandoned\x12\x1c\n" +
+	"\titeration\x18\n" +
+	" \x01(\x04R\titeration\x125\n" +
+	"\breserved\x18\v \x01(\v2\x19.shoal.types.v1.ResourcesR\breserved\x12\x1a\n" +
+	"\bfailures\x18\f \x01(\x04R\bfailures\x12\x19\n" +
+	"\bfor_node\x18\r \x01(\tR\aforNode\x129\n" +
+	"\n" +
+	"running_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\trunningAt\x129\n" +
+	"\n" +
+	"host_ports\x18\x0f \x03(\v2\x1a.shoal.types.v1.PortConfigR\thostPorts\"J\n" +
 	"\vTaskAddress\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1c\n" +
@@ -578,6 +641,8 @@ var file_shoal_types_v1_task_proto_goTypes = []any{
 	(*TaskObserved)(nil),          // 4: shoal.types.v1.TaskObserved
 	(*Meta)(nil),                  // 5: shoal.types.v1.Meta
 	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
+	(*Resources)(nil),             // 7: shoal.types.v1.Resources
+	(*PortConfig)(nil),            // 8: shoal.types.v1.PortConfig
 }
 var file_shoal_types_v1_task_proto_depIdxs = []int32{
 	5,  // 0: shoal.types.v1.Task.meta:type_name -> shoal.types.v1.Meta
@@ -588,13 +653,16 @@ var file_shoal_types_v1_task_proto_depIdxs = []int32{
 	6,  // 5: shoal.types.v1.TaskDecided.since:type_name -> google.protobuf.Timestamp
 	6,  // 6: shoal.types.v1.TaskDecided.start_after:type_name -> google.protobuf.Timestamp
 	6,  // 7: shoal.types.v1.TaskDecided.orphan_after:type_name -> google.protobuf.Timestamp
-	0,  // 8: shoal.types.v1.TaskObserved.state:type_name -> shoal.types.v1.TaskState
-	6,  // 9: shoal.types.v1.TaskObserved.at:type_name -> google.protobuf.Timestamp
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	7,  // 8: shoal.types.v1.TaskDecided.reserved:type_name -> shoal.types.v1.Resources
+	6,  // 9: shoal.types.v1.TaskDecided.running_at:type_name -> google.protobuf.Timestamp
+	8,  // 10: shoal.types.v1.TaskDecided.host_ports:type_name -> shoal.types.v1.PortConfig
+	0,  // 11: shoal.types.v1.TaskObserved.state:type_name -> shoal.types.v1.TaskState
+	6,  // 12: shoal.types.v1.TaskObserved.at:type_name -> google.protobuf.Timestamp
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_task_proto_init() }
@@ -603,6 +671,7 @@ func file_shoal_types_v1_task_proto_init() {
 		return
 	}
 	file_shoal_types_v1_meta_proto_init()
+	file_shoal_types_v1_service_proto_init()
 	file_shoal_types_v1_task_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -45,7 +45,7 @@ type Config struct {
 	Snapshotter string
 	CertsDir    string // hosts.toml by registry
 	Logs        string // folder of the containers' output
-	Cluster     string // containers of other clusters are not ours
+	Cluster     string // containers of other clusters are not ours; empty: those of every cluster are, to remove them
 	Parallel    int    // containers made or started at once
 }
 
@@ -99,7 +99,7 @@ func (e *Executor) Version(ctx context.Context) (string, error) {
 func (e *Executor) List(ctx context.Context) ([]container.Found, error) {
 	ctx, cancel := e.call(ctx)
 	defer cancel()
-	made, err := e.client.ContainerService().List(ctx, fmt.Sprintf("labels.%q==%s", labelCluster, e.cfg.Cluster))
+	made, err := e.client.ContainerService().List(ctx, e.ours())
 	if err != nil {
 		return nil, e.failure("list containers", err)
 	}

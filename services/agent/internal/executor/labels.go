@@ -2,6 +2,7 @@ package executor
 
 import (
 	"encoding/hex"
+	"fmt"
 	"maps"
 	"strconv"
 	"strings"
@@ -38,6 +39,14 @@ func labelsOf(o container.Origin, user map[string]string, signal string) map[str
 	}
 	maps.DeleteFunc(labels, func(_, v string) bool { return len(v) > maxLabel })
 	return labels
+}
+
+// ours is containerd's filter for what is our cluster's.
+func (e *Executor) ours() string {
+	if e.cfg.Cluster == "" {
+		return fmt.Sprintf("labels.%q", labelCluster)
+	}
+	return fmt.Sprintf("labels.%q==%s", labelCluster, e.cfg.Cluster)
 }
 
 // originOf is the way back. What can't be read is zero: the loop then treats the container as one without a spec.

@@ -117,7 +117,7 @@ func (e *Executor) Sweep(ctx context.Context, keep func(id string) bool) error {
 			stray = append(stray, info.Name)
 		}
 		return nil
-	}, fmt.Sprintf("labels.%q==%s", labelCluster, e.cfg.Cluster))
+	}, e.ours())
 	if err != nil {
 		return e.failure("list file systems", err)
 	}

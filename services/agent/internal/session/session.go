@@ -12,6 +12,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
@@ -96,11 +97,11 @@ func (c *Client) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	wait, last := waitFirst, ""
+	wait, last, next := waitFirst, "", ""
 	c.patience = patienceFirst
 	for {
 		changed := c.Directory.Changed()
-		member, ok := pick(c.Env.Rand, c.Dispatchers(), last)
+		member, ok := pick(c.Env.Rand, c.Dispatchers(), last, next)
 		if !ok {
 			c.Health.Set(Part, false, "no dispatcher is known; containers run on as they are")
 			select {
@@ -116,6 +117,9 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil //nolint:nilerr // the end of ctx is how it ends
 		}
 		c.Health.Set(Part, false, "the session with dispatcher "+last+" ended: "+words(err)+"; containers run on as they are")
+		if next = directory.MovedTo(err); next != "" && welcomed {
+			continue // handed over; who is sent on without a welcome waits, or could be sent in circles fast
+		}
 		if welcomed {
 			wait = waitFirst
 		}
@@ -133,11 +137,14 @@ func words(err error) string {
 	return err.Error()
 }
 
-// pick chooses by weight, and not the last one if there is another.
-func pick(r *run.Rand, members []*cav1.DirectoryEntry, last string) (*cav1.DirectoryEntry, bool) {
+// pick chooses the next one if it is known, else by weight, and not the last one if there is another.
+func pick(r *run.Rand, members []*cav1.DirectoryEntry, last, next string) (*cav1.DirectoryEntry, bool) {
 	var pool []*cav1.DirectoryEntry
 	total := 0
 	for _, m := range members {
+		if next != "" && m.GetMachineId() == next && len(m.GetAddresses()) > 0 {
+			return m, true
+		}
 		if len(m.GetAddresses()) > 0 && (m.GetMachineId() != last || len(members) == 1) {
 			pool = append(pool, m)
 			total += weight(m)

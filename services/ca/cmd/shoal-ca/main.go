@@ -9,6 +9,7 @@ import (
 
 	cfssllog "github.com/cloudflare/cfssl/log"
 
+	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/services/ca"
 )
@@ -19,7 +20,7 @@ func main() {
 		os.Args = append(os.Args[:1:1], os.Args[2:]...)
 		run.Main("shoal-ca-bootstrap", ca.DefaultBootstrapConfig(), bootstrap)
 	}
-	run.Main("ca", ca.DefaultConfig(), ca.Run, "bootstrap -config file\n    \tbegin a cluster, offline; `shoal init` calls it")
+	process.Main("ca", ca.DefaultConfig(), ca.Run, "bootstrap -config file\n    \tbegin a cluster, offline; `shoal init` calls it")
 }
 
 func bootstrap(_ context.Context, cfg ca.BootstrapConfig, env run.Env) error {

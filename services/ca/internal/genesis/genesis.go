@@ -196,7 +196,7 @@ func (g *genesis) process(role authzv1.Role) error {
 		g.note(name)
 		wrapKey = private.PublicKey().Bytes()
 	}
-	g.members[role] = issue.NewMember(id, g.plan.Addresses[role], run.Version(), wrapKey)
+	g.members[role] = issue.NewMember(id, g.plan.Hostname, g.plan.Addresses[role], run.Version(), wrapKey)
 	return nil
 }
 

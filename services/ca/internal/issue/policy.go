@@ -93,14 +93,14 @@ func MembersOf(machine string) []string {
 const DefaultWeight = 10
 
 // NewMember is a control process as the CA first records it.
-func NewMember(id identity.ID, addresses []string, version string, wrapKey []byte) *typesv1.Member {
+func NewMember(id identity.ID, hostname string, addresses []string, version string, wrapKey []byte) *typesv1.Member {
 	return &typesv1.Member{
-		Meta: &typesv1.Meta{Id: id.Member()}, Role: id.Role, MachineId: id.Name, Addresses: addresses,
+		Meta: &typesv1.Meta{Id: id.Member()}, Role: id.Role, MachineId: id.Name, Hostname: hostname, Addresses: addresses,
 		Version: version, FeatureLevel: process.FeatureLevel, WrapKey: wrapKey, Weight: DefaultWeight,
 	}
 }
 
 // MemberFields are the fields that NewMember sets.
 func MemberFields() []string {
-	return []string{"role", "machine_id", "addresses", "version", "feature_level", "wrap_key", "weight"}
+	return []string{"role", "machine_id", "hostname", "addresses", "version", "feature_level", "wrap_key", "weight"}
 }

@@ -194,7 +194,7 @@ func Read(files run.Files, dir string) (*root.Signer, error) {
 	}
 	var faults []error
 	for _, name := range []string{keyFile, nextFile} {
-		key, err := files.Read(path.Join(dir, name))
+		key, err := identity.ReadSecret(files, path.Join(dir, name))
 		if err == nil {
 			var s *root.Signer
 			if s, err = root.Open(cert, key); err == nil {

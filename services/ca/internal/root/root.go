@@ -110,6 +110,8 @@ type Leaf struct {
 	Hosts []string
 	// Life is the longest; a leaf never outlives its issuer.
 	Life time.Duration
+	// NotBefore is the earliest that its validity may begin, although it is backdated; zero: any.
+	NotBefore time.Time
 }
 
 // Leaf signs a leaf. Errors: Invalid (the request), Unavailable (the issuer is about to run out).
@@ -122,6 +124,7 @@ func (s *Signer) Leaf(r io.Reader, leaf Leaf, now time.Time) (*x509.Certificate,
 	if err != nil {
 		return nil, err
 	}
+	notBefore = later(notBefore, leaf.NotBefore)
 	w := wanted{
 		profile: leafProfile, subject: leaf.ID.Member(), id: leaf.ID, hosts: Hosts(leaf.Hosts), csr: leaf.CSR,
 		notBefore: notBefore, notAfter: notAfter, serial: newSerial(r), key: key,

@@ -1,16 +1,20 @@
 package server
 
 import (
+	"cmp"
 	"context"
+	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/rpc"
 	"github.com/shoalproject/shoal/internal/state"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/ca/internal/issue"
 	"github.com/shoalproject/shoal/services/ca/internal/root"
 )
@@ -48,6 +52,9 @@ func (s *Server) renew(ctx context.Context, id identity.ID, req *cav1.RenewReque
 				return nil, errs.New(errs.Denied, "%s has been removed from the cluster: %s", e, d.GetReason())
 			}
 		}
+		if at := removedAt(snap, id); old.NotBefore.Before(at) {
+			return nil, errs.New(errs.Denied, "%s was removed from the cluster at %s; join again", id.Member(), stamp(at))
+		}
 		// Step 2: sign, with the names that the store has now.
 		var err error
 		if issued, err = s.Issuer.Issue(leafOf(snap, id, req.GetCsr()), s.authority(snap)); err != nil {
@@ -56,8 +63,10 @@ func (s *Server) renew(ctx context.Context, id identity.ID, req *cav1.RenewReque
 		bundle = snap.Cluster().GetAuthority().GetBundle()
 		// Step 3: the record goes first; only then the certificate leaves.
 		return &storev1.Transaction{
-			Preconditions: notDenied(entries...),
-			Puts:          []*storev1.Put{putCredential(snap, issued.Credential)},
+			// A removal that comes in between takes the credential away.
+			Preconditions: append(notDenied(entries...), commit.Unchanged(typesv1.Kind_KIND_CREDENTIAL, id.Member(),
+				snap.Credential(id.Member()).GetMeta().GetRevision())),
+			Puts: []*storev1.Put{putCredential(snap, issued.Credential)},
 		}, nil
 	})
 	if err != nil {
@@ -69,12 +78,22 @@ func (s *Server) renew(ctx context.Context, id identity.ID, req *cav1.RenewReque
 
 // leafOf is what the next certificate of an identity shall be.
 func leafOf(snap *state.Snapshot, id identity.ID, csr []byte) root.Leaf {
-	leaf := root.Leaf{ID: id, CSR: csr, Life: issue.Life(snap.Cluster().GetSpec(), id.Role)}
+	leaf := root.Leaf{ID: id, CSR: csr, Life: issue.Life(snap.Cluster().GetSpec(), id.Role), NotBefore: removedAt(snap, id)}
 	if !identity.IsPerson(id.Role) {
-		hostname := snap.Node(id.Name).GetIdentity().GetHostname()
-		leaf.Hosts = issue.HostsOf(id.Role, snap.Member(id.Member()).GetAddresses(), hostname)
+		m := snap.Member(id.Member())
+		hostname := cmp.Or(snap.Node(id.Name).GetIdentity().GetHostname(), m.GetHostname())
+		leaf.Hosts = issue.HostsOf(id.Role, m.GetAddresses(), hostname)
 	}
 	return leaf
+}
+
+// removedAt is until when certificates of the identity are refused, because it was removed; zero if it never was.
+func removedAt(snap *state.Snapshot, id identity.ID) time.Time {
+	var entries []string
+	for d := range snap.Removals(id.Member()) {
+		entries = append(entries, d.GetMeta().GetId())
+	}
+	return identity.Removed(entries, id.Member())
 }
 
 // authority opens the root for people's certificates; nil when its key was taken out of the cluster.

@@ -16,6 +16,9 @@ import (
 // wrapKeySize is that of an X25519 public key.
 const wrapKeySize = 32
 
+// maxVouchers bounds what one request costs: each is tried with the machine's other keys.
+const maxVouchers = 8
+
 // validateOne finds the faults of one certificate request.
 func validateOne(c *errs.Collector, i int, r *cav1.CertificateRequest, twice bool) {
 	field := "requests[" + strconv.Itoa(i) + "]"
@@ -25,6 +28,7 @@ func validateOne(c *errs.Collector, i int, r *cav1.CertificateRequest, twice boo
 	c.Check(!twice, field+".role", "%s is asked for twice", identity.RoleName(role))
 	_, err = root.PublicKey(r.GetCsr())
 	c.Merge(field+".csr", err)
+	c.Check(len(r.GetVouchers()) <= maxVouchers, field+".vouchers", "are %d, at most %d are taken", len(r.GetVouchers()), maxVouchers)
 	if issue.HoldsWrapKey(role) {
 		c.Check(len(r.GetWrapKey()) == wrapKeySize, field+".wrap_key", "is not an X25519 public key of %d bytes", wrapKeySize)
 	} else {

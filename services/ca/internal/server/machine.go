@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"cmp"
+	"crypto/ecdsa"
 	"slices"
 	"strconv"
 
@@ -42,11 +43,9 @@ func (j *joining) transaction() (*storev1.Transaction, error) {
 	}}
 	tx.Preconditions = append(tx.Preconditions, notDenied(issue.MembersOf(id)...)...)
 	// Step 3: the machine, its processes, their certificates.
-	node, err := j.node()
-	if err != nil {
-		return nil, err
+	if node := j.node(); node != nil {
+		tx.Puts = append(tx.Puts, node)
 	}
-	tx.Puts = append(tx.Puts, node)
 	for _, r := range j.req.GetRequests() {
 		puts, err := j.certify(r)
 		if err != nil {
@@ -75,21 +74,22 @@ func (j *joining) notRemoved() error {
 }
 
 // itself checks that the machine id is free, or that the request comes from that very machine: each identity that was
-// certified before must be proven by the key last certified for it, and a machine that is known must prove at least one,
-// also when it asks for roles that it has not had.
+// certified before must be proven by the key last certified for it, and a machine that is known must prove one when it asks
+// for roles that it has not had: with a request for that one, too, or by signing with its key.
 func (j *joining) itself() error {
 	known, proven := j.snap.Node(j.req.GetMachineId()) != nil, false
 	for _, member := range issue.MembersOf(j.req.GetMachineId()) {
 		known = known || j.snap.Credential(member) != nil
 	}
 	for _, r := range j.req.GetRequests() {
-		last := j.credential(r.GetRole())
-		if last == nil {
-			continue
-		}
 		key, err := root.PublicKey(r.GetCsr())
 		if err != nil {
 			return err
+		}
+		last := j.credential(r.GetRole())
+		if last == nil {
+			proven = proven || j.vouched(r, key)
+			continue
 		}
 		if !issue.Proven(last.GetPublicKeyHash(), r.GetCsr(), r.GetProof(), key) {
 			return j.taken()
@@ -103,32 +103,60 @@ func (j *joining) itself() error {
 	return nil
 }
 
+// vouched says that a request is signed by the key of another process of the machine, which has not been removed.
+func (j *joining) vouched(r *cav1.CertificateRequest, key *ecdsa.PublicKey) bool {
+	for _, member := range issue.MembersOf(j.req.GetMachineId()) {
+		c := j.snap.Credential(member)
+		if c == nil || j.snap.Denial(member) != nil {
+			continue
+		}
+		for _, signed := range append([][]byte{r.GetProof()}, r.GetVouchers()...) {
+			if issue.Proven(c.GetPublicKeyHash(), r.GetCsr(), signed, key) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 func (j *joining) taken() error {
 	return errs.New(errs.Exists, "join: machine id %s belongs to a machine with other keys (%s); if that is this machine, set up anew, run `shoal node rm %s` on a manager and remove the file machine-id in shoal's folder here; if this machine's disk is a copy of another's, remove shoal's folder here",
 		j.req.GetMachineId(), cmp.Or(j.snap.Node(j.req.GetMachineId()).GetIdentity().GetHostname(), "hostname unknown"), j.req.GetMachineId())
 }
 
-// node makes or updates the machine's object.
-func (j *joining) node() (*storev1.Put, error) {
+// node makes or updates the machine's object; nil for a machine that neither runs containers nor takes traffic. What
+// people want of one that is there, its role too, stays as it is.
+func (j *joining) node() *storev1.Put {
 	old := j.snap.Node(j.req.GetMachineId())
+	roles := j.roles(old)
+	if !slices.Contains(roles, authzv1.Role_ROLE_AGENT) && !slices.Contains(roles, authzv1.Role_ROLE_MESHPROXY) {
+		return nil
+	}
 	next := &typesv1.Node{
 		Meta:     &typesv1.Meta{Id: j.req.GetMachineId()},
-		Spec:     &typesv1.NodeSpec{Role: j.kind, Availability: typesv1.Availability_AVAILABILITY_ACTIVE},
-		Identity: &typesv1.NodeIdentity{Hostname: j.req.GetHostname(), Roles: j.roles(old)},
+		Spec:     &typesv1.NodeSpec{Role: typesv1.NodeRole_NODE_ROLE_WORKER, Availability: typesv1.Availability_AVAILABILITY_ACTIVE},
+		Identity: &typesv1.NodeIdentity{Hostname: j.req.GetHostname(), Roles: roles},
+	}
+	if a := j.req.GetAvailability(); a != typesv1.Availability_AVAILABILITY_UNSPECIFIED {
+		next.Spec.Availability = a
+	}
+	if slices.Contains(roles, authzv1.Role_ROLE_STORE) {
+		next.Spec.Role = typesv1.NodeRole_NODE_ROLE_MANAGER
 	}
 	if old == nil {
-		return commit.Create(state.Wrap(next), "spec", "identity"), nil
+		return commit.Create(state.Wrap(next), "spec", "identity")
 	}
-	if j.kind == typesv1.NodeRole_NODE_ROLE_MANAGER && old.GetSpec().GetRole() != j.kind {
-		return nil, errs.New(errs.Precondition, "join: this machine is a worker of the cluster already; remove it first (`shoal leave` on it, `shoal node rm %s` on a manager, and remove its machine-id file), then join it as a manager",
-			j.req.GetMachineId())
-	}
-	return commit.Put(state.Wrap(next), "identity"), nil
+	return commit.Put(state.Wrap(next), "identity")
 }
 
-// roles are those certified before and those asked for now, in order.
+// roles are those that the machine has and those asked for now, in order.
 func (j *joining) roles(old *typesv1.Node) []authzv1.Role {
 	roles := slices.Clone(old.GetIdentity().GetRoles())
+	for _, r := range issue.ServiceRoles() {
+		if j.snap.Member(j.id(r).Member()) != nil {
+			roles = append(roles, r)
+		}
+	}
 	for _, r := range j.req.GetRequests() {
 		roles = append(roles, r.GetRole())
 	}
@@ -142,7 +170,7 @@ func (j *joining) certify(r *cav1.CertificateRequest) ([]*storev1.Put, error) {
 	addresses := hostPorts(j.req.GetAddresses(), strconv.Itoa(issue.Port(id.Role)))
 	issued, err := j.server.Issuer.Issue(root.Leaf{
 		ID: id, CSR: r.GetCsr(), Life: issue.Life(j.cluster().GetSpec(), id.Role),
-		Hosts: issue.HostsOf(id.Role, addresses, j.req.GetHostname()),
+		Hosts: issue.HostsOf(id.Role, addresses, j.req.GetHostname()), NotBefore: removedAt(j.snap, id),
 	}, nil)
 	if err != nil {
 		return nil, err
@@ -157,18 +185,18 @@ func (j *joining) certify(r *cav1.CertificateRequest) ([]*storev1.Put, error) {
 
 // member makes or updates a control process's object, so that others find it, and wrap keys to it, before it runs.
 func (j *joining) member(id identity.ID, addresses []string, wrapKey []byte) []*storev1.Put {
-	next := issue.NewMember(id, addresses, j.req.GetVersion(), wrapKey)
+	next := issue.NewMember(id, j.req.GetHostname(), addresses, j.req.GetVersion(), wrapKey)
 	if j.snap.Member(id.Member()) == nil {
 		return []*storev1.Put{commit.Create(state.Wrap(next), issue.MemberFields()...)}
 	}
-	return []*storev1.Put{commit.Put(state.Wrap(next), "addresses", "version", "wrap_key")}
+	return []*storev1.Put{commit.Put(state.Wrap(next), "hostname", "addresses", "version", "wrap_key")}
 }
 
-// rewrap drops the keyset key as it was wrapped for an earlier wrap key of a CA that was set up anew: another CA wraps it
-// again.
+// rewrap drops the keyset key as it was wrapped for an earlier wrap key of a CA that was set up anew, or was removed and
+// comes back: another CA wraps it again.
 func (j *joining) rewrap(id identity.ID, wrapKey []byte) []*storev1.Put {
 	old := j.snap.Member(id.Member())
-	if id.Role != authzv1.Role_ROLE_CA || old == nil || bytes.Equal(old.GetWrapKey(), wrapKey) {
+	if id.Role != authzv1.Role_ROLE_CA || (old != nil && bytes.Equal(old.GetWrapKey(), wrapKey)) {
 		return nil
 	}
 	a := proto.CloneOf(j.cluster().GetAuthority())

@@ -136,7 +136,7 @@ func (w *Wrapper) plan(k *keyset.Keyset, snap *state.Snapshot) (*storev1.Transac
 	a := proto.CloneOf(old.GetAuthority())
 	var changes []string
 	a.Keyset = slices.DeleteFunc(a.GetKeyset(), func(c *typesv1.WrappedKey) bool {
-		gone := snap.Denial(c.GetMemberId()) != nil && c.GetMemberId() != w.self.Member()
+		gone := removed(snap, c.GetMemberId()) && c.GetMemberId() != w.self.Member()
 		if gone {
 			changes = append(changes, c.GetMemberId())
 		}
@@ -172,6 +172,17 @@ func (w *Wrapper) plan(k *keyset.Keyset, snap *state.Snapshot) (*storev1.Transac
 			commit.Unchanged(typesv1.Kind_KIND_MEMBER, id, snap.Member(id).GetMeta().GetRevision()))
 	}
 	return tx, changes
+}
+
+// removed says that a CA was removed and has not come back.
+func removed(snap *state.Snapshot, id string) bool {
+	if snap.Denial(id) != nil {
+		return true
+	}
+	for range snap.Removals(id) {
+		return snap.Member(id) == nil && snap.Credential(id) == nil
+	}
+	return false
 }
 
 func has(a *typesv1.Authority, member string) bool {

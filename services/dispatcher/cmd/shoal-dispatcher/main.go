@@ -3,8 +3,8 @@
 package main
 
 import (
-	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/services/dispatcher"
 )
 
-func main() { run.Main("dispatcher", dispatcher.DefaultConfig(), dispatcher.Run) }
+func main() { process.Main("dispatcher", dispatcher.DefaultConfig(), dispatcher.Run) }

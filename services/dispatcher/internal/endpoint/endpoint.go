@@ -57,6 +57,7 @@ type Server struct {
 	barrier *barrier.Barrier
 	board   *bulletin.Board
 	open    prometheus.Gauge
+	refusal func() error
 
 	draining  chan struct{}
 	drainOnce sync.Once
@@ -64,15 +65,19 @@ type Server struct {
 	mu      sync.Mutex // guards below
 	latest  *edition   // nil before the first
 	printed chan struct{}
+	streams map[*feed]func(error) // open ones, and what ends them
 }
 
-// New makes one. Metrics: shoal_dispatcher_mesh_streams.
-func New(env run.Env, view View, b *barrier.Barrier, board *bulletin.Board) *Server {
+// New makes one. Refusal is why a machine that comes now should go elsewhere; nil: it is welcome. Metrics: shoal_dispatcher_mesh_streams.
+func New(env run.Env, view View, b *barrier.Barrier, board *bulletin.Board, refusal func() error) *Server {
 	open := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "shoal_dispatcher_mesh_streams", Help: "Meshproxies that are told their tables.",
 	})
 	env.Metrics.MustRegister(open)
-	return &Server{view: view, barrier: b, board: board, open: open, draining: make(chan struct{}), printed: make(chan struct{})}
+	return &Server{
+		view: view, barrier: b, board: board, open: open, refusal: refusal,
+		draining: make(chan struct{}), printed: make(chan struct{}), streams: map[*feed]func(error){},
+	}
 }
 
 // Run keeps the tables, and ends all streams when ctx ends.
@@ -120,11 +125,14 @@ func (s *Server) edition() (*edition, <-chan struct{}) {
 
 // Endpoints streams one machine's tables.
 func (s *Server) Endpoints(str stream) error {
-	ctx, cancel := context.WithCancel(str.Context())
-	defer cancel()
+	ctx, cancel := context.WithCancelCause(str.Context())
+	defer cancel(nil)
 	caller, ok := rpc.CallerOf(ctx)
 	if !ok {
 		return errs.New(errs.Denied, "the mesh's tables need a certificate")
+	}
+	if err := s.refusal(); err != nil {
+		return err
 	}
 	if err := s.begin(ctx, str); err != nil {
 		return err
@@ -134,6 +142,7 @@ func (s *Server) Endpoints(str stream) error {
 	place := s.barrier.Join(caller.Principal.Name)
 	defer place.Leave()
 	f := &feed{stream: str, board: s.board, node: caller.Principal.Name, place: place}
+	defer s.enter(f, cancel)()
 	heard := run.Async(ctx, func(context.Context) (struct{}, error) { return struct{}{}, f.receive() })
 	for {
 		now, printed := s.edition()
@@ -147,8 +156,43 @@ func (s *Server) Endpoints(str stream) error {
 		case <-s.draining:
 			return errs.New(errs.Unavailable, "this dispatcher stops: open the stream elsewhere")
 		case <-ctx.Done():
-			return ctx.Err()
+			return context.Cause(ctx)
 		}
+	}
+}
+
+// enter notes an open stream.
+func (s *Server) enter(f *feed, end func(error)) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.streams[f] = end
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.streams, f)
+	}
+}
+
+// Carries is what a Server carries.
+func (s *Server) Carries() string { return "tables" }
+
+// Carried is how many streams are open.
+func (s *Server) Carried() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.streams)
+}
+
+// HandOver ends as many streams as there are reasons, one for each; which ones is left to chance.
+func (s *Server) HandOver(reasons []error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, end := range s.streams {
+		if len(reasons) == 0 {
+			return
+		}
+		end(reasons[0])
+		reasons = reasons[1:]
 	}
 }
 

@@ -49,7 +49,7 @@ func newRig(t *testing.T, quorum bool, peers []string, objects ...*typesv1.Objec
 	r := &rig{t: t, store: store, peers: peers}
 	r.mesh = barrier.New("d1", "dispatcher/d1", env.Log, view, commit.New(storev1.NewCommitServiceClient(conn), env.Rand),
 		func() []string { return peers }, linger)
-	endpoints := endpoint.New(env, view, r.mesh, new(bulletin.Board))
+	endpoints := endpoint.New(env, view, r.mesh, new(bulletin.Board), func() error { return nil })
 	server := grpc.NewServer(grpc.ChainStreamInterceptor(errs.StreamServer(), asMeshproxy))
 	dispatcherv1.RegisterEndpointServiceServer(server, endpoints)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -50,6 +50,7 @@ type Monitor struct {
 	live    atomic.Pointer[[]string]
 	adopted state.Version // of the nodes that adopt has looked at
 	states  *prometheus.CounterVec
+	pulse   *run.Pulse
 }
 
 // New makes one for the dispatcher on machine self. Metrics: shoal_dispatcher_node_states_total.
@@ -60,7 +61,7 @@ func New(self string, env run.Env, view View, c *commit.Committer, table *Table,
 	env.Metrics.MustRegister(states)
 	return &Monitor{
 		self: self, log: env.Log, ticker: env.Ticker, view: view, commit: c, table: table, times: times,
-		peers: newPeers(self, times), states: states,
+		peers: newPeers(self, times), states: states, pulse: run.NewPulse(),
 	}
 }
 
@@ -71,6 +72,9 @@ func (m *Monitor) Live() []string {
 	}
 	return nil
 }
+
+// Alive waits until the loop of Run comes round.
+func (m *Monitor) Alive(ctx context.Context) error { return m.pulse.Ask(ctx) }
 
 // Run watches until ctx ends. Judgements are written beside it, one lot at a time: while the store takes long its ticks
 // must go on, or the wait would look like a pause of this process.
@@ -83,6 +87,8 @@ func (m *Monitor) Run(ctx context.Context) error {
 	var writing <-chan run.Result[struct{}]
 	for {
 		select {
+		case <-m.pulse.C():
+			continue
 		case <-ctx.Done():
 			if writing != nil {
 				<-writing

@@ -157,6 +157,41 @@ func (t *Table) Silences(now time.Time) []Silence {
 	return out
 }
 
+// Carries is what a Table carries.
+func (t *Table) Carries() string { return "sessions" }
+
+// Carried is how many sessions have an open stream.
+func (t *Table) Carried() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, e := range t.entries {
+		if e.end != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// HandOver ends the streams of as many sessions as there are reasons, one for each; which ones is left to chance.
+func (t *Table) HandOver(reasons []error) {
+	for i, end := range t.some(len(reasons)) {
+		end(reasons[i])
+	}
+}
+
+func (t *Table) some(n int) []func(error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var out []func(error)
+	for _, e := range t.entries {
+		if e.end != nil && len(out) < n {
+			out = append(out, e.end)
+		}
+	}
+	return out
+}
+
 // Of tells about one machine's session here.
 func (t *Table) Of(nodeID string, now time.Time) (Silence, bool) {
 	t.mu.Lock()

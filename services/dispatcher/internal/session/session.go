@@ -52,6 +52,8 @@ type Parts struct {
 	Table    *liveness.Table
 	Barrier  Barrier
 	Board    *bulletin.Board
+	// Refusal is why a machine that comes now should go elsewhere; nil: it is welcome.
+	Refusal func() error
 }
 
 // Options are a server's settings.
@@ -111,6 +113,9 @@ func (s *Server) Session(str stream) error {
 	}
 	node := caller.Principal.Name
 
+	if err := s.Refusal(); err != nil {
+		return err
+	}
 	// Step 1: hear who it is.
 	hello, err := receiveHello(ctx, str)
 	if err != nil {

@@ -64,6 +64,7 @@ func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
 	statuses := status.New(self, env, view, commits)
 	sessions := session.New(session.Parts{
 		Self: self, Env: env, View: view, Commit: commits, Statuses: statuses, Table: table, Barrier: mesh, Board: new(bulletin.Board),
+		Refusal: func() error { return nil },
 	}, session.Options{
 		HeartbeatPeriod: 500 * time.Millisecond, HeartbeatTimeout: 2 * time.Second, Times: times(),
 	})

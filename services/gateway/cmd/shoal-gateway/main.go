@@ -3,8 +3,8 @@
 package main
 
 import (
-	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/services/gateway"
 )
 
-func main() { run.Main("gateway", gateway.DefaultConfig(), gateway.Run) }
+func main() { process.Main("gateway", gateway.DefaultConfig(), gateway.Run) }

@@ -23,7 +23,8 @@ type Client interface {
 	Announce(ctx context.Context, in *controlv1.AnnounceRequest, opts ...grpc.CallOption) (*controlv1.AnnounceResponse, error)
 }
 
-// Announcer repeats the announcement at a third of its life.
+// Announcer repeats the announcement at a third of its life, and every second while the gateway is drained: people wait to
+// hear that it is done.
 type Announcer struct {
 	process *process.Process
 	client  Client
@@ -35,6 +36,7 @@ func New(p *process.Process, client Client) *Announcer { return &Announcer{proce
 // Run announces until ctx ends.
 func (a *Announcer) Run(ctx context.Context) error {
 	for {
+		drain, well := a.process.Drain.Changed(), a.process.Server.Health().Changed()
 		wait := retry
 		life, err := a.once(ctx)
 		switch {
@@ -42,12 +44,23 @@ func (a *Announcer) Run(ctx context.Context) error {
 			return nil
 		case err != nil:
 			a.process.Env.Log.Warn("not announced, trying again", "error", err)
-		default:
+		case !a.process.Drain.Wanted():
 			wait = max(life/3, retry)
 		}
-		if run.Sleep(ctx, wait) != nil {
+		timer := time.NewTimer(wait)
+		select {
+		case <-drain:
+		case <-well: // told at once, but not more often than tries are made
+			if run.Sleep(ctx, retry) != nil {
+				timer.Stop()
+				return nil
+			}
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
 			return nil
 		}
+		timer.Stop()
 	}
 }
 
@@ -56,6 +69,7 @@ func (a *Announcer) once(ctx context.Context) (time.Duration, error) {
 	defer cancel()
 	resp, err := a.client.Announce(ctx, &controlv1.AnnounceRequest{
 		Addresses: a.process.Addresses(), Version: run.Version(), FeatureLevel: process.FeatureLevel,
+		Status: a.process.Status(),
 	})
 	return resp.GetLife().AsDuration(), err
 }

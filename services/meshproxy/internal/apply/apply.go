@@ -56,6 +56,7 @@ type Loop struct {
 	forwarder Forwarder
 	health    Health
 	wake      chan struct{} // has a token when there is something to do
+	pulse     *run.Pulse
 
 	mu      sync.Mutex // guards all below
 	model   *mesh.Model
@@ -69,7 +70,7 @@ type Loop struct {
 func New(env run.Env, node string, advertise []string, file string, t tables.Tables, f Forwarder, h Health) *Loop {
 	return &Loop{
 		env: env, node: node, advertise: advertise, file: file, tables: t, forwarder: f, health: h,
-		wake: make(chan struct{}, 1), changed: make(chan struct{}),
+		wake: make(chan struct{}, 1), changed: make(chan struct{}), pulse: run.NewPulse(),
 	}
 }
 
@@ -115,6 +116,9 @@ func (l *Loop) Load() {
 	l.env.Log.Info("last known tables taken", "version", mesh.Text(r.GetVersion()))
 }
 
+// Alive waits until the loop of Run comes round.
+func (l *Loop) Alive(ctx context.Context) error { return l.pulse.Ask(ctx) }
+
 // Run works until ctx ends, and leaves everything in place.
 func (l *Loop) Run(ctx context.Context) error {
 	tick := time.NewTicker(period)
@@ -128,6 +132,8 @@ func (l *Loop) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-l.pulse.C():
+			continue
 		case <-l.wake:
 		case <-again.C:
 			l.suspect()

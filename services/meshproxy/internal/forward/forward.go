@@ -39,6 +39,8 @@ const (
 	idleLimit  = 30 * time.Minute
 	udpIdle    = time.Minute
 	acceptWait = 50 * time.Millisecond
+	// lastMoment is how long connections go on while the process stops. New ones wait for the next process meanwhile.
+	lastMoment = time.Second
 	sweepEvery = 10 * time.Second
 )
 
@@ -111,6 +113,7 @@ func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[stri
 	missing, gone := f.swap(ports)
 	for _, p := range gone {
 		p.close()
+		f.report(run.ForgetSocket(f.env.Net, p.Network, wildcard(p.Port)))
 		f.env.Log.Info("port closed", "port", p.Listener.String(), "service", p.Service)
 	}
 	var unbound []Unbound
@@ -125,9 +128,17 @@ func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[stri
 		f.mu.Unlock()
 		f.env.Log.Info("port open", "port", want.Listener.String(), "service", want.Service)
 	}
+	f.report(run.DropUnclaimed(f.env.Net)) // ports that were closed while no process ran
 	f.meter.ports.WithLabelValues("open").Set(float64(len(ports) - len(unbound)))
 	f.meter.ports.WithLabelValues("unbound").Set(float64(len(unbound)))
 	return unbound
+}
+
+// report is for what concerns only ports that are closed already.
+func (f *Forwarder) report(err error) {
+	if err != nil {
+		f.env.Log.Warn("closed port not given up, clients wait on it until the next restart", "error", err)
+	}
 }
 
 // swap changes what is open already, and says what is to be opened and closed.

@@ -186,6 +186,8 @@ func (p *port) accept(ctx context.Context, l acceptor) error {
 		}
 		p.f.tasks.Go(ctx, "connection", func(ctx context.Context) error {
 			defer func() { <-slots }()
+			ctx, cancel := lasting(ctx)
+			defer cancel()
 			p.serve(ctx, conn)
 			return nil
 		})
@@ -213,6 +215,17 @@ func (p *port) serve(ctx context.Context, client net.Conn) {
 	}
 	if p.f.relay(ctx, client, u.link) {
 		p.f.links.put(u.link)
+	}
+}
+
+// lasting is a context for what has begun when ctx ends: it lives a moment longer, so that a short exchange comes to its
+// end although the process stops.
+func lasting(ctx context.Context) (life context.Context, cancel context.CancelFunc) {
+	life, cut := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(lastMoment, cut) })
+	return life, func() {
+		stop()
+		cut()
 	}
 }
 

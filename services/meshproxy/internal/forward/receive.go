@@ -14,7 +14,10 @@ import (
 func (f *Forwarder) Accept(ctx context.Context, conn net.Conn, node string) {
 	l := newLink(conn, node)
 	defer l.close()
-	for f.stream(ctx, l) {
+	for ctx.Err() == nil {
+		if !f.stream(ctx, l) {
+			return
+		}
 	}
 }
 
@@ -35,6 +38,8 @@ func (f *Forwarder) stream(ctx context.Context, l *link) bool {
 	default:
 		return l.send(&meshv1.ForwardReply{Error: "this machine serves as many streams as it can"}) == nil
 	}
+	ctx, cancel = lasting(ctx)
+	defer cancel()
 	conn, reason := f.dialFor(ctx, header, l.node)
 	if reason != "" {
 		f.meter.inbound.WithLabelValues("refused").Inc()

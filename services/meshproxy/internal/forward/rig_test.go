@@ -21,6 +21,7 @@ import (
 type rig struct {
 	t     *testing.T
 	ctx   context.Context
+	stop  context.CancelFunc // as when both processes are told to end
 	a, b  *forward.Forwarder
 	door  net.Listener // of b's meshproxy
 	peers map[string][]string
@@ -33,7 +34,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
-	r := &rig{t: t, ctx: ctx}
+	r := &rig{t: t, ctx: ctx, stop: cancel}
 	var err error
 	if r.door, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 
 	"google.golang.org/grpc"
 
+	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
@@ -35,10 +36,10 @@ type Session struct {
 
 // Run keeps the session, with one dispatcher after another, until ctx ends.
 func (s *Session) Run(ctx context.Context) error {
-	wait, last := firstWait, ""
+	wait, last, next := firstWait, "", ""
 	for {
-		if member, ok := session.Pick(s.Env.Rand, s.Dispatchers(), last); ok {
-			last = member.GetMachineId()
+		if member, ok := session.Pick(s.Env.Rand, s.Dispatchers(), last, next); ok {
+			last, next = member.GetMachineId(), ""
 			started := time.Now()
 			for _, a := range member.GetAddresses() {
 				err := s.hold(ctx, a)
@@ -46,6 +47,12 @@ func (s *Session) Run(ctx context.Context) error {
 					return nil
 				}
 				s.Env.Log.Warn("session ended, will open another", "dispatcher", a, "error", err)
+				if next = directory.MovedTo(err); next != "" {
+					break
+				}
+			}
+			if next != "" && next != last && time.Since(started) > firstWait {
+				continue // handed over
 			}
 			if time.Since(started) > defaultTimeout*2 {
 				wait = firstWait

@@ -119,6 +119,8 @@ func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
 		}
 		if block.Addr().Is6() {
 			k.Settings["net/ipv6/conf/all/forwarding"] = "1"
+			// Ours is a private network: it is IPv6's also on a machine that was told to do without on its own links.
+			k.Settings["net/ipv6/conf/"+MachineBridge+"/disable_ipv6"] = "0"
 			cluster, _ := block.Addr().Prefix(48) // a cluster's range is a /48
 			k.Rules.Networks = append(k.Rules.Networks, cluster)
 		}

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
+	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
@@ -62,10 +63,10 @@ type Client struct {
 
 // Run keeps a stream to some dispatcher, until ctx ends.
 func (c *Client) Run(ctx context.Context) error {
-	wait, last := firstWait, ""
+	wait, last, next := firstWait, "", ""
 	for {
 		changed := c.Directory.Changed()
-		member, ok := Pick(c.Env.Rand, c.Dispatchers(), last)
+		member, ok := Pick(c.Env.Rand, c.Dispatchers(), last, next)
 		if !ok {
 			c.Health.Set("dispatcher", false, "no dispatcher is known; the machine goes on with the last tables")
 			select {
@@ -82,6 +83,9 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		}
 		c.Health.Set("dispatcher", false, "the line to dispatcher "+last+" ended: "+err.Error()+"; the machine goes on with the last tables")
+		if next = directory.MovedTo(err); next != "" && time.Since(started) > firstWait {
+			continue // handed over; who is sent on without a table waits, or could be sent in circles fast
+		}
 		if time.Since(started) > steady {
 			wait = firstWait
 		}
@@ -92,11 +96,14 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 }
 
-// Pick chooses by weight, and not the last one if there is another.
-func Pick(r *run.Rand, members []*cav1.DirectoryEntry, last string) (*cav1.DirectoryEntry, bool) {
+// Pick chooses the next one if it is known, else by weight, and not the last one if there is another.
+func Pick(r *run.Rand, members []*cav1.DirectoryEntry, last, next string) (*cav1.DirectoryEntry, bool) {
 	var pool []*cav1.DirectoryEntry
 	total := 0
 	for _, m := range members {
+		if next != "" && m.GetMachineId() == next {
+			return m, true
+		}
 		if m.GetMachineId() != last || len(members) == 1 {
 			pool = append(pool, m)
 			total += weight(m)

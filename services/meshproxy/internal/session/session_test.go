@@ -266,7 +266,7 @@ func TestPickByWeight(t *testing.T) {
 	members := []*cav1.DirectoryEntry{{MachineId: "a", Weight: 3}, {MachineId: "b", Weight: 1}, {MachineId: "c"}}
 	got := map[string]int{}
 	for range 5000 {
-		m, ok := session.Pick(r, members, "")
+		m, ok := session.Pick(r, members, "", "")
 		if !ok {
 			t.Fatal("none")
 		}
@@ -276,14 +276,14 @@ func TestPickByWeight(t *testing.T) {
 		t.Errorf("picked %v of weights 3, 1, 1", got)
 	}
 	for range 100 {
-		if m, _ := session.Pick(r, members, "a"); m.GetMachineId() == "a" {
+		if m, _ := session.Pick(r, members, "a", ""); m.GetMachineId() == "a" {
 			t.Fatal("the last one again, though there are others")
 		}
 	}
-	if m, ok := session.Pick(r, members[:1], "a"); !ok || m.GetMachineId() != "a" {
+	if m, ok := session.Pick(r, members[:1], "a", ""); !ok || m.GetMachineId() != "a" {
 		t.Error("the only one was not picked again")
 	}
-	if _, ok := session.Pick(r, nil, ""); ok {
+	if _, ok := session.Pick(r, nil, "", ""); ok {
 		t.Error("picked one of none")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -105,7 +106,15 @@ func (k *Kernel) changeAddress(v mesh.Verb, a mesh.Address) error {
 	if v == mesh.Remove {
 		return ignore(k.nl.AddrDel(link, addr), unix.EADDRNOTAVAIL)
 	}
-	return k.nl.AddrReplace(link, addr)
+	return possible(a.Prefix.Addr(), k.nl.AddrReplace(link, addr))
+}
+
+// possible excuses what is about IPv6 on a kernel that was started without it: containers then have IPv4 alone.
+func possible(a netip.Addr, err error) error {
+	if !a.Is6() {
+		return err
+	}
+	return ignore(err, unix.EOPNOTSUPP, unix.EAFNOSUPPORT)
 }
 
 func (k *Kernel) changeRoute(v mesh.Verb, r mesh.Route) error {
@@ -120,7 +129,7 @@ func (k *Kernel) changeRoute(v mesh.Verb, r mesh.Route) error {
 	if v == mesh.Remove {
 		return ignore(k.nl.RouteDel(route), unix.ESRCH)
 	}
-	return k.nl.RouteReplace(route)
+	return possible(r.Prefix.Addr(), k.nl.RouteReplace(route))
 }
 
 func (k *Kernel) changeNeighbour(v mesh.Verb, n mesh.Neighbour) error {
@@ -143,7 +152,7 @@ func (k *Kernel) changeNeighbour(v mesh.Verb, n mesh.Neighbour) error {
 	if v == mesh.Remove {
 		return ignore(k.nl.NeighDel(entry), unix.ENOENT)
 	}
-	return k.nl.NeighSet(entry)
+	return possible(n.Addr, k.nl.NeighSet(entry))
 }
 
 // changeForward writes two entries: the tunnel's own, which says behind which end the address is, and the bridge's, which
@@ -179,8 +188,8 @@ func ipNet(p netip.Prefix) *net.IPNet {
 }
 
 // ignore takes an error that says that what should go is gone.
-func ignore(err error, absent unix.Errno) error {
-	if errors.Is(err, absent) {
+func ignore(err error, absent ...unix.Errno) error {
+	if slices.ContainsFunc(absent, func(e unix.Errno) bool { return errors.Is(err, e) }) {
 		return nil
 	}
 	return err

@@ -18,6 +18,10 @@ import (
 
 const sysctls = "/proc/sys/"
 
+// hostSysctls is where a container of ours has the machine's own: its runtime mounts /proc/sys read-only. Which network's
+// settings they are depends on who looks, not on the mount.
+const hostSysctls = "/host/proc/sys/"
+
 // Read lists what is ours. The agent's host ends are its own, and not told.
 func (k *Kernel) Read(ctx context.Context, settings []string) (mesh.Kernel, error) {
 	out := mesh.NewKernel()
@@ -189,22 +193,33 @@ func writeSetting(path, value string) error {
 			return err
 		}
 	}
-	return os.WriteFile(sysctls+path, []byte(value), 0)
+	return putSetting(path, value)
+}
+
+func putSetting(path, value string) error {
+	err := os.WriteFile(sysctls+path, []byte(value), 0)
+	if !errors.Is(err, unix.EROFS) {
+		return err
+	}
+	if other := os.WriteFile(hostSysctls+path, []byte(value), 0); !errors.Is(other, fs.ErrNotExist) {
+		return other
+	}
+	return err
 }
 
 // keepAdvertisements lets links that take router advertisements go on with that although the machine forwards: else the
 // machine would lose its own IPv6 default route some minutes later.
 func keepAdvertisements() error {
-	const conf = sysctls + "net/ipv6/conf/"
-	entries, err := os.ReadDir(conf)
+	const conf = "net/ipv6/conf/"
+	entries, err := os.ReadDir(sysctls + conf)
 	if err != nil {
 		return err
 	}
 	var faults []error
 	for _, e := range entries {
 		path := conf + e.Name() + "/accept_ra"
-		if data, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(data)) == "1" {
-			faults = append(faults, os.WriteFile(path, []byte("2"), 0))
+		if data, err := os.ReadFile(sysctls + path); err == nil && strings.TrimSpace(string(data)) == "1" {
+			faults = append(faults, putSetting(path, "2"))
 		}
 	}
 	return errors.Join(faults...)

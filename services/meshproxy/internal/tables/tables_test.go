@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 	"testing"
@@ -168,6 +169,31 @@ func TestStrangersStayOut(t *testing.T) {
 	if hears(t, l.a, l.b, "198.51.100.1:9000") {
 		t.Error("a stranger's packet was taken")
 	}
+}
+
+// A machine that was told to do without IPv6 has it on our bridge, and nowhere else: containers are on both.
+func TestIPv6SwitchedOff(t *testing.T) {
+	h := newHost(t)
+	const conf = "/proc/sys/net/ipv6/conf/"
+	for _, name := range []string{"all", "default"} {
+		h.do(func() error { return os.WriteFile(conf+name+"/disable_ipv6", []byte("1"), 0) })
+	}
+	m, err := (*mesh.Model)(nil).Apply(&dispatcherv1.EndpointsResponse{
+		Version: &typesv1.Version{Revision: 1}, Full: true, DataPort: 8477, MachineNetwork: "10.128.0.0/10",
+		Machines: []*dispatcherv1.MeshMachine{{NodeId: "a", Vteps: []string{"198.51.100.1"}, Blocks: []string{"10.128.1.0/24", "fd00:5a1:0:1::/64"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tablestest.Converge(t, here{h, h.tables()}, m, mesh.Self{Node: "a", Tunnel: addr("198.51.100.1"), MTU: 1500})
+	h.do(func() error {
+		all, err := os.ReadFile(conf + "all/disable_ipv6")
+		ours, ourErr := os.ReadFile(conf + mesh.MachineBridge + "/disable_ipv6")
+		if string(all) != "1\n" || string(ours) != "0\n" {
+			t.Errorf("disable_ipv6 is %q on the machine and %q on our bridge, want 1 and 0", all, ours)
+		}
+		return errors.Join(err, ourErr)
+	})
 }
 
 // TestRepair: what somebody else takes away comes back, and nothing else is touched.

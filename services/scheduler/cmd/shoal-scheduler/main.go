@@ -3,8 +3,8 @@
 package main
 
 import (
-	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/services/scheduler"
 )
 
-func main() { run.Main("scheduler", scheduler.DefaultConfig(), scheduler.Run) }
+func main() { process.Main("scheduler", scheduler.DefaultConfig(), scheduler.Run) }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 )
 
 const (
@@ -17,35 +18,38 @@ const (
 )
 
 // reap forgets the oldest tasks of a slot that have ended, and those that never came to be.
-func (w *work) reap(svc *typesv1.Service, s *slot) {
+func (v *visit) reap(s *book.Slot) {
 	var ended []*typesv1.Task
-	for _, t := range slices.Clone(s.tasks) {
+	for _, t := range slices.Clone(s.Tasks) {
 		switch {
-		case wanted(t):
+		case book.Wanted(t):
 		case t.GetDecided().GetDesired() == remove:
-			w.remove(s, t, "")
+			v.remove(t, "")
 		case dead(t):
 			ended = append(ended, t)
-		case w.over(t):
-			w.drop(s, t) // never placed, or out of reach for too long: there is nothing to remember
+		case v.w.gone(t):
+			v.drop(t) // never placed, or out of reach for too long: there is nothing to remember
 		default:
-			w.awaitOrphan(s, t)
+			v.awaitOrphan(t)
 		}
 	}
-	if keep := w.historyLimit(svc); keep >= 0 {
-		for _, t := range oldestFirst(ended, keep) {
-			w.drop(s, t)
+	if keep := v.historyLimit(); keep >= 0 {
+		for _, t := range ended[:max(len(ended)-keep, 0)] {
+			v.drop(t)
 		}
 	}
 }
 
-// historyLimit is the cluster's, but enough to count the attempts of the restart policy. Negative keeps all.
-func (w *work) historyLimit(svc *typesv1.Service) int {
-	limit := int(w.old.Cluster().GetSpec().GetTaskHistoryLimit())
+// historyLimit is the job's or the cluster's, but enough to count the attempts of the restart policy. Negative keeps all.
+func (v *visit) historyLimit() int {
+	limit := int(v.w.s.Cluster().GetSpec().GetTaskHistoryLimit())
 	if limit == 0 {
 		limit = defaultHistory
 	}
-	attempts := state.SpecOf(svc, svc.GetSpecVersion()).GetRestart().GetMaxAttempts()
+	if j := v.svc.GetSpec().GetJob(); j != nil && j.HistoryLimit != nil {
+		limit = int(min(j.GetHistoryLimit(), 1000))
+	}
+	attempts := state.SpecOf(v.svc, v.svc.GetSpecVersion()).GetRestart().GetMaxAttempts()
 	if attempts > 0 && limit >= 0 {
 		limit = max(limit, int(min(attempts, 100))+1)
 	}
@@ -53,33 +57,31 @@ func (w *work) historyLimit(svc *typesv1.Service) int {
 }
 
 // awaitOrphan sees to it that a task that was told to stop on a node that is down now does not wait for ever.
-func (w *work) awaitOrphan(s *slot, t *typesv1.Task) {
-	if !w.lost(t) {
+func (v *visit) awaitOrphan(t *typesv1.Task) {
+	if !v.w.lost(t) {
 		return
 	}
 	if t.GetDecided().GetOrphanAfter() == nil {
-		w.abandon(s, t, t.GetDecided().GetDesired(), "")
+		v.abandon(t, "", false)
 	} else {
-		w.at(timeOf(t.GetDecided().GetOrphanAfter()))
+		v.at(timeOf(t.GetDecided().GetOrphanAfter()))
 	}
 }
 
 // remove stops a task and forgets it once nothing of it can run any more.
-func (w *work) remove(s *slot, t *typesv1.Task, reason string) {
-	if w.over(t) {
-		w.drop(s, t)
+func (v *visit) remove(t *typesv1.Task, reason string) {
+	if v.w.gone(t) {
+		v.drop(t)
 		return
 	}
-	if t.GetDecided().GetDesired() != remove {
-		t = w.raise(s, t, remove, reason)
-	}
-	if t.GetObserved().GetState() == typesv1.TaskState_TASK_STATE_UNSPECIFIED && !w.lost(t) {
+	t = v.raise(t, remove, reason)
+	if t.GetObserved().GetState() == typesv1.TaskState_TASK_STATE_UNSPECIFIED && !v.w.lost(t) {
 		forget := timeOf(t.GetDecided().GetSince()).Add(neverStarted)
-		if !w.now.Before(forget) {
-			w.drop(s, t)
+		if !v.w.now.Before(forget) {
+			v.drop(t)
 			return
 		}
-		w.at(forget)
+		v.at(forget)
 	}
-	w.awaitOrphan(s, t)
+	v.awaitOrphan(t)
 }

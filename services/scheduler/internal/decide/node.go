@@ -2,143 +2,174 @@ package decide
 
 import (
 	"cmp"
-	"encoding/binary"
-	"net/netip"
+	"maps"
 	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/shoalproject/shoal/internal/state"
-	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
 )
 
-// failureWindow is how long a failure speaks against a node.
-const failureWindow = 5 * time.Minute
+const (
+	// flapQuiet is the time without a loss after which a machine counts as steady again.
+	flapQuiet = 10 * time.Minute
+	// steadyLosses may follow each other before a machine is held off; then it is for holdFirst, and twice as long each time.
+	steadyLosses = 2
+	holdFirst    = 30 * time.Second
+	holdMost     = 10 * time.Minute
+)
 
-// specKey names one version of a service's task spec.
-type specKey struct {
-	service string
-	version uint64
-}
-
-// nodeInfo is a node with what is on it.
-type nodeInfo struct {
-	node     *typesv1.Node
-	total    int            // tasks that are alive
-	services map[string]int // of them, by service
-	failures map[specKey]int
-	cpus     int64 // reserved, also by tasks that are still stopping
-	memory   int64
-	full     bool // no address left in its blocks and no block left in the machine network
-}
-
-func newNodeInfo(n *typesv1.Node) *nodeInfo {
-	return &nodeInfo{node: n, services: map[string]int{}, failures: map[specKey]int{}}
-}
-
-func (n *nodeInfo) id() string { return n.node.GetMeta().GetId() }
-
-// name is what a person calls the node.
-func (n *nodeInfo) name() string {
-	if n == nil {
-		return "a removed node"
+// nodes looks at the nodes that have changed: each gets blocks of the machine network, and its losses are counted.
+func (w *work) nodes() {
+	var blockless []string
+	if w.s.Cluster().GetDataPath().GetMachineNetwork() != "" {
+		blockless = slices.Sorted(maps.Keys(w.book.Blockless))
 	}
-	return cmp.Or(state.Hostname(n.node), n.id())
-}
-
-func (n *nodeInfo) drains() bool {
-	return n != nil && n.node.GetSpec().GetAvailability() == typesv1.Availability_AVAILABILITY_DRAIN
-}
-
-// runsContainers is false for a machine that only takes traffic.
-func (n *nodeInfo) runsContainers() bool {
-	roles := n.node.GetIdentity().GetRoles()
-	return len(roles) == 0 || slices.Contains(roles, authzv1.Role_ROLE_AGENT)
-}
-
-// account adds a task to its node's figures, or takes it away.
-func (w *work) account(t *typesv1.Task, sign int) {
-	n := w.nodes[t.GetDecided().GetNodeId()]
-	if n == nil || dead(t) {
-		return
+	for _, id := range blockless {
+		if w.full() || !w.addBlock(w.book.Node(id)) {
+			break
+		}
 	}
-	if wanted(t) {
-		n.total += sign
-		n.services[t.GetServiceId()] += sign
-	}
-	spec := state.SpecOf(w.old.Service(t.GetServiceId()), t.GetSpecVersion())
-	n.cpus += int64(sign) * spec.GetResources().GetReservations().GetNanoCpus()
-	n.memory += int64(sign) * spec.GetResources().GetReservations().GetMemoryBytes()
-}
-
-// noteFailure counts a task that ended by itself against its node. Since when is the time of its replacement.
-func (w *work) noteFailure(t *typesv1.Task) {
-	n := w.nodes[t.GetDecided().GetNodeId()]
-	s := t.GetObserved().GetState()
-	if n == nil || s != typesv1.TaskState_TASK_STATE_FAILED && s != typesv1.TaskState_TASK_STATE_REJECTED {
-		return
-	}
-	if wanted(t) || w.now.Sub(timeOf(t.GetDecided().GetSince())) < failureWindow {
-		n.failures[specKey{t.GetServiceId(), t.GetSpecVersion()}]++
-	}
-}
-
-// giveBlocks gives each node that has none its blocks of the machine network.
-func (w *work) giveBlocks() {
-	for _, n := range w.order {
-		if len(n.node.GetBlocks()) == 0 && !w.full() {
-			w.addBlock(n)
+	for _, id := range slices.Sorted(maps.Keys(w.book.Fresh)) {
+		if w.full() {
+			return
+		}
+		if n := w.book.Node(id); n == nil || !w.countLoss(n) {
+			delete(w.book.Fresh, id)
 		}
 	}
 }
 
-// addBlock claims one more /24 for a node, and its /64 with the first. It reports whether there was one left.
-func (w *work) addBlock(n *nodeInfo) bool {
-	data := w.old.Cluster().GetDataPath()
-	block, ok := w.freeBlock(data.GetMachineNetwork(), 24)
-	if !ok {
+// countLoss notes that a machine was lost once more. It reports whether there was something to note.
+func (w *work) countLoss(n *place.Node) bool {
+	since, was := n.Object.GetStatus().GetSince(), n.Object.GetFlaps()
+	if !n.Down() || since == nil || was.GetLostAt() != nil && !was.GetLostAt().AsTime().Before(since.AsTime()) {
 		return false
 	}
-	next := proto.CloneOf(n.node)
-	next.Blocks = append(next.Blocks, block)
-	if len(n.node.GetBlocks()) == 0 {
-		if block6, ok := w.freeBlock(data.GetMachineNetwork6(), 64); ok {
-			next.Blocks = append(next.Blocks, block6)
-		}
+	next := proto.CloneOf(n.Object)
+	next.Flaps = &typesv1.Flaps{Count: 1, LostAt: since}
+	if since.AsTime().Sub(timeOf(was.GetLostAt())) < flapQuiet {
+		next.Flaps.Count = was.GetCount() + 1
 	}
-	n.node = next
-	w.put(state.Wrap(next)) // nobody else writes blocks, and a clash is a claim's: nothing to rest on
+	if over := int(next.GetFlaps().GetCount()) - steadyLosses; over > 0 {
+		hold := min(holdFirst<<min(over-1, 10), holdMost)
+		next.Flaps.HoldUntil = timestamppb.New(since.AsTime().Add(hold))
+	}
+	w.putNode(n.Object, next)
 	return true
 }
 
-// freeBlock is the first block of that many bits in the range that nobody claims.
-func (w *work) freeBlock(within string, bits int) (string, bool) {
-	pool, err := netip.ParsePrefix(within)
-	if err != nil || bits < pool.Bits() {
-		return "", false
+// addBlock claims one more /24 for a node, and its /64 with the first. It reports whether there was one left.
+func (w *work) addBlock(n *place.Node) bool {
+	data := w.s.Cluster().GetDataPath()
+	block, ok := w.addresses.Block(data.GetMachineNetwork(), 24)
+	if !ok {
+		return false
 	}
-	count := uint64(1) << min(bits-pool.Bits(), 20)
-	for i := range count {
-		block := nthBlock(pool.Masked(), bits, i).String()
-		if _, taken := w.txn.ClaimHolder(state.BlockClaim(block)); !taken {
-			return block, true
+	next := proto.CloneOf(n.Object)
+	next.Blocks = append(next.Blocks, block)
+	if len(n.Object.GetBlocks()) == 0 {
+		if block6, ok := w.addresses.Block(data.GetMachineNetwork6(), 64); ok {
+			next.Blocks = append(next.Blocks, block6)
 		}
 	}
-	return "", false
+	w.putNode(n.Object, next) // nobody else writes blocks, and a clash is a claim's: nothing to rest on
+	return true
 }
 
-// nthBlock is the n-th block of that many bits in the pool.
-func nthBlock(pool netip.Prefix, bits int, n uint64) netip.Prefix {
-	if pool.Addr().Is4() {
-		a := pool.Addr().As4()
-		v := binary.BigEndian.Uint32(a[:]) + uint32(n)<<(32-bits)
-		binary.BigEndian.PutUint32(a[:], v)
-		return netip.PrefixFrom(netip.AddrFrom4(a), bits)
+// tables is the lowest revision that the tables of the machines in session hold, as far as their dispatchers tell.
+func (w *work) tables() uint64 {
+	if w.applied != nil {
+		return *w.applied
 	}
-	a := pool.Addr().As16()
-	high := binary.BigEndian.Uint64(a[:8]) // blocks of at most 64 bits: only the upper half changes
-	binary.BigEndian.PutUint64(a[:8], high+n<<(64-min(bits, 64)))
-	return netip.PrefixFrom(netip.AddrFrom16(a), bits)
+	least, seen := ^uint64(0), map[string]struct{}{}
+	for _, n := range w.book.Nodes {
+		dispatcher := n.Object.GetStatus().GetSession().GetDispatcherId()
+		if n.Object.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_READY && dispatcher != "" {
+			seen[dispatcher] = struct{}{}
+		}
+	}
+	for d := range seen {
+		least = min(least, w.s.Member("dispatcher/"+d).GetAppliedRevision())
+	}
+	w.applied = &least
+	return least
+}
+
+// tooSmall reports whether a node's resources no longer suffice for a task: reservations are added up from the oldest task
+// on, and those beyond what the machine has must go.
+func (w *work) tooSmall(n *place.Node, t *typesv1.Task) bool {
+	if n.Used.CPUs <= n.Have.CPUs && n.Used.Memory <= n.Have.Memory || t.GetDecided().GetReserved() == nil {
+		return false
+	}
+	id := n.ID()
+	if w.small == nil {
+		w.small = map[string]map[string]bool{}
+	}
+	if w.small[id] == nil {
+		w.small[id] = map[string]bool{}
+		var tasks []*typesv1.Task
+		for x := range w.s.TasksOfNode(id) {
+			if !dead(x) && x.GetDecided().GetReserved() != nil {
+				tasks = append(tasks, x)
+			}
+		}
+		slices.SortStableFunc(tasks, func(a, b *typesv1.Task) int {
+			return cmp.Or(count(book.Wanted(a))-count(book.Wanted(b)), created(a).Compare(created(b)))
+		})
+		var cpus, memory int64
+		for _, x := range tasks { // what is stopping already goes first, so that it counts
+			r := x.GetDecided().GetReserved()
+			if cpus+r.GetNanoCpus() > n.Have.CPUs || memory+r.GetMemoryBytes() > n.Have.Memory {
+				w.small[id][x.GetMeta().GetId()] = book.Wanted(x)
+				continue
+			}
+			cpus, memory = cpus+r.GetNanoCpus(), memory+r.GetMemoryBytes()
+		}
+	}
+	return w.small[id][t.GetMeta().GetId()]
+}
+
+// defaultFlapWindow is how long the tasks of a lost node are kept when the cluster does not say.
+const defaultFlapWindow = time.Minute
+
+// machineAddress finds an address for eth0 on a node, which gets a further block when its blocks are full. A cluster
+// without a machine network gives none, and that is well.
+func (w *work) machineAddress(n *place.Node) (*typesv1.TaskAddress, bool) {
+	if w.s.Cluster().GetDataPath().GetMachineNetwork() == "" {
+		return nil, true
+	}
+	if ta := w.addresses.Machine(n.Object.GetBlocks()); ta != nil {
+		return ta, true
+	}
+	if !w.addBlock(n) {
+		return nil, false
+	}
+	ta := w.addresses.Machine(n.Object.GetBlocks())
+	return ta, ta != nil
+}
+
+// flapWindow is how long the tasks of a lost node are kept to be taken back.
+func (w *work) flapWindow() time.Duration {
+	if d := w.s.Cluster().GetSpec().GetScheduling().GetFlapWindow(); d != nil {
+		return d.AsDuration()
+	}
+	return defaultFlapWindow
+}
+
+// holds are the nodes that get no new tasks for a time.
+func (w *work) holds() []*place.Node {
+	if !w.heldKnown {
+		w.heldKnown = true
+		for id := range w.book.Holding {
+			if n := w.book.Node(id); n.Hold.After(w.now) {
+				w.held = append(w.held, n)
+			}
+		}
+	}
+	return w.held
 }

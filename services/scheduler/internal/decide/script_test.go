@@ -1,7 +1,10 @@
 package decide_test
 
 import (
+	"cmp"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -10,6 +13,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -23,6 +27,13 @@ import (
 //	network ID subnet=CIDR
 //	service NAME [replicas=N] [restart-delay=D] [condition=C] [attempts=N] [window=D] [memory=SIZE] [cpus=N]
 //	        [platform=os/arch] [networks=ID] [parallelism=N] [order=start-first] [delay=D]; again: an update
+//	        [max-delay=D] [label.KEY=V] [mode=global|job|global-job] [completions=N] [concurrent=N] [job-deadline=D]
+//	        [cron=FIELDS_WITH_UNDERSCORES] [zone=Z] [policy=allow|replace] [catch-up=D] [constraint=A+B] [prefer=KEY+KEY]
+//	        [max-replicas=N] [strategy=binpack] [tolerate=KEY] [near=S] [far=S] [rather-near=S] [rather-far=S]
+//	        [generic=KIND:N] [pids=N] [host-port=N] [monitor=D] [action=continue|rollback] [ratio=F] [progress=D]
+//	        [max-unavailable=N] [hold=true] [resume=N] [rollback-order=…] [rollback-parallelism=N]
+//	node … [label.KEY=V] [engine.KEY=V] [taint=KEY:VALUE:no-schedule|avoid|no-execute] [generic=gpu:a+b or gpu:N] [role=manager]
+//	        [ip=A] [pids=N] [stamp=true: down and ready carry the time]
 //	scale NAME=N    remove NAME
 //	observe NAME.SLOT[~N back] STATE [exit=N] [at=D] [message]
 //	settle [at=D]   agents do what is desired
@@ -124,17 +135,86 @@ func (m *sim) print(out *strings.Builder, lines []string, wake time.Time) {
 }
 
 func (m *sim) ps(out *strings.Builder, service string) {
-	for slot := range uint64(50) {
-		for _, t := range m.slot(service, slot) {
-			n := m.s.Node(t.GetDecided().GetNodeId())
-			fmt.Fprintf(out, "%s node=%s desired=%s state=%s reason=%q\n", m.taskName(t), t.GetDecided().GetNodeId(),
-				word(t.GetDecided().GetDesired()), word(state.TaskState(t, n)), state.TaskReason(t, n))
-		}
+	tasks := slices.Collect(m.s.TasksOfService(service))
+	slices.SortFunc(tasks, func(a, b *typesv1.Task) int {
+		return cmp.Or(cmp.Compare(a.GetDecided().GetIteration(), b.GetDecided().GetIteration()), cmp.Compare(a.GetDecided().GetSlot(), b.GetDecided().GetSlot()),
+			cmp.Compare(a.GetDecided().GetForNode(), b.GetDecided().GetForNode()), cmp.Compare(b.GetMeta().GetId(), a.GetMeta().GetId()))
+	})
+	for _, t := range tasks {
+		n := m.s.Node(t.GetDecided().GetNodeId())
+		fmt.Fprintf(out, "%s node=%s desired=%s state=%s reason=%q\n", m.taskName(t), t.GetDecided().GetNodeId(),
+			word(t.GetDecided().GetDesired()), word(state.TaskState(t, n)), state.TaskReason(t, n))
 	}
 }
 
 func word(s typesv1.TaskState) string {
 	return strings.ToLower(strings.TrimPrefix(s.String(), "TASK_STATE_"))
+}
+
+// nodeOptions sets what a machine has and a person says of it.
+func (m *sim) nodeOptions(n *typesv1.Node, opts map[string]string) {
+	d := n.GetStatus().GetDescription()
+	for k, v := range opts {
+		if label, ok := strings.CutPrefix(k, "label."); ok {
+			if n.Spec.Annotations == nil {
+				n.Spec.Annotations = &typesv1.Annotations{}
+			}
+			n.Spec.Annotations.Labels = with(n.GetSpec().GetAnnotations().GetLabels(), label, v)
+		}
+		if label, ok := strings.CutPrefix(k, "engine."); ok {
+			d.Labels = with(d.GetLabels(), label, v)
+		}
+	}
+	if t, ok := opts["taint"]; ok {
+		n.Spec.Taints = nil
+		if parts := strings.Split(t, ":"); len(parts) == 3 {
+			n.Spec.Taints = []*typesv1.Taint{{Key: parts[0], Value: parts[1], Effect: map[string]typesv1.TaintEffect{
+				"no-schedule": typesv1.TaintEffect_TAINT_EFFECT_NO_SCHEDULE, "avoid": typesv1.TaintEffect_TAINT_EFFECT_PREFER_NO_SCHEDULE,
+				"no-execute": typesv1.TaintEffect_TAINT_EFFECT_NO_EXECUTE}[parts[2]]}}
+		}
+	}
+	if g, ok := opts["generic"]; ok {
+		d.Generic = m.generic(g)
+	}
+	if mem, ok := opts["memory"]; ok {
+		d.MemoryBytes = m.size(mem)
+	}
+	if opts["role"] == "manager" {
+		n.Spec.Role = typesv1.NodeRole_NODE_ROLE_MANAGER
+	}
+	if ip, ok := opts["ip"]; ok {
+		n.Status.Addresses = []string{ip}
+	}
+	if p, ok := opts["pids"]; ok {
+		d.Pids = m.number(p, 0)
+	}
+	if opts["stamp"] != "" {
+		n.Status.Since = timestamppb.New(m.now)
+	}
+}
+
+func with(labels map[string]string, k, v string) map[string]string {
+	labels = maps.Clone(labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	if labels[k] = v; v == "" {
+		delete(labels, k)
+	}
+	return labels
+}
+
+// generic reads "gpu:2" and "gpu:a+b".
+func (m *sim) generic(text string) (out []*typesv1.GenericResource) {
+	kind, list, _ := strings.Cut(text, ":")
+	for _, v := range strings.Split(list, "+") {
+		if n, err := strconv.ParseInt(v, 10, 64); err == nil {
+			out = append(out, &typesv1.GenericResource{Kind: kind, Discrete: n})
+		} else {
+			out = append(out, &typesv1.GenericResource{Kind: kind, Named: v})
+		}
+	}
+	return out
 }
 
 func (m *sim) node(rest []string, opts map[string]string) {
@@ -147,6 +227,7 @@ func (m *sim) node(rest []string, opts map[string]string) {
 				Platform: &typesv1.Platform{Os: os, Architecture: arch},
 				NanoCpus: m.nano(cmpOr(opts["cpus"], "4")), MemoryBytes: m.size(cmpOr(opts["memory"], "8G"))}}}
 	}
+	m.nodeOptions(n, opts)
 	if d, ok := opts["dispatcher"]; ok {
 		n.Status.Session = &typesv1.NodeSession{DispatcherId: d}
 	}
@@ -206,23 +287,134 @@ func (m *sim) service(name string, opts map[string]string) {
 	if opts["order"] == "start-first" {
 		update.Order = typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST
 	}
+	m.updateOptions(update, opts)
+	m.taskOptions(task, opts)
 	s := &typesv1.Service{Meta: &typesv1.Meta{Id: name}, SpecVersion: 1, Spec: &typesv1.ServiceSpec{
 		Annotations: &typesv1.Annotations{Name: name}, Task: task, Update: update,
 		Mode: replicas(uint64(m.number(opts["replicas"], 1)))}}
+	m.serviceOptions(s, opts)
 	if old := m.s.Service(name); old != nil { // an update: the replicas stay unless they are named
 		s.Meta, s.UpdateStatus, s.SpecVersion = proto.CloneOf(old.GetMeta()), old.GetUpdateStatus(), old.GetSpecVersion()+1
 		s.SpecHistory = append([]*typesv1.SpecRecord{{Version: old.GetSpecVersion(), Task: old.GetSpec().GetTask()}}, old.GetSpecHistory()...)
-		if _, ok := opts["replicas"]; !ok {
+		s.JobStatus = old.GetJobStatus()
+		if opts["same-spec"] != "" {
+			s.SpecVersion, s.SpecHistory, s.Spec.Task = old.GetSpecVersion(), old.GetSpecHistory(), old.GetSpec().GetTask()
+		}
+		if _, ok := opts["replicas"]; !ok && opts["mode"] == "" {
 			s.Spec.Mode = replicas(state.Replicas(old))
 		}
 	}
 	m.change(state.Wrap(s))
 }
 
+func (m *sim) updateOptions(u *typesv1.UpdateConfig, opts map[string]string) {
+	if d, ok := opts["monitor"]; ok {
+		u.Monitor = durationpb.New(m.duration(d))
+	}
+	if d, ok := opts["progress"]; ok {
+		u.ProgressDeadline = durationpb.New(m.duration(d))
+	}
+	u.FailureAction = map[string]typesv1.FailureAction{"continue": typesv1.FailureAction_FAILURE_ACTION_CONTINUE,
+		"rollback": typesv1.FailureAction_FAILURE_ACTION_ROLLBACK}[opts["action"]]
+	if r, ok := opts["ratio"]; ok {
+		f, err := strconv.ParseFloat(r, 32)
+		if err != nil {
+			m.fault("%v", err)
+		}
+		u.MaxFailureRatio = float32(f)
+	}
+}
+
+func (m *sim) taskOptions(t *typesv1.TaskSpec, opts map[string]string) {
+	if t.Placement == nil {
+		t.Placement = &typesv1.Placement{}
+	}
+	p := t.GetPlacement()
+	if c, ok := opts["constraint"]; ok {
+		p.Constraints = strings.Split(strings.ReplaceAll(c, "_", " "), "+")
+	}
+	if c, ok := opts["prefer"]; ok {
+		for _, key := range strings.Split(c, "+") {
+			p.Preferences = append(p.Preferences, &typesv1.PlacementPreference{Spread: key})
+		}
+	}
+	p.MaxReplicas = uint64(m.number(opts["max-replicas"], 0))
+	if opts["strategy"] == "binpack" {
+		p.Strategy = typesv1.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK
+	}
+	if k, ok := opts["tolerate"]; ok {
+		p.Tolerations = []*typesv1.Toleration{{Key: k}}
+	}
+	for _, a := range []struct {
+		option          string
+		anti, preferred bool
+	}{{"near", false, false}, {"far", true, false}, {"rather-near", false, true}, {"rather-far", true, true}} {
+		if of, ok := opts[a.option]; ok {
+			what, topology, _ := strings.Cut(of, "@")
+			x := &typesv1.Affinity{Service: what, Anti: a.anti, Preferred: a.preferred, Topology: topology}
+			if label, ok := strings.CutPrefix(what, "label:"); ok {
+				x.Service, x.Label = "", strings.ReplaceAll(label, ":", "=")
+			}
+			p.Affinities = append(p.Affinities, x)
+		}
+	}
+	if g, ok := opts["generic"]; ok {
+		t.Resources.Reservations.Generic = m.generic(g)
+	}
+	t.Resources.Reservations.Pids = m.number(opts["pids"], 0)
+	if d, ok := opts["max-delay"]; ok {
+		t.Restart.MaxDelay = durationpb.New(m.duration(d))
+	}
+	t.Container = &typesv1.ContainerSpec{Image: opts["image"]}
+}
+
+func (m *sim) serviceOptions(s *typesv1.Service, opts map[string]string) {
+	for k, v := range opts {
+		if label, ok := strings.CutPrefix(k, "label."); ok {
+			s.Spec.Annotations.Labels = with(s.GetSpec().GetAnnotations().GetLabels(), label, v)
+		}
+	}
+	switch opts["mode"] {
+	case "global":
+		s.Spec.Mode = &typesv1.ServiceSpec_Global{Global: &typesv1.Global{}}
+	case "job":
+		j := &typesv1.ReplicatedJob{TotalCompletions: proto.Uint64(uint64(m.number(opts["completions"], 1)))}
+		if c, ok := opts["concurrent"]; ok {
+			j.MaxConcurrent = proto.Uint64(uint64(m.number(c, 1)))
+		}
+		s.Spec.Mode, s.Spec.Update = &typesv1.ServiceSpec_ReplicatedJob{ReplicatedJob: j}, nil
+	case "global-job":
+		s.Spec.Mode, s.Spec.Update = &typesv1.ServiceSpec_GlobalJob{GlobalJob: &typesv1.GlobalJob{}}, nil
+	}
+	if strings.HasSuffix(opts["mode"], "job") {
+		s.Spec.Job = &typesv1.JobConfig{Deadline: durationpb.New(m.duration(cmpOr(opts["job-deadline"], "0s")))}
+		if c, ok := opts["cron"]; ok {
+			s.Spec.Job.Schedule = &typesv1.Schedule{Cron: strings.ReplaceAll(c, "_", " "), TimeZone: opts["zone"],
+				CatchUp: durationpb.New(m.duration(cmpOr(opts["catch-up"], "0s"))), Concurrency: map[string]typesv1.ConcurrencyPolicy{
+					"allow":   typesv1.ConcurrencyPolicy_CONCURRENCY_POLICY_ALLOW,
+					"replace": typesv1.ConcurrencyPolicy_CONCURRENCY_POLICY_REPLACE}[opts["policy"]]}
+		}
+	}
+	if n, ok := opts["max-unavailable"]; ok {
+		s.Spec.MaxUnavailable = proto.Uint64(uint64(m.number(n, 1)))
+	}
+	s.Spec.HoldUpdate, s.Spec.ResumeUpdate = opts["hold"] != "", uint64(m.number(opts["resume"], 0))
+	if n, ok := opts["rollback-parallelism"]; ok {
+		s.Spec.Rollback = &typesv1.UpdateConfig{Parallelism: proto.Uint64(uint64(m.number(n, 1))), Monitor: s.GetSpec().GetUpdate().GetMonitor()}
+	}
+	if p, ok := opts["host-port"]; ok {
+		s.Endpoint = &typesv1.Endpoint{Ports: []*typesv1.PortConfig{{Protocol: typesv1.Protocol_PROTOCOL_TCP, TargetPort: 80,
+			PublishedPort: uint32(m.number(p, 0)), PublishMode: typesv1.PublishMode_PUBLISH_MODE_HOST}}}
+	}
+}
+
 func (m *sim) observeCommand(rest []string, opts map[string]string) {
 	name, back, _ := strings.Cut(rest[0], "~")
-	service, number, _ := strings.Cut(name, ".")
-	tasks := m.slot(service, uint64(m.number(number, 0)))
+	service, _, _ := strings.Cut(name, ".")
+	service, _, _ = strings.Cut(service, "@")
+	tasks := slices.Collect(m.s.TasksOfService(service))
+	tasks = slices.DeleteFunc(tasks, func(t *typesv1.Task) bool { return m.taskName(t) != name })
+	slices.SortFunc(tasks, func(a, b *typesv1.Task) int { return strings.Compare(b.GetMeta().GetId(), a.GetMeta().GetId()) })
 	i := int(m.number(back, 0))
 	if i >= len(tasks) {
 		m.fault("slot %s has %d tasks", name, len(tasks))

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/shoalproject/shoal/internal/state"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide"
 )
@@ -18,10 +19,12 @@ import (
 // sim is a store and agents in a few lines: it applies plans as the store would, and complains where the store, an agent
 // or a person would.
 type sim struct {
-	s     *state.Snapshot
-	now   time.Time
-	ids   int
-	fault func(format string, args ...any)
+	s   *state.Snapshot
+	now time.Time
+	ids int
+	// decider goes along from snapshot to snapshot; it must decide as one that starts from nothing.
+	decider *decide.Decider
+	fault   func(format string, args ...any)
 }
 
 // fatal is what a sim needs of a test.
@@ -30,7 +33,7 @@ type fatal interface {
 }
 
 func newSim(t fatal) *sim {
-	m := &sim{s: state.Empty(), now: start(), fault: t.Fatalf}
+	m := &sim{s: state.Empty(), now: start(), fault: t.Fatalf, decider: decide.NewDecider(decide.Batch)}
 	m.change(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "cluster"}, Spec: &typesv1.ClusterSpec{TaskHistoryLimit: 5}}))
 	return m
 }
@@ -69,17 +72,42 @@ func (m *sim) delete(kind typesv1.Kind, id string) {
 // decide makes and applies plans until the batch is not full, and tells what they did.
 func (m *sim) decide() (lines []string, wake time.Time) {
 	for range 200 {
-		p := decide.Decide(m.s, m.now, m.newID)
+		p := m.plan()
 		lines = append(lines, m.apply(p)...)
 		if !p.More {
-			if again := decide.Decide(m.s, m.now, m.newID); !again.Empty() {
-				m.fault("a second decision at once does more: puts %v deletes %v", again.Puts, again.Deletes)
+			again := m.plan()
+			if !again.Empty() {
+				m.fault("a second decision at once does more: puts %v deletes %v; before it\n%s", again.Puts, again.Deletes, strings.Join(lines, "\n"))
 			}
-			return lines, p.Wake
+			return lines, again.Wake
 		}
 	}
 	m.fault("the batch stays full")
 	return nil, time.Time{}
+}
+
+// plan is the next plan, which must be the same with and without what the decider remembers.
+func (m *sim) plan() decide.Plan {
+	ids := m.ids
+	scratch := decide.Decide(m.s, m.now, m.newID)
+	m.ids = ids
+	p := m.decider.Decide(m.s, m.now, m.newID)
+	if diff := differ(scratch, p); diff != "" {
+		m.fault("the plan depends on what was decided before: %s", diff)
+	}
+	return p
+}
+
+func differ(a, b decide.Plan) string {
+	x, y := &storev1.Transaction{Preconditions: a.Preconditions, Puts: a.Puts, Deletes: a.Deletes},
+		&storev1.Transaction{Preconditions: b.Preconditions, Puts: b.Puts, Deletes: b.Deletes}
+	switch {
+	case !proto.Equal(x, y):
+		return fmt.Sprintf("from nothing %v\nwith memory %v", x, y)
+	case a.More != b.More || !a.More && a.Empty() && !a.Wake.Equal(b.Wake):
+		return fmt.Sprintf("from nothing more %v, wake %s; with memory more %v, wake %s", a.More, a.Wake, b.More, b.Wake)
+	}
+	return ""
 }
 
 func (m *sim) apply(p decide.Plan) []string {
@@ -120,22 +148,40 @@ func (m *sim) apply(p decide.Plan) []string {
 // rank puts what goes before what comes.
 func rank(line string) int {
 	verb, _, _ := strings.Cut(line, " ")
-	return slices.Index([]string{"block", "abandon", "shutdown", "remove", "delete", "create", "bind", "run", "wait", "update"}, verb)
+	return slices.Index([]string{"block", "flaps", "abandon", "shutdown", "remove", "delete", "create", "bind", "run", "watch", "keep", "wait", "update", "job"}, verb)
 }
 
 func (m *sim) taskName(t *typesv1.Task) string {
 	name := t.GetServiceId()
+	if run := t.GetDecided().GetIteration(); run > 1 {
+		name = fmt.Sprintf("%s@%d", name, run)
+	}
+	if node := t.GetDecided().GetForNode(); node != "" {
+		return name + "." + node
+	}
 	return fmt.Sprintf("%s.%d", name, t.GetDecided().GetSlot())
 }
 
 // describe writes what a put does in a person's words.
 func (m *sim) describe(was, is *typesv1.Object) []string {
-	if n := is.GetNode(); n != nil {
+	if n := is.GetNode(); n != nil && len(n.GetBlocks()) > len(was.GetNode().GetBlocks()) {
 		return []string{fmt.Sprintf("block %s %s", n.GetMeta().GetId(), strings.Join(n.GetBlocks()[len(was.GetNode().GetBlocks()):], " "))}
+	}
+	if n := is.GetNode(); n != nil {
+		return []string{fmt.Sprintf("flaps %s count=%d hold=%s", n.GetMeta().GetId(), n.GetFlaps().GetCount(), m.since(n.GetFlaps().GetHoldUntil()))}
+	}
+	if s := is.GetService(); s != nil && !proto.Equal(s.GetJobStatus(), m.s.Service(s.GetMeta().GetId()).GetJobStatus()) {
+		j := s.GetJobStatus()
+		return []string{fmt.Sprintf("job %s run=%d %s (%s)", s.GetMeta().GetId(), j.GetIteration(),
+			strings.ToLower(strings.TrimPrefix(j.GetState().String(), "JOB_STATE_")), j.GetMessage())}
 	}
 	if s := is.GetService(); s != nil {
 		state := strings.ToLower(strings.TrimPrefix(s.GetUpdateStatus().GetState().String(), "UPDATE_STATE_"))
-		return []string{fmt.Sprintf("update %s %s version=%d", s.GetMeta().GetId(), state, s.GetUpdateStatus().GetSpecVersion())}
+		line := fmt.Sprintf("update %s %s version=%d", s.GetMeta().GetId(), state, s.GetUpdateStatus().GetSpecVersion())
+		if strings.Contains(state, "paused") || strings.HasPrefix(state, "rollback") {
+			line += " (" + s.GetUpdateStatus().GetMessage() + ")"
+		}
+		return []string{line}
 	}
 	before, after := was.GetTask().GetDecided(), is.GetTask().GetDecided()
 	name := m.taskName(is.GetTask())
@@ -152,7 +198,21 @@ func (m *sim) describe(was, is *typesv1.Object) []string {
 	case after.GetDesired() > before.GetDesired():
 		return []string{"run      " + name}
 	}
+	switch {
+	case before.GetAbandoned() && !after.GetAbandoned():
+		return []string{"keep     " + name}
+	case before.GetRunningAt() == nil && after.GetRunningAt() != nil:
+		return []string{"watch    " + name}
+	}
 	return []string{fmt.Sprintf("wait     %s reason=%q", name, after.GetReason())}
+}
+
+// since is a time as the scripts tell it.
+func (m *sim) since(t *timestamppb.Timestamp) string {
+	if t == nil {
+		return "never"
+	}
+	return t.AsTime().Sub(start()).String()
 }
 
 func placeOf(t *typesv1.Task) string {

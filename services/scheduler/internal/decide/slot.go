@@ -10,6 +10,9 @@ import (
 
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/loss"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/reason"
 )
 
 const (
@@ -24,75 +27,53 @@ const (
 	// notRestarted begins the reason of a task that has ended and fills its slot for good. It is judged once: the words
 	// are how a later decision knows.
 	notRestarted = "not restarted: "
+	// steadyRun is the age from which a task's failure begins a new row.
+	steadyRun = 10 * time.Minute
+	// crashLoop is the number of failures in a row from which a slot is said to be in a crash loop.
+	crashLoop = 5
 )
 
-// mend replaces what is lost, drained or dead in a slot. A replacement is of the current spec.
-func (w *work) mend(svc *typesv1.Service, s *slot) {
-	for _, t := range s.wantedTasks() {
-		node := w.nodes[t.GetDecided().GetNodeId()]
-		startAfter := timeOf(t.GetDecided().GetStartAfter())
+// mend replaces what is lost or dead in a slot.
+func (v *visit) mend(s *book.Slot) {
+	for _, t := range slices.Clone(s.Tasks) {
+		if !book.Wanted(t) {
+			continue
+		}
 		switch {
+		case dead(t) && abandoned(t): // it ended where it was, and has a successor already
+			v.raise(t, shutdown, reason.Verdict(t))
 		case dead(t):
-			w.restart(svc, s, t)
-		case t.GetDecided().GetNodeId() != "" && node == nil:
-			w.drop(s, t)
-			w.replace(svc, s, t, startAfter, "")
-		case w.lost(t) && !w.hasPlace(svc):
-			// Nobody else can take it, so giving it up would help nobody: when the node comes back it may be running
-			// still. Its state says that its node is down.
-		case w.lost(t):
-			w.abandon(s, t, shutdown, "node "+node.name()+" is down")
-			w.replace(svc, s, t, startAfter, "")
-		case node.drains():
-			w.raise(s, t, shutdown, "moved: node "+node.name()+" is drained")
-			w.restOn(typesv1.Kind_KIND_NODE, node.id())
-			w.replace(svc, s, t, startAfter, "")
+			v.restart(s, t)
+		case v.w.lost(t):
+			v.mendLost(s, t)
+		case abandoned(t):
+			v.takeBack(s, t)
+		case strings.HasPrefix(t.GetDecided().GetReason(), loss.HeldBack): // its node is back
+			v.change(t, func(d *typesv1.TaskDecided) { d.Reason = "" })
 		}
 	}
 }
 
-// hasPlace reports whether any node takes one more task of the service's current spec.
-func (w *work) hasPlace(svc *typesv1.Service) bool {
-	_, why := w.choose(specKey{svc.GetMeta().GetId(), svc.GetSpecVersion()}, svc.GetSpec().GetTask())
-	return why == ""
-}
-
-// abandon gives up a task on a lost node. It may be running still, and its record says so: what was observed stays.
-// A node that has come back meanwhile wins, so the commit rests on the node.
-func (w *work) abandon(s *slot, t *typesv1.Task, desired typesv1.TaskState, reason string) {
-	w.restOn(typesv1.Kind_KIND_NODE, t.GetDecided().GetNodeId())
-	w.change(s, t, func(d *typesv1.TaskDecided) {
-		if d.GetDesired() < desired {
-			d.Desired, d.Reason = desired, reason
-		}
-		if !d.GetAbandoned() {
-			d.Abandoned, d.OrphanAfter = true, timestamppb.New(w.now.Add(orphanTime))
-		}
-	})
-}
-
-// replace makes the next task of a slot, unless one of the current spec is there that has not ended, or the one that
-// went was of an older spec and another still runs.
-func (w *work) replace(svc *typesv1.Service, s *slot, gone *typesv1.Task, startAfter time.Time, why string) {
-	for _, t := range s.wantedTasks() {
-		if t != gone && !dead(t) && (!w.dirty(svc, t) || w.dirty(svc, gone)) {
+// replace makes the next task of a slot, unless one is there that has not ended: of the same spec, or any if what went was
+// on its way out itself.
+func (v *visit) replace(s *book.Slot, went *typesv1.Task, o order, why string) {
+	for _, t := range s.Tasks {
+		if t != went && wanted(t) && !dead(t) && (!v.dirty(t) || v.dirty(went)) {
 			return
 		}
 	}
-	held := w.predecessor(s)
-	if startAfter.After(w.now) {
-		held = strings.TrimSuffix("restarts in "+short(startAfter.Sub(w.now))+": "+why, ": ")
+	o.held = v.predecessor(s)
+	if o.startAfter.After(v.w.now) {
+		o.held = strings.TrimSuffix("restarts in "+reason.Short(o.startAfter.Sub(v.w.now))+": "+why, ": ")
 	}
-	w.create(svc, s, startAfter, held)
+	o.version = v.versionFor(went)
+	v.create(s, o)
 }
 
-// short writes a duration without needless digits: 5s, 1.5s, 2m0s.
-func short(d time.Duration) string { return d.Round(100 * time.Millisecond).String() }
-
 // predecessor says what a new task of the slot has to wait for; nothing when all before it are over or out of reach.
-func (w *work) predecessor(s *slot) string {
-	for _, t := range s.tasks {
-		if !wanted(t) && !w.over(t) && !w.lost(t) {
+func (v *visit) predecessor(s *book.Slot) string {
+	for _, t := range s.Tasks {
+		if !book.Wanted(t) && !v.w.gone(t) && !v.w.lost(t) {
 			return waitsForStop
 		}
 	}
@@ -100,36 +81,66 @@ func (w *work) predecessor(s *slot) string {
 }
 
 // restart replaces a task that has ended by itself, as its restart policy says.
-func (w *work) restart(svc *typesv1.Service, s *slot, t *typesv1.Task) {
+func (v *visit) restart(s *book.Slot, t *typesv1.Task) {
 	d := t.GetDecided()
-	if after := timeOf(d.GetStartAfter()); after.After(w.now) {
+	if after := timeOf(d.GetStartAfter()); after.After(v.w.now) {
 		// It failed while its own delay was pending (a bad image does so at once): wait for that delay, or the next one
 		// would be made without any.
-		w.at(after)
+		v.at(after)
 		return
 	}
 	if strings.HasPrefix(d.GetReason(), notRestarted) {
 		return
 	}
-	policy := state.SpecOf(svc, t.GetSpecVersion()).GetRestart()
-	if why := w.refusesRestart(policy, s, t); why != "" {
-		w.change(s, t, func(d *typesv1.TaskDecided) { d.Reason = notRestarted + why })
+	policy := state.SpecOf(v.svc, t.GetSpecVersion()).GetRestart()
+	if why := v.refusesRestart(policy, s, t); why != "" {
+		v.countFailure(t)
+		v.change(t, func(d *typesv1.TaskDecided) { d.Reason = notRestarted + why })
 		return
 	}
+	failures := d.GetFailures()
+	switch {
+	case t.GetObserved().GetState() == complete:
+		failures = 0
+	case v.w.now.Sub(created(t)) > steadyRun: // it was well for a while
+		failures = 1
+	default:
+		failures++
+	}
+	delay := restartDelay(policy, failures)
+	if v.w.book.Node(d.GetNodeId()).Drains() {
+		delay = 0
+	}
+	why := reason.Ending(t)
+	if failures >= crashLoop {
+		why = fmt.Sprintf("%s, crash loop: %d failures in a row", why, failures)
+	}
+	v.countFailure(t)
+	went := v.raise(t, shutdown, reason.Verdict(t))
+	if v.stays(s) {
+		v.replace(s, went, order{startAfter: v.w.now.Add(delay), failures: failures}, why)
+	}
+}
+
+// restartDelay is the wait before the next attempt: the policy's, doubled with each failure in a row after the first if the
+// policy lets it grow.
+func restartDelay(policy *typesv1.RestartPolicy, failures uint64) time.Duration {
 	delay := defaultDelay
 	if policy.GetDelay() != nil {
 		delay = policy.GetDelay().AsDuration()
 	}
-	if w.nodes[d.GetNodeId()].drains() {
-		delay = 0
+	limit := policy.GetMaxDelay().AsDuration()
+	for range min(max(failures, 1)-1, 40) {
+		if delay >= limit {
+			break
+		}
+		delay = min(2*delay, limit)
 	}
-	why := ending(t)
-	gone := w.raise(s, t, shutdown, verdict(t))
-	w.replace(svc, s, gone, w.now.Add(delay), why)
+	return delay
 }
 
 // refusesRestart says why a task that has ended is not replaced; nothing if it is.
-func (w *work) refusesRestart(policy *typesv1.RestartPolicy, s *slot, t *typesv1.Task) string {
+func (v *visit) refusesRestart(policy *typesv1.RestartPolicy, s *book.Slot, t *typesv1.Task) string {
 	completed := t.GetObserved().GetState() == complete
 	switch policy.GetCondition() {
 	case typesv1.RestartCondition_RESTART_CONDITION_NONE:
@@ -139,8 +150,11 @@ func (w *work) refusesRestart(policy *typesv1.RestartPolicy, s *slot, t *typesv1
 			return "it completed, restart condition on-failure"
 		}
 	case typesv1.RestartCondition_RESTART_CONDITION_ANY, typesv1.RestartCondition_RESTART_CONDITION_UNSPECIFIED:
+		if completed && state.IsJob(v.svc) {
+			return "it completed"
+		}
 	}
-	if limit := policy.GetMaxAttempts(); limit > 0 && w.attempts(s, t, policy.GetWindow().AsDuration()) >= limit {
+	if limit := policy.GetMaxAttempts(); limit > 0 && v.attempts(s, t, policy.GetWindow().AsDuration()) >= limit {
 		return fmt.Sprintf("all %d attempts are used", limit)
 	}
 	return ""
@@ -148,11 +162,11 @@ func (w *work) refusesRestart(policy *typesv1.RestartPolicy, s *slot, t *typesv1
 
 // attempts counts the restarts in the slot's history for the task's spec version, within the window if there is one.
 // Since is when a task was replaced. Tasks that were told to stop, and those on lost nodes, are no attempts.
-func (w *work) attempts(s *slot, t *typesv1.Task, window time.Duration) (n uint64) {
-	for _, p := range s.tasks {
-		ended := dead(p) && p.GetObserved().GetState() != shutdown && !p.GetDecided().GetAbandoned()
-		recent := window <= 0 || w.now.Sub(timeOf(p.GetDecided().GetSince())) < window
-		if p != t && !wanted(p) && ended && recent && p.GetSpecVersion() == t.GetSpecVersion() {
+func (v *visit) attempts(s *book.Slot, t *typesv1.Task, window time.Duration) (n uint64) {
+	for _, p := range s.Tasks {
+		ended := dead(p) && p.GetObserved().GetState() != shutdown && !abandoned(p)
+		recent := window <= 0 || v.w.now.Sub(timeOf(p.GetDecided().GetSince())) < window
+		if p != t && !book.Wanted(p) && ended && recent && p.GetSpecVersion() == t.GetSpecVersion() {
 			n++
 		}
 	}
@@ -160,37 +174,37 @@ func (w *work) attempts(s *slot, t *typesv1.Task, window time.Duration) (n uint6
 }
 
 // place tries again to find a node for tasks that have none.
-func (w *work) place(svc *typesv1.Service, s *slot) {
-	for _, t := range s.wantedTasks() {
-		if t.GetDecided().GetNodeId() != "" || dead(t) || created(t).IsZero() {
+func (v *visit) place(s *book.Slot) {
+	for _, t := range slices.Clone(s.Tasks) {
+		if !wanted(t) || t.GetDecided().GetNodeId() != "" || dead(t) || fresh(t) && !v.again {
 			continue // has one, or was just looked at
 		}
 		held := ""
 		if t.GetDecided().GetDesired() == ready {
-			held = w.predecessor(s)
-			if timeOf(t.GetDecided().GetStartAfter()).After(w.now) {
+			held = v.predecessor(s)
+			if timeOf(t.GetDecided().GetStartAfter()).After(v.w.now) {
 				held = "waits for its restart delay"
 			}
 		}
-		w.change(s, t, func(d *typesv1.TaskDecided) { w.bind(svc, t.GetSpecVersion(), d, held) })
+		v.bindPending(t, held)
 	}
 }
 
 // release lets tasks run that were held at READY: their delay has passed and the one before has stopped.
-func (w *work) release(s *slot) {
-	for _, t := range s.wantedTasks() {
-		if t.GetDecided().GetDesired() != ready || dead(t) || created(t).IsZero() {
+func (v *visit) release(s *book.Slot) {
+	for _, t := range slices.Clone(s.Tasks) {
+		if !wanted(t) || t.GetDecided().GetDesired() != ready || dead(t) || fresh(t) {
 			continue
 		}
-		if after := timeOf(t.GetDecided().GetStartAfter()); after.After(w.now) {
-			w.at(after)
+		if after := timeOf(t.GetDecided().GetStartAfter()); after.After(v.w.now) {
+			v.at(after)
 			continue
 		}
-		if limit := created(t).Add(stopPatience); w.predecessor(s) != "" && w.now.Before(limit) {
-			w.at(limit)
+		if limit := created(t).Add(stopPatience); v.predecessor(s) != "" && v.w.now.Before(limit) {
+			v.at(limit)
 			continue
 		}
-		w.change(s, t, func(d *typesv1.TaskDecided) {
+		v.change(t, func(d *typesv1.TaskDecided) {
 			d.Desired = running
 			if d.GetNodeId() != "" {
 				d.Reason = ""
@@ -199,7 +213,5 @@ func (w *work) release(s *slot) {
 	}
 }
 
-// oldestFirst keeps the newest n and returns the rest, of tasks that are ordered by age.
-func oldestFirst(tasks []*typesv1.Task, n int) []*typesv1.Task {
-	return slices.Clone(tasks[:max(len(tasks)-n, 0)])
-}
+// deadline is a cluster time as objects have it.
+func deadline(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }

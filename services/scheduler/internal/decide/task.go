@@ -1,17 +1,14 @@
 package decide
 
 import (
-	"cmp"
-	"fmt"
-	"slices"
-	"strings"
 	"time"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/shoalproject/shoal/internal/state"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 )
 
 const (
@@ -22,46 +19,11 @@ const (
 	remove   = typesv1.TaskState_TASK_STATE_REMOVE
 )
 
-// group is all tasks of one service.
-type group struct {
-	service string
-	slots   map[uint64]*slot
-}
-
-// slot is the lasting identity of one replica: its tasks, oldest first.
-type slot struct {
-	number uint64
-	tasks  []*typesv1.Task
-}
-
-func (g *group) add(t *typesv1.Task) {
-	n := t.GetDecided().GetSlot()
-	if g.slots[n] == nil {
-		g.slots[n] = &slot{number: n}
-	}
-	g.slots[n].tasks = append(g.slots[n].tasks, t)
-}
-
-func (g *group) sort() {
-	for _, s := range g.slots {
-		slices.SortFunc(s.tasks, func(a, b *typesv1.Task) int {
-			return cmp.Or(created(a).Compare(created(b)), cmp.Compare(a.GetMeta().GetId(), b.GetMeta().GetId()))
-		})
-	}
-}
-
-// inOrder lists the slots by number.
-func (g *group) inOrder() []*slot {
-	var out []*slot
-	for _, s := range g.slots {
-		out = append(out, s)
-	}
-	slices.SortFunc(out, func(a, b *slot) int { return cmp.Compare(a.number, b.number) })
-	return out
-}
-
 // created is the cluster time of a task's creation, zero for one made in this plan.
 func created(t *typesv1.Task) time.Time { return timeOf(t.GetMeta().GetCreatedAt()) }
+
+// fresh reports whether a task was made in this plan.
+func fresh(t *typesv1.Task) bool { return t.GetMeta().GetCreatedAt() == nil }
 
 func timeOf(ts *timestamppb.Timestamp) time.Time {
 	if ts == nil {
@@ -70,25 +32,11 @@ func timeOf(ts *timestamppb.Timestamp) time.Time {
 	return ts.AsTime()
 }
 
-// wanted reports whether a task is to be there: desired not beyond RUNNING.
-func wanted(t *typesv1.Task) bool { return t.GetDecided().GetDesired() <= running }
-
 // dead reports whether a task has ended for good, as observed.
 func dead(t *typesv1.Task) bool { return state.Terminal(t.GetObserved().GetState()) }
 
 // runs reports whether a task was seen running and is wanted.
-func runs(t *typesv1.Task) bool { return wanted(t) && t.GetObserved().GetState() == running }
-
-// wantedTasks lists the tasks of the slot that are wanted.
-func (s *slot) wantedTasks() []*typesv1.Task {
-	var out []*typesv1.Task
-	for _, t := range s.tasks {
-		if wanted(t) {
-			out = append(out, t)
-		}
-	}
-	return out
-}
+func runs(t *typesv1.Task) bool { return book.Wanted(t) && t.GetObserved().GetState() == running }
 
 // lost reports whether a task's node is down or no longer in the cluster.
 func (w *work) lost(t *typesv1.Task) bool {
@@ -96,100 +44,125 @@ func (w *work) lost(t *typesv1.Task) bool {
 	if id == "" {
 		return false
 	}
-	n := w.nodes[id]
-	return n == nil || n.node.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_DOWN
+	n := w.book.Node(id)
+	return n == nil || n.Down()
 }
 
-// over reports whether nothing of a task can run any more, or nobody can ever say so.
-func (w *work) over(t *typesv1.Task) bool {
+// abandoned reports whether a task is on a lost node and has been given up, but would be taken back if the node came back
+// soon: it is wanted, and yet no part of what its slot has.
+func abandoned(t *typesv1.Task) bool { return t.GetDecided().GetAbandoned() }
+
+// wanted reports whether a task counts as what its slot has.
+func wanted(t *typesv1.Task) bool { return book.Wanted(t) && !abandoned(t) }
+
+// gone reports whether nothing of a task can run any more, or nobody can ever say so.
+func (w *work) gone(t *typesv1.Task) bool {
 	id := t.GetDecided().GetNodeId()
-	if dead(t) || id == "" || w.nodes[id] == nil {
+	if dead(t) || id == "" || w.book.Node(id) == nil {
 		return true
 	}
 	after := timeOf(t.GetDecided().GetOrphanAfter())
 	return !after.IsZero() && w.lost(t) && !w.now.Before(after)
 }
 
-// change makes a changed copy of a task in its slot. It is no change when f leaves everything as it was.
-func (w *work) change(s *slot, t *typesv1.Task, f func(d *typesv1.TaskDecided)) *typesv1.Task {
-	next := proto.CloneOf(t)
-	if next.GetDecided() == nil {
-		next.Decided = &typesv1.TaskDecided{}
+// copyTask makes a task whose decided half may be changed; all else it shares with t, for objects never change.
+func copyTask(t *typesv1.Task) *typesv1.Task {
+	d := t.GetDecided()
+	return &typesv1.Task{Meta: t.GetMeta(), ServiceId: t.GetServiceId(), SpecVersion: t.GetSpecVersion(), Observed: t.GetObserved(),
+		Decided: &typesv1.TaskDecided{
+			Desired: d.GetDesired(), Slot: d.GetSlot(), NodeId: d.GetNodeId(), Addresses: d.GetAddresses(), Reason: d.GetReason(),
+			Since: d.GetSince(), StartAfter: d.GetStartAfter(), OrphanAfter: d.GetOrphanAfter(), Abandoned: d.GetAbandoned(),
+			Iteration: d.GetIteration(), Reserved: d.GetReserved(), Failures: d.GetFailures(), ForNode: d.GetForNode(),
+			RunningAt: d.GetRunningAt(), HostPorts: d.GetHostPorts(),
+		}}
+}
+
+// same reports whether two decisions of one task are equal in what may change.
+func same(a, b *typesv1.TaskDecided) bool {
+	return a.GetDesired() == b.GetDesired() && a.GetNodeId() == b.GetNodeId() && a.GetReason() == b.GetReason() &&
+		a.GetAbandoned() == b.GetAbandoned() && a.GetOrphanAfter() == b.GetOrphanAfter() && a.GetRunningAt() == b.GetRunningAt() &&
+		a.GetStartAfter() == b.GetStartAfter()
+}
+
+// change makes a changed copy of a task. It is no change when f leaves everything as it was.
+func (v *visit) change(t *typesv1.Task, f func(d *typesv1.TaskDecided)) *typesv1.Task {
+	next := copyTask(t)
+	d := next.GetDecided()
+	f(d)
+	if d.GetReason() != t.GetDecided().GetReason() {
+		d.Since = v.w.stamp
 	}
-	f(next.GetDecided())
-	if next.GetDecided().GetReason() != t.GetDecided().GetReason() {
-		next.Decided.Since = timestamppb.New(w.now)
-	}
-	if proto.Equal(next, t) {
+	if same(d, t.GetDecided()) {
 		return t
 	}
-	w.account(t, -1)
-	w.account(next, 1)
-	w.put(state.Wrap(next))
-	for i := range s.tasks {
-		if s.tasks[i] == t {
-			s.tasks[i] = next
-		}
-	}
+	v.w.putTask(t, next, state.Wrap(next), nil)
+	v.accounted(t, next)
 	return next
 }
 
 // raise lifts a task's desired state, never lowers it.
-func (w *work) raise(s *slot, t *typesv1.Task, desired typesv1.TaskState, reason string) *typesv1.Task {
-	return w.change(s, t, func(d *typesv1.TaskDecided) {
-		if d.GetDesired() < desired {
-			d.Desired, d.Reason = desired, reason
-		}
-	})
+func (v *visit) raise(t *typesv1.Task, desired typesv1.TaskState, reason string) *typesv1.Task {
+	if t.GetDecided().GetDesired() >= desired {
+		return t
+	}
+	next := v.change(t, func(d *typesv1.TaskDecided) { d.Desired, d.Reason = desired, reason })
+	if desired > running && v.w.lost(t) && !v.w.gone(t) && !abandoned(t) {
+		return v.abandon(next, reason, false) // nobody there can do it, or say that it is done
+	}
+	return next
+}
+
+// stop lets a task go: one that never had a place is forgotten at once.
+func (v *visit) stop(t *typesv1.Task, reason string) {
+	if t.GetDecided().GetNodeId() == "" {
+		v.drop(t)
+		return
+	}
+	v.raise(t, shutdown, reason)
 }
 
 // drop deletes a task.
-func (w *work) drop(s *slot, t *typesv1.Task) {
-	w.account(t, -1)
-	key := state.Key{Kind: typesv1.Kind_KIND_TASK, ID: t.GetMeta().GetId()}
-	w.txn.Delete(key)
-	w.changed[key] = struct{}{}
-	s.tasks = slices.DeleteFunc(s.tasks, func(x *typesv1.Task) bool { return x == t })
+func (v *visit) drop(t *typesv1.Task) {
+	v.w.dropTask(t)
+	v.accounted(t, nil)
 }
 
-// create makes a task of the service's current spec in the slot, on the best node there is. It is desired READY while
-// something holds it back: the words say what.
-func (w *work) create(svc *typesv1.Service, s *slot, startAfter time.Time, held string) {
-	t := &typesv1.Task{
-		Meta: &typesv1.Meta{Id: w.newID()}, ServiceId: svc.GetMeta().GetId(), SpecVersion: svc.GetSpecVersion(),
-		Decided: &typesv1.TaskDecided{Desired: running, Slot: s.number, Since: timestamppb.New(w.now)},
-	}
-	if held != "" {
-		t.Decided.Desired = ready
-	}
-	if startAfter.After(w.now) {
-		t.Decided.StartAfter = timestamppb.New(startAfter)
-		w.at(startAfter)
-	}
-	w.restOn(typesv1.Kind_KIND_SERVICE, svc.GetMeta().GetId())
-	w.bind(svc, t.GetSpecVersion(), t.GetDecided(), held)
-	w.account(t, 1)
-	w.put(state.Wrap(t))
-	s.tasks = append(s.tasks, t)
+// bundle is a new task with all that it needs, in one piece of memory.
+type bundle struct {
+	put     storev1.Put
+	object  typesv1.Object
+	kind    typesv1.Object_Task
+	task    typesv1.Task
+	meta    typesv1.Meta
+	decided typesv1.TaskDecided
 }
 
-// ending says in a few words how a task ended.
-func ending(t *typesv1.Task) string {
-	o := t.GetObserved()
-	switch {
-	case o.ExitCode != nil:
-		return fmt.Sprintf("exit %d", o.GetExitCode())
-	case o.GetMessage() != "":
-		return o.GetMessage()
-	}
-	return strings.ToLower(strings.TrimPrefix(o.GetState().String(), "TASK_STATE_"))
+// order is what a new task is to be.
+type order struct {
+	version    uint64
+	startAfter time.Time
+	held       string // what it waits for before it may run, in words
+	failures   uint64 // of the slot in a row
 }
 
-// verdict is ending with the state before it: "failed: exit 137".
-func verdict(t *typesv1.Task) string {
-	name := strings.ToLower(strings.TrimPrefix(t.GetObserved().GetState().String(), "TASK_STATE_"))
-	if e := ending(t); e != name {
-		return name + ": " + e
+// create makes a task in the slot, on the best node there is. It is desired READY while something holds it back.
+func (v *visit) create(s *book.Slot, o order) {
+	b := &bundle{}
+	b.meta.Id = v.w.newID()
+	d := &b.decided
+	d.Desired, d.Slot, d.Iteration, d.ForNode = running, s.Key.Number, s.Key.Iteration, s.Key.Node
+	d.Since, d.Failures = v.w.stamp, o.failures
+	if o.held != "" {
+		d.Desired = ready
 	}
-	return name
+	if o.startAfter.After(v.w.now) {
+		d.StartAfter = timestamppb.New(o.startAfter)
+		v.at(o.startAfter)
+	}
+	b.task.Meta, b.task.ServiceId, b.task.SpecVersion, b.task.Decided = &b.meta, v.g.ID, o.version, d
+	b.kind.Task, b.object.Kind, b.put.Object = &b.task, &b.kind, &b.object
+	v.w.restOn(typesv1.Kind_KIND_SERVICE, v.g.ID)
+	v.bind(&b.task, d, o.held)
+	v.w.putTask(nil, &b.task, &b.object, &b.put)
+	v.accounted(nil, &b.task)
 }

@@ -50,6 +50,8 @@ type Loop struct {
 	seat    Seat
 	commit  *commit.Committer
 	metrics metrics
+	decider *decide.Decider
+	pulse   *run.Pulse
 
 	// pending is a transaction whose outcome is unknown. It is sent again, with its id, before anything else is decided:
 	// it may yet be applied, and two plans from one snapshot would fill a slot twice.
@@ -60,7 +62,7 @@ type Loop struct {
 
 // New makes a loop.
 func New(env run.Env, view View, seat Seat, client commit.Client) *Loop {
-	return &Loop{env: env, view: view, seat: seat, commit: commit.New(client, env.Rand), metrics: newMetrics(env.Metrics)}
+	return &Loop{env: env, view: view, seat: seat, commit: commit.New(client, env.Rand), metrics: newMetrics(env.Metrics), decider: decide.NewDecider(decide.Batch), pulse: run.NewPulse()}
 }
 
 // inputs are the kinds that a decision reads. Leases change all the time and are none of them.
@@ -86,6 +88,7 @@ type seen struct {
 func (l *Loop) Run(ctx context.Context) error {
 	var last seen
 	for ctx.Err() == nil {
+		l.answer()
 		// Take the channels before what they announce, so that no change falls between.
 		viewChanged, seatChanged := l.view.Changed(), l.seat.Changed()
 		number, held := l.seat.Held()
@@ -114,15 +117,30 @@ func (l *Loop) sleep(ctx context.Context, s *state.Snapshot, view, seat <-chan s
 		defer timer.Stop()
 		deadline = timer.C
 	}
-	select {
-	case <-deadline:
-		return true
-	case <-ctx.Done():
-	case <-view:
-	case <-seat:
+	for {
+		select {
+		case <-deadline:
+			return true
+		case <-l.pulse.C(): // no reason to decide: the timer must go on as it was set
+			continue
+		case <-ctx.Done():
+		case <-view:
+		case <-seat:
+		}
+		return false
 	}
-	return false
 }
+
+// answer tells who asks that the loop comes round, as it also does when one commit after another stays without an answer.
+func (l *Loop) answer() {
+	select {
+	case <-l.pulse.C():
+	default:
+	}
+}
+
+// Alive waits until the loop comes round, which takes some seconds while a commit has no answer.
+func (l *Loop) Alive(ctx context.Context) error { return l.pulse.Ask(ctx) }
 
 // turn decides if anything has changed since the last decision. Again tells that the next turn should follow at once.
 func (l *Loop) turn(ctx context.Context, s *state.Snapshot, number uint64, last *seen) (again bool) {
@@ -150,7 +168,7 @@ func (l *Loop) decide(ctx context.Context, s *state.Snapshot, now time.Time, num
 	}
 	if l.pending == nil {
 		begun := time.Now()
-		plan := decide.Decide(s, now, func() string { return identity.NewID(l.env.Rand) })
+		plan := l.decider.Decide(s, now, func() string { return identity.NewID(l.env.Rand) })
 		l.metrics.decided(s, time.Since(begun))
 		*last = seen{number: number, epoch: s.Version().Epoch(), changed: s.ChangedAt(inputs()...), wake: plan.Wake}
 		if plan.Empty() {

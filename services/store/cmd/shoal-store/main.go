@@ -5,12 +5,13 @@ package main
 import (
 	"context"
 
+	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/services/store"
 )
 
 func main() {
-	run.Main("store", store.DefaultConfig(), func(ctx context.Context, cfg store.Config, env run.Env) error {
+	process.Main("store", store.DefaultConfig(), func(ctx context.Context, cfg store.Config, env run.Env) error {
 		return store.Run(ctx, cfg, store.Env{Env: env})
 	})
 }

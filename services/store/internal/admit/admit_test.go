@@ -61,6 +61,31 @@ func TestServiceFaults(t *testing.T) {
 		{"resources", sound + `task { resources { limits { memory_bytes: 5000000 } reservations { memory_bytes: 6000000 nano_cpus: 5 } } }`, errs.Invalid, []string{
 			`resources.reservations.nano_cpus: 5 is below the least`, `resources.reservations.memory_bytes: 6000000 is more than the limit`,
 		}},
+		{"constraints", sound + `task { placement { constraints: "node.labels.disk == ssd" constraints: "node.size == big" constraints: "ssd" } }`, errs.Invalid, []string{
+			`placement.constraints[1]: unknown key "node.size"`, `placement.constraints[2]: "ssd" has none of the forms`,
+		}},
+		{"preferences", sound + `task { placement { preferences { spread: "node.hostname" } affinities {} affinities { label: "=x" topology: "rack" } } }`, errs.Invalid, []string{
+			`placement.preferences[0]: "node.hostname" must be node.labels.NAME`, `placement.affinities[0]: names neither`,
+			`placement.affinities[1]: "=x" names no label`, `placement.affinities[1].topology: "rack" must be`,
+		}},
+		{"global", sound + `global {} task { placement { max_replicas: 1 } } job { schedule { cron: "@daily" } }`, errs.Invalid, []string{
+			`placement.max_replicas: has no meaning for a global service`, `job: is for jobs, and the mode is global`,
+		}},
+		{"job", sound + `replicated_job { total_completions: 0 max_concurrent: 0 } update {} rollback {} max_unavailable: 1 job { deadline { seconds: -1 } schedule { cron: "0 0 30 2 *" } }`, errs.Invalid, []string{
+			`replicated_job.total_completions: 0 is not from 1`, `replicated_job.max_concurrent: is 0`, `update: is not for jobs`, `rollback: is not for jobs`,
+			`max_unavailable: is not for jobs`, `job.deadline: -1s is below 0`, `job.schedule: schedule "0 0 30 2 *" never comes`,
+		}},
+		{"update", sound + `update { max_failure_ratio: 1.5 monitor { seconds: -1 } } rollback { failure_action: FAILURE_ACTION_ROLLBACK } max_unavailable: 0`, errs.Invalid, []string{
+			`update.max_failure_ratio: 1.5 is not from 0 to 1`, `update.monitor: -1s is below 0`, `rollback.failure_action: cannot be rollback`, `max_unavailable: is 0`,
+		}},
+		{"no ratio", sound + `update { max_failure_ratio: nan }`, errs.Invalid, []string{`update.max_failure_ratio: NaN is not`}},
+		{"generic", sound + `task { resources { reservations { generic { discrete: 1 } generic { kind: "gpu" named: "u1" discrete: 1 } generic { kind: "gpu" } } limits { generic { kind: "gpu" discrete: 1 } } } }`, errs.Invalid, []string{
+			`reservations.generic[0].kind: is missing`, `reservations.generic[1]: "gpu" asks for a piece and for an amount`, `reservations.generic[2]: "gpu" must be an amount`, `limits.generic: generic`,
+		}},
+		{"back-off", sound + `task { restart { delay { seconds: 10 } max_delay { seconds: 5 } } }`, errs.Invalid, []string{`restart.max_delay: 5s is below the delay, 10s`}},
+		{"host port", sound + `endpoint { ports { target_port: 80 publish_mode: PUBLISH_MODE_HOST } }`, errs.Invalid, []string{`publish_mode: ports of single machines cannot be published yet`}},
+		{"sound job", sound + `replicated_job { total_completions: 7 max_concurrent: 2 } job { schedule { cron: "0 2 * * *" time_zone: "Europe/Berlin" } }`, errs.None, nil},
+		{"sound global", sound + `global {}`, errs.None, nil},
 		{"mixed kinds", `annotations { name: "micro" } task { container { image: "nginx" } networks { target: "nowhere" } }`, errs.Invalid, []string{`name: "micro" is taken`, `networks[0]: no network`}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -84,6 +84,7 @@ func Node(in, old *typesv1.NodeSpec) (*typesv1.NodeSpec, *Faults) {
 	}
 	_, known := typesv1.Availability_name[int32(spec.GetAvailability())]
 	f.Check(known, "availability", "%d is not known", spec.GetAvailability())
+	f.taints(spec.GetTaints())
 	if spec.GetRole() == typesv1.NodeRole_NODE_ROLE_UNSPECIFIED {
 		spec.Role = old.GetRole()
 	}
@@ -92,6 +93,18 @@ func Node(in, old *typesv1.NodeSpec) (*typesv1.NodeSpec, *Faults) {
 			"remove it and join it again with the other token")
 	}
 	return spec, f
+}
+
+func (f *Faults) taints(taints []*typesv1.Taint) {
+	f.Check(len(taints) <= maxRules, "taints", "has %d entries, at most %d are allowed", len(taints), maxRules)
+	for i, t := range taints {
+		f.Check(t.GetKey() != "", fmt.Sprintf("taints[%d].key", i), "is missing")
+		if t.GetEffect() == typesv1.TaintEffect_TAINT_EFFECT_UNSPECIFIED {
+			t.Effect = typesv1.TaintEffect_TAINT_EFFECT_NO_SCHEDULE
+		}
+		_, known := typesv1.TaintEffect_name[int32(t.GetEffect())]
+		f.Check(known, fmt.Sprintf("taints[%d].effect", i), "%d is not known", t.GetEffect())
+	}
 }
 
 // Cluster checks the settings of the cluster. Old are the present ones.

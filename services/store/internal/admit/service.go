@@ -57,15 +57,6 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 	if key, ok := s.ClaimHolder(state.NameClaim(typesv1.Kind_KIND_SERVICE, spec.GetAnnotations().GetName())); ok && key.ID != id {
 		f.AddKind(errs.Exists, "name", "%q is taken by another service", spec.GetAnnotations().GetName())
 	}
-	if spec.GetMode() == nil {
-		spec.Mode = &typesv1.ServiceSpec_Replicated{Replicated: &typesv1.Replicated{}}
-	}
-	if r := spec.GetReplicated(); r != nil {
-		if r.Replicas == nil {
-			r.Replicas = new(uint64(1))
-		}
-		f.Check(r.GetReplicas() <= MaxReplicas, "replicas", "%d is not from 0 to %d", r.GetReplicas(), MaxReplicas)
-	}
 	if spec.Task == nil {
 		spec.Task = &typesv1.TaskSpec{}
 	}
@@ -73,10 +64,7 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 	size := proto.Size(spec.GetTask())
 	f.Check(size <= maxTask, "task", "has %d bytes, at most %d are allowed", size, maxTask)
 	f.ports(s, id, spec)
-	if spec.Update == nil {
-		spec.Update = &typesv1.UpdateConfig{}
-	}
-	f.update(spec.GetUpdate())
+	f.mode(s, id, spec)
 	return spec, f
 }
 
@@ -90,10 +78,12 @@ func (f *Faults) task(s *state.Snapshot, t *typesv1.TaskSpec) {
 	}
 	f.restart(t.GetRestart())
 	f.networks(s, t)
+	f.placement(s, t.GetPlacement())
 	limits, reserved := t.GetResources().GetLimits(), t.GetResources().GetReservations()
 	f.resources("limits", limits)
 	f.resources("reservations", reserved)
-	f.Check(reserved.GetPids() == 0, "resources.reservations.pids", "processes can be limited and not reserved")
+	f.Check(len(limits.GetGeneric()) == 0, "resources.limits.generic", "generic resources can be reserved and not limited")
+	f.generic("resources.reservations.generic", reserved.GetGeneric())
 	f.Check(limits.GetMemoryBytes() == 0 || reserved.GetMemoryBytes() <= limits.GetMemoryBytes(),
 		"resources.reservations.memory_bytes", "%d is more than the limit, %d", reserved.GetMemoryBytes(), limits.GetMemoryBytes())
 	f.Check(limits.GetNanoCpus() == 0 || reserved.GetNanoCpus() <= limits.GetNanoCpus(),
@@ -143,18 +133,11 @@ func (f *Faults) restart(r *typesv1.RestartPolicy) {
 	}
 	f.duration("restart.delay", r.GetDelay())
 	f.duration("restart.window", r.GetWindow())
-}
-
-func (f *Faults) update(u *typesv1.UpdateConfig) {
-	if u.Parallelism == nil {
-		u.Parallelism = new(uint64(1))
+	f.duration("restart.max_delay", r.GetMaxDelay())
+	if r.GetMaxDelay() != nil && r.GetMaxDelay().AsDuration() > 0 {
+		f.Check(r.GetMaxDelay().AsDuration() >= r.GetDelay().AsDuration(), "restart.max_delay", "%s is below the delay, %s",
+			r.GetMaxDelay().AsDuration(), r.GetDelay().AsDuration())
 	}
-	if u.GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_UNSPECIFIED {
-		u.Order = typesv1.UpdateOrder_UPDATE_ORDER_STOP_FIRST
-	}
-	_, known := typesv1.UpdateOrder_name[int32(u.GetOrder())]
-	f.Check(known, "update.order", "%d is not known", u.GetOrder())
-	f.duration("update.delay", u.GetDelay())
 }
 
 func (f *Faults) resources(which string, r *typesv1.Resources) {
@@ -205,6 +188,7 @@ func (f *Faults) ports(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) 
 		f.Check(known, field+".protocol", "%d is not known", p.GetProtocol())
 		_, known = typesv1.PublishMode_name[int32(p.GetPublishMode())]
 		f.Check(known, field+".publish_mode", "%d is not known", p.GetPublishMode())
+		f.Check(p.GetPublishMode() != typesv1.PublishMode_PUBLISH_MODE_HOST, field+".publish_mode", "ports of single machines cannot be published yet; use ingress")
 		f.Check(p.GetTargetPort() >= 1 && p.GetTargetPort() <= 65535, field+".target_port", "%d is not from 1 to 65535", p.GetTargetPort())
 		f.published(s, id, field+".published_port", p, seen, i)
 	}

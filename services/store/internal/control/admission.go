@@ -85,6 +85,13 @@ func (d *desk) subnets() []netip.Prefix {
 	return out
 }
 
+// look judges a state without making a transaction of it.
+func (a *admission) look(snap *state.Snapshot, judge func(d *desk) error) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return judge(&desk{snap: snap, a: a})
+}
+
 // build makes the transaction of a request, without request id and caller. It must not block.
 type build func(d *desk) (*storev1.Transaction, error)
 
@@ -200,10 +207,15 @@ func claimsOf(tx *storev1.Transaction) []string {
 		out = append(out, state.Claims(p.GetObject())...)
 	}
 	for _, d := range tx.GetDeletes() {
-		out = append(out, "delete/"+state.KindName(d.GetKind())+"/"+d.GetId())
+		out = append(out, deleteClaim(d.GetKind(), d.GetId()))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// deleteClaim is held by a transaction that removes an object, while it is on its way.
+func deleteClaim(kind typesv1.Kind, id string) string {
+	return "delete/" + state.KindName(kind) + "/" + id
 }
 
 func relayKey(tx *storev1.Transaction) string {

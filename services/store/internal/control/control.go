@@ -31,8 +31,10 @@ type Node interface {
 	Watch() (*raftnode.View, <-chan struct{})
 	Linear(ctx context.Context) (fsm.Image, error)
 	Propose(ctx context.Context, tx *storev1.Transaction) (*storev1.Outcome, error)
-	Remove(ctx context.Context, id uint64) error
-	Transfer(ctx context.Context) error
+	Spare(ctx context.Context, id uint64, force bool) error
+	Remove(ctx context.Context, id uint64, force bool) error
+	SetVoter(ctx context.Context, id uint64, voter, force bool) error
+	Transfer(ctx context.Context, avoid ...string) error
 	ClusterTime() time.Time
 }
 

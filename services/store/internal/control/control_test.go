@@ -32,11 +32,13 @@ type alone struct {
 func (a *alone) View() *raftnode.View {
 	return &raftnode.View{ID: 1, Leader: 1, Serves: true, Image: a.machine.Image()}
 }
-func (a *alone) Watch() (*raftnode.View, <-chan struct{})  { return a.View(), make(chan struct{}) }
-func (a *alone) Linear(context.Context) (fsm.Image, error) { return a.machine.Image(), nil }
-func (a *alone) Remove(context.Context, uint64) error      { return nil }
-func (a *alone) Transfer(context.Context) error            { return nil }
-func (a *alone) ClusterTime() time.Time                    { return a.now }
+func (a *alone) Watch() (*raftnode.View, <-chan struct{})           { return a.View(), make(chan struct{}) }
+func (a *alone) Linear(context.Context) (fsm.Image, error)          { return a.machine.Image(), nil }
+func (a *alone) Spare(context.Context, uint64, bool) error          { return nil }
+func (a *alone) Remove(context.Context, uint64, bool) error         { return nil }
+func (a *alone) SetVoter(context.Context, uint64, bool, bool) error { return nil }
+func (a *alone) Transfer(context.Context, ...string) error          { return nil }
+func (a *alone) ClusterTime() time.Time                             { return a.now }
 func (a *alone) Propose(_ context.Context, tx *storev1.Transaction) (*storev1.Outcome, error) {
 	if f := a.before; f != nil {
 		a.before = nil

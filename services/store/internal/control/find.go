@@ -1,10 +1,12 @@
 package control
 
 import (
+	"cmp"
 	"iter"
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
@@ -70,4 +72,52 @@ func findNode(s *state.Snapshot, ref string) (*typesv1.Node, error) {
 	default:
 		return nil, errs.New(errs.Invalid, "node %s is ambiguous: %d machines have that hostname; use the id", ref, len(same))
 	}
+}
+
+// findMember takes `role/machine`, where machine is an id, a hostname or a unique prefix of an id.
+func findMember(s *state.Snapshot, ref string) (*typesv1.Member, error) {
+	name, machine, ok := strings.Cut(ref, "/")
+	role, err := identity.ParseRole(name)
+	if !ok || err != nil || identity.IsPerson(role) {
+		return nil, errs.New(errs.Invalid, "member %q is not of the form role/machine; `shoal member ls` shows them", ref)
+	}
+	var all []*typesv1.Member
+	for m := range allMembers(s) {
+		if m.GetRole() != role {
+			continue
+		}
+		if m.GetMachineId() == machine {
+			return m, nil
+		}
+		all = append(all, m)
+	}
+	return pickMember(s, ref, machine, all)
+}
+
+// pickMember chooses among those of one role by hostname, else by prefix.
+func pickMember(s *state.Snapshot, ref, machine string, all []*typesv1.Member) (*typesv1.Member, error) {
+	var named, begun []*typesv1.Member
+	for _, m := range all {
+		if hostnameOf(s, m) == machine {
+			named = append(named, m)
+		}
+		if machine != "" && strings.HasPrefix(m.GetMachineId(), machine) {
+			begun = append(begun, m)
+		}
+	}
+	if len(named) == 0 {
+		named = begun
+	}
+	switch len(named) {
+	case 0:
+		return nil, errs.New(errs.NotFound, "no such member: %s", ref)
+	case 1:
+		return named[0], nil
+	}
+	return nil, errs.New(errs.Invalid, "member %s is ambiguous: %d machines match; use the machine's id", ref, len(named))
+}
+
+// hostnameOf is what people call the machine of a process. One without an agent has no node.
+func hostnameOf(s *state.Snapshot, m *typesv1.Member) string {
+	return cmp.Or(state.Hostname(s.Node(m.GetMachineId())), m.GetHostname())
 }

@@ -4,22 +4,16 @@ import (
 	"context"
 	"fmt"
 	"strings"
-	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/shoalproject/shoal/internal/errs"
-	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/rpc"
-	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
-	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/admit"
-	"github.com/shoalproject/shoal/services/store/internal/raftnode"
 )
 
 type nodes struct {
@@ -162,115 +156,4 @@ func (s nodes) DeleteNode(ctx context.Context, req *controlv1.DeleteNodeRequest)
 		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.DeleteNodeResponse, error) {
 			return controlv1.NewNodeServiceClient(conn).DeleteNode(ctx, req)
 		})
-}
-
-func (s nodes) remove(ctx context.Context, caller rpc.Caller, req *controlv1.DeleteNodeRequest) (*controlv1.DeleteNodeResponse, error) {
-	snap, err := s.read(ctx)
-	if err != nil {
-		return nil, err
-	}
-	n, err := removable(snap, req)
-	if err != nil {
-		return nil, err
-	}
-	// Step 1: its voter goes first. The other order could leave a group that waits for a machine which nobody knows.
-	if err := s.removeVoter(ctx, n); err != nil {
-		return nil, err
-	}
-	// Step 2: the machine, its processes and their certificates go, and their identities are denied, in one transaction.
-	_, err = s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
-		if _, err := removable(d.snap, req); err != nil {
-			return nil, err
-		}
-		return s.removeTx(d.snap, n), nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return &controlv1.DeleteNodeResponse{Id: n.GetMeta().GetId()}, nil
-}
-
-func removable(s *state.Snapshot, req *controlv1.DeleteNodeRequest) (*typesv1.Node, error) {
-	n, err := findNode(s, req.GetNode())
-	if err != nil {
-		return nil, err
-	}
-	if n.GetStatus().GetState() != typesv1.NodeState_NODE_STATE_DOWN && !req.GetForce() {
-		return nil, errs.New(errs.Precondition, "node %s is not down and can't be removed", state.Hostname(n))
-	}
-	return n, nil
-}
-
-func (s nodes) removeVoter(ctx context.Context, n *typesv1.Node) error {
-	v := s.cfg.Node.View()
-	p := v.PeerOn(n.GetMeta().GetId())
-	if p == nil {
-		return nil
-	}
-	if p.GetRaftId() == v.ID {
-		// A leader cannot see its own removal through: it gives the leadership away, and the call goes to the next one.
-		if err := s.cfg.Node.Transfer(ctx); err != nil {
-			return fmt.Errorf("remove node %s: %w", state.Hostname(n), err)
-		}
-		if err := s.awaitFollower(ctx); err != nil {
-			return err
-		}
-		return errs.New(errs.Unavailable, "the leadership moved: %w", raftnode.NotLeader{})
-	}
-	if err := s.cfg.Node.Remove(ctx, p.GetRaftId()); err != nil {
-		return fmt.Errorf("remove node %s: %w", state.Hostname(n), err)
-	}
-	// It hears of its removal over the connections that the deny list is about to close.
-	return run.Sleep(ctx, farewell)
-}
-
-// farewell is how long a removed store has to hear of it.
-const farewell = 300 * time.Millisecond
-
-// awaitFollower waits until another member leads.
-func (s nodes) awaitFollower(ctx context.Context) error {
-	for {
-		v, changed := s.cfg.Node.Watch()
-		if v.Leader != 0 && v.Leader != v.ID {
-			return nil
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return errs.New(errs.Unavailable, "the leadership could not be given away in time: %w", ctx.Err())
-		}
-	}
-}
-
-// removeTx removes the machine and all that is certified for it.
-func (s nodes) removeTx(snap *state.Snapshot, n *typesv1.Node) *storev1.Transaction {
-	id := n.GetMeta().GetId()
-	tx := &storev1.Transaction{Deletes: []*storev1.Delete{{Kind: typesv1.Kind_KIND_NODE, Id: id}}}
-	until := timestamppb.New(s.cfg.Node.ClusterTime().Add(denialLife(snap)))
-	reason := fmt.Sprintf("node %s was removed", state.Hostname(n))
-	for _, role := range processRoles() {
-		member := identity.ID{Role: role, Name: id}.Member()
-		m, c := snap.Member(member), snap.Credential(member)
-		if m != nil {
-			tx.Deletes = append(tx.Deletes, &storev1.Delete{Kind: typesv1.Kind_KIND_MEMBER, Id: member})
-		}
-		if c != nil {
-			tx.Deletes = append(tx.Deletes, &storev1.Delete{Kind: typesv1.Kind_KIND_CREDENTIAL, Id: member})
-			// The serial stays denied also when a CA lets the machine join again and takes its identities off the list.
-			tx.Puts = append(tx.Puts, denial(snap, c.GetSerial(), reason, until))
-		}
-		if m != nil || c != nil {
-			tx.Puts = append(tx.Puts, denial(snap, member, reason, until))
-		}
-	}
-	s.forgetDenials(snap, tx)
-	return tx
-}
-
-// processRoles are the roles that a machine's processes have.
-func processRoles() []authzv1.Role {
-	return []authzv1.Role{
-		authzv1.Role_ROLE_CA, authzv1.Role_ROLE_STORE, authzv1.Role_ROLE_SCHEDULER, authzv1.Role_ROLE_DISPATCHER,
-		authzv1.Role_ROLE_GATEWAY, authzv1.Role_ROLE_AGENT, authzv1.Role_ROLE_MESHPROXY,
-	}
 }

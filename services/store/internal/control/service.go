@@ -205,7 +205,18 @@ func (s services) GetService(ctx context.Context, req *controlv1.GetServiceReque
 
 func countsOf(s *state.Snapshot, id string) *controlv1.TaskCounts {
 	running, desired := state.Counts(s, id)
-	return &controlv1.TaskCounts{Running: running, Desired: desired}
+	out := &controlv1.TaskCounts{Running: running, Desired: desired}
+	svc := s.Service(id)
+	if !state.IsJob(svc) {
+		return out
+	}
+	out.Total = svc.GetSpec().GetReplicatedJob().GetTotalCompletions()
+	for t := range s.TasksOfService(id) { // a slot completes once a run
+		if t.GetDecided().GetIteration() == svc.GetJobStatus().GetIteration() && t.GetObserved().GetState() == typesv1.TaskState_TASK_STATE_COMPLETE {
+			out.Completed++
+		}
+	}
+	return out
 }
 
 // withoutHistory shares all with the service but its earlier task specs, which would make a list many times as long.
@@ -234,7 +245,7 @@ func (s services) ListServices(ctx context.Context, req *controlv1.ListServicesR
 	var rows []row[*typesv1.Service]
 	for svc := range snap.Services() {
 		a := svc.GetSpec().GetAnnotations()
-		if f.prefix("id", svc.GetMeta().GetId()) && f.prefix("name", a.GetName()) && f.label("label", a.GetLabels()) && f.equal("mode", "replicated") {
+		if f.prefix("id", svc.GetMeta().GetId()) && f.prefix("name", a.GetName()) && f.label("label", a.GetLabels()) && f.equal("mode", admit.ModeName(svc.GetSpec())) {
 			rows = append(rows, row[*typesv1.Service]{a.GetName() + sep + svc.GetMeta().GetId(), withoutHistory(svc)})
 		}
 	}

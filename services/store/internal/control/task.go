@@ -41,11 +41,14 @@ func listed(s *state.Snapshot, t *typesv1.Task) *controlv1.ListedTask {
 	}
 }
 
-// taskName is "web.1"; when the service is gone its id stands for the name.
+// taskName is "web.1", or "web.NODE" where each node has a task; when the service is gone its id stands for the name.
 func taskName(svc *typesv1.Service, t *typesv1.Task) string {
 	name := svc.GetSpec().GetAnnotations().GetName()
 	if name == "" {
 		name = t.GetServiceId()
+	}
+	if node := t.GetDecided().GetForNode(); node != "" {
+		return name + "." + node
 	}
 	return fmt.Sprintf("%s.%d", name, t.GetDecided().GetSlot())
 }
@@ -83,7 +86,8 @@ func (s tasks) ListTasks(ctx context.Context, req *controlv1.ListTasksRequest) (
 func taskKey(s *state.Snapshot, t *typesv1.Task) string {
 	name := s.Service(t.GetServiceId()).GetSpec().GetAnnotations().GetName()
 	age := math.MaxInt64 - t.GetMeta().GetCreatedAt().AsTime().UnixNano()
-	return fmt.Sprintf("%s%s%s%s%010d%s%019d%s%s", name, sep, t.GetServiceId(), sep, t.GetDecided().GetSlot(), sep, age, sep, t.GetMeta().GetId())
+	return fmt.Sprintf("%s%s%s%s%010d%s%s%s%019d%s%s", name, sep, t.GetServiceId(), sep, t.GetDecided().GetSlot(), sep,
+		t.GetDecided().GetForNode(), sep, age, sep, t.GetMeta().GetId())
 }
 
 func matchTask(s *state.Snapshot, f filters, t *typesv1.Task) bool {
@@ -96,7 +100,7 @@ func matchTask(s *state.Snapshot, f filters, t *typesv1.Task) bool {
 		f.match("node", func(v string) bool {
 			return node != nil && (v == node.GetMeta().GetId() || v == state.Hostname(node))
 		}) &&
-		f.equal("desired-state", desiredName(t.GetDecided().GetDesired())) &&
+		f.equal("desired-state", desiredName(state.DesiredState(t))) &&
 		f.label("label", svc.GetSpec().GetAnnotations().GetLabels())
 }
 

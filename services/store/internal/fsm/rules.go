@@ -2,6 +2,7 @@ package fsm
 
 import (
 	"cmp"
+	"slices"
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/state"
@@ -11,23 +12,33 @@ import (
 )
 
 // own holds the caller to its own Member: what a process says of itself, nobody else says. A CA makes the Member of a
-// process that joins and sets its wrap key; a dispatcher speaks for the machines' processes that it serves.
+// process that joins and writes what it joins with; a dispatcher speaks for the machines' processes that it serves; people say what
+// they want of one that is there.
 func (a *attempt) own(key state.Key, p *storev1.Put) *storev1.Outcome {
 	if key.Kind != typesv1.Kind_KIND_MEMBER || key.ID == CallerID(a.tx.GetCaller()) {
 		return nil
 	}
 	switch a.tx.GetCaller().GetRole() {
 	case authzv1.Role_ROLE_CA:
-		if p.GetCreate() || (len(p.GetFields()) == 1 && has(p.GetFields(), "wrap_key")) {
+		if p.GetCreate() || !slices.ContainsFunc(p.GetFields(), func(f string) bool { return !certified(f) }) {
 			return nil
 		}
 	case authzv1.Role_ROLE_DISPATCHER:
 		if nodeSide(key.ID) {
 			return nil
 		}
+	case authzv1.Role_ROLE_OPERATOR:
+		if !p.GetCreate() { // what people want of it: the fields' writers leave no more
+			return nil
+		}
 	default:
 	}
 	return denied(key, "%s may not write the member %s", CallerID(a.tx.GetCaller()), key.ID)
+}
+
+// certified says that the field of a member is what it joined with.
+func certified(field string) bool {
+	return field == "wrap_key" || field == "hostname" || field == "addresses" || field == "version"
 }
 
 // nodeSide reports whether the member has no way to the store of its own.
@@ -84,6 +95,9 @@ func (a *attempt) rules(key state.Key, old, next *typesv1.Object, p *storev1.Put
 	case typesv1.Kind_KIND_LEASE:
 		return leaseRule(key, old.GetLease(), next.GetLease(), CallerID(a.tx.GetCaller()))
 	case typesv1.Kind_KIND_MEMBER:
+		if r := a.removed(key, old); r != nil {
+			return r
+		}
 		return memberRule(key, next.GetMember(), p)
 	case typesv1.Kind_KIND_NODE:
 		return nodeRule(key, old.GetNode(), next.GetNode())
@@ -140,6 +154,18 @@ func leaseRule(key state.Key, old, next *typesv1.Lease, caller string) *storev1.
 		return refuse(storev1.RefusalReason_REFUSAL_REASON_FENCED, key, "lease %q has number %d by now", key.ID, old.GetNumber())
 	case next.GetNumber() < old.GetNumber():
 		return invalid(key, "the number of lease %q only rises", key.ID)
+	}
+	return nil
+}
+
+// removed keeps a process that was removed from announcing itself back: what it said was on its way when it went. It comes
+// back by a new certificate.
+func (a *attempt) removed(key state.Key, old *typesv1.Object) *storev1.Outcome {
+	if old != nil || a.txn.Credential(key.ID) != nil {
+		return nil
+	}
+	for range a.txn.Removals(key.ID) {
+		return denied(key, "member %s was removed; join again", key.ID)
 	}
 	return nil
 }

@@ -28,8 +28,8 @@ const caughtUp = 64
 // maxRemoved bounds the memory of removed members.
 const maxRemoved = 1000
 
-// Add makes the peer a learner, or updates its addresses; the leader makes it a voter once it has caught up. A machine
-// has one member: an older one, whose log was lost, goes first.
+// Add makes the peer a learner, or updates its addresses; the leader makes it a voter once it has caught up, unless it
+// stays one. A machine has one member: an older one, whose log was lost, goes first.
 func (n *Node) Add(ctx context.Context, peer *storev1.RaftPeer) error {
 	v := n.View()
 	if slices.Contains(v.Removed, peer.GetRaftId()) {
@@ -37,7 +37,7 @@ func (n *Node) Add(ctx context.Context, peer *storev1.RaftPeer) error {
 	}
 	for _, p := range v.Peers {
 		if p.GetMachineId() == peer.GetMachineId() && p.GetRaftId() != peer.GetRaftId() {
-			if err := n.Remove(ctx, p.GetRaftId()); err != nil {
+			if err := n.Remove(ctx, p.GetRaftId(), false); err != nil {
 				return fmt.Errorf("replace the member that store %s was before: %w", peer.GetMachineId(), err)
 			}
 		}
@@ -47,6 +47,8 @@ func (n *Node) Add(ctx context.Context, peer *storev1.RaftPeer) error {
 		if slices.Equal(old.GetAddresses(), peer.GetAddresses()) {
 			return nil
 		}
+		// Whether it stays a learner has been decided since it came; what it says of that counts only then.
+		peer.Learner = old.GetLearner()
 		if old.GetVoter() {
 			kind = raftpb.ConfChangeAddNode
 		}
@@ -54,20 +56,44 @@ func (n *Node) Add(ctx context.Context, peer *storev1.RaftPeer) error {
 	return n.alter(ctx, kind, peer)
 }
 
-// Remove takes a member out of the group. It is refused when those that stay and were heard lately are no quorum of the
-// group without it.
-func (n *Node) Remove(ctx context.Context, id uint64) error {
-	var refusal error
-	if err := n.call(ctx, func() { refusal = n.mayRemove(id) }); err != nil {
-		return err
+// SetVoter lets a member vote, as soon as it has caught up, or makes it a learner that stays one. The latter is refused as
+// a removal is. A leader cannot do it to itself: it gives the leadership away first.
+func (n *Node) SetVoter(ctx context.Context, id uint64, voter, force bool) error {
+	old := n.View().Peer(id)
+	switch {
+	case old == nil:
+		return errs.New(errs.NotFound, "it is no member of the group")
+	case voter == old.GetVoter() || (voter && !old.GetLearner()):
+		return nil
 	}
-	if refusal != nil {
-		return refusal
+	if !voter {
+		if err := n.Spare(ctx, id, force); err != nil {
+			return err
+		}
+	}
+	peer := &storev1.RaftPeer{RaftId: id, MachineId: old.GetMachineId(), Addresses: old.GetAddresses(), Learner: !voter}
+	return n.alter(ctx, raftpb.ConfChangeAddLearnerNode, peer)
+}
+
+// Remove takes a member out of the group. It is refused when those that stay and were heard lately are no quorum of the
+// group without it; force is for a group that is about to be mended by hand, and never takes the last voter out.
+func (n *Node) Remove(ctx context.Context, id uint64, force bool) error {
+	if err := n.Spare(ctx, id, force); err != nil {
+		return err
 	}
 	return n.alter(ctx, raftpb.ConfChangeRemoveNode, &storev1.RaftPeer{RaftId: id})
 }
 
-func (n *Node) mayRemove(id uint64) error {
+// Spare refuses when the group can't do without the member's vote.
+func (n *Node) Spare(ctx context.Context, id uint64, force bool) error {
+	var refusal error
+	if err := n.call(ctx, func() { refusal = n.mayRemove(id, force) }); err != nil {
+		return err
+	}
+	return refusal
+}
+
+func (n *Node) mayRemove(id uint64, force bool) error {
 	if !slices.Contains(n.loop.conf.GetVoters(), id) {
 		return nil
 	}
@@ -83,20 +109,20 @@ func (n *Node) mayRemove(id uint64) error {
 	}
 	switch {
 	case rest == 0:
-		return errs.New(errs.Precondition, "it is the last manager of the cluster")
-	case alive <= rest/2:
+		return errs.New(errs.Precondition, "it is the last manager of the cluster; join another store first, and wait until it votes")
+	case alive <= rest/2 && !force:
 		return errs.New(errs.Precondition, "removing it would cost the quorum: of the %d other managers %d can be reached; "+
-			"make sure more than half of the managers are online", rest, alive)
+			"make sure more than half of the managers are online, or remove those that are gone first", rest, alive)
 	}
 	return nil
 }
 
-// Transfer gives the leadership to a voter that was heard lately.
-func (n *Node) Transfer(ctx context.Context) error {
+// Transfer gives the leadership to a voter that was heard lately, and not to one on the machines to avoid.
+func (n *Node) Transfer(ctx context.Context, avoid ...string) error {
 	var err error
 	if cerr := n.call(ctx, func() {
 		for _, v := range n.loop.conf.GetVoters() {
-			if v != n.id && n.reachable(v) {
+			if v != n.id && n.reachable(v) && !slices.Contains(avoid, n.loop.peers[v].GetMachineId()) {
 				n.raw.TransferLeader(v)
 				return
 			}
@@ -167,6 +193,7 @@ func (n *Node) applyConfChange(e *raftpb.Entry) error {
 		}
 	} else {
 		peer.Voter = cc.GetType() == raftpb.ConfChangeAddNode
+		peer.Learner = peer.GetLearner() && !peer.GetVoter()
 		n.loop.peers[cc.GetNodeId()] = peer
 		n.loop.heard[cc.GetNodeId()] = n.loop.ticks
 	}
@@ -181,7 +208,7 @@ func (n *Node) applyConfChange(e *raftpb.Entry) error {
 	return nil
 }
 
-// promote makes a voter of a learner that has caught up.
+// promote makes a voter of a learner that has caught up, and does not stay one.
 func (n *Node) promote() {
 	if !n.serves() || n.loop.change != nil || len(n.loop.conf.GetLearners()) == 0 {
 		return
@@ -192,7 +219,8 @@ func (n *Node) promote() {
 	}
 	ready := uint64(0)
 	n.raw.WithProgress(func(id uint64, kind raft.ProgressType, pr tracker.Progress) {
-		if kind == raft.ProgressTypeLearner && pr.State == tracker.StateReplicate && pr.Match+caughtUp >= last && n.reachable(id) {
+		caught := kind == raft.ProgressTypeLearner && pr.State == tracker.StateReplicate && pr.Match+caughtUp >= last
+		if caught && n.reachable(id) && !n.loop.peers[id].GetLearner() {
 			ready = id
 		}
 	})

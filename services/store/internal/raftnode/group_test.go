@@ -418,13 +418,13 @@ func TestRemovedStops(t *testing.T) {
 				continue
 			}
 			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
-			if err := lead.node.Remove(ctx, m.node.ID()); err != nil {
+			if err := lead.node.Remove(ctx, m.node.ID(), false); err != nil {
 				t.Fatalf("remove %s: %v", name, err)
 			}
 			cancel()
 			time.Sleep(time.Second)
 		}
-		if err := lead.node.Remove(context.Background(), lead.node.ID()); err == nil {
+		if err := lead.node.Remove(context.Background(), lead.node.ID(), false); err == nil {
 			t.Fatal("the last manager was removed")
 		}
 		g.write("alone")

@@ -121,7 +121,7 @@ func (s raftServer) AddMember(ctx context.Context, req *storev1.AddMemberRequest
 	}
 	return relay.Do(ctx, s.Relay, relay.Call[*storev1.AddMemberResponse]{
 		Local: func(ctx context.Context, caller rpc.Caller) (*storev1.AddMemberResponse, error) {
-			peer := &storev1.RaftPeer{RaftId: req.GetRaftId(), MachineId: caller.Principal.Name, Addresses: req.GetAddresses()}
+			peer := &storev1.RaftPeer{RaftId: req.GetRaftId(), MachineId: caller.Principal.Name, Addresses: req.GetAddresses(), Learner: req.GetLearner()}
 			if err := s.Node.Add(ctx, peer); err != nil {
 				return nil, err
 			}

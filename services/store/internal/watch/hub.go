@@ -16,10 +16,12 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 )
 
-// Bounds of the ring: deltas, and objects in them.
+// Bounds of the ring: deltas, objects in them, and the time that they span. Without the last, a cluster with nothing to do
+// would keep an hour of renewed leases.
 const (
 	ringDeltas  = 8192
 	ringObjects = 200_000
+	ringSpan    = 2 * time.Minute
 )
 
 // Hub keeps the ring. Publish, Reset and Confirm come from the node's side; any number of watchers follow.
@@ -31,6 +33,7 @@ type Hub struct {
 	bookmark bookmark
 	changed  chan struct{}
 	stopped  bool
+	watches  map[*watcher]struct{}
 }
 
 // event is one delta.
@@ -48,7 +51,9 @@ type bookmark struct {
 }
 
 // NewHub makes an empty one.
-func NewHub() *Hub { return &Hub{snap: state.Empty(), changed: make(chan struct{})} }
+func NewHub() *Hub {
+	return &Hub{snap: state.Empty(), changed: make(chan struct{}), watches: map[*watcher]struct{}{}}
+}
 
 // Publish adds what was applied.
 func (h *Hub) Publish(deltas []*storev1.Delta, snap *state.Snapshot) {
@@ -57,13 +62,19 @@ func (h *Hub) Publish(deltas []*storev1.Delta, snap *state.Snapshot) {
 		h.ring = append(h.ring, &event{delta: d, encoded: map[kindSet]*grpc.PreparedMsg{}})
 		h.objects += weight(d)
 	}
-	for len(h.ring) > ringDeltas || (h.objects > ringObjects && len(h.ring) > 1) {
+	for len(h.ring) > ringDeltas || (len(h.ring) > 1 && (h.objects > ringObjects || h.span() > ringSpan)) {
 		h.objects -= weight(h.ring[0].delta)
 		h.ring[0] = nil
 		h.ring = h.ring[1:]
 	}
 	h.snap = snap
 	h.wake()
+}
+
+// span is the cluster time from the first delta of the ring to the last.
+func (h *Hub) span() time.Duration {
+	first, last := h.ring[0].delta, h.ring[len(h.ring)-1].delta
+	return last.GetClusterTime().AsTime().Sub(first.GetClusterTime().AsTime())
 }
 
 func weight(d *storev1.Delta) int { return len(d.GetPuts()) + len(d.GetDeletes()) }
@@ -89,6 +100,34 @@ func (h *Hub) Stop() {
 	h.wake()
 }
 
+// Watches is how many watches are served.
+func (h *Hub) Watches() uint64 {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return uint64(len(h.watches))
+}
+
+// SendAway ends the watches that are served now: their clients go on elsewhere from the version that they hold. A client
+// that comes back all the same is served.
+func (h *Hub) SendAway() {
+	h.mu.Lock()
+	for w := range h.watches {
+		w.leave = true
+	}
+	h.wake()
+}
+
+func (h *Hub) enter(w *watcher) (leave func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.watches[w] = struct{}{}
+	return func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		delete(h.watches, w)
+	}
+}
+
 // wake needs the lock, and gives it back.
 func (h *Hub) wake() {
 	old := h.changed
@@ -105,15 +144,17 @@ type look struct {
 	bookmark bookmark
 	changed  <-chan struct{}
 	stopped  bool
+	leave    bool // the watcher should go elsewhere
 }
 
 // batch bounds how many events a watcher takes at a time.
 const batch = 256
 
-func (h *Hub) look(v state.Version) look {
+func (h *Hub) look(w *watcher) look {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	l := look{snap: h.snap, bookmark: h.bookmark, changed: h.changed, stopped: h.stopped}
+	v := w.at
+	l := look{snap: h.snap, bookmark: h.bookmark, changed: h.changed, stopped: h.stopped, leave: w.leave}
 	head := h.snap.Version()
 	switch {
 	case !v.SameEpoch(head):

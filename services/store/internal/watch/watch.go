@@ -84,6 +84,7 @@ type watcher struct {
 	kinds    kindSet
 	at       state.Version // what the client holds
 	bookmark uint64        // last one that was sent
+	leave    bool          // guarded by the hub's lock: its client should go elsewhere
 }
 
 // Serve answers one watch until its stream ends. Keys says whether the client may have the cluster's sealed keys.
@@ -95,10 +96,14 @@ func (h *Hub) Serve(req *storev1.WatchRequest, stream Stream, keys bool) error {
 	if !keys {
 		w.kinds |= reduced
 	}
+	defer h.enter(w)()
 	for {
-		l := h.look(w.at)
-		if l.stopped {
+		l := h.look(w)
+		switch {
+		case l.stopped:
 			return errs.New(errs.Unavailable, "this store is stopping")
+		case l.leave:
+			return errs.New(errs.Unavailable, "this store is drained: watch elsewhere")
 		}
 		sent, err := w.send(l)
 		if err != nil {

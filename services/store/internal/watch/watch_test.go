@@ -148,6 +148,21 @@ func TestResume(t *testing.T) {
 	})
 }
 
+// TestSpan: a cluster with little to do does not keep hours of what it did, however few deltas that is.
+func TestSpan(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHistory()
+		h.add(1000) // one a second of cluster time
+		prime(h)
+		within := uint64(ringSpan / time.Second)
+		expect(t, follow(t, h, at(1000-2)), "delta", "delta")
+		expect(t, follow(t, h, at(1000-within-2)), "resync: the version that you hold has left this store's memory", "snapshot 1000 (1000 objects)")
+		if got := uint64(len(h.hub.ring)); got != within+1 {
+			t.Errorf("the ring has %d deltas, want those of the last %s", got, ringSpan)
+		}
+	})
+}
+
 // TestSlow: nobody waits for a watcher that does not read; when it has fallen off the ring it is told to start again, and
 // skips nothing silently.
 func TestSlow(t *testing.T) {

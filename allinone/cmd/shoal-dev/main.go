@@ -1,0 +1,24 @@
+// Command shoal-dev is a whole cluster on one machine in one process: for a laptop, for trying, and for tests of what runs
+// on shoal. It takes root and a containerd. README.md has the rest.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	cfssllog "github.com/cloudflare/cfssl/log"
+
+	"github.com/shoalproject/shoal/allinone"
+)
+
+func main() {
+	cfssllog.Level = cfssllog.LevelError // its lines are not ours: every issue has an audit line of our own
+	// Whoever closes the terminal wants the cluster to end, too.
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	code := allinone.Command(ctx, os.Args[1:], allinone.Streams{Out: os.Stdout, Err: os.Stderr}, os.Getenv)
+	stop()
+	os.Exit(code)
+}

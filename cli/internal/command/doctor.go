@@ -1,0 +1,71 @@
+package command
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/finding"
+
+	"github.com/shoalproject/shoal/cli/internal/table"
+)
+
+func (a *App) doctorCommand() *cobra.Command {
+	var format string
+	var quiet bool
+	c := &cobra.Command{
+		Use: "doctor [OPTIONS]", Short: "Look whether this machine is fit, and what is wrong", Args: exactly(0),
+		Long: "Look at this machine: the kernel's parts, control groups, containerd and runc, ports, other members, the clock, the disk,\n" +
+			"limits, names, keys and owners of files, configuration, units. Each line says what is there, and a fault which command\n" +
+			"mends it. It changes nothing. On a machine that is in no cluster it looks whether what is installed could run.",
+		RunE: func(c *cobra.Command, _ []string) error {
+			found := a.machine().Examine(c.Context())
+			faults, warnings := 0, 0
+			shown := found[:0:0]
+			for _, f := range found {
+				switch f.Grade {
+				case finding.Fault:
+					faults++
+				case finding.Warning:
+					warnings++
+				case finding.OK:
+					if quiet {
+						continue
+					}
+				}
+				shown = append(shown, f)
+			}
+			var err error
+			if format == "" {
+				a.tellFindings(shown)
+				fmt.Fprintf(a.Err, "%s and %s\n", plural(faults, "fault"), plural(warnings, "warning"))
+			} else {
+				err = table.Write(a.Out, table.List{Format: format, Columns: []table.Column{
+					{Header: "GRADE", Field: "Grade"}, {Header: "CHECK", Field: "Check"}, {Header: "WHAT", Field: "What"}, {Header: "FIX", Field: "Fix"},
+				}, Headers: []table.Column{{Header: "WHY", Field: "Why"}}}, shown)
+			}
+			if err == nil && faults > 0 {
+				err = errs.New(errs.Precondition, "this machine has %s", plural(faults, "fault"))
+			}
+			return err
+		},
+	}
+	c.Flags().StringVar(&format, "format", "", "`template`: table, table TEMPLATE, json, or a Go template")
+	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "show warnings and faults alone")
+	return c
+}
+
+// tellFindings writes a line a finding, and below it why it matters and what mends it.
+func (a *App) tellFindings(list []finding.Finding) {
+	for _, f := range list {
+		fmt.Fprintf(a.Out, "%-8s %-18s %s\n", f.Grade, f.Check, strings.ReplaceAll(f.What, "\n", " "))
+		if f.Why != "" {
+			fmt.Fprintf(a.Out, "%27s %s\n", "", f.Why)
+		}
+		if f.Fix != "" {
+			fmt.Fprintf(a.Out, "%27s fix: %s\n", "", f.Fix)
+		}
+	}
+}

@@ -1,0 +1,125 @@
+package command
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+	"google.golang.org/protobuf/proto"
+
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+
+	"github.com/shoalproject/shoal/cli/internal/client"
+	"github.com/shoalproject/shoal/cli/internal/spec"
+)
+
+func (a *App) serviceUpdate() *cobra.Command {
+	var w waiting
+	var rollback bool
+	c := &cobra.Command{
+		Use: "update [OPTIONS] SERVICE", Short: "Change a service", Args: exactly(1),
+		Example: "  shoal service update --image registry.example/web:2 --update-parallelism 2 --update-order start-first web\n" +
+			"  shoal service update --force web",
+	}
+	flags := spec.New(c.Flags(), a.Getenv)
+	flags.Update()
+	c.Flags().BoolVar(&rollback, "rollback", false, "go back to the version before, as 'service rollback'")
+	w.flags(c, "progress")
+	complete(c, "network-add", a.networkNames)
+	complete(c, "strategy", words("spread", "binpack", "default"))
+	c.RunE = func(c *cobra.Command, args []string) error {
+		if rollback {
+			if err := alone(c, "rollback", "detach", "quiet", "context", "gateway"); err != nil {
+				return err
+			}
+			return a.connect(c.Context(), func(cl *client.Client) error { return a.rollBack(c.Context(), cl, w, args[0], 0) })
+		}
+		return a.connect(c.Context(), func(cl *client.Client) error {
+			networks := func(name string) (string, error) {
+				n, err := network(c.Context(), cl, name)
+				return n.GetMeta().GetId(), err
+			}
+			services := func(name string) (string, error) {
+				got, err := service(c.Context(), cl, name)
+				return got.GetService().GetMeta().GetId(), err
+			}
+			svc, risen, err := a.changeService(c.Context(), cl, args[0], func(s *typesv1.ServiceSpec) error { return flags.Change(s, networks, services) })
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.Out, args[0])
+			w.updated = risen
+			return a.converge(c.Context(), cl, w, svc.GetMeta().GetId(), args[0])
+		})
+	}
+	return completed(c, a.serviceNames)
+}
+
+// changeService reads, changes and writes, and does it again from what is there then when somebody else was faster.
+// Risen says that there is a new version of what a task is.
+func (a *App) changeService(ctx context.Context, cl *client.Client, name string, change func(*typesv1.ServiceSpec) error) (svc *typesv1.Service, risen bool, err error) {
+	request := identity.NewID(a.Env.Rand)
+	for try := 0; ; try++ {
+		got, err := service(ctx, cl, name)
+		if err != nil {
+			return nil, false, err
+		}
+		next := proto.CloneOf(got.GetService().GetSpec())
+		if err := change(next); err != nil {
+			return nil, false, err
+		}
+		resp, err := cl.Services.UpdateService(ctx, &controlv1.UpdateServiceRequest{
+			Service: got.GetService().GetMeta().GetId(), Version: got.GetVersion(), Spec: next, RequestId: fmt.Sprintf("%s-%d", request, try),
+		})
+		if err == nil {
+			return resp.GetService(), resp.GetService().GetSpecVersion() > got.GetService().GetSpecVersion(), nil
+		}
+		if errs.KindOf(err) != errs.Conflict || try == maxTries {
+			return nil, false, wrap(err, "update service %q", name)
+		}
+	}
+}
+
+// alone refuses flags beside one that leaves no room for them.
+func alone(c *cobra.Command, flag string, others ...string) error {
+	var faults errs.Collector
+	c.Flags().Visit(func(f *pflag.Flag) {
+		faults.Check(f.Name == flag || slices.Contains(others, f.Name), f.Name, "cannot be given together with --%s", flag)
+	})
+	return faults.Err(c.CommandPath())
+}
+
+func (a *App) serviceRollback() *cobra.Command {
+	var w waiting
+	var to uint64
+	c := &cobra.Command{
+		Use: "rollback [OPTIONS] SERVICE", Short: "Give a service its earlier version again", Args: exactly(1),
+		Long: "Give a service an earlier version of its task spec again, by default the one that was in force before. It is rolled\n" +
+			"out as an update is. 'shoal service inspect' lists the versions that are kept.",
+		RunE: func(c *cobra.Command, args []string) error {
+			return a.connect(c.Context(), func(cl *client.Client) error { return a.rollBack(c.Context(), cl, w, args[0], to) })
+		},
+	}
+	c.Flags().Uint64Var(&to, "to", 0, "spec `version` to go back to")
+	w.flags(c, "progress")
+	return completed(c, a.serviceNames)
+}
+
+// rollBack goes back to a version; 0 is the one before.
+func (a *App) rollBack(ctx context.Context, cl *client.Client, w waiting, name string, to uint64) error {
+	resp, err := cl.Services.RollbackService(ctx, &controlv1.RollbackServiceRequest{
+		Service: name, SpecVersion: to, RequestId: identity.NewID(a.Env.Rand),
+	})
+	if err != nil {
+		return wrap(err, "roll back service %q", name)
+	}
+	fmt.Fprintln(a.Out, name)
+	w.updated = true
+	return a.converge(ctx, cl, w, resp.GetService().GetMeta().GetId(), name)
+}

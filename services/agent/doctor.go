@@ -1,0 +1,18 @@
+package agent
+
+import (
+	"context"
+	"io"
+
+	"github.com/shoalproject/shoal/internal/finding"
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/agent/internal/doctor"
+)
+
+// Doctor is the verb `doctor`: it looks whether this machine can run containers, prints what it has found, and returns the
+// exit code.
+func Doctor(ctx context.Context, env run.Env, args []string, out, said io.Writer) int {
+	return finding.Verb(env.Files, "agent", args, out, said, DefaultConfig(), func(cfg Config) []finding.Finding {
+		return doctor.Machine{Socket: cfg.Socket, Snapshotter: cfg.Snapshotter}.Look(ctx)
+	})
+}

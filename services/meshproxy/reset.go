@@ -1,0 +1,18 @@
+package meshproxy
+
+import (
+	"context"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
+)
+
+// Reset removes from the kernel all that a meshproxy of this network namespace has made, and nothing else. The meshproxy
+// must not run.
+func Reset(ctx context.Context) error {
+	kernel, err := tables.New()
+	if err != nil {
+		return err
+	}
+	defer kernel.Close()
+	return kernel.Reset(ctx)
+}

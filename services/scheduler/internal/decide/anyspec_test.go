@@ -1,0 +1,136 @@
+package decide_test
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/shoalproject/shoal/internal/constraint"
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// TestAnySpecHolds drives services of every mode, with every rule of placement and of updates, through faults. After each
+// decision (sim.plan) the plan was the same with and without memory, a second one is empty, desired only rises; here: what
+// is placed keeps to the rules, nothing is over-committed; and in the end all comes to rest.
+func TestAnySpecHolds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newSim(t)
+		m.command(nil, []string{"cluster", "history=2"})
+		for i := range rapid.IntRange(1, 6).Draw(t, "nodes") {
+			m.command(nil, []string{"node", fmt.Sprintf("n%d", i), "memory=4G", "generic=gpu:u1+u2",
+				"label.zone=" + rapid.SampledFrom([]string{"north", "south"}).Draw(t, "zone")})
+		}
+		for range rapid.IntRange(5, 60).Draw(t, "steps") {
+			drawAnyStep(t, m)
+		}
+		for n := range m.s.Nodes() {
+			m.command(nil, []string{"node", n.GetMeta().GetId(), "ready", "active", "stamp=true", "taint="})
+		}
+		m.converge(m.now.Add(50 * time.Hour))
+	})
+}
+
+func drawAnyStep(t *rapid.T, m *sim) {
+	service := fmt.Sprintf("s%d", rapid.IntRange(0, 4).Draw(t, "service"))
+	node := fmt.Sprintf("n%d", rapid.IntRange(0, 5).Draw(t, "node"))
+	switch rapid.IntRange(0, 9).Draw(t, "step") {
+	case 0, 1:
+		m.command(nil, append([]string{"service", service}, drawSpec(t, service)...))
+	case 2:
+		if rapid.IntRange(0, 5).Draw(t, "rarely") == 0 {
+			m.delete(typesv1.Kind_KIND_SERVICE, service)
+		}
+	case 3:
+		if m.s.Node(node) != nil {
+			m.command(nil, []string{"node", node, rapid.SampledFrom([]string{"down", "suspect", "drain", "pause", "remove"}).Draw(t, "trouble"), "stamp=true"})
+		}
+	case 4:
+		m.command(nil, []string{"node", node, "ready", "active", "stamp=true", "memory=4G", "generic=gpu:u1+u2",
+			rapid.SampledFrom([]string{"taint=", "taint=x::no-schedule", "taint=x::avoid", "taint=x::no-execute", "label.zone=south"}).Draw(t, "change")})
+	case 5:
+		drawReport(t, m)
+	case 6:
+		m.now = m.now.Add(time.Duration(rapid.IntRange(1, 30_000).Draw(t, "ms")) * time.Millisecond)
+	case 7:
+		m.settle()
+	default:
+		before := m.s
+		m.decide()
+		m.checkPlaced(t, before)
+	}
+}
+
+// drawSpec is a spec of the mode that goes with the service's name: no service changes its mode.
+func drawSpec(t *rapid.T, service string) []string {
+	mode := map[string]string{"s2": "global", "s3": "job", "s4": "global-job"}[service]
+	pick := func(name string, of ...string) string { return rapid.SampledFrom(of).Draw(t, name) }
+	out := []string{
+		"image=" + pick("image", "v1", "v2", "v3"), "restart-delay=" + pick("delay", "0s", "3s"), "attempts=" + pick("attempts", "0", "2"),
+		"max-delay=" + pick("max-delay", "0s", "20s"), pick("memory", "memory=0", "memory=1G", "memory=3G"),
+	}
+	out = append(out, strings.Fields(pick("placement", "", "constraint=node.labels.zone_==_north", "prefer=node.labels.zone",
+		"max-replicas=1", "strategy=binpack", "tolerate=x", "far="+service, "rather-far="+service, "generic=gpu:1", "near=s0"))...)
+	switch mode {
+	case "":
+		out = append(out, "replicas="+pick("replicas", "0", "1", "3", "6"))
+		fallthrough
+	case "global":
+		out = append(out, "parallelism="+pick("parallelism", "0", "1", "2"), "order="+pick("order", "stop-first", "start-first"))
+		out = append(out, strings.Fields(pick("update", "", "monitor=5s", "monitor=5s action=rollback", "monitor=5s action=continue",
+			"monitor=5s action=rollback progress=20s rollback-parallelism=2", "monitor=0s max-unavailable=2", "monitor=5s hold=true", "delay=2s"))...)
+	case "job":
+		out = append(out, "completions="+pick("completions", "1", "4"), "concurrent="+pick("concurrent", "1", "3"))
+		fallthrough
+	case "global-job":
+		out = append(out, "job-deadline="+pick("deadline", "0s", "30s"))
+		// A schedule that goes on for ever never comes to rest.
+	}
+	if mode != "" {
+		out = append(out, "mode="+mode)
+	}
+	return out
+}
+
+// checkPlaced: whatever a decision has placed is where its rules let it be, and no node holds more than it has.
+func (m *sim) checkPlaced(t fatal, before *state.Snapshot) {
+	used, pieces := map[string]int64{}, map[string]string{}
+	perNode := map[string]uint64{}
+	for task := range m.s.Tasks() {
+		node := m.s.Node(task.GetDecided().GetNodeId())
+		if node == nil || state.Terminal(task.GetObserved().GetState()) {
+			continue
+		}
+		id := node.GetMeta().GetId()
+		used[id] += task.GetDecided().GetReserved().GetMemoryBytes()
+		if used[id] > node.GetStatus().GetDescription().GetMemoryBytes() {
+			t.Fatalf("node %s holds %d bytes", id, used[id])
+		}
+		for _, g := range task.GetDecided().GetReserved().GetGeneric() {
+			piece := id + "/" + g.GetNamed()
+			if other := pieces[piece]; other != "" {
+				t.Fatalf("%s is held by %s and %s", piece, other, task.GetMeta().GetId())
+			}
+			pieces[piece] = task.GetMeta().GetId()
+		}
+		spec := state.SpecOf(m.s.Service(task.GetServiceId()), task.GetSpecVersion())
+		if task.GetDecided().GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING || spec == nil {
+			continue
+		}
+		perNode[id+task.GetServiceId()]++
+		if before.Task(task.GetMeta().GetId()).GetDecided().GetNodeId() != "" {
+			continue // placed before: the world may have changed since
+		}
+		if limit := spec.GetPlacement().GetMaxReplicas(); limit > 0 && perNode[id+task.GetServiceId()] > limit && m.s.Service(task.GetServiceId()).GetSpecVersion() == 1 {
+			t.Fatalf("%s has %d tasks on %s", task.GetServiceId(), perNode[id+task.GetServiceId()], id)
+		}
+		for _, text := range spec.GetPlacement().GetConstraints() {
+			if c, err := constraint.Parse(text); err != nil || !c.Match(node) {
+				t.Fatalf("%s is on %s against %s", m.taskName(task), id, text)
+			}
+		}
+	}
+}

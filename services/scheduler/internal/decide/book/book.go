@@ -1,0 +1,253 @@
+// Package book keeps, beside an immutable snapshot, what decisions ask of it again and again: the tasks by slot, what is on
+// each node, which services have changed since they were last looked at.
+//
+// It owns these figures and how they follow from one snapshot to the next by what has changed, so that the work of a
+// decision grows with the change and not with the cluster. It decides nothing. A Book belongs to one goroutine.
+package book
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
+)
+
+// Book is the index of one snapshot.
+type Book struct {
+	Snapshot *state.Snapshot
+	// Nodes are in the order of ids.
+	Nodes []*place.Node
+	// Groups are the services and the tasks of each, also of services that are gone, in the order of ids.
+	Groups []*Group
+	// Placement counts the changes of anything that placement rests on.
+	Placement uint64
+	// Blockless are the nodes that have no block of the machine network.
+	Blockless map[string]struct{}
+	// Wishes are the nodes with a taint that only asks to be avoided, Holding those that are held off for a time.
+	Wishes, Holding map[string]struct{}
+	// Fresh are the nodes that have changed since somebody took them out.
+	Fresh map[string]struct{}
+	Pools *Pools
+
+	// ladder and shifted are the nodes by load, unsorted those that have moved. See ladder.
+	ladder, shifted        *ladder
+	unsorted               []*place.Node
+	deciding, brief, asked bool
+
+	nodes  map[string]*place.Node
+	groups map[string]*Group
+	tasks  map[string]*typesv1.Task
+}
+
+// New is a book of nothing.
+func New() *Book { return new(Book).reset() }
+
+func (b *Book) reset() *Book {
+	*b = Book{Snapshot: state.Empty(), Placement: b.Placement + 1, asked: b.asked, Wishes: map[string]struct{}{}, Holding: map[string]struct{}{}, Blockless: map[string]struct{}{}, Fresh: map[string]struct{}{}, Pools: newPools(),
+		nodes: map[string]*place.Node{}, groups: map[string]*Group{}, tasks: map[string]*typesv1.Task{}}
+	return b
+}
+
+// Advance brings the book to the snapshot: by what has changed since its own when that is known, else from nothing.
+func (b *Book) Advance(s *state.Snapshot) {
+	if keys, ok := s.ChangedSince(b.Snapshot.Version()); ok && !b.Snapshot.Version().IsZero() {
+		b.Snapshot = s
+		// Tasks go first: a node that comes back takes over what its tasks are by now.
+		for _, tasks := range []bool{true, false} {
+			for _, key := range keys {
+				if (key.Kind == typesv1.Kind_KIND_TASK) == tasks {
+					b.follow(key, s.Get(key))
+				}
+			}
+		}
+		return
+	}
+	b.reset()
+	b.Snapshot = s
+	b.tasks = make(map[string]*typesv1.Task, s.Count(typesv1.Kind_KIND_TASK))
+	for n := range s.Nodes() {
+		b.SetNode(n.GetMeta().GetId(), n)
+	}
+	for svc := range s.Services() {
+		b.Group(svc.GetMeta().GetId()).setService(svc)
+	}
+	for t := range s.Tasks() {
+		b.SetTask(t.GetMeta().GetId(), t)
+	}
+}
+
+func (b *Book) follow(key state.Key, o *typesv1.Object) {
+	switch key.Kind {
+	case typesv1.Kind_KIND_TASK:
+		b.SetTask(key.ID, o.GetTask())
+	case typesv1.Kind_KIND_NODE:
+		b.SetNode(key.ID, o.GetNode())
+	case typesv1.Kind_KIND_SERVICE:
+		b.Group(key.ID).setService(o.GetService())
+	case typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_NETWORK: // settings of all, and addresses
+		b.Placement++
+		for _, g := range b.Groups {
+			g.setService(g.Service)
+		}
+	default:
+	}
+}
+
+// Node is nil when it is not in the cluster.
+func (b *Book) Node(id string) *place.Node { return b.nodes[id] }
+
+// Task is nil when it is not there.
+func (b *Book) Task(id string) *typesv1.Task { return b.tasks[id] }
+
+// SetNode takes over a node's new state, or forgets it (nil).
+func (b *Book) SetNode(id string, n *typesv1.Node) {
+	b.Placement++
+	info := b.nodes[id]
+	if n == nil {
+		b.dropNode(id, info)
+		return
+	}
+	b.Fresh[id] = struct{}{}
+	note(b.Wishes, id, place.Avoided(n))
+	note(b.Holding, id, n.GetFlaps().GetHoldUntil() != nil)
+	note(b.Blockless, id, len(n.GetBlocks()) == 0)
+	if info != nil {
+		info.Update(n)
+		b.moved(info)
+	} else {
+		info = place.NewNode(n)
+		b.nodes[id] = info
+		at := b.nodeAt(id)
+		b.Nodes = slices.Insert(b.Nodes, at, info)
+		b.number(at)
+		for t := range b.Snapshot.TasksOfNode(id) { // of a node that was gone and is back
+			if t = b.tasks[t.GetMeta().GetId()]; t.GetDecided().GetNodeId() == id {
+				b.Group(t.GetServiceId()).account(info, t, 1)
+			}
+		}
+		b.moved(info)
+	}
+	b.wakeNode(id)
+}
+
+func (b *Book) dropNode(id string, info *place.Node) {
+	for _, set := range []map[string]struct{}{b.Blockless, b.Fresh, b.Wishes, b.Holding} {
+		delete(set, id)
+	}
+	if info == nil {
+		return
+	}
+	b.wakeNode(id)
+	delete(b.nodes, id)
+	if b.ladder != nil {
+		b.ladder.drop(info)
+	}
+	for _, g := range b.Groups {
+		g.tallied(g.OnNode[info], -1)
+		delete(g.OnNode, info)
+	}
+	at := b.nodeAt(id)
+	b.Nodes = slices.Delete(b.Nodes, at, at+1)
+	b.number(at)
+}
+
+func note(set map[string]struct{}, id string, in bool) {
+	if in {
+		set[id] = struct{}{}
+	} else {
+		delete(set, id)
+	}
+}
+
+func (b *Book) nodeAt(id string) int {
+	at, _ := slices.BinarySearchFunc(b.Nodes, id, func(n *place.Node, id string) int { return strings.Compare(n.ID(), id) })
+	return at
+}
+
+func (b *Book) number(from int) {
+	for i, n := range b.Nodes[from:] {
+		n.Ord = from + i
+	}
+}
+
+// wakeNode lets the slots that have something on the node, and the services that have one task a node, be looked at again.
+func (b *Book) wakeNode(id string) {
+	for t := range b.Snapshot.TasksOfNode(id) {
+		g := b.Group(t.GetServiceId())
+		g.Dirty = true
+		if s := g.Slot(KeyOf(t)); s != nil {
+			s.Calm = false
+		}
+	}
+	for _, g := range b.Groups {
+		g.Dirty = g.Dirty || g.PerNode()
+	}
+}
+
+// Group is the tasks of a service; it is made when it is not there.
+func (b *Book) Group(service string) *Group {
+	g := b.groups[service]
+	if g == nil {
+		g = newGroup(service)
+		b.groups[service] = g
+		at, _ := slices.BinarySearchFunc(b.Groups, service, func(g *Group, id string) int { return strings.Compare(g.ID, id) })
+		b.Groups = slices.Insert(b.Groups, at, g)
+	}
+	return g
+}
+
+// Tidy forgets the groups that have neither a service nor tasks.
+func (b *Book) Tidy() {
+	b.Groups = slices.DeleteFunc(b.Groups, func(g *Group) bool {
+		empty := g.Service == nil && len(g.Slots) == 0
+		if empty {
+			delete(b.groups, g.ID)
+		}
+		return empty
+	})
+}
+
+// SetTask takes over a task's new state, or forgets it (nil).
+func (b *Book) SetTask(id string, t *typesv1.Task) {
+	was := b.tasks[id]
+	if was == t {
+		return
+	}
+	b.moved(b.nodes[was.GetDecided().GetNodeId()])
+	b.moved(b.nodes[t.GetDecided().GetNodeId()])
+	if was != nil {
+		g := b.Group(was.GetServiceId())
+		g.account(b.nodes[was.GetDecided().GetNodeId()], was, -1)
+		b.Pools.forget(was)
+		switch {
+		case t == nil:
+			g.remove(was)
+		case KeyOf(was) == KeyOf(t):
+			g.replace(was, t)
+		default:
+			g.remove(was)
+			g.insert(t)
+		}
+	}
+	b.Placement++
+	if t == nil {
+		delete(b.tasks, id)
+		return
+	}
+	b.tasks[id] = t
+	g := b.Group(t.GetServiceId())
+	if was == nil {
+		g.insert(t)
+	}
+	g.account(b.nodes[t.GetDecided().GetNodeId()], t, 1)
+	b.Pools.note(t)
+}
+
+// Due reports whether a group has to be looked at: it has changed, a deadline has come, or it waits for a place and
+// something that placement rests on has changed.
+func (b *Book) Due(g *Group, now time.Time) bool {
+	return g.Dirty || g.Restless || g.Waits && g.Placement != b.Placement || !g.Wake.IsZero() && !now.Before(g.Wake)
+}

@@ -1,0 +1,229 @@
+package book
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
+)
+
+// SlotKey is the lasting identity of one replica: its number, or its node in a service that has one on each; and the run
+// that it belongs to, if the service is a job.
+type SlotKey struct {
+	Iteration uint64
+	Number    uint64
+	Node      string
+}
+
+// KeyOf is the slot of a task.
+func KeyOf(t *typesv1.Task) SlotKey {
+	d := t.GetDecided()
+	return SlotKey{Iteration: d.GetIteration(), Number: d.GetSlot(), Node: d.GetForNode()}
+}
+
+func (k SlotKey) compare(o SlotKey) int {
+	return cmp.Or(cmp.Compare(k.Iteration, o.Iteration), cmp.Compare(k.Number, o.Number), cmp.Compare(k.Node, o.Node))
+}
+
+// Slot is one replica: its tasks, oldest first.
+type Slot struct {
+	Key   SlotKey
+	Tasks []*typesv1.Task
+	// Calm says that nothing was to be done in it when it was looked at last, and will not be before Wake unless it changes.
+	Calm bool
+	Wake time.Time
+	// Steady says, while it is calm, that its one task runs and is what it should be.
+	Steady bool
+}
+
+// Group is a service with its tasks.
+type Group struct {
+	ID string
+	// Service is nil when it was removed.
+	Service *typesv1.Service
+	// Slots are in order; none is empty but for those that a decision has just made.
+	Slots []*Slot
+	// OnNode counts the wanted tasks that have not ended.
+	OnNode map[*place.Node]int
+	// Failed are the tasks that ended by themselves and badly.
+	Failed map[string]*typesv1.Task
+
+	// What follows is how the last decision left it.
+
+	Dirty     bool      // it has changed since
+	Restless  bool      // it has to be asked each time
+	Waits     bool      // some task waits for a place
+	Placement uint64    // of the book, then
+	Wake      time.Time // when it has to be asked at the latest; zero: never
+
+	requests map[uint64]*place.Request
+	tally    map[int]int // number of tasks on a node -> number of such nodes
+}
+
+func newGroup(id string) *Group {
+	return &Group{ID: id, Dirty: true, OnNode: map[*place.Node]int{}, tally: map[int]int{}, Failed: map[string]*typesv1.Task{}}
+}
+
+func (g *Group) setService(svc *typesv1.Service) {
+	g.Service, g.Dirty, g.requests = svc, true, nil
+	for _, s := range g.Slots {
+		s.Calm, s.Steady = false, false
+	}
+}
+
+// PerNode reports whether it has one task on each node.
+func (g *Group) PerNode() bool {
+	spec := g.Service.GetSpec()
+	return spec.GetGlobal() != nil || spec.GetGlobalJob() != nil
+}
+
+// Request is what tasks of a spec version ask of a node.
+func (g *Group) Request(version uint64, strategy typesv1.PlacementStrategy) *place.Request {
+	if r := g.requests[version]; r != nil {
+		return r
+	}
+	if g.requests == nil {
+		g.requests = map[uint64]*place.Request{}
+	}
+	r := place.NewRequest(state.SpecOf(g.Service, version), g.Service.GetEndpoint().GetPorts(), strategy)
+	g.requests[version] = r
+	return r
+}
+
+func (g *Group) find(k SlotKey) (int, bool) {
+	// Slots are numbered without gaps most of the time.
+	if i := int(k.Number) - 1; k.Node == "" && i >= 0 && i < len(g.Slots) && g.Slots[i].Key == k {
+		return i, true
+	}
+	return slices.BinarySearchFunc(g.Slots, k, func(s *Slot, k SlotKey) int { return s.Key.compare(k) })
+}
+
+// Slot is nil when it is not there.
+func (g *Group) Slot(k SlotKey) *Slot {
+	if i, ok := g.find(k); ok {
+		return g.Slots[i]
+	}
+	return nil
+}
+
+// MakeSlot is the slot of a key, a new one if there is none.
+func (g *Group) MakeSlot(k SlotKey) *Slot {
+	i, ok := g.find(k)
+	if !ok {
+		g.Slots = slices.Insert(g.Slots, i, &Slot{Key: k})
+	}
+	return g.Slots[i]
+}
+
+// insert adds a task to its slot in the order of age. One that a decision has just made has no age and is the newest.
+func (g *Group) insert(t *typesv1.Task) {
+	s := g.MakeSlot(KeyOf(t))
+	at := len(s.Tasks)
+	for at > 0 && older(t, s.Tasks[at-1]) {
+		at--
+	}
+	s.Tasks = slices.Insert(s.Tasks, at, t)
+	g.touched(s)
+}
+
+// replace takes over a task's new state; its slot and its age never change.
+func (g *Group) replace(was, t *typesv1.Task) {
+	s := g.Slot(KeyOf(t))
+	s.Tasks[slices.Index(s.Tasks, was)] = t
+	g.touched(s)
+}
+
+func (g *Group) remove(t *typesv1.Task) {
+	i, ok := g.find(KeyOf(t))
+	if !ok {
+		return
+	}
+	s := g.Slots[i]
+	s.Tasks = slices.DeleteFunc(s.Tasks, func(x *typesv1.Task) bool { return x == t })
+	g.touched(s)
+	if len(s.Tasks) == 0 {
+		g.Slots = slices.Delete(g.Slots, i, i+1)
+	}
+}
+
+func (g *Group) touched(s *Slot) { s.Calm, s.Steady, g.Dirty = false, false, true }
+
+// older is the order of age: tasks without a creation time, which are just being made, are the newest.
+func older(a, b *typesv1.Task) bool {
+	x, y := a.GetMeta().GetCreatedAt(), b.GetMeta().GetCreatedAt()
+	switch {
+	case x == nil || y == nil:
+		return x != nil && y == nil
+	case compareTimes(x, y) != 0:
+		return compareTimes(x, y) < 0
+	}
+	return a.GetMeta().GetId() < b.GetMeta().GetId()
+}
+
+func compareTimes(a, b *timestamppb.Timestamp) int {
+	return cmp.Or(cmp.Compare(a.GetSeconds(), b.GetSeconds()), cmp.Compare(a.GetNanos(), b.GetNanos()))
+}
+
+// account adds a task to the figures of its node and its service, or takes it away. A task that has ended weighs nothing;
+// one that is stopping still holds what it has reserved.
+func (g *Group) account(n *place.Node, t *typesv1.Task, sign int) {
+	switch s := t.GetObserved().GetState(); {
+	case !state.Terminal(s):
+	case s == typesv1.TaskState_TASK_STATE_FAILED || s == typesv1.TaskState_TASK_STATE_REJECTED:
+		if sign > 0 {
+			g.Failed[t.GetMeta().GetId()] = t
+		} else {
+			delete(g.Failed, t.GetMeta().GetId())
+		}
+		return
+	default:
+		return
+	}
+	if n == nil {
+		return
+	}
+	n.Reserve(t.GetDecided().GetReserved(), int64(sign))
+	n.Occupy(t.GetDecided().GetHostPorts(), sign)
+	if Wanted(t) {
+		n.Tasks += sign
+		was := g.OnNode[n]
+		if was += sign; was == 0 {
+			delete(g.OnNode, n)
+		} else {
+			g.OnNode[n] = was
+		}
+		g.tallied(was-sign, -1)
+		g.tallied(was, 1)
+	}
+}
+
+func (g *Group) tallied(count, by int) {
+	if count <= 0 {
+		return
+	}
+	if g.tally[count] += by; g.tally[count] == 0 {
+		delete(g.tally, count)
+	}
+}
+
+// Least is a number of the service's tasks that no node of so many has fewer of.
+func (g *Group) Least(nodes int) int {
+	if len(g.OnNode) < nodes {
+		return 0
+	}
+	least := 1 << 30
+	for count := range g.tally {
+		least = min(least, count)
+	}
+	return least
+}
+
+// Wanted reports whether a task is to be there: desired not beyond RUNNING.
+func Wanted(t *typesv1.Task) bool {
+	return t.GetDecided().GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING
+}

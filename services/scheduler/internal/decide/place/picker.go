@@ -1,0 +1,228 @@
+package place
+
+import (
+	"iter"
+	"time"
+)
+
+// Cluster is what a Picker needs to know beside the request. All of it may change between two picks, but for Nodes.
+type Cluster struct {
+	Now   time.Time
+	Nodes []*Node // in the order of ids
+	// Count is the number of the service's wanted tasks on a node; Failures how often its spec failed there lately.
+	Count    map[*Node]int
+	Failures map[*Node]int
+	// Neighbours are the other tasks that affinities of the request count, by affinity: the number on each node.
+	Neighbours []map[*Node]int
+	// ByLoad walks the nodes in the order of Load and then of ids; Least is a number of the service's tasks that no node has
+	// fewer of. With them a few nodes are chosen without looking at all. Nil: always look at all.
+	ByLoad func() iter.Seq[*Node]
+	Least  func() int
+	// Many says that more than a few will be asked for.
+	Many bool
+}
+
+// few is the number of nodes that are looked for one by one.
+const few = 8
+
+// Picker chooses one node after another for tasks of one request. After each change of a node's figures it must be told.
+type Picker struct {
+	req   *Request
+	c     Cluster
+	near  []neighbourhood
+	root  *branch // nil: nobody has looked at all nodes yet
+	asked int
+	// hopeless is why no node fits, until something changes.
+	hopeless string
+}
+
+// NewPicker makes a picker.
+func NewPicker(req *Request, c Cluster) *Picker {
+	p := &Picker{req: req, c: c}
+	for i, a := range req.Affinities {
+		p.near = append(p.near, newNeighbourhood(a, c.Neighbours[i]))
+	}
+	return p
+}
+
+// Many says that more than a few nodes will be asked for.
+func (p *Picker) Many() { p.c.Many = true }
+
+// look looks at each node once.
+func (p *Picker) look() {
+	p.root = &branch{}
+	if len(p.req.Preferences) == 0 {
+		p.root.entries = make([]entry, 0, len(p.c.Nodes))
+	} else {
+		for n, count := range p.c.Count {
+			if !n.Down() {
+				p.root.count(p.req.Preferences, n, count)
+			}
+		}
+	}
+	for _, n := range p.c.Nodes {
+		if p.Refuses(n) == None {
+			leaf := p.root.leaf(p.req.Preferences, n)
+			leaf.entries = append(leaf.entries, p.key(n))
+		}
+	}
+}
+
+// walks reports whether the order by load is that of the request, apart from how many tasks of the service a node has.
+func (p *Picker) walks() bool {
+	return p.c.ByLoad != nil && !p.c.Many && p.asked < few && len(p.req.Preferences) == 0 && len(p.near) == 0 && !isBinpack(p.req)
+}
+
+// walk finds the best node in the order of load: the first that fits and has no more tasks of the service than any must
+// have, if its spec has not failed there; else the best of all.
+func (p *Picker) walk() (best entry, ok bool) {
+	least := uint64(min(p.c.Least(), 1<<20-1))
+	for n := range p.c.ByLoad() {
+		if p.Refuses(n) != None {
+			continue
+		}
+		e := p.key(n)
+		if !ok || e.less(best) {
+			best, ok = e, true
+		}
+		if e.rank>>32 <= least { // neither failures nor more tasks than the least
+			break
+		}
+	}
+	return best, ok
+}
+
+// Refuses is the first filter that does not let the node pass.
+func (p *Picker) Refuses(n *Node) Cause {
+	if n.Closed != None {
+		return n.Closed
+	}
+	if n.Hold.After(p.c.Now) {
+		return Held
+	}
+	if c := p.req.Eligible(n); c != None {
+		return c
+	}
+	if c := p.req.Fits(n, p.c.Count[n]); c != None {
+		return c
+	}
+	for _, a := range p.near {
+		if !a.preferred && !a.holds(n) {
+			return Affinity
+		}
+	}
+	return None
+}
+
+// Best is the best node of those that fit, nil with the reason if none does.
+func (p *Picker) Best() (*Node, string) {
+	if p.hopeless != "" {
+		return nil, p.hopeless
+	}
+	var e entry
+	var ok bool
+	if p.root == nil && p.walks() {
+		p.asked++
+		e, ok = p.walk()
+	} else {
+		if p.root == nil {
+			p.look()
+		}
+		e, ok = p.root.best(p)
+	}
+	if ok {
+		return e.node, ""
+	}
+	p.hopeless = p.req.Explain(p.c.Nodes, p.Refuses)
+	return nil, p.hopeless
+}
+
+// Changed tells that a node's figures have changed, and by how many tasks of the service.
+func (p *Picker) Changed(n *Node, tasks int) {
+	p.hopeless = ""
+	for i := range p.near {
+		p.near[i].add(n, tasks)
+	}
+	if p.root == nil {
+		return
+	}
+	leaf := p.root
+	if len(p.req.Preferences) > 0 {
+		if tasks != 0 && !n.Down() {
+			p.root.count(p.req.Preferences, n, tasks)
+		}
+		leaf = p.root.leaf(p.req.Preferences, n)
+	}
+	if len(leaf.entries) > 0 && leaf.entries[0].node == n {
+		leaf.settle(p)
+	} else if p.Refuses(n) == None {
+		leaf.push(p.key(n))
+	}
+}
+
+// entry is a node with the order that it had when it was looked at. An order that is out of date is found out when the
+// entry comes to the top.
+type entry struct {
+	rank, ord uint64
+	node      *Node
+}
+
+func (e entry) less(o entry) bool { return e.rank < o.rank || e.rank == o.rank && e.ord < o.ord }
+
+const (
+	// manyFailures of one spec in the window put a node behind all others.
+	manyFailures = 5
+	// taskWeight is what a task weighs beside its reservations, in thousandths of a machine: nodes without reservations are
+	// filled by number.
+	taskWeight = 10
+)
+
+// key is the rule of preference, packed into numbers. Spread: nodes where this spec has not failed again and again, then
+// what is only wished for (taints, affinities), then fewest tasks of the service, then least load, then the order of ids.
+// Binpack: highest load first, whatever the service has there.
+func (p *Picker) key(n *Node) entry {
+	var tier, count uint64
+	if f := p.c.Failures[n]; f >= manyFailures {
+		tier = uint64(min(f, 255)) << 4
+	}
+	tier += p.wishes(n)
+	load := n.Load()
+	if isBinpack(p.req) {
+		load = 1<<32 - 1 - load
+	} else {
+		count = uint64(min(p.c.Count[n], 1<<20-1))
+	}
+	return entry{rank: tier<<52 | count<<32 | load, ord: uint64(n.Ord), node: n}
+}
+
+// wishes counts what the node does not grant of what is only preferred.
+func (p *Picker) wishes(n *Node) (out uint64) {
+	if len(n.Object.GetSpec().GetTaints()) > 0 && p.req.taint(n, preferNoSchedule) {
+		out++
+	}
+	for _, a := range p.near {
+		if a.preferred && !a.holds(n) {
+			out++
+		}
+	}
+	return min(out, 15)
+}
+
+// Load is how full a node is: the share of processors or memory that is reserved, the larger, in thousandths, and a little
+// for each task.
+func (n *Node) Load() uint64 {
+	reserved := max(share(n.Used.CPUs, n.Have.CPUs), share(n.Used.Memory, n.Have.Memory))
+	return uint64(min(reserved+int64(max(n.Tasks, 0))*taskWeight, 1<<31))
+}
+
+func share(used, have int64) int64 {
+	switch {
+	case used <= 0:
+		return 0
+	case have <= 0 || used >= have:
+		return 1000
+	case used > 1<<50: // more than a petabyte: no overflow
+		return used / (have / 1000)
+	}
+	return used * 1000 / have
+}

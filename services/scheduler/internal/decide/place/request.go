@@ -1,0 +1,160 @@
+package place
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/shoalproject/shoal/internal/constraint"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// Request is what a task of one spec asks of a node.
+type Request struct {
+	Need        *typesv1.Resources    // nil: nothing
+	Ports       []*typesv1.PortConfig // on the host
+	MaxReplicas int
+	Strategy    typesv1.PlacementStrategy
+	Preferences []string // keys of labels
+	Affinities  []*typesv1.Affinity
+	constraints []constraint.Constraint
+	platforms   []*typesv1.Platform
+	tolerations []*typesv1.Toleration
+	// invalid is a constraint that makes no sense: no node meets it.
+	invalid string
+}
+
+// NewRequest compiles a spec. Endpoint gives its host ports; strategy is the cluster's.
+func NewRequest(spec *typesv1.TaskSpec, ports []*typesv1.PortConfig, strategy typesv1.PlacementStrategy) *Request {
+	p := spec.GetPlacement()
+	r := &Request{
+		Need: spec.GetResources().GetReservations(), MaxReplicas: int(min(p.GetMaxReplicas(), 1<<30)), Strategy: p.GetStrategy(),
+		Affinities: p.GetAffinities(), platforms: p.GetPlatforms(), tolerations: p.GetTolerations(),
+	}
+	if r.Strategy == typesv1.PlacementStrategy_PLACEMENT_STRATEGY_UNSPECIFIED {
+		r.Strategy = strategy
+	}
+	for _, text := range p.GetConstraints() {
+		c, err := constraint.Parse(text)
+		if err != nil {
+			r.invalid = text
+			continue
+		}
+		r.constraints = append(r.constraints, c)
+	}
+	for _, pref := range p.GetPreferences() {
+		r.Preferences = append(r.Preferences, pref.GetSpread())
+	}
+	for _, port := range ports {
+		if port.GetPublishMode() == typesv1.PublishMode_PUBLISH_MODE_HOST && port.GetPublishedPort() != 0 {
+			r.Ports = append(r.Ports, port)
+		}
+	}
+	if amountOf(r.Need) == (Amount{}) && len(r.Need.GetGeneric()) == 0 {
+		r.Need = nil
+	}
+	return r
+}
+
+func amountOf(r *typesv1.Resources) Amount {
+	return Amount{CPUs: r.GetNanoCpus(), Memory: r.GetMemoryBytes(), PIDs: r.GetPids()}
+}
+
+// Eligible runs the filters that concern what a node is, not what is on it: a global service has a task on each node that
+// passes them.
+func (r *Request) Eligible(n *Node) Cause {
+	if r.invalid != "" {
+		return Constraint
+	}
+	for _, c := range r.constraints {
+		if !c.Match(n.Object) {
+			return Constraint
+		}
+	}
+	if len(r.platforms) > 0 && !r.fitsPlatform(n.Object.GetStatus().GetDescription().GetPlatform()) {
+		return Platform
+	}
+	if r.taint(n, typesv1.TaintEffect_TAINT_EFFECT_NO_SCHEDULE) || r.taint(n, typesv1.TaintEffect_TAINT_EFFECT_NO_EXECUTE) {
+		return Tainted
+	}
+	return None
+}
+
+// MayStay reports whether a task that runs on the node may go on: constraints hold, and no taint drives it away.
+func (r *Request) MayStay(n *Node) Cause {
+	for _, c := range r.constraints {
+		if !c.Match(n.Object) {
+			return Constraint
+		}
+	}
+	if r.taint(n, typesv1.TaintEffect_TAINT_EFFECT_NO_EXECUTE) {
+		return Tainted
+	}
+	return None
+}
+
+// Fits runs the filters that concern what is on a node. Count is the number of the service's tasks there.
+func (r *Request) Fits(n *Node, count int) Cause {
+	if n.Full {
+		return NoAddress
+	}
+	if r.Need != nil {
+		switch need := amountOf(r.Need); {
+		case need.CPUs > 0 && n.Used.CPUs+need.CPUs > n.Have.CPUs:
+			return CPUs
+		case need.Memory > 0 && n.Used.Memory+need.Memory > n.Have.Memory:
+			return Memory
+		case need.PIDs > 0 && n.Have.PIDs > 0 && n.Used.PIDs+need.PIDs > n.Have.PIDs: // a machine that does not tell has enough
+			return PIDs
+		}
+		if len(r.Need.GetGeneric()) > 0 && n.lacks(r.Need.GetGeneric()) != "" {
+			return Generic
+		}
+	}
+	for _, p := range r.Ports {
+		if n.ports[Port{p.GetProtocol(), p.GetPublishedPort()}] > 0 {
+			return HostPort
+		}
+	}
+	if r.MaxReplicas > 0 && count >= r.MaxReplicas {
+		return MaxReplicas
+	}
+	return None
+}
+
+// Reserved is what a task of this request holds on the node: the request's own when no named piece has to be chosen.
+func (r *Request) Reserved(n *Node) *typesv1.Resources {
+	if len(r.Need.GetGeneric()) == 0 {
+		return r.Need
+	}
+	return &typesv1.Resources{NanoCpus: r.Need.GetNanoCpus(), MemoryBytes: r.Need.GetMemoryBytes(), Pids: r.Need.GetPids(),
+		Generic: n.assign(r.Need.GetGeneric())}
+}
+
+func (r *Request) fitsPlatform(have *typesv1.Platform) bool {
+	return slices.ContainsFunc(r.platforms, func(p *typesv1.Platform) bool {
+		return (p.GetOs() == "" || p.GetOs() == have.GetOs()) &&
+			(p.GetArchitecture() == "" || p.GetArchitecture() == have.GetArchitecture())
+	})
+}
+
+// taint reports whether the node has a taint of this effect that the request does not tolerate.
+func (r *Request) taint(n *Node, effect typesv1.TaintEffect) bool {
+	return slices.ContainsFunc(n.Object.GetSpec().GetTaints(), func(t *typesv1.Taint) bool {
+		e := t.GetEffect()
+		if e == typesv1.TaintEffect_TAINT_EFFECT_UNSPECIFIED {
+			e = typesv1.TaintEffect_TAINT_EFFECT_NO_SCHEDULE
+		}
+		return e == effect && !slices.ContainsFunc(r.tolerations, func(o *typesv1.Toleration) bool {
+			return (o.GetKey() == "" || o.GetKey() == t.GetKey()) && (o.GetValue() == "" || o.GetValue() == t.GetValue())
+		})
+	})
+}
+
+// platformNames is "linux/amd64 or linux/arm64".
+func platformNames(ps []*typesv1.Platform) string {
+	var names []string
+	for _, p := range ps {
+		names = append(names, strings.Trim(p.GetOs()+"/"+p.GetArchitecture(), "/"))
+	}
+	return strings.Join(names, " or ")
+}

@@ -1,0 +1,85 @@
+package control
+
+import (
+	"errors"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// TestRollback: a rollback gives a service the task spec of a version that is kept, as a new version, and nothing else of it.
+func TestRollback(t *testing.T) {
+	a, _, ctx := newAPI(t)
+	s := services{API: a}
+	made, err := s.CreateService(ctx, &controlv1.CreateServiceRequest{Spec: serviceSpec("web")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.RollbackService(ctx, &controlv1.RollbackServiceRequest{Service: "web"}); !errors.Is(err, errs.Precondition) {
+		t.Errorf("nothing to go back to: %v", err)
+	}
+	version, svc := made.GetVersion(), made.GetService()
+	for i, image := range []string{"two", "three"} {
+		next := proto.CloneOf(svc.GetSpec())
+		next.Task.Container.Image = image
+		next.Mode = &typesv1.ServiceSpec_Replicated{Replicated: &typesv1.Replicated{Replicas: new(uint64(i + 5))}}
+		up, err := s.UpdateService(ctx, &controlv1.UpdateServiceRequest{Service: "web", Version: version, Spec: next})
+		if err != nil {
+			t.Fatal(err)
+		}
+		version, svc = up.GetVersion(), up.GetService()
+	}
+	for _, r := range []struct {
+		to    uint64
+		image string
+		kind  error
+	}{
+		{to: 0, image: "two"}, {to: 1, image: "nginx"}, {to: 1, kind: errs.Precondition}, {to: 99, kind: errs.Precondition}, {to: 3, image: "three"},
+	} {
+		got, err := s.RollbackService(ctx, &controlv1.RollbackServiceRequest{Service: "web", SpecVersion: r.to})
+		if r.kind != nil {
+			if !errors.Is(err, r.kind) {
+				t.Errorf("to %d: %v", r.to, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		now := got.GetService()
+		if image := now.GetSpec().GetTask().GetContainer().GetImage(); image != r.image || now.GetSpec().GetReplicated().GetReplicas() != 6 {
+			t.Errorf("to %d: image %s, %v", r.to, image, now.GetSpec().GetMode())
+		}
+		if now.GetSpecVersion() != svc.GetSpecVersion()+1 {
+			t.Errorf("to %d: version %d after %d", r.to, now.GetSpecVersion(), svc.GetSpecVersion())
+		}
+		svc = now
+	}
+	if _, err := s.RollbackService(ctx, &controlv1.RollbackServiceRequest{Service: "web", Version: version}); !errors.Is(err, errs.Conflict) {
+		t.Errorf("stale: %v", err)
+	}
+}
+
+// TestEarlierVersion: without a number a rollback leads to what was in force before; a version whose update was rolled back
+// by itself was not.
+func TestEarlierVersion(t *testing.T) {
+	history := []*typesv1.SpecRecord{{Version: 3, Hash: []byte("c")}, {Version: 2, Hash: []byte("b")}, {Version: 1, Hash: []byte("a")}}
+	for _, r := range []struct {
+		status *typesv1.UpdateStatus
+		want   uint64
+	}{
+		{want: 3},
+		{status: &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_PAUSED, OfVersion: 4, SpecVersion: 4, FromVersion: 2}, want: 2},
+		{status: &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_COMPLETED, OfVersion: 3, SpecVersion: 3, FromVersion: 2}, want: 3},
+		{status: &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED, OfVersion: 4, SpecVersion: 3, FromVersion: 3}},
+	} {
+		got, err := earlier(&typesv1.Service{SpecVersion: 4, SpecHash: []byte("d"), SpecHistory: history, UpdateStatus: r.status}, 0)
+		if got.GetVersion() != r.want || (err != nil) != (r.want == 0) {
+			t.Errorf("%v: %v, %v", r.status, got, err)
+		}
+	}
+}
