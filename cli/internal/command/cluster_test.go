@@ -290,14 +290,41 @@ func (f *cluster) UpdateService(_ context.Context, req *controlv1.UpdateServiceR
 	if req.GetVersion().GetRevision() != s.GetMeta().GetRevision() {
 		return nil, errs.New(errs.Conflict, "update out of sequence")
 	}
-	if !proto.Equal(s.GetSpec().GetTask(), req.GetSpec().GetTask()) {
+	f.replace(s, req.GetSpec())
+	return &controlv1.UpdateServiceResponse{Service: s, Version: versionOf(s)}, nil
+}
+
+// replace gives a service another spec; an update of it is done at once.
+func (f *cluster) replace(s *typesv1.Service, next *typesv1.ServiceSpec) {
+	if !proto.Equal(s.GetSpec().GetTask(), next.GetTask()) {
+		s.SpecHistory = append([]*typesv1.SpecRecord{{Version: s.GetSpecVersion(), Task: s.GetSpec().GetTask()}}, s.GetSpecHistory()...)
 		s.SpecVersion++
+		s.UpdateStatus = &typesv1.UpdateStatus{
+			State: typesv1.UpdateState_UPDATE_STATE_COMPLETED, SpecVersion: s.GetSpecVersion(), OfVersion: s.GetSpecVersion(), Message: "update completed",
+		}
 	}
-	s.Spec = req.GetSpec()
+	s.Spec = next
 	s.Meta.Revision++
 	f.allocate(s)
 	f.schedule(s)
-	return &controlv1.UpdateServiceResponse{Service: s, Version: versionOf(s)}, nil
+}
+
+func (f *cluster) RollbackService(_ context.Context, req *controlv1.RollbackServiceRequest) (*controlv1.RollbackServiceResponse, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s, err := f.service(req.GetService())
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range s.GetSpecHistory() {
+		if req.GetSpecVersion() == 0 || req.GetSpecVersion() == r.GetVersion() {
+			next := proto.CloneOf(s.GetSpec())
+			next.Task = r.GetTask()
+			f.replace(s, next)
+			return &controlv1.RollbackServiceResponse{Service: s, Version: versionOf(s)}, nil
+		}
+	}
+	return nil, errs.New(errs.Precondition, "roll back service %q: version %d is not kept", req.GetService(), req.GetSpecVersion())
 }
 
 func (f *cluster) DeleteService(_ context.Context, req *controlv1.DeleteServiceRequest) (*controlv1.DeleteServiceResponse, error) {

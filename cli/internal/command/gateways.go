@@ -10,59 +10,45 @@ import (
 )
 
 // connectBeside calls f with the cluster, also if the named members, as role or role/machine, are the gateways by which it is
-// reached: one that is drained or removed takes no connection any more, so the context learns of the others before.
+// reached: one that is drained or removed takes no connection any more, so the others are learnt before.
 func (a *App) connectBeside(ctx context.Context, leaving []string, f func(c *client.Client) error) error {
 	if !slices.ContainsFunc(leaving, func(name string) bool { return name == "gateway" || strings.HasPrefix(name, "gateway/") }) {
 		return a.connect(ctx, f)
 	}
-	if err := a.connect(ctx, func(cl *client.Client) error { return a.learnGateways(ctx, cl) }); err != nil {
-		fmt.Fprintf(a.Err, "shoal: warning: the cluster's other gateways could not be learnt: %s\n", err)
-	}
-	return a.connect(ctx, f)
-}
-
-// learnGateways adds gateways that came since to those of the context, or of the command line if it names any, so that the
-// person's tool survives the loss of the first manager. Known ones keep their place: the person may have put the nearest
-// first. Drained ones come last: they are tried when no other answers, and may be back at work by then.
-func (a *App) learnGateways(ctx context.Context, cl *client.Client) error {
-	list, err := allMembers(ctx, cl, []string{"role=gateway"})
-	if err != nil {
+	var learnt []string
+	err := a.connect(ctx, func(cl *client.Client) (err error) {
+		learnt, err = a.gateways(ctx, cl)
 		return err
-	}
-	var open, drained []string
-	for _, l := range list {
-		if m := l.GetMember(); m.GetSpec().GetDrain() {
-			drained = append(drained, m.GetAddresses()...)
-		} else {
-			open = append(open, m.GetAddresses()...)
-		}
-	}
-	if len(a.gateway) > 0 {
-		a.gateway = appendNew(a.gateway, slices.Concat(open, drained))
-		return nil
-	}
-	store, c, err := a.picked()
-	if err != nil {
-		return err
-	}
-	next := slices.DeleteFunc(slices.Clone(c.Gateways), func(g string) bool {
-		full, err := client.Addresses([]string{g})
-		return err == nil && len(open) > 0 && !slices.Contains(open, full[0])
 	})
-	next = appendNew(next, slices.Concat(open, drained))
-	if len(next) == 0 || slices.Equal(next, c.Gateways) {
-		return nil
+	if err != nil {
+		fmt.Fprintf(a.Err, "shoal: warning: the cluster's other gateways could not be learnt: %s\n", err)
+		return a.connect(ctx, f)
 	}
-	c.Gateways = next
-	return store.Put(c)
+	said := a.gateway
+	a.gateway = slices.Concat(said, slices.DeleteFunc(slices.Clone(learnt), func(g string) bool { return slices.Contains(said, g) }))
+	err = a.connect(ctx, f)
+	if a.gateway = said; err != nil {
+		return err
+	}
+	return a.keepGateways(learnt)
 }
 
-func appendNew(list, more []string) []string {
-	out := slices.Clone(list)
-	for _, g := range more {
-		if !slices.Contains(out, g) {
-			out = append(out, g)
-		}
+func (a *App) gateways(ctx context.Context, cl *client.Client) ([]string, error) {
+	list, err := cl.AllMembers(ctx, []string{"role=gateway"})
+	if err != nil {
+		return nil, err
 	}
-	return out
+	_, c, err := a.picked()
+	return client.Gateways(c.Gateways, list), err
+}
+
+// keepGateways writes them into the context, so that the person's tool survives the loss of the first manager. Those that the
+// command line names are for one command alone.
+func (a *App) keepGateways(list []string) error {
+	store, c, err := a.picked()
+	if err != nil || len(list) == 0 || len(a.gateway) > 0 || slices.Equal(list, c.Gateways) {
+		return err
+	}
+	c.Gateways = list
+	return store.Put(c)
 }

@@ -46,6 +46,8 @@ func (b *bare) Run(_ context.Context, name string, args ...string) (string, erro
 		return b.bootstrap()
 	case strings.HasPrefix(line, "shoal-agent doctor ") && b.found != "":
 		return b.found, nil
+	case strings.HasSuffix(line, " -version"):
+		return path.Base(name) + " " + run.FullVersion(), nil
 	case strings.Contains(line, " doctor "):
 		return "[]", nil
 	case line == "systemctl start shoal-gateway":

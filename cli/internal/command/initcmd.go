@@ -17,6 +17,7 @@ import (
 
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/machine"
+	"github.com/shoalproject/shoal/cli/internal/spec"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
@@ -153,8 +154,8 @@ func (g *gateway) WorkerToken(ctx context.Context) (string, error) {
 }
 
 func (g *gateway) SetAvailability(ctx context.Context, id, availability string) error {
-	change := nodeChange{name: id, availability: availability}
-	return g.app.updateNode(ctx, g.client, id, change.apply)
+	change := spec.NodeChange{Name: id, Availability: availability}
+	return g.app.updateNode(ctx, g.client, id, change.Apply)
 }
 
 func (g *gateway) Close() error { return g.client.Close() }

@@ -50,17 +50,3 @@ func printRows[R any](a *App, l *listing, columns []table.Column, rows []R, id f
 	}
 	return table.Write(a.Out, table.List{Format: l.format, Columns: columns, Headers: more}, rows)
 }
-
-// pages calls list with the token of each page until there is none.
-func pages(list func(token string) (next string, err error)) error {
-	for token := ""; ; {
-		next, err := list(token)
-		if err != nil || next == "" {
-			return err
-		}
-		if next == token {
-			return errs.New(errs.Internal, "the list has no end: the same page came twice")
-		}
-		token = next
-	}
-}

@@ -34,7 +34,7 @@ func (a *App) memberLs() *cobra.Command {
 				return err
 			}
 			return a.connect(c.Context(), func(cl *client.Client) error {
-				list, err := allMembers(c.Context(), cl, filters)
+				list, err := cl.AllMembers(c.Context(), filters)
 				if err != nil {
 					return fmt.Errorf("list members: %w", err)
 				}
@@ -67,15 +67,6 @@ func memberOrder(a, b *controlv1.ListedMember) int {
 	}
 	ka, kb := key(a), key(b)
 	return slices.Compare(ka[:], kb[:])
-}
-
-func allMembers(ctx context.Context, cl *client.Client, filters []string) (out []*controlv1.ListedMember, err error) {
-	err = pages(func(token string) (string, error) {
-		resp, err := cl.Members.ListMembers(ctx, &controlv1.ListMembersRequest{Filters: filters, PageToken: token})
-		out = append(out, resp.GetMembers()...)
-		return resp.GetNextPageToken(), err
-	})
-	return out, err
 }
 
 func (a *App) memberInspect() *cobra.Command {

@@ -74,7 +74,7 @@ func (a *App) networkLs() *cobra.Command {
 			}
 			return a.connect(c.Context(), func(cl *client.Client) error {
 				var rows []docker.NetworkRow
-				err := pages(func(token string) (string, error) {
+				err := client.Pages(func(token string) (string, error) {
 					resp, err := cl.Networks.ListNetworks(c.Context(), &controlv1.ListNetworksRequest{Filters: filters, PageToken: token})
 					for _, n := range resp.GetNetworks() {
 						rows = append(rows, docker.NetworkRowOf(n, l.whole()))

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -13,7 +12,6 @@ import (
 
 	"github.com/shoalproject/shoal/internal/enroll"
 	"github.com/shoalproject/shoal/internal/errs"
-	"github.com/shoalproject/shoal/internal/run"
 
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/docker"
@@ -36,7 +34,7 @@ func (a *App) nodeLs() *cobra.Command {
 				return err
 			}
 			return a.connect(c.Context(), func(cl *client.Client) error {
-				nodes, err := allNodes(c.Context(), cl, filters)
+				nodes, err := cl.AllNodes(c.Context(), filters)
 				if err != nil {
 					return fmt.Errorf("list nodes: %w", err)
 				}
@@ -45,7 +43,9 @@ func (a *App) nodeLs() *cobra.Command {
 				for _, n := range nodes {
 					rows = append(rows, docker.NodeRowOf(n, self))
 				}
-				_ = a.learnGateways(c.Context(), cl) // a convenience: the next listing tries again
+				if learnt, err := a.gateways(c.Context(), cl); err == nil {
+					_ = a.keepGateways(learnt) // a convenience: the next listing tries again
+				}
 				return a.printNodes(&l, rows)
 			})
 		},
@@ -62,15 +62,6 @@ func (a *App) printNodes(l *listing, rows []docker.NodeRow) error {
 	}
 	return printRows(a, l, columns, rows, func(r docker.NodeRow) string { return r.ID },
 		table.Column{Header: "ID", Field: "ID"}, table.Column{Header: "SELF", Field: "Self"})
-}
-
-func allNodes(ctx context.Context, cl *client.Client, filters []string) (out []*controlv1.ListedNode, err error) {
-	err = pages(func(token string) (string, error) {
-		resp, err := cl.Nodes.ListNodes(ctx, &controlv1.ListNodesRequest{Filters: filters, PageToken: token})
-		out = append(out, resp.GetNodes()...)
-		return resp.GetNextPageToken(), err
-	})
-	return out, err
 }
 
 // self is this machine's id; empty where shoal does not run.
@@ -98,7 +89,7 @@ func (a *App) nodeInspect() *cobra.Command {
 					return err
 				})
 				if pretty && format == "" {
-					format = prettyNode
+					format = docker.PrettyNode
 				}
 				return joinFaults(table.Inspect(a.Out, format, list), fault)
 			})
@@ -144,11 +135,6 @@ func (a *App) nodeRm() *cobra.Command {
 	return completed(c, a.nodeNames)
 }
 
-// lostPause is the wait before a call that was lost is made again.
-const lostPause = 300 * time.Millisecond
-
-// removeNode removes a machine. The gateway and the store that carry the call may be that machine's own, which lose their
-// rights with it before they can answer: so a call that was lost is made again, by way of the next gateway.
 func (a *App) removeNode(ctx context.Context, cl *client.Client, name string, force bool) error {
 	// A machine with control processes alone is no node. What is found by the beginning of its id alone could be another
 	// one's hostname: the store, which knows both, decides.
@@ -160,18 +146,7 @@ func (a *App) removeNode(ctx context.Context, cl *client.Client, name string, fo
 	if n := got.GetNode().GetNode(); err == nil && (name == "self" || name == n.GetMeta().GetId() || name == docker.Hostname(n)) {
 		ref, exact = n.GetMeta().GetId(), true
 	}
-	for try := 0; ; try++ {
-		_, err := cl.Nodes.DeleteNode(ctx, &controlv1.DeleteNodeRequest{Node: ref, Force: force})
-		switch {
-		case try > 0 && errs.KindOf(err) == errs.NotFound:
-			return nil // the call that was lost has done it
-		case !exact || try == maxTries || errs.KindOf(err) != errs.Unavailable:
-			return err
-		}
-		if run.Sleep(ctx, lostPause) != nil {
-			return err
-		}
-	}
+	return cl.RemoveNode(ctx, ref, exact, force)
 }
 
 func (a *App) nodePs() *cobra.Command {

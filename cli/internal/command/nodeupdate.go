@@ -3,7 +3,6 @@ package command
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/proto"
@@ -18,15 +17,15 @@ import (
 )
 
 func (a *App) nodeUpdate() *cobra.Command {
-	var change nodeChange
+	var change spec.NodeChange
 	c := &cobra.Command{
 		Use: "update [OPTIONS] NODE", Short: "Change a machine's labels, taints or availability", Args: exactly(1),
 		Example: "  shoal node update --availability drain m2\n  shoal node update --label-add zone=a --label-rm old m2\n" +
 			"  shoal node update --taint-add gpu=yes:no-execute m3",
 		RunE: func(c *cobra.Command, args []string) error {
-			change.name = args[0]
+			change.Name = args[0]
 			return a.connect(c.Context(), func(cl *client.Client) error {
-				if err := a.updateNode(c.Context(), cl, args[0], change.apply); err != nil {
+				if err := a.updateNode(c.Context(), cl, args[0], change.Apply); err != nil {
 					return err
 				}
 				fmt.Fprintln(a.Out, args[0])
@@ -34,53 +33,15 @@ func (a *App) nodeUpdate() *cobra.Command {
 			})
 		},
 	}
-	c.Flags().StringArrayVar(&change.addLabels, "label-add", nil, "add or replace a label: `key=value`")
-	c.Flags().StringArrayVar(&change.removeLabels, "label-rm", nil, "remove a label: `key`")
-	c.Flags().StringArrayVar(&change.addTaints, "taint-add", nil, "keep tasks away: `key[=value][:no-schedule|no-execute|prefer-no-schedule]`")
-	c.Flags().StringArrayVar(&change.removeTaints, "taint-rm", nil, "remove a taint: `key[:effect]`")
-	c.Flags().StringVar(&change.availability, "availability", "", "active, pause or drain")
-	c.Flags().StringVar(&change.role, "role", "", "not there yet")
+	c.Flags().StringArrayVar(&change.AddLabels, "label-add", nil, "add or replace a label: `key=value`")
+	c.Flags().StringArrayVar(&change.RemoveLabels, "label-rm", nil, "remove a label: `key`")
+	c.Flags().StringArrayVar(&change.AddTaints, "taint-add", nil, "keep tasks away: `key[=value][:no-schedule|no-execute|prefer-no-schedule]`")
+	c.Flags().StringArrayVar(&change.RemoveTaints, "taint-rm", nil, "remove a taint: `key[:effect]`")
+	c.Flags().StringVar(&change.Availability, "availability", "", "active, pause or drain")
+	c.Flags().StringVar(&change.Role, "role", "", "not there yet")
 	_ = c.Flags().MarkHidden("role") // the flag is there
 	complete(c, "availability", words("active", "pause", "drain"))
 	return completed(c, a.nodeNames)
-}
-
-// nodeChange is what the flags of `node update` say.
-type nodeChange struct {
-	name                    string
-	addLabels, removeLabels []string
-	addTaints, removeTaints []string
-	availability, role      string
-}
-
-func (n *nodeChange) apply(s *typesv1.NodeSpec) error {
-	var faults errs.Collector
-	if s.Annotations == nil {
-		s.Annotations = &typesv1.Annotations{}
-	}
-	labels, err := spec.Labels(n.addLabels, s.Annotations.Labels)
-	faults.Merge("label-add", err)
-	for _, key := range n.removeLabels {
-		_, ok := labels[key]
-		faults.Check(ok, "label-rm", "there is no label %q to remove", key)
-		delete(labels, key)
-	}
-	s.Annotations.Labels = labels
-	taints, err := spec.WithoutTaints(n.removeTaints, s.Taints)
-	faults.Merge("taint-rm", err)
-	s.Taints, err = spec.Taints(n.addTaints, taints)
-	faults.Merge("taint-add", err)
-	if n.availability != "" {
-		v, ok := typesv1.Availability_value["AVAILABILITY_"+strings.ToUpper(n.availability)]
-		faults.Check(ok && v > 0, "availability", "%q is not active, pause or drain", n.availability)
-		s.Availability = typesv1.Availability(v)
-	}
-	if n.role != "" {
-		v, ok := typesv1.NodeRole_value["NODE_ROLE_"+strings.ToUpper(n.role)]
-		faults.Check(ok && v > 0, "role", "%q is not worker or manager", n.role)
-		s.Role = typesv1.NodeRole(v)
-	}
-	return faults.Err(fmt.Sprintf("update node %q", n.name))
 }
 
 // updateNode reads, changes and writes, and does it again when somebody else was faster.

@@ -104,7 +104,7 @@ func (a *App) serviceLs() *cobra.Command {
 			}
 			return a.connect(c.Context(), func(cl *client.Client) error {
 				var rows []docker.ServiceRow
-				err := pages(func(token string) (string, error) {
+				err := client.Pages(func(token string) (string, error) {
 					resp, err := cl.Services.ListServices(c.Context(), &controlv1.ListServicesRequest{Filters: filters, PageToken: token})
 					for _, s := range resp.GetServices() {
 						rows = append(rows, docker.ServiceRowOf(s, l.whole()))
@@ -166,7 +166,7 @@ func (a *App) serviceInspect() *cobra.Command {
 					return err
 				})
 				if pretty && format == "" {
-					format = prettyService
+					format = docker.PrettyService
 				}
 				return joinFaults(table.Inspect(a.Out, format, list), fault)
 			})

@@ -92,7 +92,7 @@ func alone(c *cobra.Command, flag string, others ...string) error {
 	c.Flags().Visit(func(f *pflag.Flag) {
 		faults.Check(f.Name == flag || slices.Contains(others, f.Name), f.Name, "cannot be given together with --%s", flag)
 	})
-	return faults.Err(c.CommandPath())
+	return faults.Err("update service")
 }
 
 func (a *App) serviceRollback() *cobra.Command {

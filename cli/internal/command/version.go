@@ -11,42 +11,9 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 
 	"github.com/shoalproject/shoal/cli/internal/client"
+	"github.com/shoalproject/shoal/cli/internal/docker"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
-
-// versions is what `version` shows.
-type versions struct {
-	Client clientVersion
-	Server *serverVersion `json:",omitempty"`
-}
-
-type clientVersion struct {
-	Version, GoVersion, Platform string
-	Commit, Committed            string `json:",omitempty"`
-}
-
-type serverVersion struct {
-	Version, GoVersion string
-	Leader             string
-	Revision           uint64
-	Epoch              uint64
-}
-
-const prettyVersion = `Client:
- Version:     {{.Client.Version}}
- Go version:  {{.Client.GoVersion}}
-{{- with .Client.Commit}}
- Commit:      {{.}}{{end}}
-{{- with .Client.Committed}}
- Committed:   {{.}}{{end}}
- OS/Arch:     {{.Client.Platform}}
-{{- with .Server}}
-
-Cluster:
- Version:     {{.Version}}
- Go version:  {{.GoVersion}}
- Leader:      {{.Leader}}
- Revision:    {{.Revision}} (epoch {{.Epoch}}){{end}}`
 
 func (a *App) versionCommand() *cobra.Command {
 	var format string
@@ -55,7 +22,7 @@ func (a *App) versionCommand() *cobra.Command {
 		RunE: func(c *cobra.Command, _ []string) error {
 			words := strings.Fields(run.Version())
 			commit, committed := run.Commit()
-			v := versions{Client: clientVersion{
+			v := docker.Versions{Client: docker.ClientVersion{
 				Version: words[0], GoVersion: words[1], Platform: words[2], Commit: commit, Committed: committed,
 			}}
 			fault := a.connect(c.Context(), func(cl *client.Client) error {
@@ -64,7 +31,7 @@ func (a *App) versionCommand() *cobra.Command {
 					return wrap(err, "version of the cluster")
 				}
 				release, _, _ := strings.Cut(got.GetVersion(), " ")
-				v.Server = &serverVersion{
+				v.Server = &docker.ServerVersion{
 					Version: release, GoVersion: got.GetGoVersion(), Leader: got.GetLeader(),
 					Revision: got.GetStore().GetRevision(), Epoch: got.GetStore().GetEpoch().GetNumber(),
 				}
@@ -76,11 +43,11 @@ func (a *App) versionCommand() *cobra.Command {
 			}
 			switch format {
 			case "":
-				return joinFaults(table.Inspect(a.Out, prettyVersion, []versions{v}), fault)
+				return joinFaults(table.Inspect(a.Out, docker.PrettyVersion, []docker.Versions{v}), fault)
 			case "json":
-				return joinFaults(table.Inspect(a.Out, "{{json .}}", []versions{v}), fault)
+				return joinFaults(table.Inspect(a.Out, "{{json .}}", []docker.Versions{v}), fault)
 			}
-			return joinFaults(table.Inspect(a.Out, format, []versions{v}), fault)
+			return joinFaults(table.Inspect(a.Out, format, []docker.Versions{v}), fault)
 		},
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "Go `template` or json")

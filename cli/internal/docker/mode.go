@@ -100,8 +100,9 @@ func jobOf(j *typesv1.JobConfig) *Job {
 	}
 	out := &Job{Deadline: nanos(j.GetDeadline()), HistoryLimit: j.HistoryLimit}
 	if s := j.GetSchedule(); s != nil {
-		out.Schedule = &Schedule{
-			Cron: s.GetCron(), TimeZone: s.GetTimeZone(), Concurrency: word(s.GetConcurrency().String(), "CONCURRENCY_POLICY_"), CatchUp: nanos(s.GetCatchUp()),
+		out.Schedule = &Schedule{Cron: s.GetCron(), TimeZone: s.GetTimeZone(), Concurrency: "forbid", CatchUp: nanos(s.GetCatchUp())}
+		if s.GetConcurrency() != typesv1.ConcurrencyPolicy_CONCURRENCY_POLICY_UNSPECIFIED {
+			out.Schedule.Concurrency = word(s.GetConcurrency().String(), "CONCURRENCY_POLICY_")
 		}
 	}
 	return out

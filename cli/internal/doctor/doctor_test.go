@@ -1,6 +1,7 @@
 package doctor_test
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -53,6 +54,7 @@ type patient struct {
 	unknown   string // a name that is not found
 	ahead     time.Duration
 	elsewhere net.Listener
+	version   string // what programs print; empty: this build's
 }
 
 func newPatient(t *testing.T) (p *patient, stop func()) {
@@ -141,7 +143,7 @@ func (p *patient) Run(_ context.Context, name string, args ...string) (string, e
 	}
 	switch {
 	case strings.Contains(line, "-version"):
-		return path.Base(name) + " " + run.FullVersion(), nil
+		return path.Base(name) + " " + cmp.Or(p.version, run.FullVersion()), nil
 	case strings.HasPrefix(line, "shoal-agent doctor"):
 		return p.agent, nil
 	case strings.Contains(line, " doctor "):
@@ -192,7 +194,11 @@ func TestEachAilmentIsToldWithItsCure(t *testing.T) {
 			p.agent = `[{"check":"containerd","grade":"fault","what":"x","fix":"y"}]`
 			return nil
 		}, "fault containerd", "y"},
-		"an agent of old":        {func(p *patient) error { p.agent = "usage"; return nil }, "fault shoal-agent", "one version"},
+		"an agent of old": {func(p *patient) error { p.agent = "usage"; return nil }, "fault shoal-agent", "one version"},
+		"another build":   {func(p *patient) error { p.version = "v0.0.1 (commit 1a2b3c, of unknown time) go1.26"; return nil }, "warning versions", "one version"},
+		"key that can be run": {func(p *patient) error {
+			return p.env.Files.Write("/var/lib/shoal/agent/issuing/key.pem", nil, 0o700)
+		}, "fault key", "chmod 600"},
 		"full disk":              {func(p *patient) error { p.space.Bytes = 1 << 20; return nil }, "fault disk, fault disk", "df -h"},
 		"no inodes":              {func(p *patient) error { p.space.Files = 3; return nil }, "fault disk, fault disk", "df -i"},
 		"disk runs full":         {func(p *patient) error { p.space.Bytes = 500 << 20; return nil }, "warning disk", "free some"},

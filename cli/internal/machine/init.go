@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"net"
 	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -277,30 +276,4 @@ func (m *Machine) proof(ctx context.Context, req Init, c contexts.Context, machi
 		return token, gateway.SetAvailability(ctx, machine, req.Availability)
 	}
 	return token, nil
-}
-
-// removeFolders deletes what processes keep on this machine. The machine's id stays.
-func (m *Machine) removeFolders() error {
-	var faults []error
-	for _, r := range layout.All() {
-		faults = append(faults, m.clear(m.folder(r)))
-	}
-	return errors.Join(faults...)
-}
-
-// clear deletes a folder. One that is a file system of its own can't be removed while it is mounted, but what is in it can.
-func (m *Machine) clear(dir string) error {
-	err := m.Host.RemoveAll(dir)
-	if err == nil {
-		return nil
-	}
-	if names, fault := m.Env.Files.List(dir); fault == nil && len(remains(names)) == 0 {
-		return nil
-	}
-	return errs.New(errs.Unavailable, "remove %s: %w", dir, err)
-}
-
-// remains are a folder's entries without that which each file system has by itself.
-func remains(names []string) []string {
-	return slices.DeleteFunc(slices.Clone(names), func(n string) bool { return n == "lost+found" })
 }

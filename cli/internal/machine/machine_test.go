@@ -19,6 +19,7 @@ import (
 
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 
+	"github.com/shoalproject/shoal/internal/contexts"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/identity/identitytest"
@@ -28,7 +29,6 @@ import (
 	"github.com/shoalproject/shoal/cli/internal/doctor"
 	"github.com/shoalproject/shoal/cli/internal/layout"
 	"github.com/shoalproject/shoal/cli/internal/machine"
-	"github.com/shoalproject/shoal/internal/contexts"
 )
 
 const configFolder = "/home/ada/.config/shoal"
@@ -88,6 +88,8 @@ func (h *host) Run(_ context.Context, name string, args ...string) (string, erro
 		return "", h.systemctl(args)
 	case strings.HasPrefix(line, "shoal-ca bootstrap"):
 		return h.bootstrap(args[len(args)-1])
+	case strings.HasSuffix(line, " -version"):
+		return path.Base(name) + " " + run.FullVersion(), nil
 	case strings.HasPrefix(line, "journalctl "):
 		return h.journal, nil
 	case strings.HasPrefix(line, "shoal-agent doctor"):

@@ -134,7 +134,7 @@ func TestHowAWatchEnds(t *testing.T) {
 				{0, began, tasks(task(1, 1, running, ""))},
 				{1 * time.Second, rolling, tasks(task(1, 2, failed, ""))},
 				{5 * time.Second, back, tasks(task(1, 1, running, ""))},
-			}, updated: true, fault: "rolled back to version 1 (rollback: task x: exit code 1)", least: 6 * time.Second,
+			}, updated: true, fault: "rolled back to version 1 (task x: exit code 1)", least: 6 * time.Second,
 		},
 		"a rollback of long ago is no fault of a scaling": {
 			list: []chapter{{0, back, tasks(task(1, 1, running, ""))}}, says: []string{"Service web converged"},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
+	"strings"
 
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -113,7 +114,7 @@ func because(why string) string {
 	if why == "" {
 		return ""
 	}
-	return " (" + why + ")"
+	return " (" + strings.TrimPrefix(why, "rollback: ") + ")"
 }
 
 // jobView reads how far the last run of a job is.

@@ -45,12 +45,11 @@ func parseTaint(entry string) (*typesv1.Taint, error) {
 	key, value, _ := strings.Cut(body, "=")
 	t := &typesv1.Taint{Key: key, Value: value, Effect: typesv1.TaintEffect_TAINT_EFFECT_NO_SCHEDULE}
 	if given {
-		known := false
-		t.Effect, known = map[string]typesv1.TaintEffect{
+		effects := map[string]typesv1.TaintEffect{
 			"no-schedule": typesv1.TaintEffect_TAINT_EFFECT_NO_SCHEDULE, "no-execute": typesv1.TaintEffect_TAINT_EFFECT_NO_EXECUTE,
 			"prefer-no-schedule": typesv1.TaintEffect_TAINT_EFFECT_PREFER_NO_SCHEDULE,
-		}[effect]
-		if !known {
+		}
+		if t.Effect = effects[effect]; t.Effect == typesv1.TaintEffect_TAINT_EFFECT_UNSPECIFIED {
 			return nil, errs.New(errs.Invalid, "%q: %q is not no-schedule, no-execute or prefer-no-schedule", entry, effect)
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
 
 // silentAfter is the age of a process's own words at which it counts as silent. They are renewed at a third of it.
@@ -59,7 +60,7 @@ func (s members) ListMembers(ctx context.Context, req *controlv1.ListMembersRequ
 
 func (s members) list(ctx context.Context, req *controlv1.ListMembersRequest) (*controlv1.ListMembersResponse, error) {
 	const what = "list members"
-	f, err := parseFilters(what, req.GetFilters(), "role", "node", "health", "drain")
+	f, err := listing.Parse(what, req.GetFilters(), "role", "node", "health", "drain")
 	if err != nil {
 		return nil, err
 	}
@@ -67,17 +68,17 @@ func (s members) list(ctx context.Context, req *controlv1.ListMembersRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	var rows []row[*controlv1.ListedMember]
+	var rows []listing.Row[*controlv1.ListedMember]
 	for m := range allMembers(snap) {
 		l := s.listed(snap, m)
-		if f.equal("role", identity.RoleName(m.GetRole())) && f.equal("node", m.GetMachineId(), l.GetHostname()) &&
-			f.equal("health", strings.TrimPrefix(l.GetHealth().String(), "MEMBER_HEALTH_")) &&
-			f.equal("drain", fmt.Sprint(m.GetSpec().GetDrain())) {
-			rows = append(rows, row[*controlv1.ListedMember]{fmt.Sprintf("%04d%s%s", m.GetRole(), sep, m.GetMachineId()), l})
+		if f.Equal("role", identity.RoleName(m.GetRole())) && f.Equal("node", m.GetMachineId(), l.GetHostname()) &&
+			f.Equal("health", strings.TrimPrefix(l.GetHealth().String(), "MEMBER_HEALTH_")) &&
+			f.Equal("drain", fmt.Sprint(m.GetSpec().GetDrain())) {
+			rows = append(rows, listing.Row[*controlv1.ListedMember]{Key: fmt.Sprintf("%04d%s%s", m.GetRole(), listing.Sep, m.GetMachineId()), Value: l})
 		}
 	}
 	resp := &controlv1.ListMembersResponse{}
-	resp.Members, resp.NextPageToken, err = page(what, rows, req.GetPageSize(), req.GetPageToken(), sizeOf)
+	resp.Members, resp.NextPageToken, err = listing.Page(what, rows, req.GetPageSize(), req.GetPageToken(), listing.SizeOf)
 	return resp, err
 }
 

@@ -14,6 +14,7 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/admit"
+	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
 
 type networks struct {
@@ -119,7 +120,7 @@ func (s networks) GetNetwork(ctx context.Context, req *controlv1.GetNetworkReque
 // ListNetworks implements NetworkService.
 func (s networks) ListNetworks(ctx context.Context, req *controlv1.ListNetworksRequest) (*controlv1.ListNetworksResponse, error) {
 	const what = "list networks"
-	f, err := parseFilters(what, req.GetFilters(), "id", "name", "label", "driver")
+	f, err := listing.Parse(what, req.GetFilters(), "id", "name", "label", "driver")
 	if err != nil {
 		return nil, err
 	}
@@ -127,14 +128,14 @@ func (s networks) ListNetworks(ctx context.Context, req *controlv1.ListNetworksR
 	if err != nil {
 		return nil, err
 	}
-	var rows []row[*typesv1.Network]
+	var rows []listing.Row[*typesv1.Network]
 	for n := range snap.Networks() {
 		a := n.GetSpec().GetAnnotations()
-		if f.prefix("id", n.GetMeta().GetId()) && f.prefix("name", a.GetName()) && f.label("label", a.GetLabels()) && f.equal("driver", n.GetSpec().GetDriver()) {
-			rows = append(rows, row[*typesv1.Network]{a.GetName() + sep + n.GetMeta().GetId(), n})
+		if f.Prefix("id", n.GetMeta().GetId()) && f.Prefix("name", a.GetName()) && f.Label("label", a.GetLabels()) && f.Equal("driver", n.GetSpec().GetDriver()) {
+			rows = append(rows, listing.Row[*typesv1.Network]{Key: a.GetName() + listing.Sep + n.GetMeta().GetId(), Value: n})
 		}
 	}
 	resp := &controlv1.ListNetworksResponse{}
-	resp.Networks, resp.NextPageToken, err = page(what, rows, req.GetPageSize(), req.GetPageToken(), sizeOf)
+	resp.Networks, resp.NextPageToken, err = listing.Page(what, rows, req.GetPageSize(), req.GetPageToken(), listing.SizeOf)
 	return resp, err
 }

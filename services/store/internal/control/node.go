@@ -14,6 +14,7 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/admit"
+	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
 
 type nodes struct {
@@ -71,7 +72,7 @@ func (s nodes) ListNodes(ctx context.Context, req *controlv1.ListNodesRequest) (
 
 func (s nodes) list(ctx context.Context, req *controlv1.ListNodesRequest) (*controlv1.ListNodesResponse, error) {
 	const what = "list nodes"
-	f, err := parseFilters(what, req.GetFilters(), "id", "name", "label", "node.label", "role", "membership", "availability")
+	f, err := listing.Parse(what, req.GetFilters(), "id", "name", "label", "node.label", "role", "membership", "availability")
 	if err != nil {
 		return nil, err
 	}
@@ -79,13 +80,13 @@ func (s nodes) list(ctx context.Context, req *controlv1.ListNodesRequest) (*cont
 	if err != nil {
 		return nil, err
 	}
-	var rows []row[*typesv1.Node]
+	var rows []listing.Row[*typesv1.Node]
 	for n := range snap.Nodes() {
 		if matchNode(f, n) {
-			rows = append(rows, row[*typesv1.Node]{state.Hostname(n) + sep + n.GetMeta().GetId(), n})
+			rows = append(rows, listing.Row[*typesv1.Node]{Key: state.Hostname(n) + listing.Sep + n.GetMeta().GetId(), Value: n})
 		}
 	}
-	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken(), sizeOf)
+	cut, next, err := listing.Page(what, rows, req.GetPageSize(), req.GetPageToken(), listing.SizeOf)
 	if err != nil {
 		return nil, err
 	}
@@ -96,13 +97,13 @@ func (s nodes) list(ctx context.Context, req *controlv1.ListNodesRequest) (*cont
 	return resp, nil
 }
 
-func matchNode(f filters, n *typesv1.Node) bool {
+func matchNode(f listing.Filters, n *typesv1.Node) bool {
 	labels := n.GetSpec().GetAnnotations().GetLabels()
-	return f.prefix("id", n.GetMeta().GetId()) && f.prefix("name", state.Hostname(n)) &&
-		f.label("label", labels) && f.label("node.label", labels) &&
-		f.equal("role", strings.TrimPrefix(n.GetSpec().GetRole().String(), "NODE_ROLE_")) &&
-		f.equal("membership", "accepted") &&
-		f.equal("availability", strings.TrimPrefix(n.GetSpec().GetAvailability().String(), "AVAILABILITY_"))
+	return f.Prefix("id", n.GetMeta().GetId()) && f.Prefix("name", state.Hostname(n)) &&
+		f.Label("label", labels) && f.Label("node.label", labels) &&
+		f.Equal("role", strings.TrimPrefix(n.GetSpec().GetRole().String(), "NODE_ROLE_")) &&
+		f.Equal("membership", "accepted") &&
+		f.Equal("availability", strings.TrimPrefix(n.GetSpec().GetAvailability().String(), "AVAILABILITY_"))
 }
 
 // UpdateNode implements NodeService.

@@ -17,6 +17,7 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/admit"
+	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
 
 // maxHistory is how many earlier task specs a service keeps.
@@ -234,7 +235,7 @@ func withoutHistory(svc *typesv1.Service) *typesv1.Service {
 // ListServices implements ServiceService. It leaves the history of specs out; GetService has it.
 func (s services) ListServices(ctx context.Context, req *controlv1.ListServicesRequest) (*controlv1.ListServicesResponse, error) {
 	const what = "list services"
-	f, err := parseFilters(what, req.GetFilters(), "id", "name", "label", "mode")
+	f, err := listing.Parse(what, req.GetFilters(), "id", "name", "label", "mode")
 	if err != nil {
 		return nil, err
 	}
@@ -242,14 +243,14 @@ func (s services) ListServices(ctx context.Context, req *controlv1.ListServicesR
 	if err != nil {
 		return nil, err
 	}
-	var rows []row[*typesv1.Service]
+	var rows []listing.Row[*typesv1.Service]
 	for svc := range snap.Services() {
 		a := svc.GetSpec().GetAnnotations()
-		if f.prefix("id", svc.GetMeta().GetId()) && f.prefix("name", a.GetName()) && f.label("label", a.GetLabels()) && f.equal("mode", admit.ModeName(svc.GetSpec())) {
-			rows = append(rows, row[*typesv1.Service]{a.GetName() + sep + svc.GetMeta().GetId(), withoutHistory(svc)})
+		if f.Prefix("id", svc.GetMeta().GetId()) && f.Prefix("name", a.GetName()) && f.Label("label", a.GetLabels()) && f.Equal("mode", admit.ModeName(svc.GetSpec())) {
+			rows = append(rows, listing.Row[*typesv1.Service]{Key: a.GetName() + listing.Sep + svc.GetMeta().GetId(), Value: withoutHistory(svc)})
 		}
 	}
-	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken(), sizeOf)
+	cut, next, err := listing.Page(what, rows, req.GetPageSize(), req.GetPageToken(), listing.SizeOf)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/shoalproject/shoal/internal/state"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
 
 type tasks struct {
@@ -56,7 +57,7 @@ func taskName(svc *typesv1.Service, t *typesv1.Task) string {
 // ListTasks implements TaskService.
 func (s tasks) ListTasks(ctx context.Context, req *controlv1.ListTasksRequest) (*controlv1.ListTasksResponse, error) {
 	const what = "list tasks"
-	f, err := parseFilters(what, req.GetFilters(), "id", "name", "service", "node", "desired-state", "label")
+	f, err := listing.Parse(what, req.GetFilters(), "id", "name", "service", "node", "desired-state", "label")
 	if err != nil {
 		return nil, err
 	}
@@ -64,13 +65,13 @@ func (s tasks) ListTasks(ctx context.Context, req *controlv1.ListTasksRequest) (
 	if err != nil {
 		return nil, err
 	}
-	var rows []row[*typesv1.Task]
+	var rows []listing.Row[*typesv1.Task]
 	for t := range snap.Tasks() {
 		if matchTask(snap, f, t) {
-			rows = append(rows, row[*typesv1.Task]{taskKey(snap, t), t})
+			rows = append(rows, listing.Row[*typesv1.Task]{Key: taskKey(snap, t), Value: t})
 		}
 	}
-	cut, next, err := page(what, rows, req.GetPageSize(), req.GetPageToken(),
+	cut, next, err := listing.Page(what, rows, req.GetPageSize(), req.GetPageToken(),
 		func(t *typesv1.Task) int { return proto.Size(listed(snap, t)) })
 	if err != nil {
 		return nil, err
@@ -86,22 +87,22 @@ func (s tasks) ListTasks(ctx context.Context, req *controlv1.ListTasksRequest) (
 func taskKey(s *state.Snapshot, t *typesv1.Task) string {
 	name := s.Service(t.GetServiceId()).GetSpec().GetAnnotations().GetName()
 	age := math.MaxInt64 - t.GetMeta().GetCreatedAt().AsTime().UnixNano()
-	return fmt.Sprintf("%s%s%s%s%010d%s%s%s%019d%s%s", name, sep, t.GetServiceId(), sep, t.GetDecided().GetSlot(), sep,
-		t.GetDecided().GetForNode(), sep, age, sep, t.GetMeta().GetId())
+	return fmt.Sprintf("%s%s%s%s%010d%s%s%s%019d%s%s", name, listing.Sep, t.GetServiceId(), listing.Sep, t.GetDecided().GetSlot(), listing.Sep,
+		t.GetDecided().GetForNode(), listing.Sep, age, listing.Sep, t.GetMeta().GetId())
 }
 
-func matchTask(s *state.Snapshot, f filters, t *typesv1.Task) bool {
+func matchTask(s *state.Snapshot, f listing.Filters, t *typesv1.Task) bool {
 	svc, node := s.Service(t.GetServiceId()), s.Node(t.GetDecided().GetNodeId())
-	return f.prefix("id", t.GetMeta().GetId()) &&
-		f.prefix("name", taskName(svc, t)) &&
-		f.match("service", func(v string) bool {
+	return f.Prefix("id", t.GetMeta().GetId()) &&
+		f.Prefix("name", taskName(svc, t)) &&
+		f.Match("service", func(v string) bool {
 			return v == t.GetServiceId() || v == svc.GetSpec().GetAnnotations().GetName()
 		}) &&
-		f.match("node", func(v string) bool {
+		f.Match("node", func(v string) bool {
 			return node != nil && (v == node.GetMeta().GetId() || v == state.Hostname(node))
 		}) &&
-		f.equal("desired-state", desiredName(state.DesiredState(t))) &&
-		f.label("label", svc.GetSpec().GetAnnotations().GetLabels())
+		f.Equal("desired-state", desiredName(state.DesiredState(t))) &&
+		f.Label("label", svc.GetSpec().GetAnnotations().GetLabels())
 }
 
 // desiredName has the three words that people know.

@@ -1,8 +1,8 @@
-package command
+package docker
 
-// The blocks of `inspect --pretty`, in Docker's form.
+// The templates of `inspect --pretty`, in Docker's form.
 const (
-	prettyNode = `ID:			{{.ID}}
+	PrettyNode = `ID:			{{.ID}}
 Hostname:		{{.Description.Hostname}}
 Joined at:		{{.CreatedAt}}
 Status:
@@ -27,7 +27,7 @@ Platform:
  Architecture:		{{.Description.Platform.Architecture}}
 Engine Version:		{{.Description.Engine.EngineVersion}}`
 
-	prettyService = `ID:		{{.ID}}
+	PrettyService = `ID:		{{.ID}}
 Name:		{{.Spec.Name}}
 {{- if .Spec.Labels}}
 Labels:

@@ -1,0 +1,120 @@
+package e2e
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/shoalproject/shoal/test/harness"
+)
+
+// Where tasks run is what the person asked for: a constraint keeps a service on labelled machines, a global service is on
+// each machine that is there, a job ends, an update that fails goes back by itself and says so, a drain empties a machine.
+func TestSchedulingAsAsked(t *testing.T) {
+	c := bringWith(t, harness.Options{Managers: 1, Workers: 2, NoInit: true})
+	c.on("m1", "shoal", "init", "--advertise-addr", c.address("m1"))
+	token := c.shoal("join-token", "worker", "-q")
+	c.on("w1", "shoal", "join", "--token", token, c.address("m1")+":2377")
+	until(t, "w1 is ready", 10*time.Second, func() string { return unless(c.nodes()["w1"], "Ready") })
+	c.tell([]step{
+		{"a constraint keeps a service on the labelled machine", constrained},
+		{"a global service follows a join", func(t *testing.T, c *cluster) { follows(t, c, token) }},
+		{"a job completes", completes},
+		{"an update that fails goes back and says so", goesBack},
+		{"a drain moves what may move", drains},
+	})
+}
+
+func constrained(t *testing.T, c *cluster) {
+	c.shoal("node", "update", "--label-add", "disk=ssd", "w1")
+	c.refused([]string{"constraints[0]", "node.lables.disk"}, "service", "create", "--name", "fit", "--constraint", "node.lables.disk==ssd", c.image("1.0.0"))
+	c.shoal("service", "create", "--name", "fit", "--replicas", "2", "--constraint", "node.labels.disk==ssd", c.image("1.0.0"))
+	c.placed("fit", map[string]int{"w1": 2})
+	c.shoal("service", "create", "--detach", "--name", "nowhere", "--constraint", "node.labels.disk==tape", c.image("1.0.0"))
+	until(t, "a task that fits nowhere says why", 5*time.Second, func() string {
+		rows := c.tasks("nowhere", false)
+		if len(rows) == 1 && strings.Contains(rows[0].Error, "2 nodes do not meet node.labels.disk==tape") {
+			t.Logf("it says %s", rows[0].Error)
+			return ""
+		}
+		return fmt.Sprintf("%+v", rows)
+	})
+	c.shoal("service", "rm", "nowhere")
+}
+
+func follows(t *testing.T, c *cluster, token string) {
+	c.shoal("service", "create", "--name", "each", "--mode", "global", c.image("1.0.0"))
+	c.placed("each", map[string]int{"m1": 1, "w1": 1})
+	c.on("w2", "shoal", "join", "--token", token, c.address("m1")+":2377")
+	took := c.placed("each", map[string]int{"m1": 1, "w1": 1, "w2": 1})
+	if got := c.shoal("service", "ls", "--filter", "mode=global", "--format", "{{.Name}} {{.Mode}} {{.Replicas}}"); got != "each global 3/3" {
+		t.Errorf("service ls shows %q", got)
+	}
+	t.Logf("it runs on w2 %s after the join", took.Round(10*time.Millisecond))
+}
+
+func completes(t *testing.T, c *cluster) {
+	const replicas = "{{.Mode}} {{.Replicas}}"
+	// The image's program ends with 0 when it is asked for help, and with 1 as crash.
+	c.shoal("service", "create", "--name", "once", "--mode", "replicated-job", "--replicas", "3", "--max-concurrent", "2", c.image("1.0.0"), "-h")
+	if got := c.shoal("service", "ls", "--filter", "name=once", "--format", replicas); got != "replicated job 0/2 (3/3 completed)" {
+		t.Errorf("service ls shows %q", got)
+	}
+	c.refused([]string{"the job failed", "given up"}, "service", "create", "--name", "never", "--mode", "global-job",
+		"--restart-condition", "none", c.image("crash"))
+	c.shoal("service", "rm", "once", "never")
+}
+
+func goesBack(t *testing.T, c *cluster) {
+	c.shoal("service", "create", "--name", "web", "--replicas", "2", "--update-failure-action", "rollback", "--update-monitor", "2s",
+		"--restart-delay", "0s", c.image("1.0.0"))
+	began := time.Now()
+	c.refused([]string{"rolled back to version 1", "exit 1"}, "service", "update", "--image", c.image("crash"), "web")
+	t.Logf("rolled back within %s", time.Since(began).Round(10*time.Millisecond))
+	c.runs("web", "1.0.0", 2)
+	c.shoal("service", "update", "--image", c.image("1.1.0"), "--update-failure-action", "pause", "web")
+	c.runs("web", "1.1.0", 2)
+	c.refused([]string{"update paused", "exit 1"}, "service", "update", "--image", c.image("crash"), "web")
+	c.shoal("service", "rollback", "web")
+	c.runs("web", "1.1.0", 2)
+	c.shoal("service", "rm", "web")
+}
+
+func drains(_ *testing.T, c *cluster) {
+	c.shoal("node", "update", "--label-add", "disk=ssd", "w2")
+	c.shoal("node", "update", "--availability", "drain", "w1")
+	c.placed("fit", map[string]int{"w2": 2})
+	c.placed("each", map[string]int{"m1": 1, "w2": 1})
+	c.shoal("node", "update", "--availability", "active", "w1")
+	c.placed("each", map[string]int{"m1": 1, "w1": 1, "w2": 1})
+	c.shoal("node", "update", "--taint-add", "closed:no-execute", "w1")
+	c.placed("each", map[string]int{"m1": 1, "w2": 1})
+	c.placed("fit", map[string]int{"w2": 2}) // nothing moves back
+}
+
+// placed waits until a service's live tasks are where they should be.
+func (c *cluster) placed(service string, want map[string]int) time.Duration {
+	c.t.Helper()
+	return until(c.t, fmt.Sprintf("%s runs on %v", service, want), 15*time.Second, func() string {
+		if got := c.spread(service); !maps.Equal(got, want) {
+			return fmt.Sprint(got)
+		}
+		return ""
+	})
+}
+
+// runs checks that all live tasks are of one image, and that there are n.
+func (c *cluster) runs(service, tag string, n int) {
+	c.t.Helper()
+	rows := c.tasks(service, true)
+	for _, r := range rows {
+		if !strings.HasSuffix(r.Image, ":"+tag) && !strings.Contains(r.Image, ":"+tag+"@") {
+			c.t.Errorf("%s runs %s, want %s", r.Name, r.Image, tag)
+		}
+	}
+	if len(rows) != n {
+		c.t.Errorf("%d tasks of %s run, want %d: %+v", len(rows), service, n, rows)
+	}
+}
