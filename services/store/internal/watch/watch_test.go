@@ -57,7 +57,9 @@ type history struct {
 
 func newHistory() *history { return &history{hub: NewHub(), snap: state.Empty()} }
 
+// add publishes n revisions at once: a watcher that looks between two of them would see a snapshot of the first.
 func (h *history) add(n int) {
+	var deltas []*storev1.Delta
 	for range n {
 		v := h.snap.Version()
 		v.EpochNumber, v.EpochNonce, v.Revision = 1, 7, v.Revision+1
@@ -65,8 +67,9 @@ func (h *history) add(n int) {
 			state.Wrap(&typesv1.Service{Meta: &typesv1.Meta{Id: fmt.Sprint(v.Revision)}}),
 		}}
 		h.snap = h.snap.Apply(d)
-		h.hub.Publish([]*storev1.Delta{d}, h.snap)
+		deltas = append(deltas, d)
 	}
+	h.hub.Publish(deltas, h.snap)
 }
 
 func at(revision uint64) *typesv1.Version {
