@@ -120,12 +120,34 @@ func (m *machine) load() {
 // set writes the .env file that a person would have written.
 func (m *machine) set(values map[string]string) {
 	m.t.Helper()
-	text := "COMPOSE_PROJECT_NAME=shoal\nSHOAL_IMAGES=\nSHOAL_VERSION=" + m.version + "\nSHOAL_ADVERTISE=" + m.address + "\n"
+	text := "COMPOSE_PROJECT_NAME=shoal\nSHOAL_IMAGES=\nSHOAL_VERSION=" + m.version + "\nSHOAL_ADVERTISE=" + m.address + "\nSHOAL_JOIN_FOLDER=" + tokens + "\n"
 	for k, v := range values {
 		text += k + "=" + v + "\n"
 	}
 	if err := os.WriteFile(m.settings, []byte(text), 0o600); err != nil {
 		m.t.Fatal(err)
+	}
+}
+
+// tokens is the folder of the compose files' SHOAL_JOIN_FOLDER, on the machine.
+const tokens = "/root/join"
+
+// admit gives the machine a token as a person does: in a file that nobody else may read.
+func (m *machine) admit(token string) {
+	m.t.Helper()
+	m.on(fmt.Sprintf("install -d -m 700 %[1]s && (umask 077; cat >%[1]s/token <<<'%[2]s')", tokens, strings.TrimSpace(token)))
+}
+
+// noToken: no token is where others may read it for as long as a container exists, in what Docker knows of it or in its log.
+func (m *machine) noToken() {
+	m.t.Helper()
+	const look = `for c in $(docker ps -aq); do docker inspect "$c"; docker logs "$c" 2>&1; done`
+	said := m.on(look)
+	if at := strings.Index(said, "SHOAL-1-"); at >= 0 {
+		m.t.Errorf("a join token is in inspect or logs of a container: …%s…", said[max(0, at-200):min(len(said), at+20)])
+	}
+	if !strings.Contains(said, `"--start"`) {
+		m.t.Error("the container that joined or began was not looked at")
 	}
 }
 

@@ -28,11 +28,14 @@ func TestTwoMachines(t *testing.T) {
 	})
 	step("02 join", func() {
 		second.use(v1, "worker.yaml")
-		token := strings.TrimSpace(first.shoal("join-token", "worker", "--quiet"))
-		second.set(map[string]string{"SHOAL_MANAGER": first.address, "SHOAL_TOKEN": token})
+		second.set(map[string]string{"SHOAL_MANAGER": first.address})
+		second.refusesTokens(first.shoal("join-token", "worker", "--quiet"))
 		second.must("up", "-d")
 		second.well(time.Minute, "meshproxy", "agent")
-		second.set(map[string]string{"SHOAL_MANAGER": first.address}) // the token is used once
+		for _, m := range machines {
+			m.noToken()
+		}
+		second.on("rm -r " + tokens) // the token is used once
 		second.must("up", "-d")
 	})
 	step("03 a network", func() { first.shoal("network", "create", "--driver", "overlay", "front") })
@@ -76,11 +79,12 @@ func TestTwoMachines(t *testing.T) {
 		first.answers(time.Minute)
 	})
 	step("single processes", func() {
-		token := strings.TrimSpace(first.shoal("join-token", "manager", "--quiet"))
+		second.admit(first.shoal("join-token", "manager", "--quiet"))
 		second.use(v2, "role.yaml")
-		second.set(map[string]string{"SHOAL_MANAGER": first.address, "SHOAL_TOKEN": token, "COMPOSE_PROFILES": "dispatcher,gateway"})
+		second.set(map[string]string{"SHOAL_MANAGER": first.address, "COMPOSE_PROFILES": "dispatcher,gateway"})
 		second.must("up", "-d")
 		second.well(time.Minute, "dispatcher", "gateway")
+		second.noToken()
 		members := first.shoal("member", "ls")
 		for _, name := range []string{"dispatcher", "gateway"} {
 			if !slices.ContainsFunc(strings.Split(members, "\n"), func(line string) bool {
@@ -105,12 +109,31 @@ func TestTwoMachines(t *testing.T) {
 	})
 	step("02 join as a manager", func() {
 		second.use(v1, "manager.yaml")
-		token := strings.TrimSpace(first.shoal("join-token", "manager", "--quiet"))
-		second.set(map[string]string{"SHOAL_MANAGER": first.address, "SHOAL_TOKEN": token})
-		second.must("up", "-d")
+		second.set(map[string]string{"SHOAL_MANAGER": first.address})
+		second.must("up", "-d") // with the token from before
 		second.well(time.Minute, all()...)
+		second.noToken()
 		second.answers(30 * time.Second)
 	})
+}
+
+// refusesTokens: without a token, and with one that others may read, up fails and the log says what to do. Then it is well.
+func (m *machine) refusesTokens(token string) {
+	m.t.Helper()
+	refused := func(why string) {
+		m.t.Helper()
+		_, err := m.compose("up", "-d")
+		said, logErr := m.compose("logs", "join")
+		if err == nil || logErr != nil || !strings.Contains(said, why) {
+			m.t.Errorf("up ended with %v; the log of join (%v) says\n%s\nwant %s", err, logErr, said, why)
+		}
+		m.must("down")
+	}
+	refused("there is no token in /run/join/token")
+	m.admit(token)
+	m.on("chmod 644 " + tokens + "/token")
+	refused("its mode is 0644")
+	m.on("chmod 600 " + tokens + "/token")
 }
 
 // runs waits until that many user containers run.

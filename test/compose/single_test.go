@@ -34,6 +34,7 @@ func TestSingleMachine(t *testing.T) {
 			t.Logf("from nothing to a service of 3 that answers, its check of 1 s included: %s", time.Since(begun))
 			t.Logf("all are healthy after another %s", m.healthy(time.Minute, all()...))
 			m.hardened()
+			m.noToken()
 			m.sees()
 			started := m.users()
 			if n := len(strings.Split(started, "\n")); n != 3 {

@@ -62,7 +62,7 @@ func TestMachineDiesWithItsDispatcher(t *testing.T) {
 		serve(t, c, 8)
 		victims := map[string]bool{}
 		audit := sim.NewAudit(c, func(host string) bool { return victims[host] })
-		c.Until("a session with d1 or d2", 5*time.Second, func() string {
+		c.Until("a session with d1 or d2", 30*time.Second, func() string {
 			if sessionWith(c, audit, c.Machine("d1")) == nil && sessionWith(c, audit, c.Machine("d2")) == nil {
 				return "none yet"
 			}

@@ -276,12 +276,20 @@ func (o *Operator) Vote(name string, voter bool) error {
 	return err
 }
 
-// RemoveMember removes a process.
+// RemoveMember removes a process. A call that was lost is made again, as `shoal member rm` does: the store that carries it
+// may be the one that goes.
 func (o *Operator) RemoveMember(name string, force bool) error {
 	ctx, cancel := o.context()
 	defer cancel()
-	_, err := o.Members.DeleteMember(ctx, &controlv1.DeleteMemberRequest{Member: name, Force: force})
-	return err
+	for try := 0; ; try++ {
+		_, err := o.Members.DeleteMember(ctx, &controlv1.DeleteMemberRequest{Member: name, Force: force})
+		switch {
+		case try > 0 && errs.Is(err, errs.NotFound):
+			return nil
+		case errs.KindOf(err) != errs.Unavailable || run.Sleep(ctx, 300*time.Millisecond) != nil:
+			return err
+		}
+	}
 }
 
 // Exists tells whether an object of that name was there already.

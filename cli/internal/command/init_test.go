@@ -31,6 +31,7 @@ type bare struct {
 	cluster *cluster
 
 	found string // what shoal-agent doctor prints; empty: nothing
+	token string // the workers' token that bootstrap prints
 
 	mu   sync.Mutex // guards all below
 	stop func()
@@ -69,6 +70,7 @@ func (b *bare) bootstrap() (string, error) {
 	out, err := json.Marshal(map[string]any{
 		"cluster_id": "c1", "machine_id": "m1", "operator_cert": string(b.ca.Sign(b.t, leaf, &key.PublicKey)), "operator_key": string(pem),
 		"bundle": string(b.ca.Bundle()), "gateways": []string{"10.0.0.1:2384"},
+		"worker_token": b.token,
 	})
 	return string(out), err
 }
@@ -132,4 +134,16 @@ To add a manager to this cluster, run 'shoal join-token manager' and follow the 
 			t.Errorf("exit code %d: %s%s", code, out.String(), said.String())
 		}
 	})
+}
+
+// Where others start the processes, others keep what init prints: docker logs does.
+func TestInitThatStartsNothingPrintsNoToken(t *testing.T) {
+	out, said, code := onBare(t, "", func(b *bare) { b.token = "SHOAL-1-secret" }, "init", "--start", "none", "--advertise-addr", "10.0.0.1")
+	if code != 0 || strings.Contains(out+said, "SHOAL-1-") || !strings.Contains(out, "run 'shoal join-token worker'") || !strings.Contains(said, "shoal-store -config") {
+		t.Errorf("exit code %d:\n%s%s", code, out, said)
+	}
+	out, _, _ = onBare(t, "", func(b *bare) { b.token = "SHOAL-1-secret" }, "init", "--start", "none", "--advertise-addr", "10.0.0.1", "--format", "{{.WorkerToken}}")
+	if out != "SHOAL-1-secret\n" {
+		t.Errorf("--format printed %q", out)
+	}
 }

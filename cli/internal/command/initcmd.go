@@ -68,12 +68,15 @@ func (a *App) initCommand() *cobra.Command {
 				fmt.Fprintln(a.Err, "This machine is in a cluster already. Nothing was changed.")
 				return nil
 			}
-			if req.Start == machine.StartNone {
+			fmt.Fprintf(a.Out, "Cluster initialized: current node (%s) is now a manager.\n\n", done.Machine)
+			if req.Start == machine.StartNone { // somebody's log has this output for ever: it has no token
 				a.tellUnstarted(done.Roles)
+				fmt.Fprint(a.Out, "To add a machine to this cluster, run 'shoal join-token worker' or 'shoal join-token manager'\n"+
+					"once the processes run, and follow the instructions.\n")
+				return nil
 			}
-			fmt.Fprintf(a.Out, "Cluster initialized: current node (%s) is now a manager.\n\n"+
-				"To add a worker to this cluster, run the following command:\n\n    shoal join --token %s %s\n\n"+
-				"To add a manager to this cluster, run 'shoal join-token manager' and follow the instructions.\n", done.Machine, done.Token, done.Address)
+			fmt.Fprintf(a.Out, "To add a worker to this cluster, run the following command:\n\n    shoal join --token %s %s\n\n"+
+				"To add a manager to this cluster, run 'shoal join-token manager' and follow the instructions.\n", done.Token, done.Address)
 			return nil
 		},
 	}

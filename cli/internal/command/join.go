@@ -1,6 +1,7 @@
 package command
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -15,6 +16,7 @@ import (
 	"github.com/shoalproject/shoal/cli/internal/layout"
 	"github.com/shoalproject/shoal/cli/internal/machine"
 	"github.com/shoalproject/shoal/cli/internal/table"
+	"github.com/shoalproject/shoal/cli/internal/tokenfile"
 )
 
 // joined is what `join --format` prints.
@@ -26,48 +28,32 @@ type joined struct {
 func (a *App) joinCommand() *cobra.Command {
 	var req machine.Join
 	var roles []string
-	var format string
+	var tokenFile, format string
 	c := &cobra.Command{
-		Use: "join --token TOKEN [OPTIONS] HOST[:PORT]", Short: "Make this machine a part of a cluster", Args: exactly(1),
+		Use: "join (--token TOKEN | --token-file FILE) [OPTIONS] HOST[:PORT]", Short: "Make this machine a part of a cluster", Args: exactly(1),
 		Long: "Make this machine a worker or a manager of a cluster: the token decides. `shoal join-token worker|manager` on a\n" +
-			"manager prints the whole line.\n\n" +
+			"manager prints the whole line. What is in a command line others on this machine can read: --token-file takes the token\n" +
+			"from a file that only its owner may read, or from the standard input (-).\n\n" +
 			"With --roles it gets these processes alone; a worker's token allows agent and meshproxy, a manager's all. On a machine\n" +
 			"that is in the cluster already they are added.\n\n" +
 			"A manager that joined has no operator's certificate. Copy the folder ~/.config/shoal of the person who called\n" +
 			"`shoal init` to use the cluster from another machine.",
-		Example: "  shoal join --token SHOAL-1-... 10.0.0.1:2377\n  shoal join --roles dispatcher,gateway --token SHOAL-1-... 10.0.0.1",
+		Example: "  shoal join --token SHOAL-1-... 10.0.0.1:2377\n  shoal join --token-file - 10.0.0.1 <token\n" +
+			"  shoal join --roles dispatcher,gateway --token SHOAL-1-... 10.0.0.1",
 		RunE: func(c *cobra.Command, args []string) error {
 			req.Address = args[0]
 			if err := checkJoin(&req, c.Flags().Changed("roles"), roles); err != nil {
 				return err
 			}
-			if req.Token == "" && a.machine().Again(req.Start, req.Roles) {
-				fmt.Fprintln(a.Err, "This node is already part of a cluster. Nothing was changed.")
-				return nil
+			if c.Flags().Changed("token") && c.Flags().Changed("token-file") {
+				return &usageError{errs.New(errs.Invalid, "give --token or --token-file, not both")}
 			}
-			if req.Token == "" {
-				return &usageError{errs.New(errs.Invalid, "--token is missing: `shoal join-token worker` on a manager prints the whole line")}
-			}
-			done, err := a.machine().Join(c.Context(), req)
-			if err != nil {
-				return err
-			}
-			if len(done.Roles) == 0 {
-				fmt.Fprintln(a.Err, "This machine is in the cluster already. Nothing was changed.")
-			} else if req.Start == machine.StartNone {
-				a.tellUnstarted(done.Roles)
-			}
-			if format != "" {
-				return table.Inspect(a.Out, oneObject(format), []joined{{Machine: done.Machine, Roles: roleNames(done.Roles)}})
-			}
-			if len(done.Roles) > 0 {
-				fmt.Fprintln(a.Out, joinedText(done, len(req.Roles) > 0))
-			}
-			return nil
+			return a.join(c.Context(), req, tokenFile, format)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&req.Token, "token", "", "the join `token`")
+	f.StringVar(&tokenFile, "token-file", "", "the `file` with the join token, mode 0600; - for the standard input")
 	f.StringVar(&req.Advertise, "advertise-addr", "", "`address` of this machine that the others dial (default the one on the way to HOST)")
 	f.StringVar(&req.Listen, "listen-addr", "", "`address` to bind, when it is another one")
 	f.StringSliceVar(&roles, "roles", nil, "the `processes` wanted, with commas: store, ca, scheduler, dispatcher, gateway, meshproxy, agent (default all that the token allows)")
@@ -78,6 +64,41 @@ func (a *App) joinCommand() *cobra.Command {
 	complete(c, "availability", words("active", "pause", "drain"))
 	complete(c, "roles", words(roleNames(layout.All())...))
 	return c
+}
+
+func (a *App) join(ctx context.Context, req machine.Join, tokenFile, format string) error {
+	if tokenFile != "" {
+		var err error
+		if req.Token, err = tokenfile.Read(a.Env.Files, a.In, tokenFile); err != nil {
+			return err
+		}
+	}
+	switch {
+	case req.Token != "":
+	case a.machine().Again(req.Start, req.Roles):
+		fmt.Fprintln(a.Err, "This node is already part of a cluster. Nothing was changed.")
+		return nil
+	case tokenFile != "":
+		return tokenfile.Missing(tokenFile)
+	default:
+		return &usageError{errs.New(errs.Invalid, "--token or --token-file is missing: `shoal join-token worker` on a manager prints the whole line")}
+	}
+	done, err := a.machine().Join(ctx, req)
+	if err != nil {
+		return err
+	}
+	if len(done.Roles) == 0 {
+		fmt.Fprintln(a.Err, "This machine is in the cluster already. Nothing was changed.")
+	} else if req.Start == machine.StartNone {
+		a.tellUnstarted(done.Roles)
+	}
+	if format != "" {
+		return table.Inspect(a.Out, oneObject(format), []joined{{Machine: done.Machine, Roles: roleNames(done.Roles)}})
+	}
+	if len(done.Roles) > 0 {
+		fmt.Fprintln(a.Out, joinedText(done, len(req.Roles) > 0))
+	}
+	return nil
 }
 
 func checkJoin(req *machine.Join, named bool, roles []string) error {

@@ -158,8 +158,7 @@ func (a *App) memberRm() *cobra.Command {
 			"seconds. Drain them before; `shoal leave --roles` on the machine does all of it.",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.changeMembers(c.Context(), args, "remove", func(cl *client.Client, name string) error {
-				_, err := cl.Members.DeleteMember(c.Context(), &controlv1.DeleteMemberRequest{Member: name, Force: force})
-				return err
+				return cl.RemoveMember(c.Context(), name, force)
 			})
 		},
 	}

@@ -45,6 +45,7 @@ type host struct {
 	active  map[string]bool
 	calls   []string
 	fail    string // a program's call that fails: "systemctl start shoal-agent"
+	hang    string // what all program's calls that do not end by themselves begin with
 	told    []string
 	left    doctor.Space
 	users   map[string]int    // by name: uid and gid are the same
@@ -75,13 +76,19 @@ func (h *host) machine() *machine.Machine {
 
 func (h *host) Find(name string) (string, error) { return "/bin/" + name, nil }
 
-func (h *host) Run(_ context.Context, name string, args ...string) (string, error) {
+func (h *host) Run(ctx context.Context, name string, args ...string) (string, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	line := path.Base(name) + " " + strings.Join(args, " ")
 	h.calls = append(h.calls, line)
 	if line == h.fail {
 		return "", errors.New("it did not work")
+	}
+	if h.hang != "" && strings.HasPrefix(line, h.hang) {
+		h.mu.Unlock()
+		<-ctx.Done()
+		h.mu.Lock()
+		return "", fmt.Errorf("%s: %w", path.Base(name), context.Cause(ctx))
 	}
 	switch {
 	case path.Base(name) == "systemctl":

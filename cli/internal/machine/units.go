@@ -17,7 +17,8 @@ import (
 	"github.com/shoalproject/shoal/cli/internal/layout"
 )
 
-// start enables the units and starts them side by side: each waits for what it needs. It returns when all are ready.
+// start enables the units and starts them side by side: each waits for what it needs. It returns when all are ready, or with
+// the first that is not: the others are not waited for.
 func (m *Machine) start(ctx context.Context, roles []authzv1.Role, back *undo) error {
 	var mu sync.Mutex // guards ready
 	var ready []authzv1.Role
@@ -31,8 +32,17 @@ func (m *Machine) start(ctx context.Context, roles []authzv1.Role, back *undo) e
 	if _, err := m.Programs.Run(ctx, "systemctl", append([]string{"enable"}, layout.Units(roles)...)...); err != nil {
 		return fmt.Errorf("enable the units: %w", err)
 	}
+	// The others may wait for the very one that failed.
+	other := errors.New("another unit did not start")
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	return run.Each(ctx, 0, roles, func(ctx context.Context, r authzv1.Role) error {
-		if _, err := m.Programs.Run(ctx, "systemctl", "start", layout.Unit(r)); err != nil {
+		_, err := m.Programs.Run(ctx, "systemctl", "start", layout.Unit(r))
+		if errors.Is(err, other) {
+			return nil // that one says why
+		}
+		if err != nil {
+			cancel(other)
 			return fmt.Errorf("start %s: %w%s", layout.Unit(r), err, m.said(ctx, r))
 		}
 		m.Tell(layout.Unit(r) + " is ready")

@@ -217,7 +217,7 @@ func (c *Cluster) restore(ctx context.Context, member string) error {
 // Remove takes a process out of the cluster: its certificates are refused from then on. One that is not there is told by
 // NotFound.
 func (c *Cluster) Remove(ctx context.Context, member string, force bool) error {
-	_, err := c.Client.Members.DeleteMember(ctx, &controlv1.DeleteMemberRequest{Member: member, Force: force})
+	err := c.Client.RemoveMember(ctx, member, force)
 	gone := err == nil || errs.KindOf(err) == errs.NotFound
 	if _, ok := agentOf(member); ok && gone {
 		// The machine without an agent gets no tasks; with one again it shall get them as before.
