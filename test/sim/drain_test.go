@@ -188,9 +188,12 @@ func TestLeaderDrained(t *testing.T) {
 		c := sim.New(t, 15, apart())
 		serve(t, c, 4)
 		lead := c.Operator.Leader()
-		if err := c.Operator.Drain("store/"+lead.ID, true, false); err != nil {
-			t.Fatal(err)
-		}
+		c.Until("another store says that it is well", 10*time.Second, func() string {
+			if err := c.Operator.Drain("store/"+lead.ID, true, false); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
 		t.Logf("drained after %s", drained(t, c, "store/"+lead.ID))
 		for range 20 {
 			time.Sleep(500 * time.Millisecond)

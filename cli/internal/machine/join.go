@@ -141,8 +141,13 @@ func (m *Machine) Join(ctx context.Context, req Join) (done Joined, err error) {
 // wanted are the roles to ask for; none: all that the token allows. It refuses what can't be.
 func (m *Machine) wanted(req Join, has []authzv1.Role) ([]authzv1.Role, error) {
 	if len(req.Roles) == 0 && req.Start != StartNone {
-		if err := refuseMember(has); err != nil {
+		// A power cut while the units were being enabled leaves some of them off: joining again adds those.
+		req.Roles = layout.Without(m.certified(), has)
+		if err := refuseMember(has); err != nil && len(req.Roles) == 0 {
 			return nil, err
+		}
+		if len(has) == 0 {
+			req.Roles = nil // the token decides
 		}
 	}
 	token, err := enroll.ParseToken(req.Token)

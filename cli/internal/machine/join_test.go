@@ -162,3 +162,23 @@ func TestAJoinWhoseProcessesDoNotStartIsTakenBackAndCanBeTriedAgain(t *testing.T
 		}
 	})
 }
+
+func TestAJoinCutWhileUnitsWereEnabledIsFinishedByTheNext(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHost(t)
+		ca, stop := h.authority(t)
+		defer stop()
+		req := machine.Join{Token: ca.worker.String(), Address: "10.0.0.9:2377"}
+		if _, err := h.machine().Join(t.Context(), req); err != nil {
+			t.Fatal(err)
+		}
+		delete(h.enabled, "shoal-agent") // the power went between two units
+		delete(h.active, "shoal-agent")
+		if _, err := h.machine().Join(t.Context(), req); err != nil || !h.enabled["shoal-agent"] || !h.active["shoal-agent"] {
+			t.Errorf("joining again: %v, enabled %v, active %v", err, h.enabled, h.active)
+		}
+		if _, err := h.machine().Join(t.Context(), req); !errs.Is(err, errs.Precondition) {
+			t.Errorf("a whole machine joins again: %v", err)
+		}
+	})
+}
