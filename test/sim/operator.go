@@ -37,6 +37,7 @@ type Operator struct {
 const (
 	deskDir     = "/home/operator/context"
 	callTimeout = 5 * time.Second
+	removeTries = 3
 )
 
 // newOperator makes a desk of its own, and sits down there.
@@ -279,16 +280,17 @@ func (o *Operator) Vote(name string, voter bool) error {
 // RemoveMember removes a process. A call that was lost is made again, as `shoal member rm` does: the store that carries it
 // may be the one that goes.
 func (o *Operator) RemoveMember(name string, force bool) error {
-	ctx, cancel := o.context()
-	defer cancel()
 	for try := 0; ; try++ {
+		ctx, cancel := o.context()
 		_, err := o.Members.DeleteMember(ctx, &controlv1.DeleteMemberRequest{Member: name, Force: force})
+		cancel()
 		switch {
 		case try > 0 && errs.Is(err, errs.NotFound):
 			return nil
-		case errs.KindOf(err) != errs.Unavailable || run.Sleep(ctx, 300*time.Millisecond) != nil:
+		case errs.KindOf(err) != errs.Unavailable || try == removeTries:
 			return err
 		}
+		time.Sleep(300 * time.Millisecond)
 	}
 }
 
