@@ -241,7 +241,7 @@ func (c *Cluster) Strays() string {
 	}
 	wanted := map[string]string{}
 	for _, t := range resp.GetTasks() {
-		if t.GetTask().GetDecided().GetDesired() == typesv1.TaskState_TASK_STATE_RUNNING &&
+		if state.DesiredState(t.GetTask()) == typesv1.TaskState_TASK_STATE_RUNNING &&
 			t.GetTask().GetObserved().GetState() == typesv1.TaskState_TASK_STATE_RUNNING {
 			wanted[t.GetTask().GetMeta().GetId()] = t.GetTask().GetDecided().GetNodeId()
 		}
