@@ -348,7 +348,7 @@ var File_shoal_control_v1_task_proto protoreflect.FileDescriptor
 
 const file_shoal_control_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshoal/control/v1/task.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"$\n" +
+	"\x1bshoal/control/v1/task.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"$\n" +
 	"\x0eGetTaskRequest\x12\x12\n" +
 	"\x04task\x18\x01 \x01(\tR\x04task\"C\n" +
 	"\x0fGetTaskResponse\x120\n" +

@@ -602,7 +602,7 @@ var File_shoal_dispatcher_v1_endpoint_proto protoreflect.FileDescriptor
 
 const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
-	"\"shoal/dispatcher/v1/endpoint.proto\x12\x13shoal.dispatcher.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a!shoal/dispatcher/v1/session.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/service.proto\"E\n" +
+	"\"shoal/dispatcher/v1/endpoint.proto\x12\x13shoal.dispatcher.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a!shoal/dispatcher/v1/session.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/port.proto\"E\n" +
 	"\x10EndpointsRequest\x121\n" +
 	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\xc3\x04\n" +
 	"\x11EndpointsResponse\x121\n" +

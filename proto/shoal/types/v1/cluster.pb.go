@@ -814,7 +814,7 @@ var File_shoal_types_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/service.proto\"\xa9\x02\n" +
+	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/placement.proto\"\xa9\x02\n" +
 	"\aCluster\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ClusterSpecB\a\x92\xb5\x18\x03\n" +
@@ -951,7 +951,7 @@ func file_shoal_types_v1_cluster_proto_init() {
 		return
 	}
 	file_shoal_types_v1_meta_proto_init()
-	file_shoal_types_v1_service_proto_init()
+	file_shoal_types_v1_placement_proto_init()
 	file_shoal_types_v1_cluster_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -214,6 +214,61 @@ func (x *NetworkIPAM) GetVni() uint32 {
 	return 0
 }
 
+// NetworkAttachment puts a task on a network.
+type NetworkAttachment struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the network. Requests may give its name.
+	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
+	// More names on that network.
+	Aliases       []string `protobuf:"bytes,2,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkAttachment) Reset() {
+	*x = NetworkAttachment{}
+	mi := &file_shoal_types_v1_network_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkAttachment) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkAttachment) ProtoMessage() {}
+
+func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_network_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkAttachment.ProtoReflect.Descriptor instead.
+func (*NetworkAttachment) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_network_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *NetworkAttachment) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *NetworkAttachment) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
 var File_shoal_types_v1_network_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_network_proto_rawDesc = "" +
@@ -232,7 +287,10 @@ const file_shoal_types_v1_network_proto_rawDesc = "" +
 	"\binternal\x18\x04 \x01(\bR\binternal\"9\n" +
 	"\vNetworkIPAM\x12\x18\n" +
 	"\asubnets\x18\x01 \x03(\tR\asubnets\x12\x10\n" +
-	"\x03vni\x18\x02 \x01(\rR\x03vniB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\x03vni\x18\x02 \x01(\rR\x03vni\"E\n" +
+	"\x11NetworkAttachment\x12\x16\n" +
+	"\x06target\x18\x01 \x01(\tR\x06target\x12\x18\n" +
+	"\aaliases\x18\x02 \x03(\tR\aaliasesB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_network_proto_rawDescOnce sync.Once
@@ -246,19 +304,20 @@ func file_shoal_types_v1_network_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_network_proto_rawDescData
 }
 
-var file_shoal_types_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 3)
+var file_shoal_types_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_shoal_types_v1_network_proto_goTypes = []any{
-	(*Network)(nil),     // 0: shoal.types.v1.Network
-	(*NetworkSpec)(nil), // 1: shoal.types.v1.NetworkSpec
-	(*NetworkIPAM)(nil), // 2: shoal.types.v1.NetworkIPAM
-	(*Meta)(nil),        // 3: shoal.types.v1.Meta
-	(*Annotations)(nil), // 4: shoal.types.v1.Annotations
+	(*Network)(nil),           // 0: shoal.types.v1.Network
+	(*NetworkSpec)(nil),       // 1: shoal.types.v1.NetworkSpec
+	(*NetworkIPAM)(nil),       // 2: shoal.types.v1.NetworkIPAM
+	(*NetworkAttachment)(nil), // 3: shoal.types.v1.NetworkAttachment
+	(*Meta)(nil),              // 4: shoal.types.v1.Meta
+	(*Annotations)(nil),       // 5: shoal.types.v1.Annotations
 }
 var file_shoal_types_v1_network_proto_depIdxs = []int32{
-	3, // 0: shoal.types.v1.Network.meta:type_name -> shoal.types.v1.Meta
+	4, // 0: shoal.types.v1.Network.meta:type_name -> shoal.types.v1.Meta
 	1, // 1: shoal.types.v1.Network.spec:type_name -> shoal.types.v1.NetworkSpec
 	2, // 2: shoal.types.v1.Network.ipam:type_name -> shoal.types.v1.NetworkIPAM
-	4, // 3: shoal.types.v1.NetworkSpec.annotations:type_name -> shoal.types.v1.Annotations
+	5, // 3: shoal.types.v1.NetworkSpec.annotations:type_name -> shoal.types.v1.Annotations
 	4, // [4:4] is the sub-list for method output_type
 	4, // [4:4] is the sub-list for method input_type
 	4, // [4:4] is the sub-list for extension type_name
@@ -278,7 +337,7 @@ func file_shoal_types_v1_network_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_network_proto_rawDesc), len(file_shoal_types_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   3,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -916,7 +916,7 @@ var File_shoal_types_v1_node_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x19shoal/types/v1/node.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/service.proto\"\xc2\x02\n" +
+	"\x19shoal/types/v1/node.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/resources.proto\"\xc2\x02\n" +
 	"\x04Node\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.shoal.types.v1.NodeSpecB\n" +
@@ -1067,7 +1067,7 @@ func file_shoal_types_v1_node_proto_init() {
 		return
 	}
 	file_shoal_types_v1_meta_proto_init()
-	file_shoal_types_v1_service_proto_init()
+	file_shoal_types_v1_resources_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -555,7 +555,7 @@ var File_shoal_types_v1_task_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x19shoal/types/v1/task.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/service.proto\"\x87\x02\n" +
+	"\x19shoal/types/v1/task.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/resources.proto\"\x87\x02\n" +
 	"\x04Task\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12&\n" +
 	"\n" +
@@ -671,7 +671,8 @@ func file_shoal_types_v1_task_proto_init() {
 		return
 	}
 	file_shoal_types_v1_meta_proto_init()
-	file_shoal_types_v1_service_proto_init()
+	file_shoal_types_v1_port_proto_init()
+	file_shoal_types_v1_resources_proto_init()
 	file_shoal_types_v1_task_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
