@@ -13,6 +13,7 @@ var systemPackages = map[string]string{
 	"services/agent/internal/journal":    "the journal's file",
 	"services/agent/internal/executor":   "the containerd client",
 	"services/agent/internal/network":    "the local half of the machine network, in the kernel",
+	"services/agent/internal/usage":      "control groups",
 	"services/agent/internal/doctor":     "looks at containerd, runc and control groups",
 	"services/meshproxy/internal/tables": "kernel tables",
 	"services/meshproxy/internal/packet": "socket options of published UDP ports",

@@ -31,6 +31,9 @@ func TaskOf(id string) (taskID string, attempt uint32, ok bool) {
 	return taskID, uint32(n), true
 }
 
+// Group is the control group of a container: no other machine or agent has its id.
+func Group(id string) string { return "/shoal/" + id }
+
 // ShortID is what a container calls itself when its spec gives no hostname: the first 12 characters of its id, as Docker
 // does.
 func ShortID(id string) string { return id[:min(12, len(id))] }

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/services/agent/internal/container"
 )
 
 // hasSeccomp says whether the kernel filters system calls (seccomp(2)): without it runc refuses a profile.
@@ -30,8 +32,8 @@ func fileLimit() uint64 {
 // memory.oom_control, with v2 in memory.events. So the answer does not depend on having heard an event.
 func oomKilled(id string) bool {
 	for _, file := range []string{
-		filepath.Join("/sys/fs/cgroup/memory", cgroupParent, id, "memory.oom_control"),
-		filepath.Join("/sys/fs/cgroup", cgroupParent, id, "memory.events"),
+		filepath.Join("/sys/fs/cgroup/memory", container.Group(id), "memory.oom_control"),
+		filepath.Join("/sys/fs/cgroup", container.Group(id), "memory.events"),
 	} {
 		data, err := os.ReadFile(file)
 		if err != nil {

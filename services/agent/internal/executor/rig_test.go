@@ -47,7 +47,7 @@ func newRig(t *testing.T) *rig {
 		}
 		// The runtime makes these and leaves them; they are only ours when they are empty.
 		_ = os.Remove(filepath.Join("/run/containerd/runc", r.cfg.Namespace))
-		for _, group := range []string{cgroupParent, "/" + r.cfg.Namespace} { // our containers', a bare client's
+		for _, group := range []string{"/shoal", "/" + r.cfg.Namespace} { // our containers', a bare client's
 			parents, _ := filepath.Glob("/sys/fs/cgroup/*" + group)
 			for _, parent := range parents {
 				_ = os.Remove(parent)

@@ -21,9 +21,7 @@ const (
 	// specVersion is the lowest that serves: a runtime refuses a spec that is newer than itself.
 	specVersion = "1.0.2"
 	defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-	// cgroupParent is followed by the container's id, which no other machine or agent has.
-	cgroupParent = "/shoal"
-	cpuPeriod    = 100 * time.Millisecond
+	cpuPeriod   = 100 * time.Millisecond
 	// Open files: the soft limit that select(2) programs rely on, and room for a server that asks for it.
 	softFiles, hardFiles = 1024, 524288
 )
@@ -44,7 +42,7 @@ func (e *Executor) runtimeSpec(ctx context.Context, c container.Spec, img *image
 	s, err := oci.GenerateSpec(ctx, e.client, rec,
 		oci.WithLinuxNamespace(specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: c.Sandbox.NetNS}),
 		oci.WithHostname(c.Hostname),
-		oci.WithCgroup(path.Join(cgroupParent, c.ID)),
+		oci.WithCgroup(container.Group(c.ID)),
 		oci.WithoutRunMount, // Docker has none, and images keep files there
 		oci.WithDefaultUnixDevices,
 		oci.WithNewPrivileges, // as Docker: sudo, ping and su in images rely on it
