@@ -124,7 +124,9 @@ type ClusterSpec struct {
 	// The lowest feature level that every member must have; raised when all members offer it.
 	FeatureLevel uint32 `protobuf:"varint,7,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
 	// How tasks are placed and replaced.
-	Scheduling    *SchedulingConfig `protobuf:"bytes,8,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
+	Scheduling *SchedulingConfig `protobuf:"bytes,8,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
+	// What containers may ask for.
+	Containers    *ContainerPolicy `protobuf:"bytes,9,opt,name=containers,proto3" json:"containers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -211,6 +213,13 @@ func (x *ClusterSpec) GetFeatureLevel() uint32 {
 func (x *ClusterSpec) GetScheduling() *SchedulingConfig {
 	if x != nil {
 		return x.Scheduling
+	}
+	return nil
+}
+
+func (x *ClusterSpec) GetContainers() *ContainerPolicy {
+	if x != nil {
+		return x.Containers
 	}
 	return nil
 }
@@ -814,7 +823,7 @@ var File_shoal_types_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/placement.proto\"\xa9\x02\n" +
+	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/placement.proto\"\xa9\x02\n" +
 	"\aCluster\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ClusterSpecB\a\x92\xb5\x18\x03\n" +
@@ -823,7 +832,7 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\x01\x01R\tauthority\x12;\n" +
 	"\x06tokens\x18\x04 \x01(\v2\x1a.shoal.types.v1.JoinTokensB\a\x92\xb5\x18\x03\n" +
 	"\x01\x01R\x06tokens\x12;\n" +
-	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\xab\x03\n" +
+	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\xec\x03\n" +
 	"\vClusterSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x12task_history_limit\x18\x02 \x01(\x05R\x10taskHistoryLimit\x12D\n" +
@@ -835,7 +844,10 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\rfeature_level\x18\a \x01(\rR\ffeatureLevel\x12@\n" +
 	"\n" +
 	"scheduling\x18\b \x01(\v2 .shoal.types.v1.SchedulingConfigR\n" +
-	"scheduling\"\x99\x02\n" +
+	"scheduling\x12?\n" +
+	"\n" +
+	"containers\x18\t \x01(\v2\x1f.shoal.types.v1.ContainerPolicyR\n" +
+	"containers\"\x99\x02\n" +
 	"\x10SchedulingConfig\x12=\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2!.shoal.types.v1.PlacementStrategyR\bstrategy\x12/\n" +
 	"\x11mass_loss_percent\x18\x02 \x01(\rH\x00R\x0fmassLossPercent\x88\x01\x01\x12C\n" +
@@ -913,8 +925,9 @@ var file_shoal_types_v1_cluster_proto_goTypes = []any{
 	(*Meta)(nil),                  // 11: shoal.types.v1.Meta
 	(*Annotations)(nil),           // 12: shoal.types.v1.Annotations
 	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
-	(PlacementStrategy)(0),        // 14: shoal.types.v1.PlacementStrategy
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*ContainerPolicy)(nil),       // 14: shoal.types.v1.ContainerPolicy
+	(PlacementStrategy)(0),        // 15: shoal.types.v1.PlacementStrategy
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
 }
 var file_shoal_types_v1_cluster_proto_depIdxs = []int32{
 	11, // 0: shoal.types.v1.Cluster.meta:type_name -> shoal.types.v1.Meta
@@ -926,23 +939,24 @@ var file_shoal_types_v1_cluster_proto_depIdxs = []int32{
 	13, // 6: shoal.types.v1.ClusterSpec.certificate_life:type_name -> google.protobuf.Duration
 	13, // 7: shoal.types.v1.ClusterSpec.certificate_grace:type_name -> google.protobuf.Duration
 	2,  // 8: shoal.types.v1.ClusterSpec.scheduling:type_name -> shoal.types.v1.SchedulingConfig
-	14, // 9: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
-	13, // 10: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
-	13, // 11: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
-	4,  // 12: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
-	5,  // 13: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
-	7,  // 14: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
-	7,  // 15: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
-	15, // 16: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
-	11, // 17: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
-	15, // 18: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
-	11, // 19: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
-	15, // 20: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	14, // 9: shoal.types.v1.ClusterSpec.containers:type_name -> shoal.types.v1.ContainerPolicy
+	15, // 10: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
+	13, // 11: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
+	13, // 12: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
+	4,  // 13: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
+	5,  // 14: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
+	7,  // 15: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
+	7,  // 16: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
+	16, // 17: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
+	11, // 18: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
+	16, // 19: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
+	11, // 20: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
+	16, // 21: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_cluster_proto_init() }
@@ -950,6 +964,7 @@ func file_shoal_types_v1_cluster_proto_init() {
 	if File_shoal_types_v1_cluster_proto != nil {
 		return
 	}
+	file_shoal_types_v1_isolation_proto_init()
 	file_shoal_types_v1_meta_proto_init()
 	file_shoal_types_v1_placement_proto_init()
 	file_shoal_types_v1_cluster_proto_msgTypes[2].OneofWrappers = []any{}

@@ -31,13 +31,13 @@ type ContainerSpec struct {
 	Command []string `protobuf:"bytes,2,rep,name=command,proto3" json:"command,omitempty"`
 	// Replaces the image's arguments.
 	Args []string `protobuf:"bytes,3,rep,name=args,proto3" json:"args,omitempty"`
-	// Environment, as NAME=value.
+	// Environment, as NAME=value. Placeholders are filled in on the node.
 	Env []string `protobuf:"bytes,4,rep,name=env,proto3" json:"env,omitempty"`
 	// Working directory.
 	Dir string `protobuf:"bytes,5,opt,name=dir,proto3" json:"dir,omitempty"`
 	// User, as name or uid[:gid].
 	User string `protobuf:"bytes,6,opt,name=user,proto3" json:"user,omitempty"`
-	// Hostname. Default: the container's short id.
+	// Hostname. Default: the container's short id. Placeholders are filled in on the node.
 	Hostname string `protobuf:"bytes,7,opt,name=hostname,proto3" json:"hostname,omitempty"`
 	// Labels of the container.
 	Labels map[string]string `protobuf:"bytes,8,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
@@ -46,7 +46,47 @@ type ContainerSpec struct {
 	// Time from that signal to SIGKILL. Default 10 s.
 	StopGracePeriod *durationpb.Duration `protobuf:"bytes,10,opt,name=stop_grace_period,json=stopGracePeriod,proto3" json:"stop_grace_period,omitempty"`
 	// Whether its root file system is read-only.
-	ReadOnly      bool `protobuf:"varint,11,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	ReadOnly bool `protobuf:"varint,11,opt,name=read_only,json=readOnly,proto3" json:"read_only,omitempty"`
+	// How far it is kept apart.
+	Privileges *Privileges `protobuf:"bytes,12,opt,name=privileges,proto3" json:"privileges,omitempty"`
+	// Capabilities beside the default ones, such as CAP_NET_ADMIN, or ALL.
+	CapabilityAdd []string `protobuf:"bytes,13,rep,name=capability_add,json=capabilityAdd,proto3" json:"capability_add,omitempty"`
+	// Capabilities that it does not get, or ALL.
+	CapabilityDrop []string `protobuf:"bytes,14,rep,name=capability_drop,json=capabilityDrop,proto3" json:"capability_drop,omitempty"`
+	// Whether it has a terminal.
+	Tty bool `protobuf:"varint,15,opt,name=tty,proto3" json:"tty,omitempty"`
+	// Whether its input is kept open.
+	OpenStdin bool `protobuf:"varint,16,opt,name=open_stdin,json=openStdin,proto3" json:"open_stdin,omitempty"`
+	// Whether a small init of ours is process 1: it passes on signals and takes away processes that have ended.
+	Init bool `protobuf:"varint,17,opt,name=init,proto3" json:"init,omitempty"`
+	// More groups of the user, as names or ids.
+	Groups []string `protobuf:"bytes,18,rep,name=groups,proto3" json:"groups,omitempty"`
+	// Lines of /etc/hosts, as "ADDRESS NAME [NAME…]". The address host-gateway is the node's.
+	Hosts []string `protobuf:"bytes,19,rep,name=hosts,proto3" json:"hosts,omitempty"`
+	// How it looks up names.
+	DnsConfig *DNSConfig `protobuf:"bytes,20,opt,name=dns_config,json=dnsConfig,proto3" json:"dns_config,omitempty"`
+	// Kernel settings of its namespaces: net.*, fs.mqueue.*, kernel.shm*, kernel.msg*, kernel.sem.
+	Sysctls map[string]string `protobuf:"bytes,21,rep,name=sysctls,proto3" json:"sysctls,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Limits of its processes.
+	Ulimits []*Ulimit `protobuf:"bytes,22,rep,name=ulimits,proto3" json:"ulimits,omitempty"`
+	// How soon the kernel takes it when memory is short, -1000 to 1000.
+	OomScoreAdj int32 `protobuf:"varint,23,opt,name=oom_score_adj,json=oomScoreAdj,proto3" json:"oom_score_adj,omitempty"`
+	// Size of /dev/shm, in bytes. Default 64 MiB.
+	ShmBytes int64 `protobuf:"varint,24,opt,name=shm_bytes,json=shmBytes,proto3" json:"shm_bytes,omitempty"`
+	// What is mounted into it.
+	Mounts []*Mount `protobuf:"bytes,25,rep,name=mounts,proto3" json:"mounts,omitempty"`
+	// Devices of the node.
+	Devices []*Device `protobuf:"bytes,26,rep,name=devices,proto3" json:"devices,omitempty"`
+	// Further rules of the device cgroup, as "c 1:3 mr".
+	DeviceCgroupRules []string `protobuf:"bytes,27,rep,name=device_cgroup_rules,json=deviceCgroupRules,proto3" json:"device_cgroup_rules,omitempty"`
+	// Devices by their Container Device Interface name, as "vendor.com/gpu=0".
+	CdiDevices []string `protobuf:"bytes,28,rep,name=cdi_devices,json=cdiDevices,proto3" json:"cdi_devices,omitempty"`
+	// Whether it lives. Until it does the task is STARTING, when it no longer does the task is FAILED. Default: the image's.
+	Healthcheck *Probe `protobuf:"bytes,29,opt,name=healthcheck,proto3" json:"healthcheck,omitempty"`
+	// Whether it takes connections. While it does not, it runs and the mesh leaves it out.
+	Readiness *Probe `protobuf:"bytes,30,opt,name=readiness,proto3" json:"readiness,omitempty"`
+	// What runs in it before its stop signal.
+	PreStop       *PreStop `protobuf:"bytes,31,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,11 +198,344 @@ func (x *ContainerSpec) GetReadOnly() bool {
 	return false
 }
 
+func (x *ContainerSpec) GetPrivileges() *Privileges {
+	if x != nil {
+		return x.Privileges
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetCapabilityAdd() []string {
+	if x != nil {
+		return x.CapabilityAdd
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetCapabilityDrop() []string {
+	if x != nil {
+		return x.CapabilityDrop
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetTty() bool {
+	if x != nil {
+		return x.Tty
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetOpenStdin() bool {
+	if x != nil {
+		return x.OpenStdin
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetInit() bool {
+	if x != nil {
+		return x.Init
+	}
+	return false
+}
+
+func (x *ContainerSpec) GetGroups() []string {
+	if x != nil {
+		return x.Groups
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetHosts() []string {
+	if x != nil {
+		return x.Hosts
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDnsConfig() *DNSConfig {
+	if x != nil {
+		return x.DnsConfig
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetSysctls() map[string]string {
+	if x != nil {
+		return x.Sysctls
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetUlimits() []*Ulimit {
+	if x != nil {
+		return x.Ulimits
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetOomScoreAdj() int32 {
+	if x != nil {
+		return x.OomScoreAdj
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetShmBytes() int64 {
+	if x != nil {
+		return x.ShmBytes
+	}
+	return 0
+}
+
+func (x *ContainerSpec) GetMounts() []*Mount {
+	if x != nil {
+		return x.Mounts
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDevices() []*Device {
+	if x != nil {
+		return x.Devices
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDeviceCgroupRules() []string {
+	if x != nil {
+		return x.DeviceCgroupRules
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetCdiDevices() []string {
+	if x != nil {
+		return x.CdiDevices
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetHealthcheck() *Probe {
+	if x != nil {
+		return x.Healthcheck
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetReadiness() *Probe {
+	if x != nil {
+		return x.Readiness
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetPreStop() *PreStop {
+	if x != nil {
+		return x.PreStop
+	}
+	return nil
+}
+
+// DNSConfig says how a container looks up names.
+type DNSConfig struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Addresses of the resolvers. Default: the node's.
+	Nameservers []string `protobuf:"bytes,1,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
+	// Domains that are tried behind a name.
+	Search []string `protobuf:"bytes,2,rep,name=search,proto3" json:"search,omitempty"`
+	// Options of resolv.conf(5), such as ndots:2.
+	Options       []string `protobuf:"bytes,3,rep,name=options,proto3" json:"options,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DNSConfig) Reset() {
+	*x = DNSConfig{}
+	mi := &file_shoal_types_v1_container_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DNSConfig) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DNSConfig) ProtoMessage() {}
+
+func (x *DNSConfig) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_container_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DNSConfig.ProtoReflect.Descriptor instead.
+func (*DNSConfig) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_container_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DNSConfig) GetNameservers() []string {
+	if x != nil {
+		return x.Nameservers
+	}
+	return nil
+}
+
+func (x *DNSConfig) GetSearch() []string {
+	if x != nil {
+		return x.Search
+	}
+	return nil
+}
+
+func (x *DNSConfig) GetOptions() []string {
+	if x != nil {
+		return x.Options
+	}
+	return nil
+}
+
+// Ulimit is a limit of a process (setrlimit(2)).
+type Ulimit struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Which, in small letters: nofile, nproc, memlock, core, …
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// In force. -1: none.
+	Soft int64 `protobuf:"varint,2,opt,name=soft,proto3" json:"soft,omitempty"`
+	// The most that a process may raise it to. -1: none.
+	Hard          int64 `protobuf:"varint,3,opt,name=hard,proto3" json:"hard,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ulimit) Reset() {
+	*x = Ulimit{}
+	mi := &file_shoal_types_v1_container_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ulimit) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ulimit) ProtoMessage() {}
+
+func (x *Ulimit) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_container_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ulimit.ProtoReflect.Descriptor instead.
+func (*Ulimit) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_container_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Ulimit) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Ulimit) GetSoft() int64 {
+	if x != nil {
+		return x.Soft
+	}
+	return 0
+}
+
+func (x *Ulimit) GetHard() int64 {
+	if x != nil {
+		return x.Hard
+	}
+	return 0
+}
+
+// Device is a device of the node in the container.
+type Device struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path on the node. A folder stands for all devices in it.
+	HostPath string `protobuf:"bytes,1,opt,name=host_path,json=hostPath,proto3" json:"host_path,omitempty"`
+	// Path in the container. Default: the same.
+	ContainerPath string `protobuf:"bytes,2,opt,name=container_path,json=containerPath,proto3" json:"container_path,omitempty"`
+	// What may be done: r, w and m (mknod). Default rwm.
+	Permissions   string `protobuf:"bytes,3,opt,name=permissions,proto3" json:"permissions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Device) Reset() {
+	*x = Device{}
+	mi := &file_shoal_types_v1_container_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Device) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Device) ProtoMessage() {}
+
+func (x *Device) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_container_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Device.ProtoReflect.Descriptor instead.
+func (*Device) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_container_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Device) GetHostPath() string {
+	if x != nil {
+		return x.HostPath
+	}
+	return ""
+}
+
+func (x *Device) GetContainerPath() string {
+	if x != nil {
+		return x.ContainerPath
+	}
+	return ""
+}
+
+func (x *Device) GetPermissions() string {
+	if x != nil {
+		return x.Permissions
+	}
+	return ""
+}
+
 var File_shoal_types_v1_container_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1eshoal/types/v1/container.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\"\xaa\x03\n" +
+	"\x1eshoal/types/v1/container.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x1ashoal/types/v1/mount.proto\x1a\x1ashoal/types/v1/probe.proto\"\xac\n" +
+	"\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x12\n" +
@@ -176,10 +549,50 @@ const file_shoal_types_v1_container_proto_rawDesc = "" +
 	"stopSignal\x12E\n" +
 	"\x11stop_grace_period\x18\n" +
 	" \x01(\v2\x19.google.protobuf.DurationR\x0fstopGracePeriod\x12\x1b\n" +
-	"\tread_only\x18\v \x01(\bR\breadOnly\x1a9\n" +
+	"\tread_only\x18\v \x01(\bR\breadOnly\x12:\n" +
+	"\n" +
+	"privileges\x18\f \x01(\v2\x1a.shoal.types.v1.PrivilegesR\n" +
+	"privileges\x12%\n" +
+	"\x0ecapability_add\x18\r \x03(\tR\rcapabilityAdd\x12'\n" +
+	"\x0fcapability_drop\x18\x0e \x03(\tR\x0ecapabilityDrop\x12\x10\n" +
+	"\x03tty\x18\x0f \x01(\bR\x03tty\x12\x1d\n" +
+	"\n" +
+	"open_stdin\x18\x10 \x01(\bR\topenStdin\x12\x12\n" +
+	"\x04init\x18\x11 \x01(\bR\x04init\x12\x16\n" +
+	"\x06groups\x18\x12 \x03(\tR\x06groups\x12\x14\n" +
+	"\x05hosts\x18\x13 \x03(\tR\x05hosts\x128\n" +
+	"\n" +
+	"dns_config\x18\x14 \x01(\v2\x19.shoal.types.v1.DNSConfigR\tdnsConfig\x12D\n" +
+	"\asysctls\x18\x15 \x03(\v2*.shoal.types.v1.ContainerSpec.SysctlsEntryR\asysctls\x120\n" +
+	"\aulimits\x18\x16 \x03(\v2\x16.shoal.types.v1.UlimitR\aulimits\x12\"\n" +
+	"\room_score_adj\x18\x17 \x01(\x05R\voomScoreAdj\x12\x1b\n" +
+	"\tshm_bytes\x18\x18 \x01(\x03R\bshmBytes\x12-\n" +
+	"\x06mounts\x18\x19 \x03(\v2\x15.shoal.types.v1.MountR\x06mounts\x120\n" +
+	"\adevices\x18\x1a \x03(\v2\x16.shoal.types.v1.DeviceR\adevices\x12.\n" +
+	"\x13device_cgroup_rules\x18\x1b \x03(\tR\x11deviceCgroupRules\x12\x1f\n" +
+	"\vcdi_devices\x18\x1c \x03(\tR\n" +
+	"cdiDevices\x127\n" +
+	"\vhealthcheck\x18\x1d \x01(\v2\x15.shoal.types.v1.ProbeR\vhealthcheck\x123\n" +
+	"\treadiness\x18\x1e \x01(\v2\x15.shoal.types.v1.ProbeR\treadiness\x122\n" +
+	"\bpre_stop\x18\x1f \x01(\v2\x17.shoal.types.v1.PreStopR\apreStop\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01B<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
+	"\fSysctlsEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"_\n" +
+	"\tDNSConfig\x12 \n" +
+	"\vnameservers\x18\x01 \x03(\tR\vnameservers\x12\x16\n" +
+	"\x06search\x18\x02 \x03(\tR\x06search\x12\x18\n" +
+	"\aoptions\x18\x03 \x03(\tR\aoptions\"D\n" +
+	"\x06Ulimit\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x12\n" +
+	"\x04soft\x18\x02 \x01(\x03R\x04soft\x12\x12\n" +
+	"\x04hard\x18\x03 \x01(\x03R\x04hard\"n\n" +
+	"\x06Device\x12\x1b\n" +
+	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
+	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
+	"\vpermissions\x18\x03 \x01(\tR\vpermissionsB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_container_proto_rawDescOnce sync.Once
@@ -193,20 +606,37 @@ func file_shoal_types_v1_container_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_container_proto_rawDescData
 }
 
-var file_shoal_types_v1_container_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_shoal_types_v1_container_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_shoal_types_v1_container_proto_goTypes = []any{
 	(*ContainerSpec)(nil),       // 0: shoal.types.v1.ContainerSpec
-	nil,                         // 1: shoal.types.v1.ContainerSpec.LabelsEntry
-	(*durationpb.Duration)(nil), // 2: google.protobuf.Duration
+	(*DNSConfig)(nil),           // 1: shoal.types.v1.DNSConfig
+	(*Ulimit)(nil),              // 2: shoal.types.v1.Ulimit
+	(*Device)(nil),              // 3: shoal.types.v1.Device
+	nil,                         // 4: shoal.types.v1.ContainerSpec.LabelsEntry
+	nil,                         // 5: shoal.types.v1.ContainerSpec.SysctlsEntry
+	(*durationpb.Duration)(nil), // 6: google.protobuf.Duration
+	(*Privileges)(nil),          // 7: shoal.types.v1.Privileges
+	(*Mount)(nil),               // 8: shoal.types.v1.Mount
+	(*Probe)(nil),               // 9: shoal.types.v1.Probe
+	(*PreStop)(nil),             // 10: shoal.types.v1.PreStop
 }
 var file_shoal_types_v1_container_proto_depIdxs = []int32{
-	1, // 0: shoal.types.v1.ContainerSpec.labels:type_name -> shoal.types.v1.ContainerSpec.LabelsEntry
-	2, // 1: shoal.types.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
-	2, // [2:2] is the sub-list for method output_type
-	2, // [2:2] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	4,  // 0: shoal.types.v1.ContainerSpec.labels:type_name -> shoal.types.v1.ContainerSpec.LabelsEntry
+	6,  // 1: shoal.types.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
+	7,  // 2: shoal.types.v1.ContainerSpec.privileges:type_name -> shoal.types.v1.Privileges
+	1,  // 3: shoal.types.v1.ContainerSpec.dns_config:type_name -> shoal.types.v1.DNSConfig
+	5,  // 4: shoal.types.v1.ContainerSpec.sysctls:type_name -> shoal.types.v1.ContainerSpec.SysctlsEntry
+	2,  // 5: shoal.types.v1.ContainerSpec.ulimits:type_name -> shoal.types.v1.Ulimit
+	8,  // 6: shoal.types.v1.ContainerSpec.mounts:type_name -> shoal.types.v1.Mount
+	3,  // 7: shoal.types.v1.ContainerSpec.devices:type_name -> shoal.types.v1.Device
+	9,  // 8: shoal.types.v1.ContainerSpec.healthcheck:type_name -> shoal.types.v1.Probe
+	9,  // 9: shoal.types.v1.ContainerSpec.readiness:type_name -> shoal.types.v1.Probe
+	10, // 10: shoal.types.v1.ContainerSpec.pre_stop:type_name -> shoal.types.v1.PreStop
+	11, // [11:11] is the sub-list for method output_type
+	11, // [11:11] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_container_proto_init() }
@@ -214,13 +644,16 @@ func file_shoal_types_v1_container_proto_init() {
 	if File_shoal_types_v1_container_proto != nil {
 		return
 	}
+	file_shoal_types_v1_isolation_proto_init()
+	file_shoal_types_v1_mount_proto_init()
+	file_shoal_types_v1_probe_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_container_proto_rawDesc), len(file_shoal_types_v1_container_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

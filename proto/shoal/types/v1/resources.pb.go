@@ -27,9 +27,14 @@ type ResourceRequirements struct {
 	// The most that a task may use. Zero: no limit.
 	Limits *Resources `protobuf:"bytes,1,opt,name=limits,proto3" json:"limits,omitempty"`
 	// What a node must have free. Zero: nothing.
-	Reservations  *Resources `protobuf:"bytes,2,opt,name=reservations,proto3" json:"reservations,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Reservations *Resources `protobuf:"bytes,2,opt,name=reservations,proto3" json:"reservations,omitempty"`
+	// Swap beside the memory limit, in bytes; only with that limit. -1: no limit. Default: as much as the memory limit, where
+	// the kernel counts it.
+	SwapBytes *int64 `protobuf:"varint,3,opt,name=swap_bytes,json=swapBytes,proto3,oneof" json:"swap_bytes,omitempty"`
+	// How gladly memory is swapped, 0 to 100. Default: the node's. Only with cgroup v1.
+	MemorySwappiness *int64 `protobuf:"varint,4,opt,name=memory_swappiness,json=memorySwappiness,proto3,oneof" json:"memory_swappiness,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *ResourceRequirements) Reset() {
@@ -74,6 +79,20 @@ func (x *ResourceRequirements) GetReservations() *Resources {
 		return x.Reservations
 	}
 	return nil
+}
+
+func (x *ResourceRequirements) GetSwapBytes() int64 {
+	if x != nil && x.SwapBytes != nil {
+		return *x.SwapBytes
+	}
+	return 0
+}
+
+func (x *ResourceRequirements) GetMemorySwappiness() int64 {
+	if x != nil && x.MemorySwappiness != nil {
+		return *x.MemorySwappiness
+	}
+	return 0
 }
 
 // Resources is an amount.
@@ -217,10 +236,15 @@ var File_shoal_types_v1_resources_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_resources_proto_rawDesc = "" +
 	"\n" +
-	"\x1eshoal/types/v1/resources.proto\x12\x0eshoal.types.v1\"\x88\x01\n" +
+	"\x1eshoal/types/v1/resources.proto\x12\x0eshoal.types.v1\"\x83\x02\n" +
 	"\x14ResourceRequirements\x121\n" +
 	"\x06limits\x18\x01 \x01(\v2\x19.shoal.types.v1.ResourcesR\x06limits\x12=\n" +
-	"\freservations\x18\x02 \x01(\v2\x19.shoal.types.v1.ResourcesR\freservations\"\x9a\x01\n" +
+	"\freservations\x18\x02 \x01(\v2\x19.shoal.types.v1.ResourcesR\freservations\x12\"\n" +
+	"\n" +
+	"swap_bytes\x18\x03 \x01(\x03H\x00R\tswapBytes\x88\x01\x01\x120\n" +
+	"\x11memory_swappiness\x18\x04 \x01(\x03H\x01R\x10memorySwappiness\x88\x01\x01B\r\n" +
+	"\v_swap_bytesB\x14\n" +
+	"\x12_memory_swappiness\"\x9a\x01\n" +
 	"\tResources\x12\x1b\n" +
 	"\tnano_cpus\x18\x01 \x01(\x03R\bnanoCpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12\x12\n" +
@@ -265,6 +289,7 @@ func file_shoal_types_v1_resources_proto_init() {
 	if File_shoal_types_v1_resources_proto != nil {
 		return
 	}
+	file_shoal_types_v1_resources_proto_msgTypes[0].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
