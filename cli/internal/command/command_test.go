@@ -20,6 +20,7 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/testx"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/command"
 	"github.com/shoalproject/shoal/cli/internal/spec"
 	"github.com/shoalproject/shoal/internal/contexts"
@@ -60,8 +61,8 @@ func newWorld(t *testing.T) *world {
 // shoal carries out one command line and returns all that a person sees.
 func (w *world) shoal(ctx context.Context, args ...string) (out, said string, code int) {
 	var stdout, stderr bytes.Buffer
-	app := &command.App{Env: w.env, Out: &stdout, Err: &stderr, Getenv: func(k string) string { return w.environ[k] }}
-	code = command.Run(ctx, app, args)
+	a := &app.App{Env: w.env, Out: &stdout, Err: &stderr, Getenv: func(k string) string { return w.environ[k] }}
+	code = command.Run(ctx, a, args)
 	return stdout.String(), stderr.String(), code
 }
 
@@ -155,13 +156,13 @@ func TestTheFirstLineOfProgressComesSoon(t *testing.T) {
 		defer w.stop()
 		start := time.Now()
 		first := time.Duration(-1)
-		app := &command.App{Env: w.env, Out: &bytes.Buffer{}, Getenv: func(k string) string { return w.environ[k] }}
-		app.Err = writer(func([]byte) {
+		a := &app.App{Env: w.env, Out: &bytes.Buffer{}, Getenv: func(k string) string { return w.environ[k] }}
+		a.Err = writer(func([]byte) {
 			if first < 0 {
 				first = time.Since(start)
 			}
 		})
-		if code := command.Run(t.Context(), app, []string{"service", "create", "--name", "web", "img"}); code != 0 {
+		if code := command.Run(t.Context(), a, []string{"service", "create", "--name", "web", "img"}); code != 0 {
 			t.Fatal(code)
 		}
 		if first < 0 || first > 300*time.Millisecond {

@@ -9,12 +9,13 @@ import (
 
 	"github.com/shoalproject/shoal/internal/identity"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/table"
 	"github.com/shoalproject/shoal/internal/contexts"
 )
 
-func (a *App) contextCommand() *cobra.Command {
-	return group("context", "Clusters that you can reach, and as whom", a.contextLs(), a.contextUse(), a.contextShow())
+func contextCommand(a *app.App) *cobra.Command {
+	return app.Group("context", "Clusters that you can reach, and as whom", contextLs(a), contextUse(a), contextShow(a))
 }
 
 // contextRow is a line of `context ls`.
@@ -31,7 +32,7 @@ func (r contextRow) Marked() string {
 	return r.Name
 }
 
-func (a *App) contextRow(store *contexts.Store, c contexts.Context, current string) contextRow {
+func contextRowOf(a *app.App, store *contexts.Store, c contexts.Context, current string) contextRow {
 	row := contextRow{Name: c.Name, Current: c.Name == current, Cluster: c.Cluster, Gateways: strings.Join(c.Gateways, ", ")}
 	keep, err := identity.Load(a.Env, store.Folder(c.Name))
 	if err != nil {
@@ -45,12 +46,12 @@ func (a *App) contextRow(store *contexts.Store, c contexts.Context, current stri
 	return row
 }
 
-func (a *App) contextLs() *cobra.Command {
-	var l listing
+func contextLs(a *app.App) *cobra.Command {
+	var l app.Listing
 	c := &cobra.Command{
-		Use: "ls [OPTIONS]", Aliases: []string{"list"}, Short: "List contexts", Args: exactly(0),
+		Use: "ls [OPTIONS]", Aliases: []string{"list"}, Short: "List contexts", Args: app.Exactly(0),
 		RunE: func(*cobra.Command, []string) error {
-			store, err := a.contexts()
+			store, err := a.Contexts()
 			if err != nil {
 				return err
 			}
@@ -64,26 +65,26 @@ func (a *App) contextLs() *cobra.Command {
 			}
 			var rows []contextRow
 			for _, ctx := range list {
-				rows = append(rows, a.contextRow(store, ctx, current))
+				rows = append(rows, contextRowOf(a, store, ctx, current))
 			}
 			columns := []table.Column{
 				{Header: "NAME", Field: "Marked"}, {Header: "CLUSTER", Field: "Cluster"}, {Header: "IDENTITY", Field: "Identity"},
 				{Header: "EXPIRES", Field: "Expires"}, {Header: "GATEWAYS", Field: "Gateways"},
 			}
-			return printRows(a, &l, columns, rows, func(r contextRow) string { return r.Name },
+			return app.PrintRows(a, &l, columns, rows, func(r contextRow) string { return r.Name },
 				table.Column{Header: "NAME", Field: "Name"}, table.Column{Header: "CURRENT", Field: "Current"})
 		},
 	}
-	c.Flags().StringVar(&l.format, "format", "", "`template`: table, table TEMPLATE, json, or a Go template")
-	c.Flags().BoolVarP(&l.quiet, "quiet", "q", false, "show only names")
+	c.Flags().StringVar(&l.Format, "format", "", "`template`: table, table TEMPLATE, json, or a Go template")
+	c.Flags().BoolVarP(&l.Quiet, "quiet", "q", false, "show only names")
 	return c
 }
 
-func (a *App) contextUse() *cobra.Command {
+func contextUse(a *app.App) *cobra.Command {
 	c := &cobra.Command{
-		Use: "use CONTEXT", Short: "Make a context the one in use", Args: exactly(1),
+		Use: "use CONTEXT", Short: "Make a context the one in use", Args: app.Exactly(1),
 		RunE: func(_ *cobra.Command, args []string) error {
-			store, err := a.contexts()
+			store, err := a.Contexts()
 			if err != nil {
 				return err
 			}
@@ -94,18 +95,18 @@ func (a *App) contextUse() *cobra.Command {
 			return nil
 		},
 	}
-	return completed(c, a.contextNames)
+	return app.Completed(c, a.ContextNames)
 }
 
-func (a *App) contextShow() *cobra.Command {
+func contextShow(a *app.App) *cobra.Command {
 	var format string
 	c := &cobra.Command{
-		Use: "show [OPTIONS] [CONTEXT]", Aliases: []string{"inspect"}, Short: "Show a context: the one in use, or another", Args: between(0, 1),
+		Use: "show [OPTIONS] [CONTEXT]", Aliases: []string{"inspect"}, Short: "Show a context: the one in use, or another", Args: app.Between(0, 1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			if len(args) == 1 {
-				a.context = args[0]
+				a.ContextName = args[0]
 			}
-			store, ctx, err := a.picked()
+			store, ctx, err := a.Picked()
 			if err != nil {
 				return err
 			}
@@ -117,9 +118,9 @@ func (a *App) contextShow() *cobra.Command {
 				format = "Name:      {{.Name}}{{if .Current}} (in use){{end}}\nCluster:   {{.Cluster}}\nIdentity:  {{.Identity}}\n" +
 					"Expires:   {{.Expires}}\nGateways:  {{.Gateways}}\nFolder:    " + store.Folder(ctx.Name)
 			}
-			return table.Inspect(a.Out, format, []contextRow{a.contextRow(store, ctx, current)})
+			return table.Inspect(a.Out, format, []contextRow{contextRowOf(a, store, ctx, current)})
 		},
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "Go `template` or json")
-	return completed(c, a.contextNames)
+	return app.Completed(c, a.ContextNames)
 }

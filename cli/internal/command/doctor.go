@@ -9,19 +9,20 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/finding"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
-func (a *App) doctorCommand() *cobra.Command {
+func doctorCommand(a *app.App) *cobra.Command {
 	var format string
 	var quiet bool
 	c := &cobra.Command{
-		Use: "doctor [OPTIONS]", Short: "Look whether this machine is fit, and what is wrong", Args: exactly(0),
+		Use: "doctor [OPTIONS]", Short: "Look whether this machine is fit, and what is wrong", Args: app.Exactly(0),
 		Long: "Look at this machine: the kernel's parts, control groups, containerd and runc, ports, other members, the clock, the disk,\n" +
 			"limits, names, keys and owners of files, configuration, units. Each line says what is there, and a fault which command\n" +
 			"mends it. It changes nothing. On a machine that is in no cluster it looks whether what is installed could run.",
 		RunE: func(c *cobra.Command, _ []string) error {
-			found := a.machine().Examine(c.Context())
+			found := machineOf(a).Examine(c.Context())
 			faults, warnings := 0, 0
 			shown := found[:0:0]
 			for _, f := range found {
@@ -39,15 +40,15 @@ func (a *App) doctorCommand() *cobra.Command {
 			}
 			var err error
 			if format == "" {
-				a.tellFindings(shown)
-				fmt.Fprintf(a.Err, "%s and %s\n", plural(faults, "fault"), plural(warnings, "warning"))
+				tellFindings(a, shown)
+				fmt.Fprintf(a.Err, "%s and %s\n", app.Plural(faults, "fault"), app.Plural(warnings, "warning"))
 			} else {
 				err = table.Write(a.Out, table.List{Format: format, Columns: []table.Column{
 					{Header: "GRADE", Field: "Grade"}, {Header: "CHECK", Field: "Check"}, {Header: "WHAT", Field: "What"}, {Header: "FIX", Field: "Fix"},
 				}, Headers: []table.Column{{Header: "WHY", Field: "Why"}}}, shown)
 			}
 			if err == nil && faults > 0 {
-				err = errs.New(errs.Precondition, "this machine has %s", plural(faults, "fault"))
+				err = errs.New(errs.Precondition, "this machine has %s", app.Plural(faults, "fault"))
 			}
 			return err
 		},
@@ -58,7 +59,7 @@ func (a *App) doctorCommand() *cobra.Command {
 }
 
 // tellFindings writes a line a finding, and below it why it matters and what mends it.
-func (a *App) tellFindings(list []finding.Finding) {
+func tellFindings(a *app.App, list []finding.Finding) {
 	for _, f := range list {
 		fmt.Fprintf(a.Out, "%-8s %-18s %s\n", f.Grade, f.Check, strings.ReplaceAll(f.What, "\n", " "))
 		if f.Why != "" {

@@ -19,6 +19,7 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/testx"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/command"
 	"github.com/shoalproject/shoal/cli/internal/doctor"
 )
@@ -111,11 +112,11 @@ func TestInitSaysHowToGoOn(t *testing.T) {
 		b := &bare{t: t, env: env, ca: identitytest.New(t, env, "c1"), cluster: newCluster()}
 		b.cluster.addNode("m1", "m1", true)
 		var out, said bytes.Buffer
-		app := &command.App{
+		a := &app.App{
 			Env: env, Out: &out, Err: &said, Programs: b, Host: b,
 			Getenv: func(k string) string { return map[string]string{"HOME": "/home/ada", "SUDO_USER": "Ada"}[k] },
 		}
-		code := command.Run(t.Context(), app, []string{"init", "--advertise-addr", "10.0.0.1", "--availability", "drain"})
+		code := command.Run(t.Context(), a, []string{"init", "--advertise-addr", "10.0.0.1", "--availability", "drain"})
 		defer b.stop()
 		want := `Cluster initialized: current node (m1) is now a manager.
 
@@ -130,7 +131,7 @@ To add a manager to this cluster, run 'shoal join-token manager' and follow the 
 		}
 		// The new context is in use: the next command needs no flag.
 		out.Reset()
-		if code := command.Run(t.Context(), app, []string{"node", "inspect", "-f", "{{.Spec.Availability}}", "m1"}); code != 0 || out.String() != "drain\n" {
+		if code := command.Run(t.Context(), a, []string{"node", "inspect", "-f", "{{.Spec.Availability}}", "m1"}); code != 0 || out.String() != "drain\n" {
 			t.Errorf("exit code %d: %s%s", code, out.String(), said.String())
 		}
 	})

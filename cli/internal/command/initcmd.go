@@ -15,13 +15,14 @@ import (
 	"github.com/shoalproject/shoal/internal/contexts"
 	"github.com/shoalproject/shoal/internal/errs"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/machine"
 	"github.com/shoalproject/shoal/cli/internal/spec"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
-func (a *App) machine() *machine.Machine {
+func machineOf(a *app.App) *machine.Machine {
 	var mu sync.Mutex // guards Err: units that start side by side are told as they become ready
 	return &machine.Machine{
 		Env: a.Env, Programs: a.Programs, Host: a.Host, Root: a.Root,
@@ -33,17 +34,17 @@ func (a *App) machine() *machine.Machine {
 	}
 }
 
-func (a *App) initCommand() *cobra.Command {
+func initCommand(a *app.App) *cobra.Command {
 	var req machine.Init
 	var format string
 	c := &cobra.Command{
-		Use: "init [OPTIONS]", Short: "Begin a cluster on this machine", Args: exactly(0),
+		Use: "init [OPTIONS]", Short: "Begin a cluster on this machine", Args: app.Exactly(0),
 		Long: "Begin a cluster on this machine, which becomes its first manager: keys and certificates, configuration files in\n" +
 			"/etc/shoal, the processes as systemd units, and a context for the person who calls it. If any step fails, everything\n" +
 			"is taken back.",
 		Example: "  shoal init --advertise-addr 10.0.0.1",
 		RunE: func(c *cobra.Command, _ []string) error {
-			store, err := a.contexts()
+			store, err := a.Contexts()
 			if err != nil {
 				return err
 			}
@@ -52,10 +53,10 @@ func (a *App) initCommand() *cobra.Command {
 				cl, err := client.Open(a.Env, ctx, store.Folder(ctx.Name))
 				return &gateway{app: a, client: cl}, err
 			}
-			if err := checkInit(&req, a.person()); err != nil {
+			if err := checkInit(&req, person(a)); err != nil {
 				return err
 			}
-			done, err := a.machine().Init(c.Context(), req)
+			done, err := machineOf(a).Init(c.Context(), req)
 			if err != nil {
 				return err
 			}
@@ -70,7 +71,7 @@ func (a *App) initCommand() *cobra.Command {
 			}
 			fmt.Fprintf(a.Out, "Cluster initialized: current node (%s) is now a manager.\n\n", done.Machine)
 			if req.Start == machine.StartNone { // somebody's log has this output for ever: it has no token
-				a.tellUnstarted(done.Roles)
+				tellUnstarted(a, done.Roles)
 				fmt.Fprint(a.Out, "To add a machine to this cluster, run 'shoal join-token worker' or 'shoal join-token manager'\n"+
 					"once the processes run, and follow the instructions.\n")
 				return nil
@@ -88,7 +89,7 @@ func (a *App) initCommand() *cobra.Command {
 	f.IntVar(&req.DataPathPort, "data-path-port", 0, "UDP `port` of the networks between machines (default 8477)")
 	startFlag(c, &req.Start)
 	f.StringVar(&format, "format", "", "print the outcome as json, or by a Go `template`; the token is in it")
-	complete(c, "availability", words("active", "pause", "drain"))
+	app.Complete(c, "availability", app.Words("active", "pause", "drain"))
 	return c
 }
 
@@ -113,7 +114,7 @@ func checkInit(req *machine.Init, person string) error {
 }
 
 // person is the login name as a certificate may have it.
-func (a *App) person() string {
+func person(a *app.App) string {
 	name := a.Getenv("SUDO_USER")
 	if name == "" {
 		name = a.Getenv("USER")
@@ -132,7 +133,7 @@ func (a *App) person() string {
 
 // gateway is the new cluster as machine.Init sees it.
 type gateway struct {
-	app    *App
+	app    *app.App
 	client *client.Client
 }
 
@@ -158,7 +159,7 @@ func (g *gateway) WorkerToken(ctx context.Context) (string, error) {
 
 func (g *gateway) SetAvailability(ctx context.Context, id, availability string) error {
 	change := spec.NodeChange{Name: id, Availability: availability}
-	return g.app.updateNode(ctx, g.client, id, change.Apply)
+	return updateNode(ctx, g.app, g.client, id, change.Apply)
 }
 
 func (g *gateway) Close() error { return g.client.Close() }

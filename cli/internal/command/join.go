@@ -13,6 +13,7 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/layout"
 	"github.com/shoalproject/shoal/cli/internal/machine"
 	"github.com/shoalproject/shoal/cli/internal/table"
@@ -25,12 +26,12 @@ type joined struct {
 	Roles   []string
 }
 
-func (a *App) joinCommand() *cobra.Command {
+func joinCommand(a *app.App) *cobra.Command {
 	var req machine.Join
 	var roles []string
 	var tokenFile, format string
 	c := &cobra.Command{
-		Use: "join (--token TOKEN | --token-file FILE) [OPTIONS] HOST[:PORT]", Short: "Make this machine a part of a cluster", Args: exactly(1),
+		Use: "join (--token TOKEN | --token-file FILE) [OPTIONS] HOST[:PORT]", Short: "Make this machine a part of a cluster", Args: app.Exactly(1),
 		Long: "Make this machine a worker or a manager of a cluster: the token decides. `shoal join-token worker|manager` on a\n" +
 			"manager prints the whole line. What is in a command line others on this machine can read: --token-file takes the token\n" +
 			"from a file that only its owner may read, or from the standard input (-).\n\n" +
@@ -46,9 +47,9 @@ func (a *App) joinCommand() *cobra.Command {
 				return err
 			}
 			if c.Flags().Changed("token") && c.Flags().Changed("token-file") {
-				return &usageError{errs.New(errs.Invalid, "give --token or --token-file, not both")}
+				return &app.UsageError{Err: errs.New(errs.Invalid, "give --token or --token-file, not both")}
 			}
-			return a.join(c.Context(), req, tokenFile, format)
+			return join(c.Context(), a, req, tokenFile, format)
 		},
 	}
 	f := c.Flags()
@@ -61,12 +62,12 @@ func (a *App) joinCommand() *cobra.Command {
 	f.StringVar(&req.Availability, "availability", "active", "whether a new machine takes tasks: active, pause or drain")
 	f.StringVar(&format, "format", "", "print the outcome as json, or by a Go `template`")
 	startFlag(c, &req.Start)
-	complete(c, "availability", words("active", "pause", "drain"))
-	complete(c, "roles", words(roleNames(layout.All())...))
+	app.Complete(c, "availability", app.Words("active", "pause", "drain"))
+	app.Complete(c, "roles", app.Words(roleNames(layout.All())...))
 	return c
 }
 
-func (a *App) join(ctx context.Context, req machine.Join, tokenFile, format string) error {
+func join(ctx context.Context, a *app.App, req machine.Join, tokenFile, format string) error {
 	if tokenFile != "" {
 		var err error
 		if req.Token, err = tokenfile.Read(a.Env.Files, a.In, tokenFile); err != nil {
@@ -75,22 +76,22 @@ func (a *App) join(ctx context.Context, req machine.Join, tokenFile, format stri
 	}
 	switch {
 	case req.Token != "":
-	case a.machine().Again(req.Start, req.Roles):
+	case machineOf(a).Again(req.Start, req.Roles):
 		fmt.Fprintln(a.Err, "This node is already part of a cluster. Nothing was changed.")
 		return nil
 	case tokenFile != "":
 		return tokenfile.Missing(tokenFile)
 	default:
-		return &usageError{errs.New(errs.Invalid, "--token or --token-file is missing: `shoal join-token worker` on a manager prints the whole line")}
+		return &app.UsageError{Err: errs.New(errs.Invalid, "--token or --token-file is missing: `shoal join-token worker` on a manager prints the whole line")}
 	}
-	done, err := a.machine().Join(ctx, req)
+	done, err := machineOf(a).Join(ctx, req)
 	if err != nil {
 		return err
 	}
 	if len(done.Roles) == 0 {
 		fmt.Fprintln(a.Err, "This machine is in the cluster already. Nothing was changed.")
 	} else if req.Start == machine.StartNone {
-		a.tellUnstarted(done.Roles)
+		tellUnstarted(a, done.Roles)
 	}
 	if format != "" {
 		return table.Inspect(a.Out, oneObject(format), []joined{{Machine: done.Machine, Roles: roleNames(done.Roles)}})
@@ -131,7 +132,7 @@ func checkAvailability(faults *errs.Collector, text string) {
 
 func startFlag(c *cobra.Command, start *machine.Start) {
 	c.Flags().StringVar((*string)(start), "start", string(machine.StartUnits), "who starts the processes: units (systemd), or none: only the files are written")
-	complete(c, "start", words(string(machine.StartUnits), string(machine.StartNone)))
+	app.Complete(c, "start", app.Words(string(machine.StartUnits), string(machine.StartNone)))
 }
 
 func checkStart(faults *errs.Collector, start machine.Start) {
@@ -139,7 +140,7 @@ func checkStart(faults *errs.Collector, start machine.Start) {
 }
 
 // tellUnstarted says what a person has to start now.
-func (a *App) tellUnstarted(roles []authzv1.Role) {
+func tellUnstarted(a *app.App, roles []authzv1.Role) {
 	fmt.Fprintln(a.Err, "Nothing was started. Start these, in any order, and restart one that ends:")
 	for _, r := range roles {
 		fmt.Fprintf(a.Err, "    %s -config %s\n", layout.Unit(r), layout.Layout{Root: a.Root}.Config(r))

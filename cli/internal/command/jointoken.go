@@ -10,24 +10,25 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
 )
 
-func (a *App) joinTokenCommand() *cobra.Command {
+func joinTokenCommand(a *app.App) *cobra.Command {
 	var quiet, rotate bool
 	c := &cobra.Command{
-		Use: "join-token [OPTIONS] worker|manager", Short: "Show or rotate a join token", Args: exactly(1),
+		Use: "join-token [OPTIONS] worker|manager", Short: "Show or rotate a join token", Args: app.Exactly(1),
 		RunE: func(c *cobra.Command, args []string) error {
 			role, ok := map[string]typesv1.NodeRole{
 				"worker": typesv1.NodeRole_NODE_ROLE_WORKER, "manager": typesv1.NodeRole_NODE_ROLE_MANAGER,
 			}[args[0]]
 			if !ok {
-				return &usageError{errs.New(errs.Invalid, "%q is not worker or manager", args[0])}
+				return &app.UsageError{Err: errs.New(errs.Invalid, "%q is not worker or manager", args[0])}
 			}
-			return a.connect(c.Context(), func(cl *client.Client) error {
+			return a.Connect(c.Context(), func(cl *client.Client) error {
 				token, addresses, err := joinToken(c, cl, role, rotate)
 				if err != nil {
-					return wrap(err, "join token for a %s", args[0])
+					return app.Wrap(err, "join token for a %s", args[0])
 				}
 				if quiet {
 					fmt.Fprintln(a.Out, token)
@@ -46,7 +47,7 @@ func (a *App) joinTokenCommand() *cobra.Command {
 	}
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "show only the token")
 	c.Flags().BoolVar(&rotate, "rotate", false, "make a new token; the old one is refused from now on")
-	return completed(c, words("worker", "manager"))
+	return app.Completed(c, app.Words("worker", "manager"))
 }
 
 func joinToken(c *cobra.Command, cl *client.Client, role typesv1.NodeRole, rotate bool) (string, []string, error) {

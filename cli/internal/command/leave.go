@@ -15,17 +15,18 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/layout"
 	"github.com/shoalproject/shoal/cli/internal/machine"
 	"github.com/shoalproject/shoal/cli/internal/release"
 )
 
-func (a *App) leaveCommand() *cobra.Command {
+func leaveCommand(a *app.App) *cobra.Command {
 	var req machine.Leave
 	var roles []string
 	c := &cobra.Command{
-		Use: "leave [OPTIONS]", Short: "Take this machine out of its cluster", Args: exactly(0),
+		Use: "leave [OPTIONS]", Short: "Take this machine out of its cluster", Args: app.Exactly(0),
 		Long: "Take this machine out of its cluster: its processes stop, its containers, networks, certificates and configuration\n" +
 			"are removed. The cluster lists it as down until `shoal node rm`. A manager needs --force.\n\n" +
 			"With --roles these processes alone are taken back: each is drained, removed from the cluster, stopped, and its files\n" +
@@ -40,43 +41,43 @@ func (a *App) leaveCommand() *cobra.Command {
 			if err := faults.Err("leave"); err != nil {
 				return err
 			}
-			return a.leave(c.Context(), req)
+			return leave(c.Context(), a, req)
 		},
 	}
 	c.Flags().BoolVarP(&req.Force, "force", "f", false, "leave although this is a manager, or something can't be cleaned up")
 	c.Flags().StringSliceVar(&roles, "roles", nil, "take back these `processes` alone, with commas")
-	complete(c, "roles", words(roleNames(layout.All())...))
+	app.Complete(c, "roles", app.Words(roleNames(layout.All())...))
 	return c
 }
 
-func (a *App) leave(ctx context.Context, req machine.Leave) error {
-	if !a.machine().AsksCluster(req) {
-		return a.leaveNow(ctx, req)
+func leave(ctx context.Context, a *app.App, req machine.Leave) error {
+	if !machineOf(a).AsksCluster(req) {
+		return leaveNow(ctx, a, req)
 	}
-	_, c, err := a.picked()
+	_, c, err := a.Picked()
 	if err != nil {
-		return a.leaveNow(ctx, req) // nobody can be asked
+		return leaveNow(ctx, a, req) // nobody can be asked
 	}
 	// Another cluster would say that it has no such member, as if this one's were removed already.
-	if own := a.machine().ClusterID(); own != "" && c.Cluster != "" && own != c.Cluster {
+	if own := machineOf(a).ClusterID(); own != "" && c.Cluster != "" && own != c.Cluster {
 		if !req.Force {
 			return errs.New(errs.Precondition, "the context %q is of cluster %s, and this machine is in cluster %s; name that one's context with --context",
 				c.Name, c.Cluster, own)
 		}
-		return a.leaveNow(ctx, req)
+		return leaveNow(ctx, a, req)
 	}
 	leaving := req.Roles
 	if len(leaving) == 0 {
-		leaving = a.machine().Roles()
+		leaving = machineOf(a).Roles()
 	}
-	return a.connectBeside(ctx, roleNames(leaving), func(cl *client.Client) error {
+	return a.ConnectBeside(ctx, roleNames(leaving), func(cl *client.Client) error {
 		req.Cluster = &release.Cluster{Client: cl, Out: a.Err, Force: req.Force}
-		return a.leaveNow(ctx, req)
+		return leaveNow(ctx, a, req)
 	})
 }
 
-func (a *App) leaveNow(ctx context.Context, req machine.Leave) error {
-	left, err := a.machine().Leave(ctx, req)
+func leaveNow(ctx context.Context, a *app.App, req machine.Leave) error {
+	left, err := machineOf(a).Leave(ctx, req)
 	if err != nil {
 		return err
 	}
@@ -88,12 +89,12 @@ func (a *App) leaveNow(ctx context.Context, req machine.Leave) error {
 	} else {
 		fmt.Fprintln(a.Out, "Node left the cluster.")
 	}
-	a.tellStillListed(req, left)
+	tellStillListed(a, req, left)
 	return nil
 }
 
 // tellStillListed says what remains to be done in the cluster, by somebody who can ask it.
-func (a *App) tellStillListed(req machine.Leave, left machine.Left) {
+func tellStillListed(a *app.App, req machine.Leave, left machine.Left) {
 	var members []string
 	for _, r := range left.Roles {
 		if layout.IsControl(r) {
@@ -111,22 +112,22 @@ func (a *App) tellStillListed(req machine.Leave, left machine.Left) {
 	}
 }
 
-func (a *App) nodeReset() *cobra.Command {
+func nodeReset(a *app.App) *cobra.Command {
 	var yes bool
 	c := &cobra.Command{
-		Use: "reset [OPTIONS]", Short: "Take this machine back to bare, without asking the cluster", Args: exactly(0),
+		Use: "reset [OPTIONS]", Short: "Take this machine back to bare, without asking the cluster", Args: app.Exactly(0),
 		Long: "Take this machine back to bare, whatever state it is in: its processes stop, and its containers, interfaces, rules,\n" +
 			"certificates, configuration and data are removed, for ever. The cluster is not asked: where it still lives, remove the\n" +
 			"machine there by `shoal node rm --force`.",
 		RunE: func(c *cobra.Command, _ []string) error {
-			m := a.machine()
+			m := machineOf(a)
 			remains := m.Remains(c.Context())
 			if !yes {
 				fmt.Fprintf(a.Err, "This removes for ever, beside all containers and networks of shoal on this machine:\n")
 				for _, r := range remains {
 					fmt.Fprintln(a.Err, "    "+r)
 				}
-				if err := a.confirm("Type yes to go on: "); err != nil {
+				if err := confirm(a, "Type yes to go on: "); err != nil {
 					return err
 				}
 			}
@@ -134,7 +135,7 @@ func (a *App) nodeReset() *cobra.Command {
 			for _, r := range done.Removed {
 				fmt.Fprintln(a.Out, "removed "+r)
 			}
-			return joinFaults(append([]error{err}, done.Faults...)...)
+			return app.JoinFaults(append([]error{err}, done.Faults...)...)
 		},
 	}
 	c.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
@@ -142,7 +143,7 @@ func (a *App) nodeReset() *cobra.Command {
 }
 
 // confirm reads one line from the person.
-func (a *App) confirm(question string) error {
+func confirm(a *app.App, question string) error {
 	fmt.Fprint(a.Err, question)
 	var in io.Reader = strings.NewReader("")
 	if a.In != nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/shoalproject/shoal/internal/contexts"
 	"github.com/shoalproject/shoal/internal/identity/identitytest"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/command"
 	"github.com/shoalproject/shoal/cli/internal/layout"
 )
@@ -21,8 +22,8 @@ func (w *world) on(t *testing.T, args ...string) (out, said string, code int) {
 	t.Helper()
 	var stdout, stderr bytes.Buffer
 	b := &bare{t: t, env: w.env}
-	app := &command.App{Env: w.env, Out: &stdout, Err: &stderr, Programs: b, Host: b, Getenv: func(k string) string { return w.environ[k] }}
-	code = command.Run(t.Context(), app, args)
+	a := &app.App{Env: w.env, Out: &stdout, Err: &stderr, Programs: b, Host: b, Getenv: func(k string) string { return w.environ[k] }}
+	code = command.Run(t.Context(), a, args)
 	return stdout.String(), stderr.String(), code
 }
 

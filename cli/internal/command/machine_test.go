@@ -9,6 +9,7 @@ import (
 	"github.com/shoalproject/shoal/internal/identity/identitytest"
 	"github.com/shoalproject/shoal/internal/testx"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/command"
 )
 
@@ -20,11 +21,11 @@ func onBare(t *testing.T, in string, spoil func(b *bare), args ...string) (out, 
 		b := &bare{t: t, env: env, ca: identitytest.New(t, env, "c1"), cluster: newCluster()}
 		spoil(b)
 		var stdout, stderr bytes.Buffer
-		app := &command.App{
+		a := &app.App{
 			Env: env, Out: &stdout, Err: &stderr, In: strings.NewReader(in), Programs: b, Host: b,
 			Getenv: func(k string) string { return map[string]string{"HOME": "/home/ada"}[k] },
 		}
-		code = command.Run(t.Context(), app, args)
+		code = command.Run(t.Context(), a, args)
 		out, said = stdout.String(), stderr.String()
 	})
 	return out, said, code

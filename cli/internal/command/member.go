@@ -12,28 +12,29 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/docker"
 	"github.com/shoalproject/shoal/cli/internal/release"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
-func (a *App) memberCommand() *cobra.Command {
-	return group("member", "Processes of the cluster's machines", a.memberLs(), a.memberInspect(), a.memberDrain(), a.memberActivate(),
-		a.memberVote("promote", "Let learners' stores vote", true), a.memberVote("demote", "Let stores copy and not vote", false), a.memberRm())
+func memberCommand(a *app.App) *cobra.Command {
+	return app.Group("member", "Processes of the cluster's machines", memberLs(a), memberInspect(a), memberDrain(a), memberActivate(a),
+		memberVote(a, "promote", "Let learners' stores vote", true), memberVote(a, "demote", "Let stores copy and not vote", false), memberRm(a))
 }
 
-func (a *App) memberLs() *cobra.Command {
-	var l listing
+func memberLs(a *app.App) *cobra.Command {
+	var l app.Listing
 	c := &cobra.Command{
-		Use: "ls [OPTIONS]", Aliases: []string{"list"}, Short: "List processes", Args: exactly(0),
+		Use: "ls [OPTIONS]", Aliases: []string{"list"}, Short: "List processes", Args: app.Exactly(0),
 		Long: "List the cluster's control processes. Filters: role, node, health, drain.",
 		RunE: func(c *cobra.Command, _ []string) error {
-			filters, err := l.checked()
+			filters, err := l.Checked()
 			if err != nil {
 				return err
 			}
-			return a.connect(c.Context(), func(cl *client.Client) error {
+			return a.Connect(c.Context(), func(cl *client.Client) error {
 				list, err := cl.AllMembers(c.Context(), filters)
 				if err != nil {
 					return fmt.Errorf("list members: %w", err)
@@ -41,21 +42,21 @@ func (a *App) memberLs() *cobra.Command {
 				var rows []docker.MemberRow
 				slices.SortStableFunc(list, memberOrder)
 				for _, m := range list {
-					rows = append(rows, docker.MemberRowOf(m, l.whole()))
+					rows = append(rows, docker.MemberRowOf(m, l.Whole()))
 				}
 				columns := []table.Column{
 					{Header: "MEMBER", Field: "Name"}, {Header: "HOSTNAME", Field: "Hostname"}, {Header: "ADDRESS", Field: "Address"},
 					{Header: "VERSION", Field: "Version"}, {Header: "HEALTH", Field: "Health"}, {Header: "LOAD", Field: "Load"},
 					{Header: "DUTY", Field: "Duty"},
 				}
-				return printRows(a, &l, columns, rows, func(r docker.MemberRow) string { return r.ID },
+				return app.PrintRows(a, &l, columns, rows, func(r docker.MemberRow) string { return r.ID },
 					table.Column{Header: "ID", Field: "ID"}, table.Column{Header: "ROLE", Field: "Role"}, table.Column{Header: "MACHINE", Field: "Machine"},
 					table.Column{Header: "LEASE", Field: "Lease"}, table.Column{Header: "DRAIN", Field: "Drain"}, table.Column{Header: "RAFT", Field: "Raft"})
 			})
 		},
 	}
-	l.flags(c, "names")
-	complete(c, "filter", words("role=", "node=", "health=", "drain="))
+	l.Flags(c, "names")
+	app.Complete(c, "filter", app.Words("role=", "node=", "health=", "drain="))
 	return c
 }
 
@@ -69,39 +70,39 @@ func memberOrder(a, b *controlv1.ListedMember) int {
 	return slices.Compare(ka[:], kb[:])
 }
 
-func (a *App) memberInspect() *cobra.Command {
+func memberInspect(a *app.App) *cobra.Command {
 	var format string
 	c := &cobra.Command{
-		Use: "inspect [OPTIONS] MEMBER [MEMBER...]", Short: "Show all about processes", Args: atLeastOne(),
+		Use: "inspect [OPTIONS] MEMBER [MEMBER...]", Short: "Show all about processes", Args: app.AtLeastOne(),
 		Long: "Show all about processes. A member is role/machine, where machine is an id, the beginning of one, or a hostname.",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.connect(c.Context(), func(cl *client.Client) error {
+			return a.Connect(c.Context(), func(cl *client.Client) error {
 				var list []docker.Member
-				fault := each(args, func(name string) error {
+				fault := app.Each(args, func(name string) error {
 					got, err := cl.Members.GetMember(c.Context(), &controlv1.GetMemberRequest{Member: name})
 					if err == nil {
 						list = append(list, docker.MemberOf(got.GetMember()))
 					}
-					return wrap(err, "member %q", name)
+					return app.Wrap(err, "member %q", name)
 				})
-				return joinFaults(table.Inspect(a.Out, format, list), fault)
+				return app.JoinFaults(table.Inspect(a.Out, format, list), fault)
 			})
 		},
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "Go `template` or json")
-	return completed(c, a.memberNames)
+	return app.Completed(c, a.MemberNames)
 }
 
-func (a *App) memberDrain() *cobra.Command {
+func memberDrain(a *app.App) *cobra.Command {
 	var detach, force bool
 	c := &cobra.Command{
-		Use: "drain [OPTIONS] MEMBER [MEMBER...]", Short: "Let processes hand over what they have and take nobody new", Args: atLeastOne(),
+		Use: "drain [OPTIONS] MEMBER [MEMBER...]", Short: "Let processes hand over what they have and take nobody new", Args: app.AtLeastOne(),
 		Long: "Let processes hand over what they have: a dispatcher its machines, a scheduler its lease, a leading store the lead. They\n" +
 			"get nobody new. The command waits until nothing is left on them; Ctrl-C ends the waiting, not the draining.",
 		Example: "  shoal member drain dispatcher/m1",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.connectBeside(c.Context(), args, func(cl *client.Client) error {
-				return each(args, func(name string) error {
+			return a.ConnectBeside(c.Context(), args, func(cl *client.Client) error {
+				return app.Each(args, func(name string) error {
 					err := (&release.Cluster{Client: cl, Out: a.Err}).DrainMember(c.Context(), name, detach, force)
 					if err != nil && c.Context().Err() != nil {
 						fmt.Fprintln(a.Err, "Operation continuing in background.")
@@ -117,28 +118,28 @@ func (a *App) memberDrain() *cobra.Command {
 	}
 	c.Flags().BoolVarP(&detach, "detach", "d", false, "return at once")
 	c.Flags().BoolVarP(&force, "force", "f", false, "drain the last of a role, too")
-	return completed(c, a.memberNames)
+	return app.Completed(c, a.MemberNames)
 }
 
-func (a *App) memberActivate() *cobra.Command {
+func memberActivate(a *app.App) *cobra.Command {
 	c := &cobra.Command{
-		Use: "activate MEMBER [MEMBER...]", Short: "Take back a drain", Args: atLeastOne(),
+		Use: "activate MEMBER [MEMBER...]", Short: "Take back a drain", Args: app.AtLeastOne(),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.changeMembers(c.Context(), args, "activate", func(cl *client.Client, name string) error {
+			return changeMembers(c.Context(), a, args, "activate", func(cl *client.Client, name string) error {
 				return (&release.Cluster{Client: cl, Out: a.Err}).ActivateMember(c.Context(), name)
 			})
 		},
 	}
-	return completed(c, a.memberNames)
+	return app.Completed(c, a.MemberNames)
 }
 
-func (a *App) memberVote(verb, short string, vote bool) *cobra.Command {
+func memberVote(a *app.App, verb, short string, vote bool) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
-		Use: verb + " [OPTIONS] MEMBER [MEMBER...]", Short: short, Args: atLeastOne(),
+		Use: verb + " [OPTIONS] MEMBER [MEMBER...]", Short: short, Args: app.AtLeastOne(),
 		Example: "  shoal member " + verb + " store/m2",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.changeMembers(c.Context(), args, verb, func(cl *client.Client, name string) error {
+			return changeMembers(c.Context(), a, args, verb, func(cl *client.Client, name string) error {
 				_, err := cl.Members.UpdateMember(c.Context(), &controlv1.UpdateMemberRequest{Member: name, Voter: &vote, Force: force})
 				return err
 			})
@@ -147,31 +148,31 @@ func (a *App) memberVote(verb, short string, vote bool) *cobra.Command {
 	if !vote {
 		c.Flags().BoolVarP(&force, "force", "f", false, "do it although the quorum would be lost")
 	}
-	return completed(c, a.memberNames)
+	return app.Completed(c, a.MemberNames)
 }
 
-func (a *App) memberRm() *cobra.Command {
+func memberRm(a *app.App) *cobra.Command {
 	var force bool
 	c := &cobra.Command{
-		Use: "rm [OPTIONS] MEMBER [MEMBER...]", Aliases: []string{"remove"}, Short: "Remove processes from the cluster", Args: atLeastOne(),
+		Use: "rm [OPTIONS] MEMBER [MEMBER...]", Aliases: []string{"remove"}, Short: "Remove processes from the cluster", Args: app.AtLeastOne(),
 		Long: "Remove processes from the cluster: a store leaves the voters first. Their certificates are refused everywhere within\n" +
 			"seconds. Drain them before; `shoal leave --roles` on the machine does all of it.",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.changeMembers(c.Context(), args, "remove", func(cl *client.Client, name string) error {
+			return changeMembers(c.Context(), a, args, "remove", func(cl *client.Client, name string) error {
 				return cl.RemoveMember(c.Context(), name, force)
 			})
 		},
 	}
 	c.Flags().BoolVarP(&force, "force", "f", false, "remove the last of a role, or although the quorum would be lost")
-	return completed(c, a.memberNames)
+	return app.Completed(c, a.MemberNames)
 }
 
 // changeMembers does something for each member and prints the names of those for which it worked.
-func (a *App) changeMembers(ctx context.Context, names []string, verb string, change func(cl *client.Client, name string) error) error {
-	return a.connectBeside(ctx, names, func(cl *client.Client) error {
-		return each(names, func(name string) error {
+func changeMembers(ctx context.Context, a *app.App, names []string, verb string, change func(cl *client.Client, name string) error) error {
+	return a.ConnectBeside(ctx, names, func(cl *client.Client) error {
+		return app.Each(names, func(name string) error {
 			if err := change(cl, name); err != nil {
-				return wrap(err, "%s member %q", verb, name)
+				return app.Wrap(err, "%s member %q", verb, name)
 			}
 			fmt.Fprintln(a.Out, name)
 			return nil
@@ -180,13 +181,13 @@ func (a *App) changeMembers(ctx context.Context, names []string, verb string, ch
 }
 
 // nodeVote is Docker's word for what `member promote` and `demote` do to a machine's store.
-func (a *App) nodeVote(verb, short string, vote bool) *cobra.Command {
+func nodeVote(a *app.App, verb, short string, vote bool) *cobra.Command {
 	c := &cobra.Command{
-		Use: verb + " NODE [NODE...]", Short: short, Args: atLeastOne(),
+		Use: verb + " NODE [NODE...]", Short: short, Args: app.AtLeastOne(),
 		Long: short + ". A machine without a store becomes a manager by `shoal join --roles store,...` on it, with a manager's token.",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.changeMembers(c.Context(), args, verb, func(cl *client.Client, name string) error {
-				got, err := a.node(c.Context(), cl, name)
+			return changeMembers(c.Context(), a, args, verb, func(cl *client.Client, name string) error {
+				got, err := a.Node(c.Context(), cl, name)
 				if err != nil {
 					return err
 				}
@@ -198,5 +199,5 @@ func (a *App) nodeVote(verb, short string, vote bool) *cobra.Command {
 			})
 		},
 	}
-	return completed(c, a.nodeNames)
+	return app.Completed(c, a.NodeNames)
 }

@@ -1,7 +1,6 @@
 package command
 
 import (
-	"context"
 	"fmt"
 
 	"github.com/spf13/cobra"
@@ -12,22 +11,23 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/docker"
 	"github.com/shoalproject/shoal/cli/internal/spec"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
-func (a *App) networkCommand() *cobra.Command {
-	return group("network", "Networks that containers of several machines share", a.networkCreate(), a.networkLs(), a.networkInspect(), a.networkRm())
+func networkCommand(a *app.App) *cobra.Command {
+	return app.Group("network", "Networks that containers of several machines share", networkCreate(a), networkLs(a), networkInspect(a), networkRm(a))
 }
 
-func (a *App) networkCreate() *cobra.Command {
+func networkCreate(a *app.App) *cobra.Command {
 	var driver string
 	var subnets, labels []string
 	var internal, attachable bool
 	c := &cobra.Command{
-		Use: "create [OPTIONS] NETWORK", Short: "Create a network", Args: exactly(1),
+		Use: "create [OPTIONS] NETWORK", Short: "Create a network", Args: app.Exactly(1),
 		Example: "  shoal network create -d overlay front\n  shoal network create --subnet 10.20.0.0/16 --internal back",
 		RunE: func(c *cobra.Command, args []string) error {
 			var faults errs.Collector
@@ -37,7 +37,7 @@ func (a *App) networkCreate() *cobra.Command {
 			if err := faults.Err(fmt.Sprintf("create network %q", args[0])); err != nil {
 				return err
 			}
-			return a.connect(c.Context(), func(cl *client.Client) error {
+			return a.Connect(c.Context(), func(cl *client.Client) error {
 				resp, err := cl.Networks.CreateNetwork(c.Context(), &controlv1.CreateNetworkRequest{
 					RequestId: identity.NewID(a.Env.Rand),
 					Spec: &typesv1.NetworkSpec{
@@ -45,7 +45,7 @@ func (a *App) networkCreate() *cobra.Command {
 					},
 				})
 				if err != nil {
-					return wrap(err, "create network %q", args[0])
+					return app.Wrap(err, "create network %q", args[0])
 				}
 				fmt.Fprintln(a.Out, resp.GetNetwork().GetMeta().GetId())
 				return nil
@@ -62,79 +62,71 @@ func (a *App) networkCreate() *cobra.Command {
 	return c
 }
 
-func (a *App) networkLs() *cobra.Command {
-	var l listing
+func networkLs(a *app.App) *cobra.Command {
+	var l app.Listing
 	c := &cobra.Command{
-		Use: "ls [OPTIONS]", Aliases: []string{"list"}, Short: "List networks", Args: exactly(0),
+		Use: "ls [OPTIONS]", Aliases: []string{"list"}, Short: "List networks", Args: app.Exactly(0),
 		Long: "List networks. Filters: id, name, label, driver.",
 		RunE: func(c *cobra.Command, _ []string) error {
-			filters, err := l.checked()
+			filters, err := l.Checked()
 			if err != nil {
 				return err
 			}
-			return a.connect(c.Context(), func(cl *client.Client) error {
+			return a.Connect(c.Context(), func(cl *client.Client) error {
 				var rows []docker.NetworkRow
 				err := client.Pages(func(token string) (string, error) {
 					resp, err := cl.Networks.ListNetworks(c.Context(), &controlv1.ListNetworksRequest{Filters: filters, PageToken: token})
 					for _, n := range resp.GetNetworks() {
-						rows = append(rows, docker.NetworkRowOf(n, l.whole()))
+						rows = append(rows, docker.NetworkRowOf(n, l.Whole()))
 					}
 					return resp.GetNextPageToken(), err
 				})
 				if err != nil {
-					return wrap(err, "list networks")
+					return app.Wrap(err, "list networks")
 				}
 				columns := []table.Column{
 					{Header: "NETWORK ID", Field: "ID"}, {Header: "NAME", Field: "Name"}, {Header: "DRIVER", Field: "Driver"}, {Header: "SCOPE", Field: "Scope"},
 				}
-				return printRows(a, &l, columns, rows, func(r docker.NetworkRow) string { return r.ID },
+				return app.PrintRows(a, &l, columns, rows, func(r docker.NetworkRow) string { return r.ID },
 					table.Column{Header: "CREATED AT", Field: "CreatedAt"}, table.Column{Header: "LABELS", Field: "Labels"},
 					table.Column{Header: "INTERNAL", Field: "Internal"}, table.Column{Header: "IPV6", Field: "IPv6"})
 			})
 		},
 	}
-	l.flags(c, "ids")
+	l.Flags(c, "ids")
 	return c
 }
 
-func (a *App) networkInspect() *cobra.Command {
+func networkInspect(a *app.App) *cobra.Command {
 	var format string
 	c := &cobra.Command{
-		Use: "inspect [OPTIONS] NETWORK [NETWORK...]", Short: "Show all about networks", Args: atLeastOne(),
+		Use: "inspect [OPTIONS] NETWORK [NETWORK...]", Short: "Show all about networks", Args: app.AtLeastOne(),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.connect(c.Context(), func(cl *client.Client) error {
+			return a.Connect(c.Context(), func(cl *client.Client) error {
 				var list []docker.Network
-				fault := each(args, func(name string) error {
-					n, err := network(c.Context(), cl, name)
+				fault := app.Each(args, func(name string) error {
+					n, err := app.Network(c.Context(), cl, name)
 					if err == nil {
 						list = append(list, docker.NetworkOf(n))
 					}
 					return err
 				})
-				return joinFaults(table.Inspect(a.Out, format, list), fault)
+				return app.JoinFaults(table.Inspect(a.Out, format, list), fault)
 			})
 		},
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "Go `template` or json")
-	return completed(c, a.networkNames)
+	return app.Completed(c, a.NetworkNames)
 }
 
-func network(ctx context.Context, cl *client.Client, name string) (*typesv1.Network, error) {
-	got, err := cl.Networks.GetNetwork(ctx, &controlv1.GetNetworkRequest{Network: name})
-	if err != nil {
-		return nil, fmt.Errorf("network %q: %w", name, err)
-	}
-	return got.GetNetwork(), nil
-}
-
-func (a *App) networkRm() *cobra.Command {
+func networkRm(a *app.App) *cobra.Command {
 	c := &cobra.Command{
-		Use: "rm NETWORK [NETWORK...]", Aliases: []string{"remove"}, Short: "Remove networks that no service uses", Args: atLeastOne(),
+		Use: "rm NETWORK [NETWORK...]", Aliases: []string{"remove"}, Short: "Remove networks that no service uses", Args: app.AtLeastOne(),
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.connect(c.Context(), func(cl *client.Client) error {
-				return each(args, func(name string) error {
+			return a.Connect(c.Context(), func(cl *client.Client) error {
+				return app.Each(args, func(name string) error {
 					if _, err := cl.Networks.DeleteNetwork(c.Context(), &controlv1.DeleteNetworkRequest{Network: name}); err != nil {
-						return wrap(err, "remove network %q", name)
+						return app.Wrap(err, "remove network %q", name)
 					}
 					fmt.Fprintln(a.Out, name)
 					return nil
@@ -142,5 +134,5 @@ func (a *App) networkRm() *cobra.Command {
 			})
 		},
 	}
-	return completed(c, a.networkNames)
+	return app.Completed(c, a.NetworkNames)
 }

@@ -12,20 +12,21 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/spec"
 )
 
-func (a *App) nodeUpdate() *cobra.Command {
+func nodeUpdate(a *app.App) *cobra.Command {
 	var change spec.NodeChange
 	c := &cobra.Command{
-		Use: "update [OPTIONS] NODE", Short: "Change a machine's labels, taints or availability", Args: exactly(1),
+		Use: "update [OPTIONS] NODE", Short: "Change a machine's labels, taints or availability", Args: app.Exactly(1),
 		Example: "  shoal node update --availability drain m2\n  shoal node update --label-add zone=a --label-rm old m2\n" +
 			"  shoal node update --taint-add gpu=yes:no-execute m3",
 		RunE: func(c *cobra.Command, args []string) error {
 			change.Name = args[0]
-			return a.connect(c.Context(), func(cl *client.Client) error {
-				if err := a.updateNode(c.Context(), cl, args[0], change.Apply); err != nil {
+			return a.Connect(c.Context(), func(cl *client.Client) error {
+				if err := updateNode(c.Context(), a, cl, args[0], change.Apply); err != nil {
 					return err
 				}
 				fmt.Fprintln(a.Out, args[0])
@@ -40,14 +41,14 @@ func (a *App) nodeUpdate() *cobra.Command {
 	c.Flags().StringVar(&change.Availability, "availability", "", "active, pause or drain")
 	c.Flags().StringVar(&change.Role, "role", "", "not there yet")
 	_ = c.Flags().MarkHidden("role") // the flag is there
-	complete(c, "availability", words("active", "pause", "drain"))
-	return completed(c, a.nodeNames)
+	app.Complete(c, "availability", app.Words("active", "pause", "drain"))
+	return app.Completed(c, a.NodeNames)
 }
 
 // updateNode reads, changes and writes, and does it again when somebody else was faster.
-func (a *App) updateNode(ctx context.Context, cl *client.Client, name string, change func(*typesv1.NodeSpec) error) error {
+func updateNode(ctx context.Context, a *app.App, cl *client.Client, name string, change func(*typesv1.NodeSpec) error) error {
 	for try := 0; ; try++ {
-		got, err := a.node(ctx, cl, name)
+		got, err := a.Node(ctx, cl, name)
 		if err != nil {
 			return err
 		}
@@ -61,8 +62,8 @@ func (a *App) updateNode(ctx context.Context, cl *client.Client, name string, ch
 		_, err = cl.Nodes.UpdateNode(ctx, &controlv1.UpdateNodeRequest{
 			Node: got.GetNode().GetNode().GetMeta().GetId(), Version: got.GetVersion(), Spec: next,
 		})
-		if errs.KindOf(err) != errs.Conflict || try == maxTries {
-			return wrap(err, "update node %q", name)
+		if errs.KindOf(err) != errs.Conflict || try == app.MaxTries {
+			return app.Wrap(err, "update node %q", name)
 		}
 	}
 }

@@ -10,25 +10,26 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/docker"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
-func (a *App) versionCommand() *cobra.Command {
+func versionCommand(a *app.App) *cobra.Command {
 	var format string
 	c := &cobra.Command{
-		Use: "version [OPTIONS]", Short: "Show the versions of this tool and of the cluster", Args: exactly(0),
+		Use: "version [OPTIONS]", Short: "Show the versions of this tool and of the cluster", Args: app.Exactly(0),
 		RunE: func(c *cobra.Command, _ []string) error {
 			words := strings.Fields(run.Version())
 			commit, committed := run.Commit()
 			v := docker.Versions{Client: docker.ClientVersion{
 				Version: words[0], GoVersion: words[1], Platform: words[2], Commit: commit, Committed: committed,
 			}}
-			fault := a.connect(c.Context(), func(cl *client.Client) error {
+			fault := a.Connect(c.Context(), func(cl *client.Client) error {
 				got, err := cl.Cluster.GetVersion(c.Context(), &controlv1.GetVersionRequest{})
 				if err != nil {
-					return wrap(err, "version of the cluster")
+					return app.Wrap(err, "version of the cluster")
 				}
 				release, _, _ := strings.Cut(got.GetVersion(), " ")
 				v.Server = &docker.ServerVersion{
@@ -38,16 +39,16 @@ func (a *App) versionCommand() *cobra.Command {
 				return nil
 			})
 			// Without a cluster there is still a client to tell about.
-			if errs.KindOf(fault) == errs.Precondition && a.context == "" {
+			if errs.KindOf(fault) == errs.Precondition && a.ContextName == "" {
 				fault = nil
 			}
 			switch format {
 			case "":
-				return joinFaults(table.Inspect(a.Out, docker.PrettyVersion, []docker.Versions{v}), fault)
+				return app.JoinFaults(table.Inspect(a.Out, docker.PrettyVersion, []docker.Versions{v}), fault)
 			case "json":
-				return joinFaults(table.Inspect(a.Out, "{{json .}}", []docker.Versions{v}), fault)
+				return app.JoinFaults(table.Inspect(a.Out, "{{json .}}", []docker.Versions{v}), fault)
 			}
-			return joinFaults(table.Inspect(a.Out, format, []docker.Versions{v}), fault)
+			return app.JoinFaults(table.Inspect(a.Out, format, []docker.Versions{v}), fault)
 		},
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "Go `template` or json")

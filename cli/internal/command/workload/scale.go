@@ -1,4 +1,4 @@
-package command
+package workload
 
 import (
 	"context"
@@ -11,27 +11,28 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/spec"
 )
 
-func (a *App) serviceScale() *cobra.Command {
+func serviceScale(a *app.App) *cobra.Command {
 	var w waiting
 	c := &cobra.Command{
-		Use: "scale SERVICE=REPLICAS [SERVICE=REPLICAS...]", Short: "Set how many tasks services have", Args: atLeastOne(),
+		Use: "scale SERVICE=REPLICAS [SERVICE=REPLICAS...]", Short: "Set how many tasks services have", Args: app.AtLeastOne(),
 		Example: "  shoal service scale web=7 db=1",
 		RunE: func(c *cobra.Command, args []string) error {
 			orders, err := scales(args)
 			if err != nil {
 				return err
 			}
-			return a.connect(c.Context(), func(cl *client.Client) error { return a.scale(c.Context(), cl, w, orders) })
+			return a.Connect(c.Context(), func(cl *client.Client) error { return scale(c.Context(), a, cl, w, orders) })
 		},
 	}
 	w.flags(c, "")
-	return completed(c, func(ctx context.Context) []string {
+	return app.Completed(c, func(ctx context.Context) []string {
 		var out []string
-		for _, n := range a.serviceNames(ctx) {
+		for _, n := range a.ServiceNames(ctx) {
 			out = append(out, n+"=")
 		}
 		return out
@@ -61,15 +62,15 @@ func scales(args []string) ([]scaleOrder, error) {
 }
 
 // scale changes all services first and then watches them one after another.
-func (a *App) scale(ctx context.Context, cl *client.Client, w waiting, orders []scaleOrder) error {
+func scale(ctx context.Context, a *app.App, cl *client.Client, w waiting, orders []scaleOrder) error {
 	var fault error
 	ids := map[string]string{}
 	for _, o := range orders {
-		svc, _, err := a.changeService(ctx, cl, o.name, func(s *typesv1.ServiceSpec) error {
-			return wrap(spec.SetReplicas(s, o.replicas), "scale %q", o.name)
+		svc, _, err := changeService(ctx, a, cl, o.name, func(s *typesv1.ServiceSpec) error {
+			return app.Wrap(spec.SetReplicas(s, o.replicas), "scale %q", o.name)
 		})
 		if err != nil {
-			fault = joinFaults(fault, err)
+			fault = app.JoinFaults(fault, err)
 			continue
 		}
 		fmt.Fprintf(a.Out, "%s scaled to %d\n", o.name, o.replicas)
@@ -77,7 +78,7 @@ func (a *App) scale(ctx context.Context, cl *client.Client, w waiting, orders []
 	}
 	for _, o := range orders {
 		if ids[o.name] != "" && ctx.Err() == nil {
-			fault = joinFaults(fault, a.converge(ctx, cl, w, ids[o.name], o.name))
+			fault = app.JoinFaults(fault, converge(ctx, a, cl, w, ids[o.name], o.name))
 		}
 	}
 	return fault

@@ -1,4 +1,4 @@
-package command
+package workload
 
 import (
 	"context"
@@ -9,32 +9,34 @@ import (
 
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/docker"
 	"github.com/shoalproject/shoal/cli/internal/progress"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
-func (a *App) taskCommand() *cobra.Command {
-	return group("task", "Tasks: single attempts to run a container", a.taskLs(), a.taskInspect())
+// Tasks is the group of commands about tasks.
+func Tasks(a *app.App) *cobra.Command {
+	return app.Group("task", "Tasks: single attempts to run a container", taskLs(a), taskInspect(a))
 }
 
-func (a *App) taskLs() *cobra.Command {
-	var l listing
+func taskLs(a *app.App) *cobra.Command {
+	var l app.Listing
 	c := &cobra.Command{
-		Use: "ls [OPTIONS]", Aliases: []string{"list", "ps"}, Short: "List tasks of all services", Args: exactly(0),
+		Use: "ls [OPTIONS]", Aliases: []string{"list", "ps"}, Short: "List tasks of all services", Args: app.Exactly(0),
 		Long: "List tasks. Filters: id, name, service, node, desired-state, label.",
 		RunE: func(c *cobra.Command, _ []string) error {
-			return a.connect(c.Context(), func(cl *client.Client) error { return a.listTasks(c.Context(), cl, &l, nil) })
+			return a.Connect(c.Context(), func(cl *client.Client) error { return ListTasks(c.Context(), a, cl, &l, nil) })
 		},
 	}
-	l.flags(c, "ids")
+	l.Flags(c, "ids")
 	return c
 }
 
-// listTasks prints the tasks that match, beside the person's filters, those of the command.
-func (a *App) listTasks(ctx context.Context, cl *client.Client, l *listing, filters []string) error {
-	own, err := l.checked()
+// ListTasks prints the tasks that match, beside the person's filters, those of the command.
+func ListTasks(ctx context.Context, a *app.App, cl *client.Client, l *app.Listing, filters []string) error {
+	own, err := l.Checked()
 	if err != nil {
 		return err
 	}
@@ -43,13 +45,13 @@ func (a *App) listTasks(ctx context.Context, cl *client.Client, l *listing, filt
 		key, value, _ := strings.Cut(f, "=")
 		switch key {
 		case "node":
-			got, err := a.node(ctx, cl, value)
+			got, err := a.Node(ctx, cl, value)
 			if err != nil {
 				return err
 			}
 			f = "node=" + got.GetNode().GetNode().GetMeta().GetId()
 		case "service":
-			got, err := service(ctx, cl, value)
+			got, err := app.Service(ctx, cl, value)
 			if err != nil {
 				return err
 			}
@@ -59,25 +61,25 @@ func (a *App) listTasks(ctx context.Context, cl *client.Client, l *listing, filt
 	}
 	tasks, err := progress.All(ctx, cl.Tasks, filters...)
 	if err != nil {
-		return wrap(err, "list tasks")
+		return app.Wrap(err, "list tasks")
 	}
 	columns := []table.Column{
 		{Header: "ID", Field: "ID"}, {Header: "NAME", Field: "Name"}, {Header: "IMAGE", Field: "Image"}, {Header: "NODE", Field: "Node"},
 		{Header: "DESIRED STATE", Field: "DesiredState"}, {Header: "CURRENT STATE", Field: "CurrentState"},
 		{Header: "ERROR", Field: "Error"}, {Header: "PORTS", Field: "Ports"},
 	}
-	return printRows(a, l, columns, docker.TaskRowsOf(tasks, a.Env.Now(), l.whole()), func(r docker.TaskRow) string { return r.ID })
+	return app.PrintRows(a, l, columns, docker.TaskRowsOf(tasks, a.Env.Now(), l.Whole()), func(r docker.TaskRow) string { return r.ID })
 }
 
-func (a *App) taskInspect() *cobra.Command {
+func taskInspect(a *app.App) *cobra.Command {
 	var format string
 	c := &cobra.Command{
-		Use: "inspect [OPTIONS] TASK [TASK...]", Short: "Show all about tasks: container id, process id, machine, addresses, exit code", Args: atLeastOne(),
+		Use: "inspect [OPTIONS] TASK [TASK...]", Short: "Show all about tasks: container id, process id, machine, addresses, exit code", Args: app.AtLeastOne(),
 		Example: "  shoal task inspect -f '{{.NodeHostname}} {{.Status.ContainerStatus.ContainerID}} {{.Status.ContainerStatus.PID}}' 3k9x",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.connect(c.Context(), func(cl *client.Client) error {
+			return a.Connect(c.Context(), func(cl *client.Client) error {
 				var list []docker.Task
-				fault := each(args, func(name string) error {
+				fault := app.Each(args, func(name string) error {
 					got, err := cl.Tasks.GetTask(c.Context(), &controlv1.GetTaskRequest{Task: name})
 					if err != nil {
 						return fmt.Errorf("task %q: %w", name, err)
@@ -85,10 +87,10 @@ func (a *App) taskInspect() *cobra.Command {
 					list = append(list, docker.TaskOf(got.GetTask()))
 					return nil
 				})
-				return joinFaults(table.Inspect(a.Out, format, list), fault)
+				return app.JoinFaults(table.Inspect(a.Out, format, list), fault)
 			})
 		},
 	}
 	c.Flags().StringVarP(&format, "format", "f", "", "Go `template` or json")
-	return completed(c, a.taskIDs)
+	return app.Completed(c, a.TaskIDs)
 }

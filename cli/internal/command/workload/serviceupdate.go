@@ -1,4 +1,4 @@
-package command
+package workload
 
 import (
 	"context"
@@ -15,15 +15,16 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 
+	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/spec"
 )
 
-func (a *App) serviceUpdate() *cobra.Command {
+func serviceUpdate(a *app.App) *cobra.Command {
 	var w waiting
 	var rollback bool
 	c := &cobra.Command{
-		Use: "update [OPTIONS] SERVICE", Short: "Change a service", Args: exactly(1),
+		Use: "update [OPTIONS] SERVICE", Short: "Change a service", Args: app.Exactly(1),
 		Example: "  shoal service update --image registry.example/web:2 --update-parallelism 2 --update-order start-first web\n" +
 			"  shoal service update --force web",
 	}
@@ -31,42 +32,42 @@ func (a *App) serviceUpdate() *cobra.Command {
 	flags.Update()
 	c.Flags().BoolVar(&rollback, "rollback", false, "go back to the version before, as 'service rollback'")
 	w.flags(c, "progress")
-	complete(c, "network-add", a.networkNames)
-	complete(c, "strategy", words("spread", "binpack", "default"))
+	app.Complete(c, "network-add", a.NetworkNames)
+	app.Complete(c, "strategy", app.Words("spread", "binpack", "default"))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if rollback {
 			if err := alone(c, "rollback", "detach", "quiet", "context", "gateway"); err != nil {
 				return err
 			}
-			return a.connect(c.Context(), func(cl *client.Client) error { return a.rollBack(c.Context(), cl, w, args[0], 0) })
+			return a.Connect(c.Context(), func(cl *client.Client) error { return rollBack(c.Context(), a, cl, w, args[0], 0) })
 		}
-		return a.connect(c.Context(), func(cl *client.Client) error {
+		return a.Connect(c.Context(), func(cl *client.Client) error {
 			networks := func(name string) (string, error) {
-				n, err := network(c.Context(), cl, name)
+				n, err := app.Network(c.Context(), cl, name)
 				return n.GetMeta().GetId(), err
 			}
 			services := func(name string) (string, error) {
-				got, err := service(c.Context(), cl, name)
+				got, err := app.Service(c.Context(), cl, name)
 				return got.GetService().GetMeta().GetId(), err
 			}
-			svc, risen, err := a.changeService(c.Context(), cl, args[0], func(s *typesv1.ServiceSpec) error { return flags.Change(s, networks, services) })
+			svc, risen, err := changeService(c.Context(), a, cl, args[0], func(s *typesv1.ServiceSpec) error { return flags.Change(s, networks, services) })
 			if err != nil {
 				return err
 			}
 			fmt.Fprintln(a.Out, args[0])
 			w.updated = risen
-			return a.converge(c.Context(), cl, w, svc.GetMeta().GetId(), args[0])
+			return converge(c.Context(), a, cl, w, svc.GetMeta().GetId(), args[0])
 		})
 	}
-	return completed(c, a.serviceNames)
+	return app.Completed(c, a.ServiceNames)
 }
 
 // changeService reads, changes and writes, and does it again from what is there then when somebody else was faster.
 // Risen says that there is a new version of what a task is.
-func (a *App) changeService(ctx context.Context, cl *client.Client, name string, change func(*typesv1.ServiceSpec) error) (svc *typesv1.Service, risen bool, err error) {
+func changeService(ctx context.Context, a *app.App, cl *client.Client, name string, change func(*typesv1.ServiceSpec) error) (svc *typesv1.Service, risen bool, err error) {
 	request := identity.NewID(a.Env.Rand)
 	for try := 0; ; try++ {
-		got, err := service(ctx, cl, name)
+		got, err := app.Service(ctx, cl, name)
 		if err != nil {
 			return nil, false, err
 		}
@@ -80,8 +81,8 @@ func (a *App) changeService(ctx context.Context, cl *client.Client, name string,
 		if err == nil {
 			return resp.GetService(), resp.GetService().GetSpecVersion() > got.GetService().GetSpecVersion(), nil
 		}
-		if errs.KindOf(err) != errs.Conflict || try == maxTries {
-			return nil, false, wrap(err, "update service %q", name)
+		if errs.KindOf(err) != errs.Conflict || try == app.MaxTries {
+			return nil, false, app.Wrap(err, "update service %q", name)
 		}
 	}
 }
@@ -95,31 +96,31 @@ func alone(c *cobra.Command, flag string, others ...string) error {
 	return faults.Err("update service")
 }
 
-func (a *App) serviceRollback() *cobra.Command {
+func serviceRollback(a *app.App) *cobra.Command {
 	var w waiting
 	var to uint64
 	c := &cobra.Command{
-		Use: "rollback [OPTIONS] SERVICE", Short: "Give a service its earlier version again", Args: exactly(1),
+		Use: "rollback [OPTIONS] SERVICE", Short: "Give a service its earlier version again", Args: app.Exactly(1),
 		Long: "Give a service an earlier version of its task spec again, by default the one that was in force before. It is rolled\n" +
 			"out as an update is. 'shoal service inspect' lists the versions that are kept.",
 		RunE: func(c *cobra.Command, args []string) error {
-			return a.connect(c.Context(), func(cl *client.Client) error { return a.rollBack(c.Context(), cl, w, args[0], to) })
+			return a.Connect(c.Context(), func(cl *client.Client) error { return rollBack(c.Context(), a, cl, w, args[0], to) })
 		},
 	}
 	c.Flags().Uint64Var(&to, "to", 0, "spec `version` to go back to")
 	w.flags(c, "progress")
-	return completed(c, a.serviceNames)
+	return app.Completed(c, a.ServiceNames)
 }
 
 // rollBack goes back to a version; 0 is the one before.
-func (a *App) rollBack(ctx context.Context, cl *client.Client, w waiting, name string, to uint64) error {
+func rollBack(ctx context.Context, a *app.App, cl *client.Client, w waiting, name string, to uint64) error {
 	resp, err := cl.Services.RollbackService(ctx, &controlv1.RollbackServiceRequest{
 		Service: name, SpecVersion: to, RequestId: identity.NewID(a.Env.Rand),
 	})
 	if err != nil {
-		return wrap(err, "roll back service %q", name)
+		return app.Wrap(err, "roll back service %q", name)
 	}
 	fmt.Fprintln(a.Out, name)
 	w.updated = true
-	return a.converge(ctx, cl, w, resp.GetService().GetMeta().GetId(), name)
+	return converge(ctx, a, cl, w, resp.GetService().GetMeta().GetId(), name)
 }

@@ -1,4 +1,4 @@
-package command
+package app
 
 import (
 	"context"
@@ -16,21 +16,21 @@ import (
 // completeLimit: a person who presses Tab does not wait longer.
 const completeLimit = time.Second
 
-// names lists what a word on the command line may be.
-type names func(ctx context.Context) []string
+// Names lists what a word on the command line may be.
+type Names func(ctx context.Context) []string
 
-// completed makes every argument of a command complete with live names.
-func completed(c *cobra.Command, list names) *cobra.Command {
+// Completed makes every argument of a command complete with live names.
+func Completed(c *cobra.Command, list Names) *cobra.Command {
 	c.ValidArgsFunction = completion(list)
 	return c
 }
 
-// complete makes a flag complete with live names.
-func complete(c *cobra.Command, flag string, list names) {
+// Complete makes a flag complete with live names.
+func Complete(c *cobra.Command, flag string, list Names) {
 	_ = c.RegisterFlagCompletionFunc(flag, completion(list)) // fails only for a flag that is not there
 }
 
-func completion(list names) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+func completion(list Names) func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 	return func(c *cobra.Command, given []string, word string) ([]string, cobra.ShellCompDirective) {
 		ctx, cancel := context.WithTimeout(c.Context(), completeLimit)
 		defer cancel()
@@ -48,13 +48,13 @@ func completion(list names) func(*cobra.Command, []string, string) ([]string, co
 	}
 }
 
-// words completes with fixed words.
-func words(list ...string) names {
+// Words completes with fixed words.
+func Words(list ...string) Names {
 	return func(context.Context) []string { return list }
 }
 
-func (a *App) contextNames(context.Context) []string {
-	store, err := a.contexts()
+func (a *App) ContextNames(context.Context) []string {
+	store, err := a.Contexts()
 	if err != nil {
 		return nil
 	}
@@ -69,17 +69,17 @@ func (a *App) contextNames(context.Context) []string {
 	return out
 }
 
-// live asks the cluster; when it does not answer there is nothing to complete with.
-func (a *App) live(ctx context.Context, ask func(c *client.Client) []string) []string {
+// Live asks the cluster; when it does not answer there is nothing to complete with.
+func (a *App) Live(ctx context.Context, ask func(c *client.Client) []string) []string {
 	var out []string
-	if err := a.connect(ctx, func(c *client.Client) error { out = ask(c); return nil }); err != nil {
+	if err := a.Connect(ctx, func(c *client.Client) error { out = ask(c); return nil }); err != nil {
 		return nil
 	}
 	return out
 }
 
-func (a *App) serviceNames(ctx context.Context) []string {
-	return a.live(ctx, func(c *client.Client) []string {
+func (a *App) ServiceNames(ctx context.Context) []string {
+	return a.Live(ctx, func(c *client.Client) []string {
 		resp, err := c.Services.ListServices(ctx, &controlv1.ListServicesRequest{})
 		if err != nil {
 			return nil
@@ -92,8 +92,8 @@ func (a *App) serviceNames(ctx context.Context) []string {
 	})
 }
 
-func (a *App) nodeNames(ctx context.Context) []string {
-	return a.live(ctx, func(c *client.Client) []string {
+func (a *App) NodeNames(ctx context.Context) []string {
+	return a.Live(ctx, func(c *client.Client) []string {
 		resp, err := c.Nodes.ListNodes(ctx, &controlv1.ListNodesRequest{})
 		if err != nil {
 			return nil
@@ -106,8 +106,8 @@ func (a *App) nodeNames(ctx context.Context) []string {
 	})
 }
 
-func (a *App) memberNames(ctx context.Context) []string {
-	return a.live(ctx, func(c *client.Client) []string {
+func (a *App) MemberNames(ctx context.Context) []string {
+	return a.Live(ctx, func(c *client.Client) []string {
 		resp, err := c.Members.ListMembers(ctx, &controlv1.ListMembersRequest{})
 		if err != nil {
 			return nil
@@ -120,8 +120,8 @@ func (a *App) memberNames(ctx context.Context) []string {
 	})
 }
 
-func (a *App) networkNames(ctx context.Context) []string {
-	return a.live(ctx, func(c *client.Client) []string {
+func (a *App) NetworkNames(ctx context.Context) []string {
+	return a.Live(ctx, func(c *client.Client) []string {
 		resp, err := c.Networks.ListNetworks(ctx, &controlv1.ListNetworksRequest{})
 		if err != nil {
 			return nil
@@ -134,8 +134,8 @@ func (a *App) networkNames(ctx context.Context) []string {
 	})
 }
 
-func (a *App) taskIDs(ctx context.Context) []string {
-	return a.live(ctx, func(c *client.Client) []string {
+func (a *App) TaskIDs(ctx context.Context) []string {
+	return a.Live(ctx, func(c *client.Client) []string {
 		resp, err := c.Tasks.ListTasks(ctx, &controlv1.ListTasksRequest{Filters: []string{"desired-state=running"}})
 		if err != nil {
 			return nil

@@ -1,4 +1,4 @@
-package command
+package app
 
 import (
 	"errors"
@@ -6,11 +6,11 @@ import (
 	"strings"
 )
 
-// maxTries is how often a change is made again because somebody else was faster.
-const maxTries = 3
+// MaxTries is how often a change is made again because somebody else was faster.
+const MaxTries = 3
 
-// wrap says what was tried, unless the error says so already. Nil stays nil.
-func wrap(err error, format string, args ...any) error {
+// Wrap says what was tried, unless the error says so already. Nil stays nil.
+func Wrap(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}
@@ -21,8 +21,8 @@ func wrap(err error, format string, args ...any) error {
 	return fmt.Errorf("%s: %w", what, err)
 }
 
-// joinFaults is errors.Join without the wrapping of a single error.
-func joinFaults(list ...error) error {
+// JoinFaults is errors.Join without the wrapping of a single error.
+func JoinFaults(list ...error) error {
 	var out []error
 	for _, err := range list {
 		if err != nil {
