@@ -6,6 +6,10 @@
 // arguments, and equal arguments give equal plans. It must never rest on anything but the snapshot: what one plan needs to
 // know of an earlier one is in the objects.
 //
+// The rules lie below, each package built on those before it: place (which node), draft (what a decision has changed), fleet
+// (the machines), visit (one service, and what may be done with a task), rollout (updates and the one floor), upkeep (what
+// happens in a slot), mode (which slots there are).
+//
 // A Decider keeps an index beside the snapshot (package book), so that a decision costs what has changed; it decides as
 // Decide does, which starts from nothing.
 package decide
@@ -14,8 +18,11 @@ import (
 	"time"
 
 	"github.com/shoalproject/shoal/internal/state"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/draft"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/fleet"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/mode"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/visit"
 )
 
 // Batch bounds the objects that one plan changes, so that a transaction stays small and others get their turn.
@@ -25,19 +32,7 @@ const Batch = 200
 const rounds = 2
 
 // Plan is one transaction without its fence, and when to decide again if nothing changes before.
-type Plan struct {
-	// Preconditions are what the decision rests on where it matters: nodes and services of new tasks, lost nodes.
-	Preconditions []*storev1.Precondition
-	Puts          []*storev1.Put
-	Deletes       []*storev1.Delete
-	// Wake is the cluster time of the next deadline; zero when there is none.
-	Wake time.Time
-	// More says that the batch is full and there is more to do once it is committed.
-	More bool
-}
-
-// Empty reports whether there is nothing to commit.
-func (p Plan) Empty() bool { return len(p.Puts) == 0 && len(p.Deletes) == 0 }
+type Plan = draft.Plan
 
 // Decide makes the next plan from nothing but the snapshot: also for what would happen if. Now is the cluster time; newID
 // gives ids for new tasks.
@@ -65,26 +60,38 @@ func (d *Decider) Decide(s *state.Snapshot, now time.Time, newID func() string) 
 	d.last = now
 	d.book.Advance(s)
 	d.book.Begin()
-	w := newWork(d.book, now, newID, d.batch)
+	w := work{fleet.New(draft.New(d.book, now, newID, d.batch))}
 	// Step 1: nodes first: tasks get addresses from their blocks in the same plan, and where they go depends on who is lost.
-	w.nodes()
+	w.Nodes()
 	// Step 2: each service that is due, in the order of ids. A full batch ends between two slots, never within one.
-	for i := 0; i < len(d.book.Groups) && !w.full(); i++ {
+	for i := 0; i < len(d.book.Groups) && !w.Full(); i++ {
 		if g := d.book.Groups[i]; d.book.Due(g, now) {
 			w.visit(g, false)
 		}
 	}
 	// Step 3: what waits for a place, or says why it has none, looks again if others have taken or left places since.
 	for range rounds {
-		for i := 0; i < len(d.book.Groups) && !w.full(); i++ {
+		for i := 0; i < len(d.book.Groups) && !w.Full(); i++ {
 			if g := d.book.Groups[i]; g.Waits && g.Placement != d.book.Placement {
 				w.visit(g, true)
 			}
 		}
 	}
-	p := w.plan()
+	p := w.Plan()
 	// Step 4: nothing of this has happened until it is committed.
-	w.undo()
+	w.Undo()
 	d.book.End()
 	return p
+}
+
+// work is one decision under way.
+type work struct{ *fleet.Fleet }
+
+// visit looks at one service. Again says that this decision has done so before.
+func (w work) visit(g *book.Group, again bool) {
+	act := mode.Reconcile
+	if g.Service == nil {
+		act = mode.Remove
+	}
+	visit.Look(w.Fleet, g, again, act)
 }

@@ -1,0 +1,70 @@
+package draft
+
+import (
+	"time"
+
+	"github.com/shoalproject/shoal/internal/state"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// Plan is one transaction without its fence, and when to decide again if nothing changes before.
+type Plan struct {
+	// Preconditions are what the decision rests on where it matters: nodes and services of new tasks, lost nodes.
+	Preconditions []*storev1.Precondition
+	Puts          []*storev1.Put
+	Deletes       []*storev1.Delete
+	// Wake is the cluster time of the next deadline; zero when there is none.
+	Wake time.Time
+	// More says that the batch is full and there is more to do once it is committed.
+	More bool
+}
+
+// Empty reports whether there is nothing to commit.
+func (p Plan) Empty() bool { return len(p.Puts) == 0 && len(p.Deletes) == 0 }
+
+// fields are what a scheduler may write of each kind. They are made once a plan.
+type fields struct{ node, service, create, task []string }
+
+func newFields() fields {
+	return fields{
+		node: []string{"blocks", "flaps"}, service: []string{"update_status", "job_status"},
+		create: []string{"service_id", "spec_version", "decided"}, task: []string{"decided"},
+	}
+}
+
+// Plan collects what has changed, in the order in which it was decided.
+func (d *Draft) Plan() Plan {
+	p := Plan{More: d.Full()}
+	for _, g := range d.Book.Groups {
+		p.Wake = d.Earlier(p.Wake, g.Wake)
+	}
+	f := newFields()
+	p.Puts = make([]*storev1.Put, 0, len(d.changes))
+	for i := range d.changes {
+		c := &d.changes[i]
+		switch {
+		case c.is == nil && c.put != nil: // made and taken back within this plan
+		case c.is == nil:
+			p.Deletes = append(p.Deletes, &storev1.Delete{Kind: c.key.Kind, Id: c.key.ID})
+		case c.put != nil:
+			c.put.Create, c.put.Fields = true, f.create
+			p.Puts = append(p.Puts, c.put)
+		case c.key.Kind == typesv1.Kind_KIND_NODE:
+			p.Puts = append(p.Puts, &storev1.Put{Object: c.is, Fields: f.node})
+		case c.key.Kind == typesv1.Kind_KIND_SERVICE:
+			p.Puts = append(p.Puts, &storev1.Put{Object: c.is, Fields: f.service})
+		default:
+			p.Puts = append(p.Puts, &storev1.Put{Object: c.is, Fields: f.task})
+		}
+	}
+	if p.Empty() {
+		return p
+	}
+	for _, key := range d.resting {
+		p.Preconditions = append(p.Preconditions, &storev1.Precondition{Condition: &storev1.Precondition_Unchanged{
+			Unchanged: &storev1.Unchanged{Kind: key.Kind, Id: key.ID, Revision: state.MetaOf(d.Snapshot().Get(key)).GetRevision()},
+		}})
+	}
+	return p
+}

@@ -1,0 +1,34 @@
+// Package mode is the ways in which a service has slots: so many, one on each node, or as many as a job is to complete.
+//
+// It owns the rules that say which slots there are; what happens in each is package upkeep's. It is pure.
+package mode
+
+import (
+	"github.com/shoalproject/shoal/internal/state"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/rollout"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/upkeep"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/visit"
+)
+
+// mode is one service that is brought nearer to its spec.
+type mode struct{ *upkeep.Keeper }
+
+// Reconcile brings a service nearer to its spec.
+func Reconcile(v *visit.Visit) {
+	m := &mode{&upkeep.Keeper{Rollout: rollout.New(v)}}
+	switch {
+	case state.IsJob(v.Service):
+		m.reconcileJob()
+	case v.Group.PerNode():
+		m.reconcileGlobal()
+	default:
+		m.reconcile()
+	}
+	m.Finish()
+}
+
+// Remove stops and forgets all tasks of a service that is gone.
+func Remove(v *visit.Visit) {
+	k := &upkeep.Keeper{Rollout: &rollout.Rollout{Visit: v}}
+	k.RemoveAll("its service was removed")
+}

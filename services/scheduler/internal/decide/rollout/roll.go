@@ -1,0 +1,197 @@
+package rollout
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/visit"
+)
+
+// survey is how the slots are before anything is begun.
+type survey struct {
+	todo    []move
+	busy    int // slots under way
+	missing int // slots that had a running task and have none
+}
+
+// survey looks at the slots that are not as they should be, and ends what is under way where it can.
+func (r *Rollout) survey() (out survey) {
+	for _, s := range r.Group.Slots {
+		if s.Calm && s.Steady || !task.AnyWanted(s) {
+			continue
+		}
+		m := r.moveOf(s)
+		if len(m.leaving) > 0 && m.staying != nil {
+			r.retire(&m)
+		}
+		switch {
+		case m.staying == nil && len(m.leaving) == 0:
+		case m.staying == nil:
+			out.todo = append(out.todo, m)
+		case r.underWay(m):
+			out.busy++
+		default:
+			s.Steady = r.Idle(s) == 0 && !r.watched(m.staying)
+		}
+		if r.Idle(s) == 1 && !task.NeverPlaced(s) {
+			out.missing++
+		}
+	}
+	// Slots in which nothing runs go first: nobody loses anything by it. Then those that have to leave their node.
+	slices.SortStableFunc(out.todo, func(a, b move) int {
+		return cmp.Or(cmp.Compare(1-r.Idle(a.slot), 1-r.Idle(b.slot)), cmp.Compare(count(a.why == ""), count(b.why == "")))
+	})
+	return out
+}
+
+// Roll replaces the tasks of older specs, and those that may not stay where they are, as many slots at a time as the spec
+// allows. It keeps no list of what it has begun: a slot with a new task that does not run yet is under way.
+func (r *Rollout) Roll() {
+	if r.Full() {
+		return
+	}
+	now := r.survey()
+	limit := r.parallelism()
+	spare := r.floor(limit) - now.missing
+	for _, m := range now.todo {
+		if r.Full() {
+			return
+		}
+		serves := r.Idle(m.slot) == 0
+		takes := serves && !r.startFirst()
+		switch {
+		case m.why == "" && r.paused():
+			continue
+		case limit > 0 && now.busy >= limit && !task.PendingOnly(m.leaving):
+			continue
+		case takes && spare <= 0:
+			continue
+		case m.why != "" && serves && !r.HasPlace(r.Target): // nobody is helped by stopping it
+			continue
+		}
+		r.renew(m)
+		if s := r.Group.Slot(m.slot.Key); r.underWay(r.moveOf(s)) { // a slot that still waits for its first place is not
+			now.busy++
+		}
+		if takes {
+			spare--
+		}
+	}
+}
+
+func count(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// parallelism is the number of slots that may be under way; 0 is any number.
+func (r *Rollout) parallelism() int {
+	if c := r.config(); c != nil && c.Parallelism != nil {
+		return int(min(c.GetParallelism(), 1<<30))
+	}
+	return 1
+}
+
+// floor is the number of slots that may be without a running task because of us: one rule for updates, drains and
+// enforcement.
+func (r *Rollout) floor(parallelism int) int {
+	if m := r.Service.GetSpec().MaxUnavailable; m != nil {
+		return int(min(*m, 1<<30))
+	}
+	if parallelism == 0 {
+		return 1 << 30
+	}
+	return parallelism
+}
+
+func (r *Rollout) startFirst() bool {
+	return r.config().GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST
+}
+
+// underWay reports whether a slot's new task keeps a place in the update's parallelism.
+func (r *Rollout) underWay(m move) bool {
+	others := slices.ContainsFunc(m.slot.Tasks, func(t *typesv1.Task) bool {
+		return t != m.staying && !task.Abandoned(t) && (r.Dirty(t) || !task.Dead(t))
+	})
+	switch {
+	case len(m.leaving) > 0 || r.Lost(m.staying):
+		return true
+	case task.Dead(m.staying): // ended and not to be restarted, or about to be
+		return !task.FilledForGood(m.staying)
+	case !task.Runs(m.staying):
+		// A task without a node in a slot that had none before is no part of the update: it must not block it.
+		return m.staying.GetDecided().GetNodeId() != "" || others
+	case r.paces(m.staying):
+		pause := task.TimeOf(m.staying.GetDecided().GetRunningAt()).Add(r.config().GetDelay().AsDuration())
+		r.At(pause)
+		return r.Now.Before(pause)
+	}
+	return false
+}
+
+// renew begins the replacement in one slot.
+func (r *Rollout) renew(m move) {
+	var kept *typesv1.Task // takes traffic until the new one does: the oldest, for it is in all tables
+	version := r.Target
+	for _, t := range m.leaving {
+		if m.why != "" {
+			version = r.VersionFor(t)
+		}
+		switch {
+		case r.startFirst() && kept == nil && task.Runs(t):
+			kept = t
+		default:
+			r.Stop(t, r.reasonFor(m))
+		}
+	}
+	held := ""
+	if kept == nil {
+		held = r.Predecessor(m.slot)
+	}
+	// The slot may have gone with its last task.
+	r.Create(r.Group.MakeSlot(m.slot.Key), visit.Order{Version: version, StartAfter: r.Now, Held: held})
+}
+
+func (r *Rollout) reasonFor(m move) string {
+	if m.why != "" {
+		return m.why
+	}
+	if r.rollingBack() {
+		return fmt.Sprintf("rolled back to version %d of the service", r.Target)
+	}
+	return fmt.Sprintf("replaced by version %d of the service", r.Target)
+}
+
+// retire stops the leaving tasks of a slot once the new one takes traffic, and at once those that do not run.
+func (r *Rollout) retire(m *move) {
+	serves := task.Runs(m.staying) && m.staying.GetObserved().GetReady() && r.inTables(m.staying)
+	m.leaving = slices.DeleteFunc(m.leaving, func(t *typesv1.Task) bool {
+		if task.Runs(t) && !serves {
+			return false
+		}
+		r.Stop(t, r.reasonFor(*m))
+		return true
+	})
+	m.dirty = len(m.leaving) > 0 && m.dirty
+}
+
+// tablePatience bounds the wait until the machines' tables have a new task, as the agent bounds the other half.
+const tablePatience = 5 * time.Second
+
+// inTables reports whether every machine in session sends connections to the task: each dispatcher that has nodes tells
+// the lowest revision that they have applied. A machine that hangs must not hold the update, so the wait is bounded.
+func (r *Rollout) inTables(t *typesv1.Task) bool {
+	limit := task.TimeOf(t.GetMeta().GetUpdatedAt()).Add(tablePatience)
+	if !r.Now.Before(limit) || r.Tables() >= t.GetMeta().GetRevision() {
+		return true
+	}
+	r.AskAgain()
+	r.At(limit)
+	return false
+}

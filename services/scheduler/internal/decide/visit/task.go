@@ -1,0 +1,116 @@
+package visit
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/shoalproject/shoal/internal/state"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
+)
+
+// OrphanTime is how long a task on a node that is down may run still.
+const OrphanTime = 24 * time.Hour
+
+// Change makes a changed copy of a task. It is no change when f leaves everything as it was.
+func (v *Visit) Change(t *typesv1.Task, f func(d *typesv1.TaskDecided)) *typesv1.Task {
+	next := task.Copy(t)
+	d := next.GetDecided()
+	f(d)
+	if d.GetReason() != t.GetDecided().GetReason() {
+		d.Since = v.Stamp
+	}
+	if task.Same(d, t.GetDecided()) {
+		return t
+	}
+	v.PutTask(t, next, state.Wrap(next), nil)
+	v.accounted(t, next)
+	return next
+}
+
+// Raise lifts a task's desired state, never lowers it.
+func (v *Visit) Raise(t *typesv1.Task, desired typesv1.TaskState, reason string) *typesv1.Task {
+	if t.GetDecided().GetDesired() >= desired {
+		return t
+	}
+	next := v.Change(t, func(d *typesv1.TaskDecided) { d.Desired, d.Reason = desired, reason })
+	if desired > task.Running && v.Lost(t) && !v.Gone(t) && !task.Abandoned(t) {
+		return v.Abandon(next, reason, false) // nobody there can do it, or say that it is done
+	}
+	return next
+}
+
+// Stop lets a task go: one that never had a place is forgotten at once.
+func (v *Visit) Stop(t *typesv1.Task, reason string) {
+	if t.GetDecided().GetNodeId() == "" {
+		v.Drop(t)
+		return
+	}
+	v.Raise(t, task.Shutdown, reason)
+}
+
+// Drop deletes a task.
+func (v *Visit) Drop(t *typesv1.Task) {
+	v.DropTask(t)
+	v.accounted(t, nil)
+}
+
+// Abandon gives up a task on a lost node. It may be running still, and its record says so: what was observed stays. A node
+// that has come back meanwhile wins, so the commit rests on the node.
+func (v *Visit) Abandon(t *typesv1.Task, reason string, keep bool) *typesv1.Task {
+	v.RestOn(typesv1.Kind_KIND_NODE, t.GetDecided().GetNodeId())
+	return v.Change(t, func(d *typesv1.TaskDecided) {
+		if d.GetDesired() <= task.Running {
+			d.Reason = reason
+		}
+		if !keep && d.GetDesired() < task.Shutdown {
+			d.Desired = task.Shutdown
+		}
+		if !d.GetAbandoned() {
+			d.Abandoned, d.OrphanAfter = true, timestamppb.New(v.Now.Add(OrphanTime))
+		}
+	})
+}
+
+// bundle is a new task with all that it needs, in one piece of memory.
+type bundle struct {
+	put     storev1.Put
+	object  typesv1.Object
+	kind    typesv1.Object_Task
+	task    typesv1.Task
+	meta    typesv1.Meta
+	decided typesv1.TaskDecided
+}
+
+// Order is what a new task is to be.
+type Order struct {
+	Version    uint64
+	StartAfter time.Time
+	Held       string // what it waits for before it may run, in words
+	Failures   uint64 // of the slot in a row
+}
+
+// Create makes a task in the slot, on the best node there is. It is desired READY while something holds it back.
+func (v *Visit) Create(s *book.Slot, o Order) {
+	b := &bundle{}
+	b.meta.Id = v.NewID()
+	d := &b.decided
+	d.Desired, d.Slot, d.Iteration, d.ForNode = task.Running, s.Key.Number, s.Key.Iteration, s.Key.Node
+	d.Since, d.Failures = v.Stamp, o.Failures
+	if o.Held != "" {
+		d.Desired = task.Ready
+	}
+	if o.StartAfter.After(v.Now) {
+		d.StartAfter = timestamppb.New(o.StartAfter)
+		v.At(o.StartAfter)
+	}
+	b.task.Meta, b.task.ServiceId, b.task.SpecVersion, b.task.Decided = &b.meta, v.Group.ID, o.Version, d
+	b.kind.Task, b.object.Kind, b.put.Object = &b.task, &b.kind, &b.object
+	v.RestOn(typesv1.Kind_KIND_SERVICE, v.Group.ID)
+	v.bind(&b.task, d, o.Held)
+	v.PutTask(nil, &b.task, &b.object, &b.put)
+	v.accounted(nil, &b.task)
+}
