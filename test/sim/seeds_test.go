@@ -26,8 +26,7 @@ func TestSeeds(t *testing.T) {
 	only, count := seedFlags()
 	total := sim.Hits{}
 	for seed := uint64(1); seed <= max(uint64(count), only); seed++ {
-		// Seed 16 is left out unless asked for: now and then a task stays RUNNING there though nothing runs. Known, open.
-		if only != 0 && seed != only || only == 0 && seed == 16 {
+		if only != 0 && seed != only {
 			continue
 		}
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {

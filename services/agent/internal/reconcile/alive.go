@@ -11,7 +11,7 @@ func (l *Loop) Alive(ctx context.Context) error {
 		return nil
 	}
 	round := make(chan struct{})
-	l.post(ctx, func() { close(round) })
+	l.post(ctx, func(context.Context) { close(round) })
 	select {
 	case <-round:
 		return nil

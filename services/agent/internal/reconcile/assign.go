@@ -17,7 +17,7 @@ import (
 // something that this agent does not have; the session must begin anew.
 func (l *Loop) Assign(ctx context.Context, a *dispatcherv1.Assignment) error {
 	answer := make(chan error, 1)
-	l.post(ctx, func() { answer <- l.assign(ctx, a) })
+	l.post(ctx, func(ctx context.Context) { answer <- l.assign(ctx, a) })
 	select {
 	case err := <-answer:
 		return err
@@ -28,7 +28,7 @@ func (l *Loop) Assign(ctx context.Context, a *dispatcherv1.Assignment) error {
 
 // Barrier hears which version every live meshproxy has applied.
 func (l *Loop) Barrier(ctx context.Context, applied *typesv1.Version) {
-	l.post(ctx, func() {
+	l.post(ctx, func(ctx context.Context) {
 		l.barrier = applied
 		for _, e := range l.tasks {
 			if e.life.Leaving() && l.passed(e) {
@@ -40,7 +40,7 @@ func (l *Loop) Barrier(ctx context.Context, applied *typesv1.Version) {
 
 // Acked hears what the cluster has committed.
 func (l *Loop) Acked(ctx context.Context, batch []*dispatcherv1.TaskStatus) {
-	l.post(ctx, func() {
+	l.post(ctx, func(ctx context.Context) {
 		for _, s := range batch {
 			if e := l.tasks[s.GetTaskId()]; e != nil && !e.acked && proto.Equal(e.observed, s.GetObserved()) {
 				e.acked = true

@@ -89,7 +89,7 @@ type Parts struct {
 type Loop struct {
 	Parts
 	workers *run.Spawner
-	inbox   chan func()
+	inbox   chan func(context.Context)
 	adopted chan struct{} // closed when the machine's containers are known
 
 	tasks      map[string]*entry
@@ -138,7 +138,7 @@ type entry struct {
 // New makes a loop that does nothing until Run.
 func New(p Parts) *Loop {
 	return &Loop{
-		Parts: p, workers: run.NewSpawner(p.Log), inbox: make(chan func(), 64), adopted: make(chan struct{}),
+		Parts: p, workers: run.NewSpawner(p.Log), inbox: make(chan func(context.Context), 64), adopted: make(chan struct{}),
 		tasks: map[string]*entry{}, shared: shared{kept: map[string]bool{}},
 		book: book{unsaved: journal.Change{Put: map[string]journal.Record{}}},
 	}
@@ -156,8 +156,8 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.save(ctx)
 		select {
 		case f := <-l.inbox:
-			f()
-			l.drain()
+			f(ctx)
+			l.drain(ctx)
 		case r := <-l.saving:
 			l.saved(ctx, r)
 		case <-sweep.C:
@@ -172,11 +172,11 @@ func (l *Loop) Run(ctx context.Context) error {
 func (l *Loop) Workers(ctx context.Context) error { return l.workers.Run(ctx) }
 
 // drain takes what else has come, so that it shares one write to the journal.
-func (l *Loop) drain() {
+func (l *Loop) drain(ctx context.Context) {
 	for range cap(l.inbox) {
 		select {
 		case f := <-l.inbox:
-			f()
+			f(ctx)
 		default:
 			return
 		}
@@ -193,8 +193,9 @@ func (l *Loop) Generation() *typesv1.Version {
 	return l.lastTaken
 }
 
-// post hands f to the loop, which runs it between two others.
-func (l *Loop) post(ctx context.Context, f func()) {
+// post hands f to the loop, which runs it between two others. The context bounds the wait for the loop and nothing else: f
+// gets the loop's own, for what it begins outlives a caller such as a session that ends.
+func (l *Loop) post(ctx context.Context, f func(ctx context.Context)) {
 	select {
 	case l.inbox <- f:
 	case <-ctx.Done():
@@ -202,7 +203,7 @@ func (l *Loop) post(ctx context.Context, f func()) {
 }
 
 // after posts f when d is over.
-func (l *Loop) after(ctx context.Context, d time.Duration, f func()) {
+func (l *Loop) after(ctx context.Context, d time.Duration, f func(ctx context.Context)) {
 	l.workers.Go(ctx, "timer", func(ctx context.Context) error {
 		if err := run.Sleep(ctx, d); err != nil {
 			return err

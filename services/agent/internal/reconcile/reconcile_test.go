@@ -1,6 +1,7 @@
 package reconcile_test
 
 import (
+	"context"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -265,4 +266,34 @@ func TestAckedIsNotRepeated(t *testing.T) {
 			t.Errorf("said again: %v", b.said)
 		}
 	})
+}
+
+// TestSessionEnds: what an assignment has begun goes on when the session that brought it ends, at whatever step that hits:
+// a start and a stop come to their end, and a container's death is seen.
+func TestSessionEnds(t *testing.T) {
+	for _, after := range []time.Duration{0, 500 * time.Millisecond, 5 * time.Second} {
+		t.Run(after.String(), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				host := newHost()
+				host.Behave("", agenttest.Behaviour{StartDelay: time.Second, StopDelay: time.Second})
+				a := start(t, host)
+				a.assign(whole(5, assigned("a", ready, 0), assigned("b", running, 0)))
+				a.settle(2 * time.Second)
+				a.expect("b", running, true, "")
+				session, end := context.WithCancel(a.ctx)
+				if err := a.Assign(session, change(6, assigned("a", running, 0), assigned("b", shutdown, 6))); err != nil {
+					t.Fatal(err)
+				}
+				a.Barrier(session, version(6))
+				pass(t, after)
+				end()
+				a.settle(10 * time.Second)
+				a.expect("a", running, true, "")
+				a.expect("b", shutdown, false, "stopped")
+				host.Kill("a.0", 137)
+				a.settle(time.Second)
+				a.expect("a", failed, false, "exit code 137")
+			})
+		})
+	}
 }

@@ -22,7 +22,7 @@ func (l *Loop) noteLazily(ctx context.Context, e *entry) {
 	l.unsaved.Put[e.id] = journal.Record{Task: e.assigned, Observed: e.observed, Acked: e.acked}
 	if !l.lazy {
 		l.lazy = true
-		l.after(ctx, lazySave, func() { l.lazy, l.urgent = false, true })
+		l.after(ctx, lazySave, func(context.Context) { l.lazy, l.urgent = false, true })
 	}
 }
 
@@ -45,7 +45,7 @@ func (l *Loop) saveOne(ctx context.Context, change journal.Change) error {
 		err = failpoint.Hit("agent.journal-saved") // on disk, and nothing that waits for it has been done
 	}
 	if err != nil && ctx.Err() == nil {
-		l.post(ctx, func() { l.restore(ctx, change, err) })
+		l.post(ctx, func(ctx context.Context) { l.restore(ctx, change, err) })
 	}
 	return err
 }
@@ -65,7 +65,7 @@ func (l *Loop) restore(ctx context.Context, change journal.Change, err error) {
 		l.unsaved.Generation, l.unsaved.Blocks = change.Generation, change.Blocks
 	}
 	l.unsaved.Cluster = l.Cluster
-	l.after(ctx, retryLast, func() { l.failing, l.urgent = false, true })
+	l.after(ctx, retryLast, func(context.Context) { l.failing, l.urgent = false, true })
 }
 
 // saved lets go what waited for the journal: statuses to the cluster, steps to the workers.

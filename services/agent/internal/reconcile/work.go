@@ -27,7 +27,7 @@ func (l *Loop) do(ctx context.Context, e *entry, a task.Action) {
 			e.cancel()
 		}
 	case task.ArmBound:
-		l.after(ctx, stopBound, func() {
+		l.after(ctx, stopBound, func(ctx context.Context) {
 			e.life.BoundOver()
 			l.step(ctx, e)
 		})
@@ -58,7 +58,7 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 			spec.Sandbox = box
 			err = l.Executor.Prepare(own, spec)
 		}
-		l.post(ctx, func() {
+		l.post(ctx, func(ctx context.Context) {
 			cancel()
 			e.cancel = nil
 			l.settle(ctx, e, err, e.life.Prepared)
@@ -72,7 +72,7 @@ func (l *Loop) start(ctx context.Context, e *entry) {
 	id := container.ID(e.id, e.attempt)
 	l.workers.Go(ctx, "start", func(ctx context.Context) error {
 		pid, err := l.Executor.Start(ctx, id)
-		l.post(ctx, func() {
+		l.post(ctx, func(ctx context.Context) {
 			if err == nil {
 				e.pid = pid
 			}
@@ -100,7 +100,7 @@ func (l *Loop) hold(ctx context.Context, e *entry, err error) {
 	e.life.Held(err.Error())
 	pause := min(retryFirst<<min(e.retries, 10), retryLast)
 	e.retries++
-	l.after(ctx, pause, func() {
+	l.after(ctx, pause, func(ctx context.Context) {
 		e.life.RetryDue()
 		l.step(ctx, e)
 	})
@@ -114,7 +114,7 @@ func (l *Loop) remove(ctx context.Context, e *entry, stop container.Stop) {
 		if err == nil { // the namespace last: the container's last packets still need it
 			err = l.Network.Remove(ctx, id)
 		}
-		l.post(ctx, func() {
+		l.post(ctx, func(ctx context.Context) {
 			if err != nil {
 				l.hold(ctx, e, err)
 			} else {
@@ -134,12 +134,12 @@ func (l *Loop) waitFor(ctx context.Context, e *entry) {
 		exit, err := l.Executor.Wait(ctx, id)
 		if err != nil && !errs.Is(err, errs.NotFound) {
 			if run.Sleep(ctx, retryLast) == nil {
-				l.post(ctx, func() { l.ended(ctx, e, nil, false) })
+				l.post(ctx, func(ctx context.Context) { l.ended(ctx, e, nil, false) })
 			}
 			return nil
 		}
 		l.withdraw(ctx, e.id)
-		l.post(ctx, func() { l.ended(ctx, e, &exit, err != nil) })
+		l.post(ctx, func(ctx context.Context) { l.ended(ctx, e, &exit, err != nil) })
 		return nil
 	})
 }
