@@ -16,13 +16,24 @@ func (r *Rollout) checkProgress() {
 	if limit <= 0 || r.Now.Before(task.TimeOf(r.status.GetProgressAt()).Add(limit)) {
 		return
 	}
-	left := r.left()
-	if left == 0 || r.status.GetSlots()-min(left, r.status.GetSlots()) > r.status.GetDone() {
+	if r.noteProgress(r.left()) {
 		return
 	}
 	r.edit().ProgressAt = r.Stamp
 	r.fail(fmt.Sprintf("no progress for %s%s", limit, r.firstReason()))
 	r.Disturb()
+}
+
+// noteProgress notes that more slots are done than ever before, or all, and when. It is noted as soon as it is seen: a node
+// that comes the next moment adds a slot that is not done.
+func (r *Rollout) noteProgress(left uint64) bool {
+	done := r.status.GetSlots() - min(left, r.status.GetSlots())
+	if left > 0 && done <= r.status.GetDone() {
+		return false
+	}
+	st := r.edit()
+	st.Done, st.ProgressAt = done, r.Stamp
+	return true
 }
 
 func (r *Rollout) pause(message string) {
@@ -143,9 +154,8 @@ func (r *Rollout) advance() {
 		r.complete()
 		return
 	}
-	if done := r.status.GetSlots() - min(left, r.status.GetSlots()); done > r.status.GetDone() && r.config().GetProgressDeadline() != nil {
-		st := r.edit()
-		st.Done, st.ProgressAt = done, r.Stamp
+	if r.config().GetProgressDeadline() != nil {
+		r.noteProgress(left)
 	}
 	if limit := r.config().GetProgressDeadline().AsDuration(); limit > 0 {
 		r.At(task.TimeOf(r.status.GetProgressAt()).Add(limit))
