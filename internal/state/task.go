@@ -125,6 +125,22 @@ func SpecOf(svc *typesv1.Service, version uint64) *typesv1.TaskSpec {
 	return nil
 }
 
+// RolledBack is the earlier task spec that is in force because a failed update has gone back to it by itself; nil while the
+// service's own spec is in force. The spec stays what a person has asked for; the next update ends the rollback.
+func RolledBack(svc *typesv1.Service) *typesv1.TaskSpec {
+	st := svc.GetUpdateStatus()
+	switch st.GetState() {
+	case typesv1.UpdateState_UPDATE_STATE_ROLLBACK_STARTED, typesv1.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED,
+		typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED:
+	default:
+		return nil
+	}
+	if st.GetOfVersion() != svc.GetSpecVersion() || st.GetSpecVersion() == svc.GetSpecVersion() {
+		return nil
+	}
+	return SpecOf(svc, st.GetSpecVersion())
+}
+
 // IsJob reports whether a service's tasks are to run to completion.
 func IsJob(svc *typesv1.Service) bool {
 	return svc.GetSpec().GetReplicatedJob() != nil || svc.GetSpec().GetGlobalJob() != nil

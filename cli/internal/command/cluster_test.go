@@ -23,6 +23,7 @@ import (
 	"github.com/shoalproject/shoal/internal/identity/identitytest"
 	"github.com/shoalproject/shoal/internal/rpc"
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/state"
 )
 
 // startTime is how long a task of the fake cluster takes to run.
@@ -247,7 +248,7 @@ func (f *cluster) GetService(_ context.Context, req *controlv1.GetServiceRequest
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	s, err := f.service(req.GetService())
-	return &controlv1.GetServiceResponse{Service: s, Version: versionOf(s)}, err
+	return &controlv1.GetServiceResponse{Service: s, Version: versionOf(s), InForce: state.RolledBack(s)}, err
 }
 
 func (f *cluster) ListServices(_ context.Context, req *controlv1.ListServicesRequest) (*controlv1.ListServicesResponse, error) {
@@ -271,7 +272,7 @@ func (f *cluster) ListServices(_ context.Context, req *controlv1.ListServicesReq
 				counts.Running++
 			}
 		}
-		resp.Services = append(resp.Services, &controlv1.ListedService{Service: s, Counts: counts})
+		resp.Services = append(resp.Services, &controlv1.ListedService{Service: s, Counts: counts, InForce: state.RolledBack(s)})
 	}
 	return resp, nil
 }
@@ -307,6 +308,18 @@ func (f *cluster) replace(s *typesv1.Service, next *typesv1.ServiceSpec) {
 	s.Meta.Revision++
 	f.allocate(s)
 	f.schedule(s)
+}
+
+// goesBack lets the last update of a service be rolled back by itself: the spec stays, and the tasks are of the one before.
+func (f *cluster) goesBack(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	s := f.services[name]
+	before := s.GetSpecHistory()[0].GetVersion()
+	s.UpdateStatus = &typesv1.UpdateStatus{
+		State: typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED, SpecVersion: before, FromVersion: before,
+		OfVersion: s.GetSpecVersion(), Message: "rollback completed",
+	}
 }
 
 func (f *cluster) RollbackService(_ context.Context, req *controlv1.RollbackServiceRequest) (*controlv1.RollbackServiceResponse, error) {

@@ -103,6 +103,9 @@ func (w *world) step(t *testing.T, d *datadriven.TestData) string {
 		sick := w.cluster.addMember(authzv1.Role_ROLE_DISPATCHER, "m2", "10.0.0.2:2383", 1)
 		sick.Health, sick.GetMember().Status.Waits = controlv1.MemberHealth_MEMBER_HEALTH_WAITS, []string{"store: no leader"}
 		return ""
+	case "fails": // the last update of a service has failed and gone back by itself
+		w.cluster.goesBack(d.CmdArgs[0].Key)
+		return ""
 	case "busy": // the next update finds that somebody was faster
 		w.cluster.refuse = errs.New(errs.Conflict, "update out of sequence")
 		return ""

@@ -24,7 +24,7 @@ type ServiceRow struct {
 
 // ServiceRowOf makes a line.
 func ServiceRowOf(l *controlv1.ListedService, whole bool) ServiceRow {
-	s := l.GetService()
+	s := InForce(l.GetService(), l.GetInForce())
 	return ServiceRow{
 		ID: id(s.GetMeta().GetId(), whole), Name: s.GetSpec().GetAnnotations().GetName(), Mode: modeWord(s.GetSpec()),
 		Replicas: replicas(s.GetSpec(), l.GetCounts()),

@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
@@ -116,6 +118,16 @@ type Endpoint struct {
 
 // VirtualIP is an address on a network.
 type VirtualIP struct{ NetworkID, Addr string }
+
+// InForce is a service as its tasks are: with the task spec that a failed update has gone back to by itself, if there is one.
+func InForce(s *typesv1.Service, rolledBack *typesv1.TaskSpec) *typesv1.Service {
+	if rolledBack == nil {
+		return s
+	}
+	s = proto.CloneOf(s)
+	s.Spec.Task = rolledBack
+	return s
+}
 
 // ServiceOf translates a service.
 func ServiceOf(s *typesv1.Service) Service {

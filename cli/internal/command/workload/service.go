@@ -159,7 +159,7 @@ func serviceInspect(a *app.App) *cobra.Command {
 				fault := app.Each(args, func(name string) error {
 					got, err := app.Service(c.Context(), cl, name)
 					if err == nil {
-						list = append(list, docker.ServiceOf(got.GetService()))
+						list = append(list, docker.ServiceOf(docker.InForce(got.GetService(), got.GetInForce())))
 					}
 					return err
 				})

@@ -71,8 +71,8 @@ func changeService(ctx context.Context, a *app.App, cl *client.Client, name stri
 		if err != nil {
 			return nil, false, err
 		}
-		next := proto.CloneOf(got.GetService().GetSpec())
-		if err := change(next); err != nil {
+		next, err := changed(got, change)
+		if err != nil {
 			return nil, false, err
 		}
 		resp, err := cl.Services.UpdateService(ctx, &controlv1.UpdateServiceRequest{
@@ -85,6 +85,22 @@ func changeService(ctx context.Context, a *app.App, cl *client.Client, name stri
 			return nil, false, app.Wrap(err, "update service %q", name)
 		}
 	}
+}
+
+// changed is the spec that a change leads to. It begins from what is in force: after a rollback by itself a person changes
+// what they see, not the spec that has failed. A change that leaves the tasks alone keeps the rollback as it is.
+func changed(got *controlv1.GetServiceResponse, change func(*typesv1.ServiceSpec) error) (*typesv1.ServiceSpec, error) {
+	next, back := proto.CloneOf(got.GetService().GetSpec()), got.GetInForce()
+	if back != nil {
+		next.Task = proto.CloneOf(back)
+	}
+	if err := change(next); err != nil {
+		return nil, err
+	}
+	if back != nil && proto.Equal(next.GetTask(), back) {
+		next.Task = got.GetService().GetSpec().GetTask()
+	}
+	return next, nil
 }
 
 // alone refuses flags beside one that leaves no room for them.

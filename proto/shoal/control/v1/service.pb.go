@@ -192,7 +192,10 @@ type GetServiceResponse struct {
 	// Its version, for an update.
 	Version *v1.Version `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	// Counts of its tasks.
-	Counts        *TaskCounts `protobuf:"bytes,3,opt,name=counts,proto3" json:"counts,omitempty"`
+	Counts *TaskCounts `protobuf:"bytes,3,opt,name=counts,proto3" json:"counts,omitempty"`
+	// What its tasks are, when that is not service.spec.task: the earlier task spec that a failed update has gone back to by
+	// itself.
+	InForce       *v1.TaskSpec `protobuf:"bytes,4,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +247,13 @@ func (x *GetServiceResponse) GetVersion() *v1.Version {
 func (x *GetServiceResponse) GetCounts() *TaskCounts {
 	if x != nil {
 		return x.Counts
+	}
+	return nil
+}
+
+func (x *GetServiceResponse) GetInForce() *v1.TaskSpec {
+	if x != nil {
+		return x.InForce
 	}
 	return nil
 }
@@ -446,7 +456,9 @@ type ListedService struct {
 	// The service.
 	Service *v1.Service `protobuf:"bytes,1,opt,name=service,proto3" json:"service,omitempty"`
 	// Counts of its tasks.
-	Counts        *TaskCounts `protobuf:"bytes,2,opt,name=counts,proto3" json:"counts,omitempty"`
+	Counts *TaskCounts `protobuf:"bytes,2,opt,name=counts,proto3" json:"counts,omitempty"`
+	// What its tasks are, when that is not service.spec.task. See GetServiceResponse.
+	InForce       *v1.TaskSpec `protobuf:"bytes,3,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -491,6 +503,13 @@ func (x *ListedService) GetService() *v1.Service {
 func (x *ListedService) GetCounts() *TaskCounts {
 	if x != nil {
 		return x.Counts
+	}
+	return nil
+}
+
+func (x *ListedService) GetInForce() *v1.TaskSpec {
+	if x != nil {
+		return x.InForce
 	}
 	return nil
 }
@@ -856,11 +875,12 @@ const file_shoal_control_v1_service_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\v2\x17.shoal.types.v1.ServiceR\aservice\x121\n" +
 	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\"-\n" +
 	"\x11GetServiceRequest\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\"\xb0\x01\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"\xe5\x01\n" +
 	"\x12GetServiceResponse\x121\n" +
 	"\aservice\x18\x01 \x01(\v2\x17.shoal.types.v1.ServiceR\aservice\x121\n" +
 	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x124\n" +
-	"\x06counts\x18\x03 \x01(\v2\x1c.shoal.control.v1.TaskCountsR\x06counts\"t\n" +
+	"\x06counts\x18\x03 \x01(\v2\x1c.shoal.control.v1.TaskCountsR\x06counts\x123\n" +
+	"\bin_force\x18\x04 \x01(\v2\x18.shoal.types.v1.TaskSpecR\ainForce\"t\n" +
 	"\n" +
 	"TaskCounts\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\x04R\arunning\x12\x18\n" +
@@ -874,10 +894,11 @@ const file_shoal_control_v1_service_proto_rawDesc = "" +
 	"page_token\x18\x03 \x01(\tR\tpageToken\"{\n" +
 	"\x14ListServicesResponse\x12;\n" +
 	"\bservices\x18\x01 \x03(\v2\x1f.shoal.control.v1.ListedServiceR\bservices\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"x\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"\xad\x01\n" +
 	"\rListedService\x121\n" +
 	"\aservice\x18\x01 \x01(\v2\x17.shoal.types.v1.ServiceR\aservice\x124\n" +
-	"\x06counts\x18\x02 \x01(\v2\x1c.shoal.control.v1.TaskCountsR\x06counts\"\xb3\x01\n" +
+	"\x06counts\x18\x02 \x01(\v2\x1c.shoal.control.v1.TaskCountsR\x06counts\x123\n" +
+	"\bin_force\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\ainForce\"\xb3\x01\n" +
 	"\x14UpdateServiceRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x121\n" +
 	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12/\n" +
@@ -946,6 +967,7 @@ var file_shoal_control_v1_service_proto_goTypes = []any{
 	(*v1.ServiceSpec)(nil),          // 14: shoal.types.v1.ServiceSpec
 	(*v1.Service)(nil),              // 15: shoal.types.v1.Service
 	(*v1.Version)(nil),              // 16: shoal.types.v1.Version
+	(*v1.TaskSpec)(nil),             // 17: shoal.types.v1.TaskSpec
 }
 var file_shoal_control_v1_service_proto_depIdxs = []int32{
 	14, // 0: shoal.control.v1.CreateServiceRequest.spec:type_name -> shoal.types.v1.ServiceSpec
@@ -954,33 +976,35 @@ var file_shoal_control_v1_service_proto_depIdxs = []int32{
 	15, // 3: shoal.control.v1.GetServiceResponse.service:type_name -> shoal.types.v1.Service
 	16, // 4: shoal.control.v1.GetServiceResponse.version:type_name -> shoal.types.v1.Version
 	4,  // 5: shoal.control.v1.GetServiceResponse.counts:type_name -> shoal.control.v1.TaskCounts
-	7,  // 6: shoal.control.v1.ListServicesResponse.services:type_name -> shoal.control.v1.ListedService
-	15, // 7: shoal.control.v1.ListedService.service:type_name -> shoal.types.v1.Service
-	4,  // 8: shoal.control.v1.ListedService.counts:type_name -> shoal.control.v1.TaskCounts
-	16, // 9: shoal.control.v1.UpdateServiceRequest.version:type_name -> shoal.types.v1.Version
-	14, // 10: shoal.control.v1.UpdateServiceRequest.spec:type_name -> shoal.types.v1.ServiceSpec
-	15, // 11: shoal.control.v1.UpdateServiceResponse.service:type_name -> shoal.types.v1.Service
-	16, // 12: shoal.control.v1.UpdateServiceResponse.version:type_name -> shoal.types.v1.Version
-	16, // 13: shoal.control.v1.RollbackServiceRequest.version:type_name -> shoal.types.v1.Version
-	15, // 14: shoal.control.v1.RollbackServiceResponse.service:type_name -> shoal.types.v1.Service
-	16, // 15: shoal.control.v1.RollbackServiceResponse.version:type_name -> shoal.types.v1.Version
-	0,  // 16: shoal.control.v1.ServiceService.CreateService:input_type -> shoal.control.v1.CreateServiceRequest
-	2,  // 17: shoal.control.v1.ServiceService.GetService:input_type -> shoal.control.v1.GetServiceRequest
-	5,  // 18: shoal.control.v1.ServiceService.ListServices:input_type -> shoal.control.v1.ListServicesRequest
-	8,  // 19: shoal.control.v1.ServiceService.UpdateService:input_type -> shoal.control.v1.UpdateServiceRequest
-	10, // 20: shoal.control.v1.ServiceService.RollbackService:input_type -> shoal.control.v1.RollbackServiceRequest
-	12, // 21: shoal.control.v1.ServiceService.DeleteService:input_type -> shoal.control.v1.DeleteServiceRequest
-	1,  // 22: shoal.control.v1.ServiceService.CreateService:output_type -> shoal.control.v1.CreateServiceResponse
-	3,  // 23: shoal.control.v1.ServiceService.GetService:output_type -> shoal.control.v1.GetServiceResponse
-	6,  // 24: shoal.control.v1.ServiceService.ListServices:output_type -> shoal.control.v1.ListServicesResponse
-	9,  // 25: shoal.control.v1.ServiceService.UpdateService:output_type -> shoal.control.v1.UpdateServiceResponse
-	11, // 26: shoal.control.v1.ServiceService.RollbackService:output_type -> shoal.control.v1.RollbackServiceResponse
-	13, // 27: shoal.control.v1.ServiceService.DeleteService:output_type -> shoal.control.v1.DeleteServiceResponse
-	22, // [22:28] is the sub-list for method output_type
-	16, // [16:22] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	17, // 6: shoal.control.v1.GetServiceResponse.in_force:type_name -> shoal.types.v1.TaskSpec
+	7,  // 7: shoal.control.v1.ListServicesResponse.services:type_name -> shoal.control.v1.ListedService
+	15, // 8: shoal.control.v1.ListedService.service:type_name -> shoal.types.v1.Service
+	4,  // 9: shoal.control.v1.ListedService.counts:type_name -> shoal.control.v1.TaskCounts
+	17, // 10: shoal.control.v1.ListedService.in_force:type_name -> shoal.types.v1.TaskSpec
+	16, // 11: shoal.control.v1.UpdateServiceRequest.version:type_name -> shoal.types.v1.Version
+	14, // 12: shoal.control.v1.UpdateServiceRequest.spec:type_name -> shoal.types.v1.ServiceSpec
+	15, // 13: shoal.control.v1.UpdateServiceResponse.service:type_name -> shoal.types.v1.Service
+	16, // 14: shoal.control.v1.UpdateServiceResponse.version:type_name -> shoal.types.v1.Version
+	16, // 15: shoal.control.v1.RollbackServiceRequest.version:type_name -> shoal.types.v1.Version
+	15, // 16: shoal.control.v1.RollbackServiceResponse.service:type_name -> shoal.types.v1.Service
+	16, // 17: shoal.control.v1.RollbackServiceResponse.version:type_name -> shoal.types.v1.Version
+	0,  // 18: shoal.control.v1.ServiceService.CreateService:input_type -> shoal.control.v1.CreateServiceRequest
+	2,  // 19: shoal.control.v1.ServiceService.GetService:input_type -> shoal.control.v1.GetServiceRequest
+	5,  // 20: shoal.control.v1.ServiceService.ListServices:input_type -> shoal.control.v1.ListServicesRequest
+	8,  // 21: shoal.control.v1.ServiceService.UpdateService:input_type -> shoal.control.v1.UpdateServiceRequest
+	10, // 22: shoal.control.v1.ServiceService.RollbackService:input_type -> shoal.control.v1.RollbackServiceRequest
+	12, // 23: shoal.control.v1.ServiceService.DeleteService:input_type -> shoal.control.v1.DeleteServiceRequest
+	1,  // 24: shoal.control.v1.ServiceService.CreateService:output_type -> shoal.control.v1.CreateServiceResponse
+	3,  // 25: shoal.control.v1.ServiceService.GetService:output_type -> shoal.control.v1.GetServiceResponse
+	6,  // 26: shoal.control.v1.ServiceService.ListServices:output_type -> shoal.control.v1.ListServicesResponse
+	9,  // 27: shoal.control.v1.ServiceService.UpdateService:output_type -> shoal.control.v1.UpdateServiceResponse
+	11, // 28: shoal.control.v1.ServiceService.RollbackService:output_type -> shoal.control.v1.RollbackServiceResponse
+	13, // 29: shoal.control.v1.ServiceService.DeleteService:output_type -> shoal.control.v1.DeleteServiceResponse
+	24, // [24:30] is the sub-list for method output_type
+	18, // [18:24] is the sub-list for method input_type
+	18, // [18:18] is the sub-list for extension type_name
+	18, // [18:18] is the sub-list for extension extendee
+	0,  // [0:18] is the sub-list for field type_name
 }
 
 func init() { file_shoal_control_v1_service_proto_init() }

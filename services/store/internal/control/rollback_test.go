@@ -7,7 +7,10 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/state"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
@@ -82,4 +85,56 @@ func TestEarlierVersion(t *testing.T) {
 			t.Errorf("%v: %v, %v", r.status, got, err)
 		}
 	}
+}
+
+// TestReadersShowWhatIsInForce: after a rollback by itself the spec stays what was asked for, and both reads tell beside it
+// what the tasks are, also the list, which leaves the history out. The next update ends that.
+func TestReadersShowWhatIsInForce(t *testing.T) {
+	a, node, ctx := newAPI(t)
+	s := services{API: a}
+	made, err := s.CreateService(ctx, &controlv1.CreateServiceRequest{Spec: serviceSpec("web")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	update := func(image string) *typesv1.Service {
+		got, err := s.GetService(ctx, &controlv1.GetServiceRequest{Service: "web"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := proto.CloneOf(made.GetService().GetSpec())
+		next.Task.Container.Image = image
+		up, err := s.UpdateService(ctx, &controlv1.UpdateServiceRequest{Service: "web", Version: got.GetVersion(), Spec: next})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return up.GetService()
+	}
+	svc := proto.CloneOf(update("broken"))
+	svc.UpdateStatus = &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED, SpecVersion: 1, OfVersion: 2}
+	out, err := node.Propose(ctx, &storev1.Transaction{RequestId: "s1", Caller: &storev1.Caller{Role: authzv1.Role_ROLE_SCHEDULER, Name: "m1"},
+		Puts: []*storev1.Put{put(state.Wrap(svc), "update_status")}})
+	if err != nil || out.GetRefusal() != 0 {
+		t.Fatal(out, err)
+	}
+	see := func(spec, inForce string) {
+		t.Helper()
+		got, err := s.GetService(ctx, &controlv1.GetServiceRequest{Service: "web"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := s.ListServices(ctx, &controlv1.ListServicesRequest{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		row := list.GetServices()[0]
+		if now := got.GetService().GetSpec().GetTask().GetContainer().GetImage(); now != spec {
+			t.Errorf("the spec has image %s, want %s", now, spec)
+		}
+		if x, y := got.GetInForce().GetContainer().GetImage(), row.GetInForce().GetContainer().GetImage(); x != inForce || y != inForce {
+			t.Errorf("in force: %q and in the list %q, want %q", x, y, inForce)
+		}
+	}
+	see("broken", "nginx")
+	update("mended")
+	see("mended", "")
 }

@@ -200,7 +200,7 @@ func (s services) GetService(ctx context.Context, req *controlv1.GetServiceReque
 		return nil, err
 	}
 	return &controlv1.GetServiceResponse{
-		Service: svc, Version: versionOf(snap, svc.GetMeta()), Counts: countsOf(snap, svc.GetMeta().GetId()),
+		Service: svc, Version: versionOf(snap, svc.GetMeta()), Counts: countsOf(snap, svc.GetMeta().GetId()), InForce: state.RolledBack(svc),
 	}, nil
 }
 
@@ -256,7 +256,10 @@ func (s services) ListServices(ctx context.Context, req *controlv1.ListServicesR
 	}
 	resp := &controlv1.ListServicesResponse{NextPageToken: next}
 	for _, svc := range cut {
-		resp.Services = append(resp.Services, &controlv1.ListedService{Service: svc, Counts: countsOf(snap, svc.GetMeta().GetId())})
+		id := svc.GetMeta().GetId()
+		resp.Services = append(resp.Services, &controlv1.ListedService{
+			Service: svc, Counts: countsOf(snap, id), InForce: state.RolledBack(snap.Service(id)),
+		})
 	}
 	return resp, nil
 }
