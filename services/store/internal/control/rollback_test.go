@@ -111,8 +111,12 @@ func TestReadersShowWhatIsInForce(t *testing.T) {
 	}
 	svc := proto.CloneOf(update("broken"))
 	svc.UpdateStatus = &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED, SpecVersion: 1, OfVersion: 2}
-	out, err := node.Propose(ctx, &storev1.Transaction{RequestId: "s1", Caller: &storev1.Caller{Role: authzv1.Role_ROLE_SCHEDULER, Name: "m1"},
-		Puts: []*storev1.Put{put(state.Wrap(svc), "update_status")}})
+	goBack := put(state.Wrap(svc), "update_status")
+	say(t, node, authzv1.Role_ROLE_SCHEDULER, "m1", create(state.Wrap(&typesv1.Lease{Meta: &typesv1.Meta{Id: "scheduler"}, Holder: "scheduler/m1", Number: 1}), "holder", "number"))
+	out, err := node.Propose(ctx, &storev1.Transaction{
+		RequestId: "s1", Caller: &storev1.Caller{Role: authzv1.Role_ROLE_SCHEDULER, Name: "m1"}, Puts: []*storev1.Put{goBack},
+		Preconditions: []*storev1.Precondition{{Condition: &storev1.Precondition_Fence{Fence: &storev1.Fence{Lease: "scheduler", Number: 1, Holder: "scheduler/m1"}}}},
+	})
 	if err != nil || out.GetRefusal() != 0 {
 		t.Fatal(out, err)
 	}
