@@ -16,6 +16,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 )
 
 // announceLife is how long an announcement holds. It is repeated at a third of it, and written that often too.
@@ -72,9 +73,9 @@ func (s members) announce(ctx context.Context, caller rpc.Caller, req *controlv1
 	if s.told(s.cfg.Node.View().Image.Snapshot().Member(want.GetMeta().GetId()), want) {
 		return nil
 	}
-	_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
-		p := put(state.Wrap(want), announcedFields()...)
-		p.Create = d.snap.Member(want.GetMeta().GetId()) == nil
+	_, err := s.admits.Commit(ctx, caller, s.newID(), func(d *desk.Desk) (*storev1.Transaction, error) {
+		p := desk.Put(state.Wrap(want), announcedFields()...)
+		p.Create = d.Snap.Member(want.GetMeta().GetId()) == nil
 		return &storev1.Transaction{Puts: []*storev1.Put{p}}, nil
 	})
 	return err

@@ -17,6 +17,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
 )
 
@@ -108,7 +109,7 @@ func TestOwnPorts(t *testing.T) {
 	a, node, ctx := newAPI(t)
 	node.machine.Apply(&storev1.LogEntry{Transactions: []*storev1.Transaction{{
 		RequestId: "x", Caller: &storev1.Caller{Role: authzv1.Role_ROLE_OPERATOR},
-		Puts: []*storev1.Put{put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c"}, Spec: &typesv1.ClusterSpec{FirstPort: 2377, LastPort: 2386}}), "spec")},
+		Puts: []*storev1.Put{desk.Put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c"}, Spec: &typesv1.ClusterSpec{FirstPort: 2377, LastPort: 2386}}), "spec")},
 	}}})
 	s := services{API: a}
 	for i, want := range []uint32{2378, 2379, 2380, 2386} {
@@ -132,7 +133,7 @@ func TestDenialsAreForgotten(t *testing.T) {
 	tx := &storev1.Transaction{RequestId: "x", Caller: &storev1.Caller{Role: authzv1.Role_ROLE_OPERATOR}}
 	for id, until := range map[string]int64{"agent/old": 999, "agent/young": 1001} {
 		d := &typesv1.Denial{Meta: &typesv1.Meta{Id: id}, Until: timestamppb.New(time.Unix(until, 0))}
-		tx.Puts = append(tx.Puts, create(state.Wrap(d), "until"))
+		tx.Puts = append(tx.Puts, desk.Create(state.Wrap(d), "until"))
 	}
 	node.machine.Apply(&storev1.LogEntry{Transactions: []*storev1.Transaction{tx}})
 	if _, err := (nodes{API: a}).DeleteNode(ctx, &controlv1.DeleteNodeRequest{Node: "w2"}); err != nil {
@@ -159,7 +160,7 @@ func (c *cutOff) Linear(context.Context) (fsm.Image, error) {
 func TestOldStateRefusesNothing(t *testing.T) {
 	a, node, ctx := newAPI(t)
 	c := &cutOff{alone: node}
-	a.admits.node = c
+	a.admits = desk.New(c)
 	_, err := services{API: a}.UpdateService(ctx, &controlv1.UpdateServiceRequest{Service: "nope", Spec: serviceSpec("nope")})
 	if !errors.Is(err, errs.Unavailable) || c.asked == 0 {
 		t.Errorf("no such service, says a store that may not know: %v", err)

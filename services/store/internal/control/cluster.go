@@ -15,6 +15,7 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/admit"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 )
 
 type clusters struct {
@@ -49,7 +50,7 @@ func (s clusters) GetCluster(ctx context.Context, _ *controlv1.GetClusterRequest
 func (s clusters) UpdateCluster(ctx context.Context, req *controlv1.UpdateClusterRequest) (*controlv1.UpdateClusterResponse, error) {
 	return onLeader(ctx, s.API, false,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.UpdateClusterResponse, error) {
-			_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
+			_, err := s.admits.Commit(ctx, caller, s.newID(), func(d *desk.Desk) (*storev1.Transaction, error) {
 				return updateCluster(d, req)
 			})
 			if err != nil {
@@ -64,13 +65,13 @@ func (s clusters) UpdateCluster(ctx context.Context, req *controlv1.UpdateCluste
 		})
 }
 
-func updateCluster(d *desk, req *controlv1.UpdateClusterRequest) (*storev1.Transaction, error) {
+func updateCluster(d *desk.Desk, req *controlv1.UpdateClusterRequest) (*storev1.Transaction, error) {
 	const what = "update the cluster"
-	old := d.snap.Cluster()
+	old := d.Snap.Cluster()
 	if old == nil {
 		return nil, errs.New(errs.Unavailable, "%s: this store has no state yet", what)
 	}
-	if err := checkVersion(d.snap, what, req.GetVersion(), old.GetMeta()); err != nil {
+	if err := checkVersion(d.Snap, what, req.GetVersion(), old.GetMeta()); err != nil {
 		return nil, err
 	}
 	spec, faults := admit.Cluster(req.GetSpec(), old.GetSpec())
@@ -80,7 +81,7 @@ func updateCluster(d *desk, req *controlv1.UpdateClusterRequest) (*storev1.Trans
 	key := state.Key{Kind: typesv1.Kind_KIND_CLUSTER, ID: old.GetMeta().GetId()}
 	return &storev1.Transaction{
 		Preconditions: unchanged(key, req.GetVersion()),
-		Puts:          []*storev1.Put{put(state.Wrap(&typesv1.Cluster{Meta: old.GetMeta(), Spec: spec}), "spec")},
+		Puts:          []*storev1.Put{desk.Put(state.Wrap(&typesv1.Cluster{Meta: old.GetMeta(), Spec: spec}), "spec")},
 	}, nil
 }
 

@@ -1,9 +1,8 @@
 // Package control serves the control API: what a person, through a gateway, may ask of the cluster.
 //
-// It owns the way from a request to one transaction: admission, the choice of ports and addresses, and the outcome in words.
+// It owns the way from a request to one transaction (package desk orders them and chooses), and the outcome in words.
 // Reads are linearizable and served by any member; writes are the leader's. It must never write anything that the
-// transaction of a request does not carry. A new leader misses nothing of it but what was given back lately and the order of
-// choice, on which nothing rests.
+// transaction of a request does not carry.
 package control
 
 import (
@@ -20,6 +19,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
 	"github.com/shoalproject/shoal/services/store/internal/raftnode"
 	"github.com/shoalproject/shoal/services/store/internal/relay"
@@ -27,15 +27,12 @@ import (
 
 // Node is the part of a Raft member that the control API needs.
 type Node interface {
-	View() *raftnode.View
+	desk.Node
 	Watch() (*raftnode.View, <-chan struct{})
-	Linear(ctx context.Context) (fsm.Image, error)
-	Propose(ctx context.Context, tx *storev1.Transaction) (*storev1.Outcome, error)
 	Spare(ctx context.Context, id uint64, force bool) error
 	Remove(ctx context.Context, id uint64, force bool) error
 	SetVoter(ctx context.Context, id uint64, voter, force bool) error
 	Transfer(ctx context.Context, avoid ...string) error
-	ClusterTime() time.Time
 }
 
 // Config is what the API needs.
@@ -49,11 +46,11 @@ type Config struct {
 // API is the control API of one store.
 type API struct {
 	cfg    Config
-	admits *admission
+	admits *desk.Admission
 }
 
 // New makes it.
-func New(cfg Config) *API { return &API{cfg: cfg, admits: newAdmission(cfg.Node)} }
+func New(cfg Config) *API { return &API{cfg: cfg, admits: desk.New(cfg.Node)} }
 
 // Register registers its services.
 func (a *API) Register(r grpc.ServiceRegistrar) {
@@ -82,7 +79,7 @@ func (a *API) newID() string { return identity.NewID(a.cfg.Rand) }
 // longer: see latest.
 func (a *API) requestID(what, given string) (string, error) {
 	var c errs.Collector
-	c.Check(len(given) <= fsm.MaxRequestID-maxTries, "request_id", "has %d bytes, at most %d are allowed", len(given), fsm.MaxRequestID-maxTries)
+	c.Check(len(given) <= fsm.MaxRequestID-desk.MaxTries, "request_id", "has %d bytes, at most %d are allowed", len(given), fsm.MaxRequestID-desk.MaxTries)
 	if given == "" {
 		given = a.newID()
 	}

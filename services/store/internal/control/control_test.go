@@ -17,6 +17,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
 	"github.com/shoalproject/shoal/services/store/internal/raftnode"
 	"github.com/shoalproject/shoal/services/store/internal/relay"
@@ -55,11 +56,11 @@ func newAPI(t *testing.T) (*API, *alone, context.Context) {
 	}
 	node := &alone{machine: fsm.New(w)}
 	node.machine.Begin(&typesv1.Epoch{Number: 1}, &storev1.Transaction{Puts: []*storev1.Put{
-		create(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c"}, Spec: &typesv1.ClusterSpec{FirstPort: 30000, LastPort: 30009}}), "spec"),
-		create(state.Wrap(&typesv1.Node{Meta: &typesv1.Meta{Id: "n1"}, Identity: &typesv1.NodeIdentity{Hostname: "w1"}}), "identity"),
-		create(state.Wrap(&typesv1.Node{Meta: &typesv1.Meta{Id: "n2"}, Identity: &typesv1.NodeIdentity{Hostname: "w2"}, Status: &typesv1.NodeStatus{State: typesv1.NodeState_NODE_STATE_DOWN}}), "identity", "status"),
-		create(state.Wrap(&typesv1.Member{Meta: &typesv1.Meta{Id: "agent/n2"}, MachineId: "n2"}), "machine_id"),
-		create(state.Wrap(&typesv1.Credential{Meta: &typesv1.Meta{Id: "agent/n2"}, Serial: "beef"}), "serial"),
+		desk.Create(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c"}, Spec: &typesv1.ClusterSpec{FirstPort: 30000, LastPort: 30009}}), "spec"),
+		desk.Create(state.Wrap(&typesv1.Node{Meta: &typesv1.Meta{Id: "n1"}, Identity: &typesv1.NodeIdentity{Hostname: "w1"}}), "identity"),
+		desk.Create(state.Wrap(&typesv1.Node{Meta: &typesv1.Meta{Id: "n2"}, Identity: &typesv1.NodeIdentity{Hostname: "w2"}, Status: &typesv1.NodeStatus{State: typesv1.NodeState_NODE_STATE_DOWN}}), "identity", "status"),
+		desk.Create(state.Wrap(&typesv1.Member{Meta: &typesv1.Meta{Id: "agent/n2"}, MachineId: "n2"}), "machine_id"),
+		desk.Create(state.Wrap(&typesv1.Credential{Meta: &typesv1.Meta{Id: "agent/n2"}, Serial: "beef"}), "serial"),
 	}})
 	ann := identity.ID{Cluster: "c", Role: authzv1.Role_ROLE_OPERATOR, Name: "ann"}
 	a := New(Config{Node: node, Relay: &relay.Relay{Self: ann, Node: node}, Rand: run.NewRand(1), Now: time.Now})
@@ -82,7 +83,7 @@ func TestChosenPortLost(t *testing.T) {
 		thief := serviceSpec("thief")
 		node.machine.Apply(&storev1.LogEntry{Transactions: []*storev1.Transaction{{
 			RequestId: "x", Caller: &storev1.Caller{Role: authzv1.Role_ROLE_OPERATOR},
-			Puts: []*storev1.Put{create(state.Wrap(&typesv1.Service{
+			Puts: []*storev1.Put{desk.Create(state.Wrap(&typesv1.Service{
 				Meta: &typesv1.Meta{Id: "thief"}, Spec: thief, Endpoint: &typesv1.Endpoint{Ports: []*typesv1.PortConfig{{PublishedPort: 30000}}},
 			}), "spec", "endpoint")},
 		}}})

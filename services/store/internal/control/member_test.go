@@ -18,6 +18,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 )
 
 // say applies what a process writes itself.
@@ -36,10 +37,10 @@ func say(t *testing.T, n *alone, role authzv1.Role, machine string, puts ...*sto
 func announce(t *testing.T, n *alone, role authzv1.Role, machine, hostname string, waits ...string) {
 	t.Helper()
 	id := identity.ID{Role: role, Name: machine}.Member()
-	say(t, n, authzv1.Role_ROLE_CA, "ca0", create(state.Wrap(&typesv1.Member{
+	say(t, n, authzv1.Role_ROLE_CA, "ca0", desk.Create(state.Wrap(&typesv1.Member{
 		Meta: &typesv1.Meta{Id: id}, Role: role, MachineId: machine, Hostname: hostname,
-	}), "role", "machine_id", "hostname"), create(state.Wrap(&typesv1.Credential{Meta: &typesv1.Meta{Id: id}, Serial: fmt.Sprintf("5e%d%s", role, machine)}), "serial"))
-	say(t, n, role, machine, put(state.Wrap(&typesv1.Member{
+	}), "role", "machine_id", "hostname"), desk.Create(state.Wrap(&typesv1.Credential{Meta: &typesv1.Meta{Id: id}, Serial: fmt.Sprintf("5e%d%s", role, machine)}), "serial"))
+	say(t, n, role, machine, desk.Put(state.Wrap(&typesv1.Member{
 		Meta: &typesv1.Meta{Id: id}, Status: &typesv1.MemberStatus{Waits: waits},
 	}), "status"))
 }
@@ -76,7 +77,7 @@ func TestMemberHealth(t *testing.T) {
 	announce(t, node, authzv1.Role_ROLE_GATEWAY, "g1", "edge")
 	announce(t, node, authzv1.Role_ROLE_CA, "c1", "edge", "keyset: waits for another CA")
 	announce(t, node, authzv1.Role_ROLE_DISPATCHER, "d1", "edge")
-	say(t, node, authzv1.Role_ROLE_DISPATCHER, "d1", create(state.Wrap(&typesv1.Lease{
+	say(t, node, authzv1.Role_ROLE_DISPATCHER, "d1", desk.Create(state.Wrap(&typesv1.Lease{
 		Meta: &typesv1.Meta{Id: "dispatcher/d1"}, Holder: "dispatcher/d1", Number: 1, Ttl: durationpb.New(2 * time.Second),
 	}), "holder", "number", "ttl"))
 	began := node.machine.Snapshot().ClusterTime()
@@ -164,7 +165,7 @@ func TestLastOfARoleStays(t *testing.T) {
 func TestMemberRequestsThatMakeNoSense(t *testing.T) {
 	a, node, ctx := newAPI(t)
 	announce(t, node, authzv1.Role_ROLE_GATEWAY, "g1", "m1")
-	say(t, node, authzv1.Role_ROLE_CA, "ca0", create(state.Wrap(&typesv1.Node{
+	say(t, node, authzv1.Role_ROLE_CA, "ca0", desk.Create(state.Wrap(&typesv1.Node{
 		Meta: &typesv1.Meta{Id: "n3"}, Identity: &typesv1.NodeIdentity{Roles: []authzv1.Role{authzv1.Role_ROLE_AGENT}},
 	}), "identity"))
 	for _, req := range []*controlv1.UpdateMemberRequest{

@@ -14,6 +14,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 )
 
 // UpdateMember implements MemberService. What it wants may hold already: then nothing is done again, so it is repeatable.
@@ -92,8 +93,8 @@ func (s members) vote(ctx context.Context, req *controlv1.UpdateMemberRequest, m
 }
 
 func (s members) drain(ctx context.Context, caller rpc.Caller, req *controlv1.UpdateMemberRequest, m *typesv1.Member) error {
-	_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
-		now := d.snap.Member(m.GetMeta().GetId())
+	_, err := s.admits.Commit(ctx, caller, s.newID(), func(d *desk.Desk) (*storev1.Transaction, error) {
+		now := d.Snap.Member(m.GetMeta().GetId())
 		if now == nil {
 			return nil, errs.New(errs.NotFound, "no such member: %s", req.GetMember())
 		}
@@ -102,20 +103,20 @@ func (s members) drain(ctx context.Context, caller rpc.Caller, req *controlv1.Up
 				now.GetMeta().GetId(), identity.RoleName(now.GetRole()), identity.RoleName(now.GetRole()))
 		}
 		next := &typesv1.Member{Meta: now.GetMeta(), Spec: &typesv1.MemberSpec{Drain: req.GetDrain()}}
-		return &storev1.Transaction{Puts: []*storev1.Put{put(state.Wrap(next), "spec")}}, nil
+		return &storev1.Transaction{Puts: []*storev1.Put{desk.Put(state.Wrap(next), "spec")}}, nil
 	})
 	return err
 }
 
 // others reports whether somebody of the same role is there to take over: heard lately, not drained, and not about to be
 // removed by another request.
-func (s members) others(d *desk, m *typesv1.Member) bool {
-	for o := range d.snap.MembersOfRole(m.GetRole()) {
+func (s members) others(d *desk.Desk, m *typesv1.Member) bool {
+	for o := range d.Snap.MembersOfRole(m.GetRole()) {
 		id := o.GetMeta().GetId()
-		if id == m.GetMeta().GetId() || o.GetSpec().GetDrain() || d.taken(deleteClaim(typesv1.Kind_KIND_MEMBER, id)) {
+		if id == m.GetMeta().GetId() || o.GetSpec().GetDrain() || d.Taken(desk.DeleteClaim(typesv1.Kind_KIND_MEMBER, id)) {
 			continue
 		}
-		if h := s.health(d.snap, o); h == controlv1.MemberHealth_MEMBER_HEALTH_WELL {
+		if h := s.health(d.Snap, o); h == controlv1.MemberHealth_MEMBER_HEALTH_WELL {
 			return true
 		}
 	}

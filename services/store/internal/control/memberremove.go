@@ -17,6 +17,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 )
 
 // DeleteMember implements MemberService.
@@ -41,8 +42,8 @@ func (s members) remove(ctx context.Context, caller rpc.Caller, req *controlv1.D
 	}
 	id := m.GetMeta().GetId()
 	// Step 1: may the cluster do without it?
-	spare := func(d *desk) error { return s.spare(d, m, req.GetForce()) }
-	if err := s.admits.look(snap, spare); err != nil {
+	spare := func(d *desk.Desk) error { return s.spare(d, m, req.GetForce()) }
+	if err := s.admits.Look(snap, spare); err != nil {
 		return nil, err
 	}
 	// Step 2: a store leaves the group first. The other order could leave a group that waits for a store nobody knows.
@@ -52,7 +53,7 @@ func (s members) remove(ctx context.Context, caller rpc.Caller, req *controlv1.D
 		}
 	}
 	// Step 3: the process and its certificate go, and what was certified for it until now is refused, in one transaction.
-	_, err = s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
+	_, err = s.admits.Commit(ctx, caller, s.newID(), func(d *desk.Desk) (*storev1.Transaction, error) {
 		if err := spare(d); err != nil {
 			return nil, err
 		}
@@ -65,13 +66,13 @@ func (s members) remove(ctx context.Context, caller rpc.Caller, req *controlv1.D
 }
 
 // spare refuses the removal of what the cluster needs. A store is judged by the group it is in.
-func (s members) spare(d *desk, m *typesv1.Member, force bool) error {
+func (s members) spare(d *desk.Desk, m *typesv1.Member, force bool) error {
 	id, role := m.GetMeta().GetId(), identity.RoleName(m.GetRole())
 	switch {
 	case m.GetRole() == authzv1.Role_ROLE_STORE:
 		return nil
 	case ofMachine(m.GetRole()):
-		if d.snap.Node(m.GetMachineId()).GetStatus().GetState() != typesv1.NodeState_NODE_STATE_DOWN && !force {
+		if d.Snap.Node(m.GetMachineId()).GetStatus().GetState() != typesv1.NodeState_NODE_STATE_DOWN && !force {
 			return errs.New(errs.Precondition, "member %s can't be removed: its machine is not down; stop the process there first (`shoal leave --roles %s` on it), or use force", id, role)
 		}
 		return nil
@@ -88,17 +89,17 @@ func (s members) spare(d *desk, m *typesv1.Member, force bool) error {
 // keyKept refuses to remove a CA beside which nobody has been given the keyset key: the root's key would be lost with it, so
 // that force does not help. Else it is the condition that the other one is still certified when the removal is applied: two
 // removals at once must not take both.
-func keyKept(d *desk, what, ca string) ([]*storev1.Precondition, error) {
-	if d.snap.Member(ca).GetRole() != authzv1.Role_ROLE_CA {
+func keyKept(d *desk.Desk, what, ca string) ([]*storev1.Precondition, error) {
+	if d.Snap.Member(ca).GetRole() != authzv1.Role_ROLE_CA {
 		return nil, nil
 	}
-	for _, k := range d.snap.Cluster().GetAuthority().GetKeyset() {
+	for _, k := range d.Snap.Cluster().GetAuthority().GetKeyset() {
 		id := k.GetMemberId()
-		if id == ca || d.snap.Member(id) == nil || d.taken(deleteClaim(typesv1.Kind_KIND_MEMBER, id)) {
+		if id == ca || d.Snap.Member(id) == nil || d.Taken(desk.DeleteClaim(typesv1.Kind_KIND_MEMBER, id)) {
 			continue
 		}
 		return []*storev1.Precondition{{Condition: &storev1.Precondition_Unchanged{Unchanged: &storev1.Unchanged{
-			Kind: typesv1.Kind_KIND_CREDENTIAL, Id: id, Revision: d.snap.Credential(id).GetMeta().GetRevision(),
+			Kind: typesv1.Kind_KIND_CREDENTIAL, Id: id, Revision: d.Snap.Credential(id).GetMeta().GetRevision(),
 		}}}}, nil
 	}
 	return nil, errs.New(errs.Precondition, "%s can't be removed: no other CA holds the cluster's key; join another (`shoal join --roles ca`) and wait until it is well", what)
@@ -111,8 +112,8 @@ func caOf(machine string) string {
 
 // removal removes the process and all that is certified for it. The machine's other processes stay, and it may be given
 // a new certificate: what is refused is what was issued until now.
-func (s members) removal(d *desk, m *typesv1.Member) (*storev1.Transaction, error) {
-	snap, id := d.snap, m.GetMeta().GetId()
+func (s members) removal(d *desk.Desk, m *typesv1.Member) (*storev1.Transaction, error) {
+	snap, id := d.Snap, m.GetMeta().GetId()
 	kept, err := keyKept(d, "member "+id, id)
 	if err != nil {
 		return nil, err
@@ -156,5 +157,5 @@ func forgetRole(tx *storev1.Transaction, n *typesv1.Node, role authzv1.Role) {
 		next.Spec.Role = typesv1.NodeRole_NODE_ROLE_WORKER
 		fields = append(fields, "spec")
 	}
-	tx.Puts = append(tx.Puts, put(state.Wrap(next), fields...))
+	tx.Puts = append(tx.Puts, desk.Put(state.Wrap(next), fields...))
 }

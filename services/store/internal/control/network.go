@@ -14,6 +14,7 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/admit"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
 
@@ -32,7 +33,7 @@ func (s networks) CreateNetwork(ctx context.Context, req *controlv1.CreateNetwor
 	req.RequestId = id
 	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.CreateNetworkResponse, error) {
-			out, err := s.admits.commit(ctx, caller, req.GetRequestId(), func(d *desk) (*storev1.Transaction, error) {
+			out, err := s.admits.Commit(ctx, caller, req.GetRequestId(), func(d *desk.Desk) (*storev1.Transaction, error) {
 				return s.createTx(d, req.GetSpec())
 			})
 			if err != nil {
@@ -49,18 +50,18 @@ func (s networks) CreateNetwork(ctx context.Context, req *controlv1.CreateNetwor
 		})
 }
 
-func (s networks) createTx(d *desk, in *typesv1.NetworkSpec) (*storev1.Transaction, error) {
-	spec, faults := admit.Network(d.snap, in, d.inUse())
+func (s networks) createTx(d *desk.Desk, in *typesv1.NetworkSpec) (*storev1.Transaction, error) {
+	spec, faults := admit.Network(d.Snap, in, d.InUse())
 	what := fmt.Sprintf("create network %q", spec.GetAnnotations().GetName())
 	if err := faults.Err(what); err != nil {
 		return nil, err
 	}
-	ipam, err := d.ipam(what, spec)
+	ipam, err := d.IPAM(what, spec)
 	if err != nil {
 		return nil, err
 	}
 	n := &typesv1.Network{Meta: &typesv1.Meta{Id: s.newID()}, Spec: spec, Ipam: ipam}
-	return &storev1.Transaction{Puts: []*storev1.Put{create(state.Wrap(n), "spec", "ipam")}}, nil
+	return &storev1.Transaction{Puts: []*storev1.Put{desk.Create(state.Wrap(n), "spec", "ipam")}}, nil
 }
 
 // DeleteNetwork implements NetworkService.
@@ -68,13 +69,13 @@ func (s networks) DeleteNetwork(ctx context.Context, req *controlv1.DeleteNetwor
 	return onLeader(ctx, s.API, false,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.DeleteNetworkResponse, error) {
 			id := ""
-			_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
-				n, err := findNetwork(d.snap, req.GetNetwork())
+			_, err := s.admits.Commit(ctx, caller, s.newID(), func(d *desk.Desk) (*storev1.Transaction, error) {
+				n, err := findNetwork(d.Snap, req.GetNetwork())
 				if err != nil {
 					return nil, err
 				}
 				id = n.GetMeta().GetId()
-				if err := networkInUse(d.snap, n); err != nil {
+				if err := networkInUse(d.Snap, n); err != nil {
 					return nil, err
 				}
 				return &storev1.Transaction{Deletes: []*storev1.Delete{{Kind: typesv1.Kind_KIND_NETWORK, Id: id}}}, nil

@@ -14,6 +14,7 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/admit"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
 
@@ -110,7 +111,7 @@ func matchNode(f listing.Filters, n *typesv1.Node) bool {
 func (s nodes) UpdateNode(ctx context.Context, req *controlv1.UpdateNodeRequest) (*controlv1.UpdateNodeResponse, error) {
 	return onLeader(ctx, s.API, false,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.UpdateNodeResponse, error) {
-			out, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
+			out, err := s.admits.Commit(ctx, caller, s.newID(), func(d *desk.Desk) (*storev1.Transaction, error) {
 				return updateNode(d, req)
 			})
 			if err != nil {
@@ -128,13 +129,13 @@ func (s nodes) UpdateNode(ctx context.Context, req *controlv1.UpdateNodeRequest)
 		})
 }
 
-func updateNode(d *desk, req *controlv1.UpdateNodeRequest) (*storev1.Transaction, error) {
-	n, err := findNode(d.snap, req.GetNode())
+func updateNode(d *desk.Desk, req *controlv1.UpdateNodeRequest) (*storev1.Transaction, error) {
+	n, err := findNode(d.Snap, req.GetNode())
 	if err != nil {
 		return nil, err
 	}
 	what := fmt.Sprintf("update node %s", state.Hostname(n))
-	if err := checkVersion(d.snap, what, req.GetVersion(), n.GetMeta()); err != nil {
+	if err := checkVersion(d.Snap, what, req.GetVersion(), n.GetMeta()); err != nil {
 		return nil, err
 	}
 	spec, faults := admit.Node(req.GetSpec(), n.GetSpec())
@@ -143,8 +144,8 @@ func updateNode(d *desk, req *controlv1.UpdateNodeRequest) (*storev1.Transaction
 	}
 	key := state.Key{Kind: typesv1.Kind_KIND_NODE, ID: n.GetMeta().GetId()}
 	return &storev1.Transaction{
-		Preconditions: unchanged(key, versionOf(d.snap, n.GetMeta())),
-		Puts:          []*storev1.Put{put(state.Wrap(&typesv1.Node{Meta: n.GetMeta(), Spec: spec}), "spec")},
+		Preconditions: unchanged(key, versionOf(d.Snap, n.GetMeta())),
+		Puts:          []*storev1.Put{desk.Put(state.Wrap(&typesv1.Node{Meta: n.GetMeta(), Spec: spec}), "spec")},
 	}, nil
 }
 

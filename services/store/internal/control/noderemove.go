@@ -16,6 +16,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 )
 
 func (s nodes) remove(ctx context.Context, caller rpc.Caller, req *controlv1.DeleteNodeRequest) (*controlv1.DeleteNodeResponse, error) {
@@ -28,7 +29,7 @@ func (s nodes) remove(ctx context.Context, caller rpc.Caller, req *controlv1.Del
 		return nil, err
 	}
 	// Step 1: may the cluster do without it?
-	if err := s.admits.look(snap, func(d *desk) error { return s.removable(d, m, req.GetForce()) }); err != nil {
+	if err := s.admits.Look(snap, func(d *desk.Desk) error { return s.removable(d, m, req.GetForce()) }); err != nil {
 		return nil, err
 	}
 	// Step 2: its voter goes first. The other order could leave a group that waits for a machine which nobody knows.
@@ -36,7 +37,7 @@ func (s nodes) remove(ctx context.Context, caller rpc.Caller, req *controlv1.Del
 		return nil, err
 	}
 	// Step 3: the machine, its processes and their certificates go, and their identities are denied, in one transaction.
-	_, err = s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
+	_, err = s.admits.Commit(ctx, caller, s.newID(), func(d *desk.Desk) (*storev1.Transaction, error) {
 		if err := s.removable(d, m, req.GetForce()); err != nil {
 			return nil, err
 		}
@@ -87,8 +88,8 @@ func findMachine(s *state.Snapshot, ref string) (removed, error) {
 }
 
 // removable refuses the removal of a machine that lives, and of what the cluster needs.
-func (s nodes) removable(d *desk, m removed, force bool) error {
-	if !force && !s.down(d.snap, m) {
+func (s nodes) removable(d *desk.Desk, m removed, force bool) error {
+	if !force && !s.down(d.Snap, m) {
 		return errs.New(errs.Precondition, "node %s is not down and can't be removed", m.hostname)
 	}
 	_, err := keyKept(d, "node "+m.hostname, caOf(m.id))
@@ -114,36 +115,36 @@ func (s nodes) down(snap *state.Snapshot, m removed) bool {
 }
 
 // removeTx removes the machine and all that is certified for it.
-func (s nodes) removeTx(d *desk, m removed) (*storev1.Transaction, error) {
+func (s nodes) removeTx(d *desk.Desk, m removed) (*storev1.Transaction, error) {
 	kept, err := keyKept(d, "node "+m.hostname, caOf(m.id))
 	if err != nil {
 		return nil, err
 	}
 	tx := &storev1.Transaction{Preconditions: kept}
-	if d.snap.Node(m.id) != nil {
+	if d.Snap.Node(m.id) != nil {
 		tx.Deletes = append(tx.Deletes, &storev1.Delete{Kind: typesv1.Kind_KIND_NODE, Id: m.id})
 	}
-	until := timestamppb.New(s.cfg.Node.ClusterTime().Add(denialLife(d.snap)))
+	until := timestamppb.New(s.cfg.Node.ClusterTime().Add(denialLife(d.Snap)))
 	reason := fmt.Sprintf("node %s was removed", m.hostname)
 	for _, role := range processRoles() {
 		member := identity.ID{Role: role, Name: m.id}.Member()
-		p, c := d.snap.Member(member), d.snap.Credential(member)
+		p, c := d.Snap.Member(member), d.Snap.Credential(member)
 		if p != nil {
 			tx.Deletes = append(tx.Deletes, &storev1.Delete{Kind: typesv1.Kind_KIND_MEMBER, Id: member})
 		}
 		if c != nil {
 			tx.Deletes = append(tx.Deletes, &storev1.Delete{Kind: typesv1.Kind_KIND_CREDENTIAL, Id: member})
 			// The serial stays denied also when a CA lets the machine join again and takes its identities off the list.
-			tx.Puts = append(tx.Puts, denial(d.snap, c.GetSerial(), reason, until))
+			tx.Puts = append(tx.Puts, denial(d.Snap, c.GetSerial(), reason, until))
 		}
 		if p != nil || c != nil {
-			tx.Puts = append(tx.Puts, denial(d.snap, member, reason, until))
+			tx.Puts = append(tx.Puts, denial(d.Snap, member, reason, until))
 		}
 	}
 	if len(tx.GetDeletes()) == 0 {
 		return nil, errs.New(errs.NotFound, "no such node: %s", m.hostname)
 	}
-	s.forgetDenials(d.snap, tx)
+	s.forgetDenials(d.Snap, tx)
 	return tx, nil
 }
 

@@ -12,6 +12,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 )
 
 // wrapTo gives the cluster's key to the CAs of these machines.
@@ -21,7 +22,7 @@ func wrapTo(t *testing.T, n *alone, machines ...string) {
 	for _, m := range machines {
 		a.Keyset = append(a.Keyset, &typesv1.WrappedKey{MemberId: caOf(m)})
 	}
-	say(t, n, authzv1.Role_ROLE_CA, "ca0", put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c"}, Authority: a}), "authority"))
+	say(t, n, authzv1.Role_ROLE_CA, "ca0", desk.Put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c"}, Authority: a}), "authority"))
 }
 
 // TestKeyIsNotLost: no removal, of a machine or a process, by force or two at once, takes the last CA that holds the

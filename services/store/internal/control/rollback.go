@@ -13,6 +13,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 )
 
 // RollbackService implements ServiceService.
@@ -25,7 +26,7 @@ func (s services) RollbackService(ctx context.Context, req *controlv1.RollbackSe
 	req.RequestId = id
 	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.RollbackServiceResponse, error) {
-			out, err := s.admits.commit(ctx, caller, req.GetRequestId(), func(d *desk) (*storev1.Transaction, error) {
+			out, err := s.admits.Commit(ctx, caller, req.GetRequestId(), func(d *desk.Desk) (*storev1.Transaction, error) {
 				return s.rollbackTx(d, req)
 			})
 			if err != nil {
@@ -41,8 +42,8 @@ func (s services) RollbackService(ctx context.Context, req *controlv1.RollbackSe
 
 // rollbackTx is an update to the task spec that is gone back to: what was admitted then is judged anew, for a network of it
 // may be gone.
-func (s services) rollbackTx(d *desk, req *controlv1.RollbackServiceRequest) (*storev1.Transaction, error) {
-	svc, err := findService(d.snap, req.GetService())
+func (s services) rollbackTx(d *desk.Desk, req *controlv1.RollbackServiceRequest) (*storev1.Transaction, error) {
+	svc, err := findService(d.Snap, req.GetService())
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +53,7 @@ func (s services) rollbackTx(d *desk, req *controlv1.RollbackServiceRequest) (*s
 	}
 	version := req.GetVersion()
 	if version == nil {
-		version = versionOf(d.snap, svc.GetMeta())
+		version = versionOf(d.Snap, svc.GetMeta())
 	}
 	spec := proto.CloneOf(svc.GetSpec())
 	spec.Task = proto.CloneOf(record.GetTask())

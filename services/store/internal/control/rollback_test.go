@@ -12,6 +12,7 @@ import (
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 )
 
 // TestRollback: a rollback gives a service the task spec of a version that is kept, as a new version, and nothing else of it.
@@ -111,8 +112,8 @@ func TestReadersShowWhatIsInForce(t *testing.T) {
 	}
 	svc := proto.CloneOf(update("broken"))
 	svc.UpdateStatus = &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED, SpecVersion: 1, OfVersion: 2}
-	goBack := put(state.Wrap(svc), "update_status")
-	say(t, node, authzv1.Role_ROLE_SCHEDULER, "m1", create(state.Wrap(&typesv1.Lease{Meta: &typesv1.Meta{Id: "scheduler"}, Holder: "scheduler/m1", Number: 1}), "holder", "number"))
+	goBack := desk.Put(state.Wrap(svc), "update_status")
+	say(t, node, authzv1.Role_ROLE_SCHEDULER, "m1", desk.Create(state.Wrap(&typesv1.Lease{Meta: &typesv1.Meta{Id: "scheduler"}, Holder: "scheduler/m1", Number: 1}), "holder", "number"))
 	out, err := node.Propose(ctx, &storev1.Transaction{
 		RequestId: "s1", Caller: &storev1.Caller{Role: authzv1.Role_ROLE_SCHEDULER, Name: "m1"}, Puts: []*storev1.Put{goBack},
 		Preconditions: []*storev1.Precondition{{Condition: &storev1.Precondition_Fence{Fence: &storev1.Fence{Lease: "scheduler", Number: 1, Holder: "scheduler/m1"}}}},

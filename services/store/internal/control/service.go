@@ -3,7 +3,6 @@ package control
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"fmt"
 
 	"google.golang.org/grpc"
@@ -17,6 +16,7 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/admit"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
 
@@ -38,7 +38,7 @@ func (s services) CreateService(ctx context.Context, req *controlv1.CreateServic
 	req.RequestId = id
 	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.CreateServiceResponse, error) {
-			out, err := s.admits.commit(ctx, caller, req.GetRequestId(), func(d *desk) (*storev1.Transaction, error) {
+			out, err := s.admits.Commit(ctx, caller, req.GetRequestId(), func(d *desk.Desk) (*storev1.Transaction, error) {
 				return s.createTx(d, req.GetSpec())
 			})
 			if err != nil {
@@ -62,48 +62,19 @@ func (s services) after(out *storev1.Outcome) (*typesv1.Service, *typesv1.Versio
 	return svc, versionOf(snap, svc.GetMeta()), nil
 }
 
-func (s services) createTx(d *desk, in *typesv1.ServiceSpec) (*storev1.Transaction, error) {
-	spec, faults := admit.Service(d.snap, "", in)
+func (s services) createTx(d *desk.Desk, in *typesv1.ServiceSpec) (*storev1.Transaction, error) {
+	spec, faults := admit.Service(d.Snap, "", in)
 	what := fmt.Sprintf("create service %q", spec.GetAnnotations().GetName())
 	if err := faults.Err(what); err != nil {
 		return nil, err
 	}
 	svc := &typesv1.Service{Meta: &typesv1.Meta{Id: s.newID()}, Spec: spec, SpecVersion: 1}
-	if err := d.finish(what, svc, nil); err != nil {
+	if err := d.Finish(what, svc, nil); err != nil {
 		return nil, err
 	}
 	return &storev1.Transaction{Puts: []*storev1.Put{
-		create(state.Wrap(svc), "spec", "spec_version", "spec_hash", "endpoint", "spec_history"),
+		desk.Create(state.Wrap(svc), "spec", "spec_version", "spec_hash", "endpoint", "spec_history"),
 	}}, nil
-}
-
-// finish fills in what the cluster gives: hash, ports, addresses. Old is the service before, nil for a new one.
-func (d *desk) finish(what string, svc, old *typesv1.Service) error {
-	hash, err := hashOf(svc.GetSpec().GetTask())
-	if err != nil {
-		return errs.New(errs.Invalid, "%s: %w", what, err)
-	}
-	svc.SpecHash = hash
-	ep := &typesv1.Endpoint{}
-	if ep.Ports, err = d.ports(what, svc.GetSpec().GetEndpoint().GetPorts(), old.GetEndpoint().GetPorts()); err != nil {
-		return err
-	}
-	if ep.VirtualIps, err = d.vips(what, svc.GetSpec().GetTask().GetNetworks(), old.GetEndpoint().GetVirtualIps()); err != nil {
-		return err
-	}
-	svc.Endpoint = ep
-	return nil
-}
-
-// hashOf is the SHA-256 of the spec with its fields in order. Within one release equal specs have equal hashes, and a
-// release that adds a field hashes specs without it as before.
-func hashOf(t *typesv1.TaskSpec) ([]byte, error) {
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(raw)
-	return sum[:], nil
 }
 
 // UpdateService implements ServiceService.
@@ -116,7 +87,7 @@ func (s services) UpdateService(ctx context.Context, req *controlv1.UpdateServic
 	req.RequestId = id
 	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.UpdateServiceResponse, error) {
-			out, err := s.admits.commit(ctx, caller, req.GetRequestId(), func(d *desk) (*storev1.Transaction, error) {
+			out, err := s.admits.Commit(ctx, caller, req.GetRequestId(), func(d *desk.Desk) (*storev1.Transaction, error) {
 				return s.updateTx(d, req)
 			})
 			if err != nil {
@@ -130,17 +101,17 @@ func (s services) UpdateService(ctx context.Context, req *controlv1.UpdateServic
 		})
 }
 
-func (s services) updateTx(d *desk, req *controlv1.UpdateServiceRequest) (*storev1.Transaction, error) {
-	old, err := findService(d.snap, req.GetService())
+func (s services) updateTx(d *desk.Desk, req *controlv1.UpdateServiceRequest) (*storev1.Transaction, error) {
+	old, err := findService(d.Snap, req.GetService())
 	if err != nil {
 		return nil, err
 	}
 	name := old.GetSpec().GetAnnotations().GetName()
 	what := fmt.Sprintf("update service %q", name)
-	if err := checkVersion(d.snap, what, req.GetVersion(), old.GetMeta()); err != nil {
+	if err := checkVersion(d.Snap, what, req.GetVersion(), old.GetMeta()); err != nil {
 		return nil, err
 	}
-	spec, faults := admit.Service(d.snap, old.GetMeta().GetId(), req.GetSpec())
+	spec, faults := admit.Service(d.Snap, old.GetMeta().GetId(), req.GetSpec())
 	if n := spec.GetAnnotations().GetName(); n != "" {
 		faults.Check(n == name, "name", "cannot be changed from %q to %q", name, n)
 	}
@@ -149,7 +120,7 @@ func (s services) updateTx(d *desk, req *controlv1.UpdateServiceRequest) (*store
 	}
 	svc := proto.CloneOf(old)
 	svc.Spec = spec
-	if err := d.finish(what, svc, old); err != nil {
+	if err := d.Finish(what, svc, old); err != nil {
 		return nil, err
 	}
 	if !bytes.Equal(svc.GetSpecHash(), old.GetSpecHash()) {
@@ -161,7 +132,7 @@ func (s services) updateTx(d *desk, req *controlv1.UpdateServiceRequest) (*store
 	key := state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: old.GetMeta().GetId()}
 	return &storev1.Transaction{
 		Preconditions: unchanged(key, req.GetVersion()),
-		Puts:          []*storev1.Put{put(state.Wrap(svc), "spec", "spec_version", "spec_hash", "endpoint", "spec_history")},
+		Puts:          []*storev1.Put{desk.Put(state.Wrap(svc), "spec", "spec_version", "spec_hash", "endpoint", "spec_history")},
 	}, nil
 }
 
@@ -171,8 +142,8 @@ func (s services) DeleteService(ctx context.Context, req *controlv1.DeleteServic
 	return onLeader(ctx, s.API, false,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.DeleteServiceResponse, error) {
 			id := ""
-			_, err := s.admits.commit(ctx, caller, s.newID(), func(d *desk) (*storev1.Transaction, error) {
-				svc, err := findService(d.snap, req.GetService())
+			_, err := s.admits.Commit(ctx, caller, s.newID(), func(d *desk.Desk) (*storev1.Transaction, error) {
+				svc, err := findService(d.Snap, req.GetService())
 				if err != nil {
 					return nil, err
 				}

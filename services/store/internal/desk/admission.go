@@ -1,4 +1,9 @@
-package control
+// Package desk makes transactions of requests, one after another, each aware of those that are on their way.
+//
+// It owns the order of admission, and the choice of ports, subnets and addresses. It must never write anything that its
+// caller's transaction does not carry. A new leader misses nothing of it but what was given back lately and the order of
+// choice, on which nothing rests. An Admission is safe for concurrent use; a Desk is its caller's while it builds.
+package desk
 
 import (
 	"context"
@@ -17,15 +22,24 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/alloc"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
+	"github.com/shoalproject/shoal/services/store/internal/raftnode"
 	"github.com/shoalproject/shoal/services/store/internal/relay"
 )
 
-// maxTries bounds how often a choice is made again because somebody else was faster with what was chosen.
-const maxTries = 5
+// MaxTries bounds how often a choice is made again because somebody else was faster with what was chosen.
+const MaxTries = 5
 
-// admission makes transactions one after another, each aware of what those before it, still on their way through Raft,
+// Node is the part of a Raft member that an Admission needs.
+type Node interface {
+	View() *raftnode.View
+	Linear(ctx context.Context) (fsm.Image, error)
+	Propose(ctx context.Context, tx *storev1.Transaction) (*storev1.Outcome, error)
+	ClusterTime() time.Time
+}
+
+// Admission makes transactions one after another, each aware of what those before it, still on their way through Raft,
 // have claimed. So many creates share one entry and none of them gets a port that another has.
-type admission struct {
+type Admission struct {
 	node Node
 
 	mu      sync.Mutex // guards all below
@@ -41,19 +55,21 @@ type flight struct {
 	released []string // what it gives back, if it is applied
 }
 
-func newAdmission(n Node) *admission {
-	return &admission{node: n, flights: map[string]*flight{}, resting: map[string]time.Time{}}
+// New makes one for a store.
+func New(n Node) *Admission {
+	return &Admission{node: n, flights: map[string]*flight{}, resting: map[string]time.Time{}}
 }
 
-// desk is where one transaction is made, with the admission's lock held.
-type desk struct {
-	snap *state.Snapshot
-	a    *admission
+// Desk is where one transaction is made, with the admission's lock held.
+type Desk struct {
+	Snap *state.Snapshot
+
+	a *Admission
 }
 
-// taken reports whether a claim is held, or about to be.
-func (d *desk) taken(claim string) bool {
-	if _, ok := d.snap.ClaimHolder(claim); ok {
+// Taken reports whether a claim is held, or about to be.
+func (d *Desk) Taken(claim string) bool {
+	if _, ok := d.Snap.ClaimHolder(claim); ok {
 		return true
 	}
 	_, ok := d.a.flights[claim]
@@ -61,20 +77,20 @@ func (d *desk) taken(claim string) bool {
 }
 
 // fresh is taken for a choice: what was given back lately is left alone too, so that old flows do not reach a stranger.
-func (d *desk) fresh(claim string) bool {
+func (d *Desk) fresh(claim string) bool {
 	until, rests := d.a.resting[claim]
-	return d.taken(claim) || (rests && d.a.node.ClusterTime().Before(until))
+	return d.Taken(claim) || (rests && d.a.node.ClusterTime().Before(until))
 }
 
 // subnets are the subnets that are in use or about to be.
-func (d *desk) subnets() []netip.Prefix {
+func (d *Desk) subnets() []netip.Prefix {
 	var out []netip.Prefix
 	add := func(claim string) {
 		if p, err := netip.ParsePrefix(strings.TrimPrefix(claim, state.SubnetClaim(""))); err == nil {
 			out = append(out, p)
 		}
 	}
-	for claim := range d.snap.ClaimsFrom(state.SubnetClaim("")) {
+	for claim := range d.Snap.ClaimsFrom(state.SubnetClaim("")) {
 		add(claim)
 	}
 	for claim := range d.a.flights {
@@ -85,41 +101,41 @@ func (d *desk) subnets() []netip.Prefix {
 	return out
 }
 
-// look judges a state without making a transaction of it.
-func (a *admission) look(snap *state.Snapshot, judge func(d *desk) error) error {
+// Look judges a state without making a transaction of it.
+func (a *Admission) Look(snap *state.Snapshot, judge func(d *Desk) error) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return judge(&desk{snap: snap, a: a})
+	return judge(&Desk{Snap: snap, a: a})
 }
 
-// build makes the transaction of a request, without request id and caller. It must not block.
-type build func(d *desk) (*storev1.Transaction, error)
+// Build makes the transaction of a request, without request id and caller. It must not block.
+type Build func(d *Desk) (*storev1.Transaction, error)
 
-// commit makes the transaction and has it applied. A request id that has an outcome returns that one.
-func (a *admission) commit(ctx context.Context, caller rpc.Caller, requestID string, made build) (*storev1.Outcome, error) {
+// Commit makes the transaction and has it applied. A request id that has an outcome returns that one.
+func (a *Admission) Commit(ctx context.Context, caller rpc.Caller, requestID string, made Build) (*storev1.Outcome, error) {
 	for try := 1; ; try++ {
 		tx, f, first, err := a.admit(ctx, caller, requestID, made)
 		if err != nil {
 			return nil, err
 		}
 		if first != nil {
-			return first, refusal(first)
+			return first, Refusal(first)
 		}
 		out, err := a.node.Propose(ctx, tx)
 		a.land(f, err == nil && out.GetRefusal() == storev1.RefusalReason_REFUSAL_REASON_UNSPECIFIED)
 		if err != nil {
 			return nil, err
 		}
-		if claimed(out) && try < maxTries {
+		if claimed(out) && try < MaxTries {
 			continue // somebody was faster with what was chosen here: choose again, or say by whom a wish is taken
 		}
-		return out, refusal(out)
+		return out, Refusal(out)
 	}
 }
 
 // admit builds under the lock, and waits where an explicit choice clashes with one that is on its way: that one may be
 // refused yet.
-func (a *admission) admit(ctx context.Context, caller rpc.Caller, requestID string, made build) (*storev1.Transaction, *flight, *storev1.Outcome, error) {
+func (a *Admission) admit(ctx context.Context, caller rpc.Caller, requestID string, made Build) (*storev1.Transaction, *flight, *storev1.Outcome, error) {
 	var confirmed *state.Snapshot
 	for {
 		tx, f, first, wait, err := a.tryAdmit(confirmed, caller, requestID, made)
@@ -145,7 +161,7 @@ func (a *admission) admit(ctx context.Context, caller rpc.Caller, requestID stri
 }
 
 // tryAdmit judges by the state of this store, or by the confirmed one if that is newer.
-func (a *admission) tryAdmit(confirmed *state.Snapshot, caller rpc.Caller, requestID string, made build) (*storev1.Transaction, *flight, *storev1.Outcome, <-chan struct{}, error) {
+func (a *Admission) tryAdmit(confirmed *state.Snapshot, caller rpc.Caller, requestID string, made Build) (*storev1.Transaction, *flight, *storev1.Outcome, <-chan struct{}, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	image := a.node.View().Image
@@ -158,7 +174,7 @@ func (a *admission) tryAdmit(confirmed *state.Snapshot, caller rpc.Caller, reque
 	if confirmed != nil && confirmed.Version().Revision > snap.Version().Revision {
 		snap = confirmed
 	}
-	tx, err := made(&desk{snap: snap, a: a})
+	tx, err := made(&Desk{Snap: snap, a: a})
 	if err != nil {
 		return nil, nil, nil, nil, err
 	}
@@ -182,7 +198,7 @@ func (a *admission) tryAdmit(confirmed *state.Snapshot, caller rpc.Caller, reque
 // latest is the outcome of a request, if it has one. A try that lost what it had chosen is followed by another one under
 // an id of its own, for its refusal is remembered too: who repeats the request is told of the last.
 func latest(image fsm.Image, caller *storev1.Caller, requestID string) (string, *storev1.Outcome) {
-	for range maxTries {
+	for range MaxTries {
 		first := image.Remembered(caller, requestID)
 		if first == nil || !claimed(first) {
 			return requestID, first
@@ -207,14 +223,14 @@ func claimsOf(tx *storev1.Transaction) []string {
 		out = append(out, state.Claims(p.GetObject())...)
 	}
 	for _, d := range tx.GetDeletes() {
-		out = append(out, deleteClaim(d.GetKind(), d.GetId()))
+		out = append(out, DeleteClaim(d.GetKind(), d.GetId()))
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
 }
 
-// deleteClaim is held by a transaction that removes an object, while it is on its way.
-func deleteClaim(kind typesv1.Kind, id string) string {
+// DeleteClaim is held by a transaction that removes an object, while it is on its way.
+func DeleteClaim(kind typesv1.Kind, id string) string {
 	return "delete/" + state.KindName(kind) + "/" + id
 }
 
@@ -246,7 +262,7 @@ func releasedBy(snap *state.Snapshot, tx *storev1.Transaction) []string {
 const rest = 5 * time.Minute
 
 // land gives the claims free: by now the state has them, or nobody.
-func (a *admission) land(f *flight, applied bool) {
+func (a *Admission) land(f *flight, applied bool) {
 	now := a.node.ClusterTime()
 	a.mu.Lock()
 	for _, c := range f.claims {
@@ -266,8 +282,8 @@ func (a *admission) land(f *flight, applied bool) {
 	close(f.landed)
 }
 
-// refusal is an outcome as an error; nil when it was applied.
-func refusal(out *storev1.Outcome) error {
+// Refusal is an outcome as an error; nil when it was applied.
+func Refusal(out *storev1.Outcome) error {
 	kind := errs.Internal
 	switch out.GetRefusal() {
 	case storev1.RefusalReason_REFUSAL_REASON_UNSPECIFIED:
@@ -288,11 +304,12 @@ func refusal(out *storev1.Outcome) error {
 	return errs.New(kind, "%s", out.GetMessage())
 }
 
-// put and create make changes; the fields are those that a person writes.
-func put(o *typesv1.Object, fields ...string) *storev1.Put {
+// Put changes the given fields of an object: those that a person writes.
+func Put(o *typesv1.Object, fields ...string) *storev1.Put {
 	return &storev1.Put{Object: o, Fields: fields}
 }
 
-func create(o *typesv1.Object, fields ...string) *storev1.Put {
+// Create makes an object with the given fields.
+func Create(o *typesv1.Object, fields ...string) *storev1.Put {
 	return &storev1.Put{Object: o, Fields: fields, Create: true}
 }

@@ -1,6 +1,7 @@
-package control
+package desk
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"net/netip"
 
@@ -17,16 +18,16 @@ import (
 const defaultPool = "10.0.0.0/9"
 
 // choose chooses among what is fresh, and only when nothing is, among what rests.
-func choose[T any](d *desk, from func(alloc.Taken) (T, bool)) (T, bool) {
+func choose[T any](d *Desk, from func(alloc.Taken) (T, bool)) (T, bool) {
 	if v, ok := from(d.fresh); ok {
 		return v, true
 	}
-	return from(d.taken)
+	return from(d.Taken)
 }
 
-// ports gives each port a number. A port that keeps protocol and target keeps its number.
-func (d *desk) ports(what string, want, had []*typesv1.PortConfig) ([]*typesv1.PortConfig, error) {
-	first, last := admit.PortRange(d.snap.Cluster().GetSpec())
+// Ports gives each port a number. A port that keeps protocol and target keeps its number.
+func (d *Desk) Ports(what string, want, had []*typesv1.PortConfig) ([]*typesv1.PortConfig, error) {
+	first, last := admit.PortRange(d.Snap.Cluster().GetSpec())
 	chosen := map[string]bool{}
 	for _, p := range want {
 		if p.GetPublishedPort() != 0 {
@@ -58,11 +59,11 @@ func (d *desk) ports(what string, want, had []*typesv1.PortConfig) ([]*typesv1.P
 }
 
 // except is taken, with the ports that this request has already, and those that are shoal's own.
-func (d *desk) except(chosen map[string]bool, p typesv1.Protocol, taken alloc.Taken) alloc.Taken {
+func (d *Desk) except(chosen map[string]bool, p typesv1.Protocol, taken alloc.Taken) alloc.Taken {
 	own := map[string]bool{}
-	first, last := admit.PortRange(d.snap.Cluster().GetSpec())
+	first, last := admit.PortRange(d.Snap.Cluster().GetSpec())
 	for port := first; port <= last; port++ {
-		if admit.OwnPort(d.snap.Cluster(), p, port) {
+		if admit.OwnPort(d.Snap.Cluster(), p, port) {
 			own[state.PortClaim(p, port)] = true
 		}
 	}
@@ -79,15 +80,15 @@ func kept(p *typesv1.PortConfig, had []*typesv1.PortConfig, chosen map[string]bo
 	return 0
 }
 
-// vips gives the service an address on each of its networks. On a network that it keeps it keeps its address.
-func (d *desk) vips(what string, want []*typesv1.NetworkAttachment, had []*typesv1.VirtualIP) ([]*typesv1.VirtualIP, error) {
+// VIPs gives the service an address on each of its networks. On a network that it keeps it keeps its address.
+func (d *Desk) VIPs(what string, want []*typesv1.NetworkAttachment, had []*typesv1.VirtualIP) ([]*typesv1.VirtualIP, error) {
 	var out []*typesv1.VirtualIP
 	for i, w := range want {
 		if old := vipOn(had, w.GetTarget()); old != nil {
 			out = append(out, old)
 			continue
 		}
-		n := d.snap.Network(w.GetTarget())
+		n := d.Snap.Network(w.GetTarget())
 		v := &typesv1.VirtualIP{NetworkId: w.GetTarget()}
 		for _, text := range n.GetIpam().GetSubnets() {
 			subnet, err := netip.ParsePrefix(text)
@@ -120,33 +121,62 @@ func vipOn(had []*typesv1.VirtualIP, networkID string) *typesv1.VirtualIP {
 	return nil
 }
 
-// inUse are the ranges that a network's subnet must keep clear of.
-func (d *desk) inUse() []netip.Prefix {
+// InUse are the ranges that a network's subnet must keep clear of.
+func (d *Desk) InUse() []netip.Prefix {
 	used := d.subnets()
-	if p, err := netip.ParsePrefix(d.snap.Cluster().GetDataPath().GetMachineNetwork()); err == nil {
+	if p, err := netip.ParsePrefix(d.Snap.Cluster().GetDataPath().GetMachineNetwork()); err == nil {
 		used = append(used, p)
 	}
 	return used
 }
 
-// ipam gives a network its subnet and identifier.
-func (d *desk) ipam(what string, spec *typesv1.NetworkSpec) (*typesv1.NetworkIPAM, error) {
+// IPAM gives a network its subnet and identifier.
+func (d *Desk) IPAM(what string, spec *typesv1.NetworkSpec) (*typesv1.NetworkIPAM, error) {
 	out := &typesv1.NetworkIPAM{Subnets: spec.GetSubnets()}
 	if len(out.GetSubnets()) == 0 {
-		pool, err := netip.ParsePrefix(d.snap.Cluster().GetDataPath().GetNetworkPool())
+		pool, err := netip.ParsePrefix(d.Snap.Cluster().GetDataPath().GetNetworkPool())
 		if err != nil {
 			pool = netip.MustParsePrefix(defaultPool)
 		}
-		p, ok := d.a.cursors.Subnet(pool, d.inUse())
+		p, ok := d.a.cursors.Subnet(pool, d.InUse())
 		if !ok {
 			return nil, errs.New(errs.Exhausted, "%s: no /%d of %s is free; name a subnet outside", what, alloc.SubnetBits, pool)
 		}
 		out.Subnets = []string{p.String()}
 	}
-	vni, ok := d.a.cursors.VNI(d.taken)
+	vni, ok := d.a.cursors.VNI(d.Taken)
 	if !ok {
 		return nil, errs.New(errs.Exhausted, "%s: all network identifiers are in use", what)
 	}
 	out.Vni = vni
 	return out, nil
+}
+
+// Finish fills in what the cluster gives: hash, ports, addresses. Old is the service before, nil for a new one.
+func (d *Desk) Finish(what string, svc, old *typesv1.Service) error {
+	hash, err := hashOf(svc.GetSpec().GetTask())
+	if err != nil {
+		return errs.New(errs.Invalid, "%s: %w", what, err)
+	}
+	svc.SpecHash = hash
+	ep := &typesv1.Endpoint{}
+	if ep.Ports, err = d.Ports(what, svc.GetSpec().GetEndpoint().GetPorts(), old.GetEndpoint().GetPorts()); err != nil {
+		return err
+	}
+	if ep.VirtualIps, err = d.VIPs(what, svc.GetSpec().GetTask().GetNetworks(), old.GetEndpoint().GetVirtualIps()); err != nil {
+		return err
+	}
+	svc.Endpoint = ep
+	return nil
+}
+
+// hashOf is the SHA-256 of the spec with its fields in order. Within one release equal specs have equal hashes, and a
+// release that adds a field hashes specs without it as before.
+func hashOf(t *typesv1.TaskSpec) ([]byte, error) {
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(t)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(raw)
+	return sum[:], nil
 }
