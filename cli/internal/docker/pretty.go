@@ -44,6 +44,8 @@ Job:
 {{- with .Schedule}}
  Schedule:	{{.Cron}}{{if .TimeZone}} ({{.TimeZone}}){{end}}
  Concurrency:	{{.Concurrency}}{{end}}{{end}}
+{{- if .Spec.DependsOn}}
+Depends On:	{{join .Spec.DependsOn ", "}}{{end}}
 {{- with .JobStatus}}
 JobStatus:
  Run:		{{.JobIteration.Index}}

@@ -37,6 +37,8 @@ type ServiceSpec struct {
 	Job            *Job    `json:",omitempty"`
 	MaxUnavailable *uint64 `json:",omitempty"`
 	HoldUpdate     bool    `json:",omitempty"`
+	// DependsOn are the services that must be healthy before its first tasks start.
+	DependsOn []string `json:",omitempty"`
 }
 
 // TaskSpec is what one task is.
@@ -158,6 +160,7 @@ func specOf(s *typesv1.ServiceSpec) ServiceSpec {
 		EndpointSpec: EndpointSpec{Mode: "vip", Ports: ports(s.GetEndpoint().GetPorts())},
 		UpdateConfig: updateConfigOf(s.GetUpdate()), RollbackConfig: updateConfigOf(s.GetRollback()),
 		Job: jobOf(s.GetJob()), MaxUnavailable: s.MaxUnavailable, HoldUpdate: s.GetHoldUpdate(),
+		DependsOn: s.GetDependsOn(),
 	}
 }
 

@@ -40,6 +40,7 @@ func (f *Flags) Create() {
 	f.set.StringArrayP("label", "l", nil, "label the service: key=value")
 	f.set.StringArray("container-label", nil, "label the containers: key=value")
 	f.lists(false)
+	f.dependencies(false)
 	f.common()
 }
 
@@ -61,6 +62,7 @@ func (f *Flags) Update() {
 	f.set.Bool("hold", false, "hold the update where it is; --hold=false lets it go on")
 	f.set.Bool("resume", false, "go on with an update that has paused")
 	f.lists(true)
+	f.dependencies(true)
 	f.common()
 }
 
@@ -119,6 +121,7 @@ func (f *Flags) Spec(image string, args []string) (*typesv1.ServiceSpec, error) 
 	s.Annotations.Labels = f.labels("label", nil)
 	s.Task.Container.Labels = f.labels("container-label", nil)
 	f.addRules(s.Task, "")
+	f.addDependencies(s)
 	f.apply(s)
 	what := "create service"
 	if s.Annotations.Name != "" {

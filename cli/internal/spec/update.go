@@ -35,6 +35,7 @@ func (f *Flags) Change(s *typesv1.ServiceSpec, networks, services Lookup) error 
 	f.changePorts(s)
 	f.changeNetworks(s.Task, networks)
 	f.changeRules(s.Task, services)
+	f.changeDependencies(s)
 	f.apply(s)
 	return f.faults.Err(`update service "` + s.GetAnnotations().GetName() + `"`)
 }

@@ -70,6 +70,7 @@ func serviceCreate(a *app.App) *cobra.Command {
 	flags.Create()
 	w.flags(c, "progress")
 	app.Complete(c, "network", a.NetworkNames)
+	app.Complete(c, "depends-on", a.ServiceNames)
 	app.Complete(c, "mode", app.Words("replicated", "global", "replicated-job", "global-job"))
 	app.Complete(c, "strategy", app.Words("spread", "binpack", "default"))
 	c.RunE = func(c *cobra.Command, args []string) error {

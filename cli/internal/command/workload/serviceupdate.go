@@ -33,6 +33,7 @@ func serviceUpdate(a *app.App) *cobra.Command {
 	c.Flags().BoolVar(&rollback, "rollback", false, "go back to the version before, as 'service rollback'")
 	w.flags(c, "progress")
 	app.Complete(c, "network-add", a.NetworkNames)
+	app.Complete(c, "depends-on-add", a.ServiceNames)
 	app.Complete(c, "strategy", app.Words("spread", "binpack", "default"))
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if rollback {

@@ -11,6 +11,7 @@ import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	durationpb "google.golang.org/protobuf/types/known/durationpb"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -98,9 +99,11 @@ type Service struct {
 	// How far an update is.
 	UpdateStatus *UpdateStatus `protobuf:"bytes,7,opt,name=update_status,json=updateStatus,proto3" json:"update_status,omitempty"`
 	// How far a job is.
-	JobStatus     *JobStatus `protobuf:"bytes,8,opt,name=job_status,json=jobStatus,proto3" json:"job_status,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	JobStatus *JobStatus `protobuf:"bytes,8,opt,name=job_status,json=jobStatus,proto3" json:"job_status,omitempty"`
+	// That what the service depends on was healthy when its first tasks were to start. From then on nothing waits for it.
+	DependencyStatus *DependencyStatus `protobuf:"bytes,9,opt,name=dependency_status,json=dependencyStatus,proto3" json:"dependency_status,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
@@ -189,6 +192,68 @@ func (x *Service) GetJobStatus() *JobStatus {
 	return nil
 }
 
+func (x *Service) GetDependencyStatus() *DependencyStatus {
+	if x != nil {
+		return x.DependencyStatus
+	}
+	return nil
+}
+
+// DependencyStatus says when all that a service depends on was healthy.
+type DependencyStatus struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Cluster time.
+	MetAt *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=met_at,json=metAt,proto3" json:"met_at,omitempty"`
+	// The run that this is about, of a job: each run waits anew.
+	Iteration     uint64 `protobuf:"varint,2,opt,name=iteration,proto3" json:"iteration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DependencyStatus) Reset() {
+	*x = DependencyStatus{}
+	mi := &file_shoal_types_v1_service_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DependencyStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DependencyStatus) ProtoMessage() {}
+
+func (x *DependencyStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_service_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DependencyStatus.ProtoReflect.Descriptor instead.
+func (*DependencyStatus) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DependencyStatus) GetMetAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.MetAt
+	}
+	return nil
+}
+
+func (x *DependencyStatus) GetIteration() uint64 {
+	if x != nil {
+		return x.Iteration
+	}
+	return 0
+}
+
 // SpecRecord is a task spec of the past.
 type SpecRecord struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -204,7 +269,7 @@ type SpecRecord struct {
 
 func (x *SpecRecord) Reset() {
 	*x = SpecRecord{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[1]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -216,7 +281,7 @@ func (x *SpecRecord) String() string {
 func (*SpecRecord) ProtoMessage() {}
 
 func (x *SpecRecord) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[1]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -229,7 +294,7 @@ func (x *SpecRecord) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SpecRecord.ProtoReflect.Descriptor instead.
 func (*SpecRecord) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{1}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *SpecRecord) GetVersion() uint64 {
@@ -283,14 +348,18 @@ type ServiceSpec struct {
 	// Holds an update or rollback where it is.
 	HoldUpdate bool `protobuf:"varint,12,opt,name=hold_update,json=holdUpdate,proto3" json:"hold_update,omitempty"`
 	// Bumped to go on with an update that paused by itself.
-	ResumeUpdate  uint64 `protobuf:"varint,13,opt,name=resume_update,json=resumeUpdate,proto3" json:"resume_update,omitempty"`
+	ResumeUpdate uint64 `protobuf:"varint,13,opt,name=resume_update,json=resumeUpdate,proto3" json:"resume_update,omitempty"`
+	// Names of services that must be healthy before the first tasks of this one start: as many tasks running and ready as
+	// wanted, and at least one; a job completed. At most 50; an id that is given becomes a name. Later tasks do not wait, those
+	// of each run of a job do.
+	DependsOn     []string `protobuf:"bytes,14,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ServiceSpec) Reset() {
 	*x = ServiceSpec{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -302,7 +371,7 @@ func (x *ServiceSpec) String() string {
 func (*ServiceSpec) ProtoMessage() {}
 
 func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -315,7 +384,7 @@ func (x *ServiceSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceSpec.ProtoReflect.Descriptor instead.
 func (*ServiceSpec) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{2}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *ServiceSpec) GetAnnotations() *Annotations {
@@ -424,6 +493,13 @@ func (x *ServiceSpec) GetResumeUpdate() uint64 {
 	return 0
 }
 
+func (x *ServiceSpec) GetDependsOn() []string {
+	if x != nil {
+		return x.DependsOn
+	}
+	return nil
+}
+
 type isServiceSpec_Mode interface {
 	isServiceSpec_Mode()
 }
@@ -467,7 +543,7 @@ type Replicated struct {
 
 func (x *Replicated) Reset() {
 	*x = Replicated{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -479,7 +555,7 @@ func (x *Replicated) String() string {
 func (*Replicated) ProtoMessage() {}
 
 func (x *Replicated) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -492,7 +568,7 @@ func (x *Replicated) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Replicated.ProtoReflect.Descriptor instead.
 func (*Replicated) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{3}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Replicated) GetReplicas() uint64 {
@@ -511,7 +587,7 @@ type Global struct {
 
 func (x *Global) Reset() {
 	*x = Global{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[4]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -523,7 +599,7 @@ func (x *Global) String() string {
 func (*Global) ProtoMessage() {}
 
 func (x *Global) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[4]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -536,7 +612,7 @@ func (x *Global) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Global.ProtoReflect.Descriptor instead.
 func (*Global) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{4}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{5}
 }
 
 // TaskSpec is what one task is. A change of it makes new tasks.
@@ -560,7 +636,7 @@ type TaskSpec struct {
 
 func (x *TaskSpec) Reset() {
 	*x = TaskSpec{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[5]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -572,7 +648,7 @@ func (x *TaskSpec) String() string {
 func (*TaskSpec) ProtoMessage() {}
 
 func (x *TaskSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[5]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -585,7 +661,7 @@ func (x *TaskSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskSpec.ProtoReflect.Descriptor instead.
 func (*TaskSpec) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{5}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TaskSpec) GetContainer() *ContainerSpec {
@@ -649,7 +725,7 @@ type RestartPolicy struct {
 
 func (x *RestartPolicy) Reset() {
 	*x = RestartPolicy{}
-	mi := &file_shoal_types_v1_service_proto_msgTypes[6]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +737,7 @@ func (x *RestartPolicy) String() string {
 func (*RestartPolicy) ProtoMessage() {}
 
 func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_service_proto_msgTypes[6]
+	mi := &file_shoal_types_v1_service_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +750,7 @@ func (x *RestartPolicy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestartPolicy.ProtoReflect.Descriptor instead.
 func (*RestartPolicy) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{6}
+	return file_shoal_types_v1_service_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RestartPolicy) GetCondition() RestartCondition {
@@ -716,7 +792,7 @@ var File_shoal_types_v1_service_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x18shoal/types/v1/job.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/update.proto\"\xd5\x03\n" +
+	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x18shoal/types/v1/job.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/update.proto\"\xad\x04\n" +
 	"\aService\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ServiceSpecB\a\x92\xb5\x18\x03\n" +
@@ -733,12 +809,17 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\x01\x03R\fupdateStatus\x12A\n" +
 	"\n" +
 	"job_status\x18\b \x01(\v2\x19.shoal.types.v1.JobStatusB\a\x92\xb5\x18\x03\n" +
-	"\x01\x03R\tjobStatus\"h\n" +
+	"\x01\x03R\tjobStatus\x12V\n" +
+	"\x11dependency_status\x18\t \x01(\v2 .shoal.types.v1.DependencyStatusB\a\x92\xb5\x18\x03\n" +
+	"\x01\x03R\x10dependencyStatus\"c\n" +
+	"\x10DependencyStatus\x121\n" +
+	"\x06met_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05metAt\x12\x1c\n" +
+	"\titeration\x18\x02 \x01(\x04R\titeration\"h\n" +
 	"\n" +
 	"SpecRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12,\n" +
-	"\x04task\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\"\xd5\x05\n" +
+	"\x04task\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\"\xf4\x05\n" +
 	"\vServiceSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x04task\x18\x02 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\x12<\n" +
@@ -757,7 +838,9 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\x0fmax_unavailable\x18\v \x01(\x04H\x01R\x0emaxUnavailable\x88\x01\x01\x12\x1f\n" +
 	"\vhold_update\x18\f \x01(\bR\n" +
 	"holdUpdate\x12#\n" +
-	"\rresume_update\x18\r \x01(\x04R\fresumeUpdateB\x06\n" +
+	"\rresume_update\x18\r \x01(\x04R\fresumeUpdate\x12\x1d\n" +
+	"\n" +
+	"depends_on\x18\x0e \x03(\tR\tdependsOnB\x06\n" +
 	"\x04modeB\x12\n" +
 	"\x10_max_unavailable\":\n" +
 	"\n" +
@@ -797,64 +880,68 @@ func file_shoal_types_v1_service_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_types_v1_service_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shoal_types_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_shoal_types_v1_service_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_shoal_types_v1_service_proto_goTypes = []any{
-	(RestartCondition)(0),        // 0: shoal.types.v1.RestartCondition
-	(*Service)(nil),              // 1: shoal.types.v1.Service
-	(*SpecRecord)(nil),           // 2: shoal.types.v1.SpecRecord
-	(*ServiceSpec)(nil),          // 3: shoal.types.v1.ServiceSpec
-	(*Replicated)(nil),           // 4: shoal.types.v1.Replicated
-	(*Global)(nil),               // 5: shoal.types.v1.Global
-	(*TaskSpec)(nil),             // 6: shoal.types.v1.TaskSpec
-	(*RestartPolicy)(nil),        // 7: shoal.types.v1.RestartPolicy
-	(*Meta)(nil),                 // 8: shoal.types.v1.Meta
-	(*Endpoint)(nil),             // 9: shoal.types.v1.Endpoint
-	(*UpdateStatus)(nil),         // 10: shoal.types.v1.UpdateStatus
-	(*JobStatus)(nil),            // 11: shoal.types.v1.JobStatus
-	(*Annotations)(nil),          // 12: shoal.types.v1.Annotations
-	(*ReplicatedJob)(nil),        // 13: shoal.types.v1.ReplicatedJob
-	(*GlobalJob)(nil),            // 14: shoal.types.v1.GlobalJob
-	(*EndpointSpec)(nil),         // 15: shoal.types.v1.EndpointSpec
-	(*UpdateConfig)(nil),         // 16: shoal.types.v1.UpdateConfig
-	(*JobConfig)(nil),            // 17: shoal.types.v1.JobConfig
-	(*ContainerSpec)(nil),        // 18: shoal.types.v1.ContainerSpec
-	(*Placement)(nil),            // 19: shoal.types.v1.Placement
-	(*NetworkAttachment)(nil),    // 20: shoal.types.v1.NetworkAttachment
-	(*ResourceRequirements)(nil), // 21: shoal.types.v1.ResourceRequirements
-	(*durationpb.Duration)(nil),  // 22: google.protobuf.Duration
+	(RestartCondition)(0),         // 0: shoal.types.v1.RestartCondition
+	(*Service)(nil),               // 1: shoal.types.v1.Service
+	(*DependencyStatus)(nil),      // 2: shoal.types.v1.DependencyStatus
+	(*SpecRecord)(nil),            // 3: shoal.types.v1.SpecRecord
+	(*ServiceSpec)(nil),           // 4: shoal.types.v1.ServiceSpec
+	(*Replicated)(nil),            // 5: shoal.types.v1.Replicated
+	(*Global)(nil),                // 6: shoal.types.v1.Global
+	(*TaskSpec)(nil),              // 7: shoal.types.v1.TaskSpec
+	(*RestartPolicy)(nil),         // 8: shoal.types.v1.RestartPolicy
+	(*Meta)(nil),                  // 9: shoal.types.v1.Meta
+	(*Endpoint)(nil),              // 10: shoal.types.v1.Endpoint
+	(*UpdateStatus)(nil),          // 11: shoal.types.v1.UpdateStatus
+	(*JobStatus)(nil),             // 12: shoal.types.v1.JobStatus
+	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
+	(*Annotations)(nil),           // 14: shoal.types.v1.Annotations
+	(*ReplicatedJob)(nil),         // 15: shoal.types.v1.ReplicatedJob
+	(*GlobalJob)(nil),             // 16: shoal.types.v1.GlobalJob
+	(*EndpointSpec)(nil),          // 17: shoal.types.v1.EndpointSpec
+	(*UpdateConfig)(nil),          // 18: shoal.types.v1.UpdateConfig
+	(*JobConfig)(nil),             // 19: shoal.types.v1.JobConfig
+	(*ContainerSpec)(nil),         // 20: shoal.types.v1.ContainerSpec
+	(*Placement)(nil),             // 21: shoal.types.v1.Placement
+	(*NetworkAttachment)(nil),     // 22: shoal.types.v1.NetworkAttachment
+	(*ResourceRequirements)(nil),  // 23: shoal.types.v1.ResourceRequirements
+	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
 }
 var file_shoal_types_v1_service_proto_depIdxs = []int32{
-	8,  // 0: shoal.types.v1.Service.meta:type_name -> shoal.types.v1.Meta
-	3,  // 1: shoal.types.v1.Service.spec:type_name -> shoal.types.v1.ServiceSpec
-	9,  // 2: shoal.types.v1.Service.endpoint:type_name -> shoal.types.v1.Endpoint
-	2,  // 3: shoal.types.v1.Service.spec_history:type_name -> shoal.types.v1.SpecRecord
-	10, // 4: shoal.types.v1.Service.update_status:type_name -> shoal.types.v1.UpdateStatus
-	11, // 5: shoal.types.v1.Service.job_status:type_name -> shoal.types.v1.JobStatus
-	6,  // 6: shoal.types.v1.SpecRecord.task:type_name -> shoal.types.v1.TaskSpec
-	12, // 7: shoal.types.v1.ServiceSpec.annotations:type_name -> shoal.types.v1.Annotations
-	6,  // 8: shoal.types.v1.ServiceSpec.task:type_name -> shoal.types.v1.TaskSpec
-	4,  // 9: shoal.types.v1.ServiceSpec.replicated:type_name -> shoal.types.v1.Replicated
-	5,  // 10: shoal.types.v1.ServiceSpec.global:type_name -> shoal.types.v1.Global
-	13, // 11: shoal.types.v1.ServiceSpec.replicated_job:type_name -> shoal.types.v1.ReplicatedJob
-	14, // 12: shoal.types.v1.ServiceSpec.global_job:type_name -> shoal.types.v1.GlobalJob
-	15, // 13: shoal.types.v1.ServiceSpec.endpoint:type_name -> shoal.types.v1.EndpointSpec
-	16, // 14: shoal.types.v1.ServiceSpec.update:type_name -> shoal.types.v1.UpdateConfig
-	16, // 15: shoal.types.v1.ServiceSpec.rollback:type_name -> shoal.types.v1.UpdateConfig
-	17, // 16: shoal.types.v1.ServiceSpec.job:type_name -> shoal.types.v1.JobConfig
-	18, // 17: shoal.types.v1.TaskSpec.container:type_name -> shoal.types.v1.ContainerSpec
-	7,  // 18: shoal.types.v1.TaskSpec.restart:type_name -> shoal.types.v1.RestartPolicy
-	19, // 19: shoal.types.v1.TaskSpec.placement:type_name -> shoal.types.v1.Placement
-	20, // 20: shoal.types.v1.TaskSpec.networks:type_name -> shoal.types.v1.NetworkAttachment
-	21, // 21: shoal.types.v1.TaskSpec.resources:type_name -> shoal.types.v1.ResourceRequirements
-	0,  // 22: shoal.types.v1.RestartPolicy.condition:type_name -> shoal.types.v1.RestartCondition
-	22, // 23: shoal.types.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	22, // 24: shoal.types.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
-	22, // 25: shoal.types.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	9,  // 0: shoal.types.v1.Service.meta:type_name -> shoal.types.v1.Meta
+	4,  // 1: shoal.types.v1.Service.spec:type_name -> shoal.types.v1.ServiceSpec
+	10, // 2: shoal.types.v1.Service.endpoint:type_name -> shoal.types.v1.Endpoint
+	3,  // 3: shoal.types.v1.Service.spec_history:type_name -> shoal.types.v1.SpecRecord
+	11, // 4: shoal.types.v1.Service.update_status:type_name -> shoal.types.v1.UpdateStatus
+	12, // 5: shoal.types.v1.Service.job_status:type_name -> shoal.types.v1.JobStatus
+	2,  // 6: shoal.types.v1.Service.dependency_status:type_name -> shoal.types.v1.DependencyStatus
+	13, // 7: shoal.types.v1.DependencyStatus.met_at:type_name -> google.protobuf.Timestamp
+	7,  // 8: shoal.types.v1.SpecRecord.task:type_name -> shoal.types.v1.TaskSpec
+	14, // 9: shoal.types.v1.ServiceSpec.annotations:type_name -> shoal.types.v1.Annotations
+	7,  // 10: shoal.types.v1.ServiceSpec.task:type_name -> shoal.types.v1.TaskSpec
+	5,  // 11: shoal.types.v1.ServiceSpec.replicated:type_name -> shoal.types.v1.Replicated
+	6,  // 12: shoal.types.v1.ServiceSpec.global:type_name -> shoal.types.v1.Global
+	15, // 13: shoal.types.v1.ServiceSpec.replicated_job:type_name -> shoal.types.v1.ReplicatedJob
+	16, // 14: shoal.types.v1.ServiceSpec.global_job:type_name -> shoal.types.v1.GlobalJob
+	17, // 15: shoal.types.v1.ServiceSpec.endpoint:type_name -> shoal.types.v1.EndpointSpec
+	18, // 16: shoal.types.v1.ServiceSpec.update:type_name -> shoal.types.v1.UpdateConfig
+	18, // 17: shoal.types.v1.ServiceSpec.rollback:type_name -> shoal.types.v1.UpdateConfig
+	19, // 18: shoal.types.v1.ServiceSpec.job:type_name -> shoal.types.v1.JobConfig
+	20, // 19: shoal.types.v1.TaskSpec.container:type_name -> shoal.types.v1.ContainerSpec
+	8,  // 20: shoal.types.v1.TaskSpec.restart:type_name -> shoal.types.v1.RestartPolicy
+	21, // 21: shoal.types.v1.TaskSpec.placement:type_name -> shoal.types.v1.Placement
+	22, // 22: shoal.types.v1.TaskSpec.networks:type_name -> shoal.types.v1.NetworkAttachment
+	23, // 23: shoal.types.v1.TaskSpec.resources:type_name -> shoal.types.v1.ResourceRequirements
+	0,  // 24: shoal.types.v1.RestartPolicy.condition:type_name -> shoal.types.v1.RestartCondition
+	24, // 25: shoal.types.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	24, // 26: shoal.types.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	24, // 27: shoal.types.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_service_proto_init() }
@@ -870,20 +957,20 @@ func file_shoal_types_v1_service_proto_init() {
 	file_shoal_types_v1_port_proto_init()
 	file_shoal_types_v1_resources_proto_init()
 	file_shoal_types_v1_update_proto_init()
-	file_shoal_types_v1_service_proto_msgTypes[2].OneofWrappers = []any{
+	file_shoal_types_v1_service_proto_msgTypes[3].OneofWrappers = []any{
 		(*ServiceSpec_Replicated)(nil),
 		(*ServiceSpec_Global)(nil),
 		(*ServiceSpec_ReplicatedJob)(nil),
 		(*ServiceSpec_GlobalJob)(nil),
 	}
-	file_shoal_types_v1_service_proto_msgTypes[3].OneofWrappers = []any{}
+	file_shoal_types_v1_service_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_service_proto_rawDesc), len(file_shoal_types_v1_service_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   7,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

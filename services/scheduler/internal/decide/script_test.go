@@ -31,7 +31,7 @@ import (
 //	        [cron=FIELDS_WITH_UNDERSCORES] [zone=Z] [policy=allow|replace] [catch-up=D] [constraint=A+B] [prefer=KEY+KEY]
 //	        [max-replicas=N] [strategy=binpack] [tolerate=KEY] [near=S] [far=S] [rather-near=S] [rather-far=S]
 //	        [generic=KIND:N] [pids=N] [host-port=N] [monitor=D] [action=continue|rollback] [ratio=F] [progress=D]
-//	        [max-unavailable=N] [hold=true] [resume=N] [rollback-order=…] [rollback-parallelism=N]
+//	        [depends-on=A+B] [max-unavailable=N] [hold=true] [resume=N] [rollback-order=…] [rollback-parallelism=N]
 //	node … [label.KEY=V] [engine.KEY=V] [taint=KEY:VALUE:no-schedule|avoid|no-execute] [generic=gpu:a+b or gpu:N] [role=manager]
 //	        [ip=A] [pids=N] [stamp=true: down and ready carry the time]
 //	scale NAME=N    remove NAME
@@ -296,7 +296,7 @@ func (m *sim) service(name string, opts map[string]string) {
 	if old := m.s.Service(name); old != nil { // an update: the replicas stay unless they are named
 		s.Meta, s.UpdateStatus, s.SpecVersion = proto.CloneOf(old.GetMeta()), old.GetUpdateStatus(), old.GetSpecVersion()+1
 		s.SpecHistory = append([]*typesv1.SpecRecord{{Version: old.GetSpecVersion(), Task: old.GetSpec().GetTask()}}, old.GetSpecHistory()...)
-		s.JobStatus = old.GetJobStatus()
+		s.JobStatus, s.DependencyStatus = old.GetJobStatus(), old.GetDependencyStatus()
 		if opts["same-spec"] != "" {
 			s.SpecVersion, s.SpecHistory, s.Spec.Task = old.GetSpecVersion(), old.GetSpecHistory(), old.GetSpec().GetTask()
 		}
@@ -401,6 +401,9 @@ func (m *sim) serviceOptions(s *typesv1.Service, opts map[string]string) {
 	s.Spec.HoldUpdate, s.Spec.ResumeUpdate = opts["hold"] != "", uint64(m.number(opts["resume"], 0))
 	if n, ok := opts["rollback-parallelism"]; ok {
 		s.Spec.Rollback = &typesv1.UpdateConfig{Parallelism: proto.Uint64(uint64(m.number(n, 1))), Monitor: s.GetSpec().GetUpdate().GetMonitor()}
+	}
+	if on, ok := opts["depends-on"]; ok {
+		s.Spec.DependsOn = strings.Split(on, "+")
 	}
 	if p, ok := opts["host-port"]; ok {
 		s.Endpoint = &typesv1.Endpoint{Ports: []*typesv1.PortConfig{{Protocol: typesv1.Protocol_PROTOCOL_TCP, TargetPort: 80,

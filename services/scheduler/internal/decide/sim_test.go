@@ -148,7 +148,7 @@ func (m *sim) apply(p decide.Plan) []string {
 // rank puts what goes before what comes.
 func rank(line string) int {
 	verb, _, _ := strings.Cut(line, " ")
-	return slices.Index([]string{"block", "flaps", "abandon", "shutdown", "remove", "delete", "create", "bind", "run", "watch", "keep", "wait", "update", "job"}, verb)
+	return slices.Index([]string{"block", "flaps", "depends", "abandon", "shutdown", "remove", "delete", "create", "bind", "run", "watch", "keep", "wait", "update", "job"}, verb)
 }
 
 func (m *sim) taskName(t *typesv1.Task) string {
@@ -170,18 +170,8 @@ func (m *sim) describe(was, is *typesv1.Object) []string {
 	if n := is.GetNode(); n != nil {
 		return []string{fmt.Sprintf("flaps %s count=%d hold=%s", n.GetMeta().GetId(), n.GetFlaps().GetCount(), m.since(n.GetFlaps().GetHoldUntil()))}
 	}
-	if s := is.GetService(); s != nil && !proto.Equal(s.GetJobStatus(), m.s.Service(s.GetMeta().GetId()).GetJobStatus()) {
-		j := s.GetJobStatus()
-		return []string{fmt.Sprintf("job %s run=%d %s (%s)", s.GetMeta().GetId(), j.GetIteration(),
-			strings.ToLower(strings.TrimPrefix(j.GetState().String(), "JOB_STATE_")), j.GetMessage())}
-	}
 	if s := is.GetService(); s != nil {
-		state := strings.ToLower(strings.TrimPrefix(s.GetUpdateStatus().GetState().String(), "UPDATE_STATE_"))
-		line := fmt.Sprintf("update %s %s version=%d", s.GetMeta().GetId(), state, s.GetUpdateStatus().GetSpecVersion())
-		if strings.Contains(state, "paused") || strings.HasPrefix(state, "rollback") {
-			line += " (" + s.GetUpdateStatus().GetMessage() + ")"
-		}
-		return []string{line}
+		return m.describeService(was.GetService(), s)
 	}
 	before, after := was.GetTask().GetDecided(), is.GetTask().GetDecided()
 	name := m.taskName(is.GetTask())
@@ -205,6 +195,26 @@ func (m *sim) describe(was, is *typesv1.Object) []string {
 		return []string{"watch    " + name}
 	}
 	return []string{fmt.Sprintf("wait     %s reason=%q", name, after.GetReason())}
+}
+
+func (m *sim) describeService(was, s *typesv1.Service) (lines []string) {
+	id := s.GetMeta().GetId()
+	if d := s.GetDependencyStatus(); !proto.Equal(d, was.GetDependencyStatus()) {
+		lines = append(lines, fmt.Sprintf("depends  %s met=%v", id, d.GetMetAt() != nil))
+	}
+	if j := s.GetJobStatus(); !proto.Equal(j, was.GetJobStatus()) {
+		lines = append(lines, fmt.Sprintf("job %s run=%d %s (%s)", id, j.GetIteration(),
+			strings.ToLower(strings.TrimPrefix(j.GetState().String(), "JOB_STATE_")), j.GetMessage()))
+	}
+	if u := s.GetUpdateStatus(); !proto.Equal(u, was.GetUpdateStatus()) {
+		state := strings.ToLower(strings.TrimPrefix(u.GetState().String(), "UPDATE_STATE_"))
+		line := fmt.Sprintf("update %s %s version=%d", id, state, u.GetSpecVersion())
+		if strings.Contains(state, "paused") || strings.HasPrefix(state, "rollback") {
+			line += " (" + u.GetMessage() + ")"
+		}
+		lines = append(lines, line)
+	}
+	return lines
 }
 
 // since is a time as the scripts tell it.

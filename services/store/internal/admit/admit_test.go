@@ -84,6 +84,11 @@ func TestServiceFaults(t *testing.T) {
 		}},
 		{"back-off", sound + `task { restart { delay { seconds: 10 } max_delay { seconds: 5 } } }`, errs.Invalid, []string{`restart.max_delay: 5s is below the delay, 10s`}},
 		{"host port", sound + `endpoint { ports { target_port: 80 publish_mode: PUBLISH_MODE_HOST } }`, errs.Invalid, []string{`publish_mode: ports of single machines cannot be published yet`}},
+		{"depends on", sound + `depends_on: "micro"`, errs.None, nil},
+		{"depends on nobody", sound + `depends_on: "mikro" depends_on: "" depends_on: "web" depends_on: "svc1" depends_on: "micro"`, errs.Invalid, []string{
+			`depends_on[0]: no service "mikro"; did you mean "micro"?`, `depends_on[1]: names no service`, `depends_on[2]: "web" is the service itself`,
+			`depends_on[4]: "micro" is named twice`,
+		}},
 		{"sound job", sound + `replicated_job { total_completions: 7 max_concurrent: 2 } job { schedule { cron: "0 2 * * *" time_zone: "Europe/Berlin" } }`, errs.None, nil},
 		{"sound global", sound + `global {}`, errs.None, nil},
 		{"mixed kinds", `annotations { name: "micro" } task { container { image: "nginx" } networks { target: "nowhere" } }`, errs.Invalid, []string{`name: "micro" is taken`, `networks[0]: no network`}},
@@ -125,6 +130,42 @@ func merge(s string) string {
 		return s + `task { container { image: "nginx" } ` + rest
 	}
 	return s
+}
+
+// TestDependencies: a cycle is refused with its way round, whoever closes it; one that is gone may stay named, and an id
+// becomes a name.
+func TestDependencies(t *testing.T) {
+	txn := state.Empty().Begin()
+	for name, on := range map[string][]string{"web": {"api"}, "api": {"db", "cache"}, "cache": {"gone"}, "db": nil} {
+		txn.Put(state.Wrap(&typesv1.Service{Meta: &typesv1.Meta{Id: "id-" + name}, Spec: &typesv1.ServiceSpec{
+			Annotations: &typesv1.Annotations{Name: name}, DependsOn: on}}))
+	}
+	s := txn.Commit(state.Version{EpochNumber: 1, Revision: 1}, time.Unix(0, 0))
+	for _, tc := range []struct {
+		name, want string
+		on         []string
+	}{
+		{"db", "depends_on[0]: is a cycle: db -> web -> api -> db", []string{"web"}},
+		{"cache", "", []string{"gone", "db"}},
+		{"gone", "depends_on[0]: is a cycle: gone -> web -> api -> cache -> gone", []string{"web"}},
+		{"api", `depends_on[0]: no service "gone"`, []string{"gone"}},
+		{"web", "", []string{"id-db"}},
+	} {
+		id := "id-" + tc.name
+		if tc.name == "gone" {
+			id = ""
+		}
+		out, f := Service(s, id, &typesv1.ServiceSpec{
+			Annotations: &typesv1.Annotations{Name: tc.name}, DependsOn: tc.on, Task: &typesv1.TaskSpec{Container: &typesv1.ContainerSpec{Image: "nginx"}},
+		})
+		err := f.Err("x")
+		if (tc.want == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", tc.name, err, tc.want)
+		}
+		if tc.name == "web" && out.GetDependsOn()[0] != "db" {
+			t.Errorf("an id stays: %v", out.GetDependsOn())
+		}
+	}
 }
 
 // TestServiceDefaults: what a person leaves out is filled in, so that what is stored says all, and filling in again

@@ -65,6 +65,7 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 	f.Check(size <= maxTask, "task", "has %d bytes, at most %d are allowed", size, maxTask)
 	f.ports(s, id, spec)
 	f.mode(s, id, spec)
+	f.dependencies(s, id, spec)
 	return spec, f
 }
 

@@ -87,6 +87,7 @@ func (b *Book) follow(key state.Key, o *typesv1.Object) {
 		b.SetNode(key.ID, o.GetNode())
 	case typesv1.Kind_KIND_SERVICE:
 		b.Group(key.ID).setService(o.GetService())
+		b.Placement++ // affinities ask for its labels, and others may wait for it
 	case typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_NETWORK: // settings of all, and addresses
 		b.Placement++
 		for _, g := range b.Groups {

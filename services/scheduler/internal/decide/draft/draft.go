@@ -92,6 +92,7 @@ func (d *Draft) PutNode(was, is *typesv1.Node) {
 func (d *Draft) PutService(g *book.Group, is *typesv1.Service) {
 	d.note(state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: g.ID}, g.Service, state.Wrap(is), nil)
 	g.Service = is
+	d.Book.Placement++ // another service may wait for this
 }
 
 // Undo brings the book back to the snapshot.

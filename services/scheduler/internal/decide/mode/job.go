@@ -55,10 +55,7 @@ func (m *mode) reconcileJob() {
 		m.judge(st, late)
 	}
 	if st.GetState() != typesv1.JobState_JOB_STATE_UNSPECIFIED && !proto.Equal(was, st) {
-		updated := proto.CloneOf(m.Service)
-		updated.JobStatus = st
-		m.RestOn(typesv1.Kind_KIND_SERVICE, m.Group.ID)
-		m.PutService(m.Group, updated)
+		m.EditService(func(s *typesv1.Service) { s.JobStatus = st })
 	}
 }
 

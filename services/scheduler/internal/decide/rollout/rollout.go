@@ -154,8 +154,5 @@ func (r *Rollout) Finish() {
 	if r.status == r.was || proto.Equal(r.was, r.status) {
 		return
 	}
-	updated := proto.CloneOf(r.Service)
-	updated.UpdateStatus = r.status
-	r.RestOn(typesv1.Kind_KIND_SERVICE, r.Group.ID)
-	r.PutService(r.Group, updated)
+	r.EditService(func(s *typesv1.Service) { s.UpdateStatus = r.status })
 }

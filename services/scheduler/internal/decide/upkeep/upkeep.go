@@ -5,6 +5,7 @@
 package upkeep
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -88,7 +89,7 @@ func (k *Keeper) place(s *book.Slot) {
 		}
 		held := ""
 		if t.GetDecided().GetDesired() == task.Ready {
-			held = k.Predecessor(s)
+			held = cmp.Or(k.Predecessor(s), k.Gate(s.Key.Iteration))
 			if task.TimeOf(t.GetDecided().GetStartAfter()).After(k.Now) {
 				held = "waits for its restart delay"
 			}
@@ -97,18 +98,25 @@ func (k *Keeper) place(s *book.Slot) {
 	}
 }
 
-// release lets tasks run that were held at READY: their delay has passed and the one before has stopped.
+// release lets tasks run that were held at READY: their delay has passed, the one before has stopped, and what the service
+// depends on is healthy.
 func (k *Keeper) release(s *book.Slot) {
 	for _, t := range slices.Clone(s.Tasks) {
-		if !task.Wanted(t) || t.GetDecided().GetDesired() != task.Ready || task.Dead(t) || task.Fresh(t) {
+		if !task.Wanted(t) || t.GetDecided().GetDesired() != task.Ready || task.Dead(t) || task.Fresh(t) && !k.Again {
 			continue
 		}
 		if after := task.TimeOf(t.GetDecided().GetStartAfter()); after.After(k.Now) {
 			k.At(after)
 			continue
 		}
-		if limit := task.Created(t).Add(stopPatience); k.Predecessor(s) != "" && k.Now.Before(limit) {
+		if limit := task.Created(t).Add(stopPatience); k.Predecessor(s) != "" && (task.Fresh(t) || k.Now.Before(limit)) {
 			k.At(limit)
+			continue
+		}
+		if why := k.Gate(s.Key.Iteration); why != "" {
+			if t.GetDecided().GetNodeId() != "" {
+				k.Say(t, why)
+			}
 			continue
 		}
 		k.Change(t, func(d *typesv1.TaskDecided) {

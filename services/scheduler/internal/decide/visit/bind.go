@@ -43,8 +43,7 @@ func (v *Visit) settle(f found, version uint64, d *typesv1.TaskDecided) {
 	v.RestOn(typesv1.Kind_KIND_SERVICE, v.Group.ID)
 }
 
-// BindPending does the same for a task that waits already. While nothing has changed it costs no writing, and figures
-// alone are written at most every few seconds.
+// BindPending does the same for a task that waits already. While nothing has changed it costs no writing.
 func (v *Visit) BindPending(t *typesv1.Task, held string) {
 	f, why := v.search(t)
 	if why == "" {
@@ -55,6 +54,11 @@ func (v *Visit) BindPending(t *typesv1.Task, held string) {
 		return
 	}
 	v.AwaitPlace()
+	v.Say(t, why)
+}
+
+// Say gives a task that waits a reason, if it has changed, and one that differs in figures alone at most every few seconds.
+func (v *Visit) Say(t *typesv1.Task, why string) {
 	was := t.GetDecided().GetReason()
 	if was == why {
 		return

@@ -1,6 +1,7 @@
 package visit
 
 import (
+	"cmp"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -100,6 +101,7 @@ func (v *Visit) Create(s *book.Slot, o Order) {
 	d := &b.decided
 	d.Desired, d.Slot, d.Iteration, d.ForNode = task.Running, s.Key.Number, s.Key.Iteration, s.Key.Node
 	d.Since, d.Failures = v.Stamp, o.Failures
+	o.Held = cmp.Or(o.Held, v.Gate(s.Key.Iteration))
 	if o.Held != "" {
 		d.Desired = task.Ready
 	}

@@ -31,6 +31,10 @@ type Visit struct {
 	// exhausted says of a spec version for which network there is no address left.
 	exhausted map[uint64]string
 
+	// began says that there were slots before, passed what the gate has said. See Gate.
+	began  bool
+	passed *passage
+
 	slotWake time.Time // of the slot that is being looked at
 	wake     time.Time // of all that concerns no single slot
 	restless bool      // something was left undone for a reason that lies elsewhere
@@ -41,7 +45,7 @@ type Visit struct {
 // Look looks at one service, and lets act bring it nearer to its spec. What is found to be at rest is not looked at again
 // until it changes. Again says that this decision has looked at the service before.
 func Look(f *fleet.Fleet, g *book.Group, again bool, act func(v *Visit)) {
-	v := &Visit{Fleet: f, Group: g, Service: g.Service, Again: again}
+	v := &Visit{Fleet: f, Group: g, Service: g.Service, Again: again, began: len(g.Slots) > 0}
 	before, placement := f.Changes(), f.Book.Placement
 	act(v)
 	g.Dirty = again && g.Dirty || f.Full() || f.Changes() > before
