@@ -5,6 +5,7 @@ go 1.26.7
 require (
 	github.com/cockroachdb/datadriven v1.0.3
 	github.com/google/nftables v0.3.0
+	github.com/miekg/dns v1.1.73
 	github.com/prometheus/client_golang v1.25.0
 	github.com/shoalproject/shoal/internal v0.0.0
 	github.com/shoalproject/shoal/proto v0.0.0

@@ -26,6 +26,7 @@ import (
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/apply"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/dns"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/local"
@@ -84,10 +85,12 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 			forwarder.Accept(ctx, conn, peer.ID.Name)
 		}
 	})
-	// Step 2: the loop that brings kernel and forwarder to the tables; it starts with the last known ones.
-	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health)
+	// Step 2: the name server of the machine's containers, whose sockets outlive the process too.
+	resolver := dns.New(published, health)
+	// Step 3: the loop that brings kernel and forwarder to the tables; it starts with the last known ones.
+	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health, resolver)
 	loop.Load()
-	// Step 3: the line to the cluster that feeds it.
+	// Step 4: the line to the cluster that feeds it.
 	health.Set("dispatcher", false, "waits for the first tables")
 	line := &session.Client{
 		Env: p.Env, Dispatchers: dispatchers, Dial: dial, Tables: loop, Directory: p.Directory, Trust: p.Keeper.SetTrust, Health: health,
@@ -98,6 +101,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g := run.NewGroup(p.Env.Log)
 	p.Go(g)
 	g.Go("forward", forwarder.Run)
+	g.Go("names", resolver.Run)
 	g.Go("apply", loop.Run)
 	g.Go("watch", loop.Watch)
 	g.Go("session", line.Run)

@@ -32,6 +32,7 @@ var purePackages = map[string]string{
 	"services/store/internal/admit/...":       "what is a valid spec",
 	"services/dispatcher/internal/assign/...": "what a node needs",
 	"services/meshproxy/internal/mesh/...":    "what a machine's data path should be",
+	"services/meshproxy/internal/names/...":   "what a name means to a container",
 }
 
 // pureWithLock are pure packages whose values are shared by goroutines.
@@ -56,6 +57,7 @@ var clockReaders = map[string]string{
 	"services/meshproxy/internal/session": "measures how long a stream has lived",
 	"services/meshproxy/internal/ingress": "measures the silence of its dispatcher",
 	"services/meshproxy/internal/apply":   "measures how long ago its file was written",
+	"services/meshproxy/internal/dns":     "measures the age of answers, and sets deadlines of connections",
 
 	"services/dispatcher/internal/liveness": "counts the silence of nodes and peers",
 	"services/dispatcher/internal/session":  "stamps when a node was last heard, for liveness",
@@ -87,6 +89,7 @@ var foreignWalls = []struct {
 	{"go.etcd.io/bbolt", []string{"services/store", "services/agent"}, "only the store and the agent's journal keep data"},
 	{"github.com/containerd", []string{"services/agent", "test/harness", "test/bench"}, "containers are the agent's"},
 	{"github.com/google/nftables", []string{"services/agent", "services/meshproxy", "test/harness", "test/bench"}, "kernel tables are the node's"},
+	{"github.com/miekg/dns", []string{"services/meshproxy", "test/harness", "test/bench"}, "names are the meshproxy's"},
 	{"github.com/vishvananda", []string{"services/agent", "services/meshproxy", "test/harness", "test/bench"}, "kernel tables are the node's"},
 	{"github.com/cloudflare/cfssl", []string{"services/ca", "allinone/cmd"}, "signing is the CA's; a main function silences its log"},
 	{"github.com/google/go-containerregistry", []string{"test/harness", "test/bench"}, "images are made and served by the laboratory alone"},

@@ -54,9 +54,9 @@ func familyOf(network string, ip netip.Addr) bool {
 	return true
 }
 
-// bindable says that the host has the address.
+// bindable says that the host has the address. A link-local one may be any host's own: others do not reach it there.
 func (h *Host) bindable(ip netip.Addr) bool {
-	return ip.IsUnspecified() || ip.IsLoopback() || h.net.byAddr[ip] == h
+	return ip.IsUnspecified() || ip.IsLoopback() || (ip.Is4() && ip.IsLinkLocalUnicast()) || h.net.byAddr[ip] == h
 }
 
 // overlap says that two sockets of the same port cannot both be: the unspecified address takes every one of its family,

@@ -97,8 +97,16 @@ type EndpointsResponse struct {
 	DataPort uint32 `protobuf:"varint,11,opt,name=data_port,json=dataPort,proto3" json:"data_port,omitempty"`
 	// The IPv4 range of the machine network, as a CIDR.
 	MachineNetwork string `protobuf:"bytes,12,opt,name=machine_network,json=machineNetwork,proto3" json:"machine_network,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Services of the networks with a task on this machine, new or changed.
+	NetworkServices []*NetworkService `protobuf:"bytes,13,rep,name=network_services,json=networkServices,proto3" json:"network_services,omitempty"`
+	// Services that are on such a network no more, or whose network is gone from here.
+	RemovedNetworkServices []*NetworkServiceKey `protobuf:"bytes,14,rep,name=removed_network_services,json=removedNetworkServices,proto3" json:"removed_network_services,omitempty"`
+	// Tasks of this machine, new or changed.
+	LocalTasks []*LocalTask `protobuf:"bytes,15,rep,name=local_tasks,json=localTasks,proto3" json:"local_tasks,omitempty"`
+	// Ids of tasks that are not this machine's any more.
+	RemovedLocalTasks []string `protobuf:"bytes,16,rep,name=removed_local_tasks,json=removedLocalTasks,proto3" json:"removed_local_tasks,omitempty"`
+	unknownFields     protoimpl.UnknownFields
+	sizeCache         protoimpl.SizeCache
 }
 
 func (x *EndpointsResponse) Reset() {
@@ -213,6 +221,34 @@ func (x *EndpointsResponse) GetMachineNetwork() string {
 		return x.MachineNetwork
 	}
 	return ""
+}
+
+func (x *EndpointsResponse) GetNetworkServices() []*NetworkService {
+	if x != nil {
+		return x.NetworkServices
+	}
+	return nil
+}
+
+func (x *EndpointsResponse) GetRemovedNetworkServices() []*NetworkServiceKey {
+	if x != nil {
+		return x.RemovedNetworkServices
+	}
+	return nil
+}
+
+func (x *EndpointsResponse) GetLocalTasks() []*LocalTask {
+	if x != nil {
+		return x.LocalTasks
+	}
+	return nil
+}
+
+func (x *EndpointsResponse) GetRemovedLocalTasks() []string {
+	if x != nil {
+		return x.RemovedLocalTasks
+	}
+	return nil
 }
 
 // MeshService is a service as a meshproxy sees it.
@@ -598,13 +634,296 @@ func (x *NetworkEntry) GetAddresses() []string {
 	return nil
 }
 
+// NetworkServiceKey names a service on a network.
+type NetworkServiceKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The network.
+	NetworkId string `protobuf:"bytes,1,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	// The service.
+	ServiceId     string `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkServiceKey) Reset() {
+	*x = NetworkServiceKey{}
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkServiceKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkServiceKey) ProtoMessage() {}
+
+func (x *NetworkServiceKey) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkServiceKey.ProtoReflect.Descriptor instead.
+func (*NetworkServiceKey) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *NetworkServiceKey) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *NetworkServiceKey) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+// NetworkService is a service as containers of one network see it: its names there and who stands behind them.
+type NetworkService struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The network.
+	NetworkId string `protobuf:"bytes,1,opt,name=network_id,json=networkId,proto3" json:"network_id,omitempty"`
+	// The service.
+	ServiceId string `protobuf:"bytes,2,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	// Its virtual addresses on the network, without prefix length, IPv4 first. None: its names lead to its tasks.
+	Vips []string `protobuf:"bytes,4,rep,name=vips,proto3" json:"vips,omitempty"`
+	// More names on that network.
+	Aliases []string `protobuf:"bytes,5,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	// Tasks that are running and ready, in the order of slots.
+	Endpoints     []*NetworkEndpoint `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkService) Reset() {
+	*x = NetworkService{}
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkService) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkService) ProtoMessage() {}
+
+func (x *NetworkService) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkService.ProtoReflect.Descriptor instead.
+func (*NetworkService) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *NetworkService) GetNetworkId() string {
+	if x != nil {
+		return x.NetworkId
+	}
+	return ""
+}
+
+func (x *NetworkService) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *NetworkService) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkService) GetVips() []string {
+	if x != nil {
+		return x.Vips
+	}
+	return nil
+}
+
+func (x *NetworkService) GetAliases() []string {
+	if x != nil {
+		return x.Aliases
+	}
+	return nil
+}
+
+func (x *NetworkService) GetEndpoints() []*NetworkEndpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+// NetworkEndpoint is a task that takes traffic on a network.
+type NetworkEndpoint struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Its slot, 0 for global services.
+	Slot uint64 `protobuf:"varint,2,opt,name=slot,proto3" json:"slot,omitempty"`
+	// Its addresses on the network, without prefix length, IPv4 first.
+	Addresses     []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkEndpoint) Reset() {
+	*x = NetworkEndpoint{}
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkEndpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkEndpoint) ProtoMessage() {}
+
+func (x *NetworkEndpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkEndpoint.ProtoReflect.Descriptor instead.
+func (*NetworkEndpoint) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *NetworkEndpoint) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *NetworkEndpoint) GetSlot() uint64 {
+	if x != nil {
+		return x.Slot
+	}
+	return 0
+}
+
+func (x *NetworkEndpoint) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+// LocalTask is a task of this machine whose container may run. Its networks are those that have an entry of it.
+type LocalTask struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Its addresses on the machine network, without prefix length: who asks for a name is known by them.
+	Addresses []string `protobuf:"bytes,2,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// Networks that it is on.
+	NetworkIds []string `protobuf:"bytes,3,rep,name=network_ids,json=networkIds,proto3" json:"network_ids,omitempty"`
+	// Name servers that answer it for all that is not the cluster's. None: the machine's.
+	Nameservers   []string `protobuf:"bytes,4,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LocalTask) Reset() {
+	*x = LocalTask{}
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LocalTask) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LocalTask) ProtoMessage() {}
+
+func (x *LocalTask) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LocalTask.ProtoReflect.Descriptor instead.
+func (*LocalTask) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *LocalTask) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *LocalTask) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *LocalTask) GetNetworkIds() []string {
+	if x != nil {
+		return x.NetworkIds
+	}
+	return nil
+}
+
+func (x *LocalTask) GetNameservers() []string {
+	if x != nil {
+		return x.Nameservers
+	}
+	return nil
+}
+
 var File_shoal_dispatcher_v1_endpoint_proto protoreflect.FileDescriptor
 
 const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
 	"\"shoal/dispatcher/v1/endpoint.proto\x12\x13shoal.dispatcher.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a!shoal/dispatcher/v1/session.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/port.proto\"E\n" +
 	"\x10EndpointsRequest\x121\n" +
-	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\xc3\x04\n" +
+	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\xe6\x06\n" +
 	"\x11EndpointsResponse\x121\n" +
 	"\aversion\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x12<\n" +
@@ -618,7 +937,12 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\tdirectory\x18\n" +
 	" \x01(\v2\x16.shoal.ca.v1.DirectoryR\tdirectory\x12\x1b\n" +
 	"\tdata_port\x18\v \x01(\rR\bdataPort\x12'\n" +
-	"\x0fmachine_network\x18\f \x01(\tR\x0emachineNetwork\"\xb3\x01\n" +
+	"\x0fmachine_network\x18\f \x01(\tR\x0emachineNetwork\x12N\n" +
+	"\x10network_services\x18\r \x03(\v2#.shoal.dispatcher.v1.NetworkServiceR\x0fnetworkServices\x12`\n" +
+	"\x18removed_network_services\x18\x0e \x03(\v2&.shoal.dispatcher.v1.NetworkServiceKeyR\x16removedNetworkServices\x12?\n" +
+	"\vlocal_tasks\x18\x0f \x03(\v2\x1e.shoal.dispatcher.v1.LocalTaskR\n" +
+	"localTasks\x12.\n" +
+	"\x13removed_local_tasks\x18\x10 \x03(\tR\x11removedLocalTasks\"\xb3\x01\n" +
 	"\vMeshService\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x12\n" +
@@ -647,7 +971,31 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\fNetworkEntry\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x1c\n" +
-	"\taddresses\x18\x03 \x03(\tR\taddresses2z\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\"Q\n" +
+	"\x11NetworkServiceKey\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x02 \x01(\tR\tserviceId\"\xd4\x01\n" +
+	"\x0eNetworkService\x12\x1d\n" +
+	"\n" +
+	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x02 \x01(\tR\tserviceId\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
+	"\x04vips\x18\x04 \x03(\tR\x04vips\x12\x18\n" +
+	"\aaliases\x18\x05 \x03(\tR\aaliases\x12B\n" +
+	"\tendpoints\x18\x06 \x03(\v2$.shoal.dispatcher.v1.NetworkEndpointR\tendpoints\"\\\n" +
+	"\x0fNetworkEndpoint\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
+	"\x04slot\x18\x02 \x01(\x04R\x04slot\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\"\x85\x01\n" +
+	"\tLocalTask\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x1f\n" +
+	"\vnetwork_ids\x18\x03 \x03(\tR\n" +
+	"networkIds\x12 \n" +
+	"\vnameservers\x18\x04 \x03(\tR\vnameservers2z\n" +
 	"\x0fEndpointService\x12g\n" +
 	"\tEndpoints\x12%.shoal.dispatcher.v1.EndpointsRequest\x1a&.shoal.dispatcher.v1.EndpointsResponse\"\a\x8a\xb5\x18\x03\n" +
 	"\x01\a(\x010\x01BFZDgithub.com/shoalproject/shoal/proto/shoal/dispatcher/v1;dispatcherv1b\x06proto3"
@@ -664,7 +1012,7 @@ func file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP() []byte {
 	return file_shoal_dispatcher_v1_endpoint_proto_rawDescData
 }
 
-var file_shoal_dispatcher_v1_endpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
+var file_shoal_dispatcher_v1_endpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_shoal_dispatcher_v1_endpoint_proto_goTypes = []any{
 	(*EndpointsRequest)(nil),  // 0: shoal.dispatcher.v1.EndpointsRequest
 	(*EndpointsResponse)(nil), // 1: shoal.dispatcher.v1.EndpointsResponse
@@ -673,29 +1021,37 @@ var file_shoal_dispatcher_v1_endpoint_proto_goTypes = []any{
 	(*MeshMachine)(nil),       // 4: shoal.dispatcher.v1.MeshMachine
 	(*MeshNetwork)(nil),       // 5: shoal.dispatcher.v1.MeshNetwork
 	(*NetworkEntry)(nil),      // 6: shoal.dispatcher.v1.NetworkEntry
-	(*v1.Version)(nil),        // 7: shoal.types.v1.Version
-	(*Trust)(nil),             // 8: shoal.dispatcher.v1.Trust
-	(*v11.Directory)(nil),     // 9: shoal.ca.v1.Directory
-	(*v1.PortConfig)(nil),     // 10: shoal.types.v1.PortConfig
+	(*NetworkServiceKey)(nil), // 7: shoal.dispatcher.v1.NetworkServiceKey
+	(*NetworkService)(nil),    // 8: shoal.dispatcher.v1.NetworkService
+	(*NetworkEndpoint)(nil),   // 9: shoal.dispatcher.v1.NetworkEndpoint
+	(*LocalTask)(nil),         // 10: shoal.dispatcher.v1.LocalTask
+	(*v1.Version)(nil),        // 11: shoal.types.v1.Version
+	(*Trust)(nil),             // 12: shoal.dispatcher.v1.Trust
+	(*v11.Directory)(nil),     // 13: shoal.ca.v1.Directory
+	(*v1.PortConfig)(nil),     // 14: shoal.types.v1.PortConfig
 }
 var file_shoal_dispatcher_v1_endpoint_proto_depIdxs = []int32{
-	7,  // 0: shoal.dispatcher.v1.EndpointsRequest.applied:type_name -> shoal.types.v1.Version
-	7,  // 1: shoal.dispatcher.v1.EndpointsResponse.version:type_name -> shoal.types.v1.Version
+	11, // 0: shoal.dispatcher.v1.EndpointsRequest.applied:type_name -> shoal.types.v1.Version
+	11, // 1: shoal.dispatcher.v1.EndpointsResponse.version:type_name -> shoal.types.v1.Version
 	2,  // 2: shoal.dispatcher.v1.EndpointsResponse.services:type_name -> shoal.dispatcher.v1.MeshService
 	4,  // 3: shoal.dispatcher.v1.EndpointsResponse.machines:type_name -> shoal.dispatcher.v1.MeshMachine
 	5,  // 4: shoal.dispatcher.v1.EndpointsResponse.networks:type_name -> shoal.dispatcher.v1.MeshNetwork
-	8,  // 5: shoal.dispatcher.v1.EndpointsResponse.trust:type_name -> shoal.dispatcher.v1.Trust
-	9,  // 6: shoal.dispatcher.v1.EndpointsResponse.directory:type_name -> shoal.ca.v1.Directory
-	10, // 7: shoal.dispatcher.v1.MeshService.ports:type_name -> shoal.types.v1.PortConfig
-	3,  // 8: shoal.dispatcher.v1.MeshService.endpoints:type_name -> shoal.dispatcher.v1.MeshEndpoint
-	6,  // 9: shoal.dispatcher.v1.MeshNetwork.entries:type_name -> shoal.dispatcher.v1.NetworkEntry
-	0,  // 10: shoal.dispatcher.v1.EndpointService.Endpoints:input_type -> shoal.dispatcher.v1.EndpointsRequest
-	1,  // 11: shoal.dispatcher.v1.EndpointService.Endpoints:output_type -> shoal.dispatcher.v1.EndpointsResponse
-	11, // [11:12] is the sub-list for method output_type
-	10, // [10:11] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	12, // 5: shoal.dispatcher.v1.EndpointsResponse.trust:type_name -> shoal.dispatcher.v1.Trust
+	13, // 6: shoal.dispatcher.v1.EndpointsResponse.directory:type_name -> shoal.ca.v1.Directory
+	8,  // 7: shoal.dispatcher.v1.EndpointsResponse.network_services:type_name -> shoal.dispatcher.v1.NetworkService
+	7,  // 8: shoal.dispatcher.v1.EndpointsResponse.removed_network_services:type_name -> shoal.dispatcher.v1.NetworkServiceKey
+	10, // 9: shoal.dispatcher.v1.EndpointsResponse.local_tasks:type_name -> shoal.dispatcher.v1.LocalTask
+	14, // 10: shoal.dispatcher.v1.MeshService.ports:type_name -> shoal.types.v1.PortConfig
+	3,  // 11: shoal.dispatcher.v1.MeshService.endpoints:type_name -> shoal.dispatcher.v1.MeshEndpoint
+	6,  // 12: shoal.dispatcher.v1.MeshNetwork.entries:type_name -> shoal.dispatcher.v1.NetworkEntry
+	9,  // 13: shoal.dispatcher.v1.NetworkService.endpoints:type_name -> shoal.dispatcher.v1.NetworkEndpoint
+	0,  // 14: shoal.dispatcher.v1.EndpointService.Endpoints:input_type -> shoal.dispatcher.v1.EndpointsRequest
+	1,  // 15: shoal.dispatcher.v1.EndpointService.Endpoints:output_type -> shoal.dispatcher.v1.EndpointsResponse
+	15, // [15:16] is the sub-list for method output_type
+	14, // [14:15] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_endpoint_proto_init() }
@@ -710,7 +1066,7 @@ func file_shoal_dispatcher_v1_endpoint_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_dispatcher_v1_endpoint_proto_rawDesc), len(file_shoal_dispatcher_v1_endpoint_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   7,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

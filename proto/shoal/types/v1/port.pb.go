@@ -127,6 +127,59 @@ func (PublishMode) EnumDescriptor() ([]byte, []int) {
 	return file_shoal_types_v1_port_proto_rawDescGZIP(), []int{1}
 }
 
+// EndpointMode says what a service's name leads to on its networks.
+type EndpointMode int32
+
+const (
+	// The default: vip.
+	EndpointMode_ENDPOINT_MODE_UNSPECIFIED EndpointMode = 0
+	// One virtual address, behind which the tasks take turns.
+	EndpointMode_ENDPOINT_MODE_VIP EndpointMode = 1
+	// The addresses of the tasks. Not with ports that are published on every machine.
+	EndpointMode_ENDPOINT_MODE_DNSRR EndpointMode = 2
+)
+
+// Enum value maps for EndpointMode.
+var (
+	EndpointMode_name = map[int32]string{
+		0: "ENDPOINT_MODE_UNSPECIFIED",
+		1: "ENDPOINT_MODE_VIP",
+		2: "ENDPOINT_MODE_DNSRR",
+	}
+	EndpointMode_value = map[string]int32{
+		"ENDPOINT_MODE_UNSPECIFIED": 0,
+		"ENDPOINT_MODE_VIP":         1,
+		"ENDPOINT_MODE_DNSRR":       2,
+	}
+)
+
+func (x EndpointMode) Enum() *EndpointMode {
+	p := new(EndpointMode)
+	*p = x
+	return p
+}
+
+func (x EndpointMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EndpointMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_port_proto_enumTypes[2].Descriptor()
+}
+
+func (EndpointMode) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_port_proto_enumTypes[2]
+}
+
+func (x EndpointMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EndpointMode.Descriptor instead.
+func (EndpointMode) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_port_proto_rawDescGZIP(), []int{2}
+}
+
 // PortConfig publishes a port.
 type PortConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -204,7 +257,9 @@ func (x *PortConfig) GetPublishMode() PublishMode {
 type EndpointSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Published ports.
-	Ports         []*PortConfig `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	Ports []*PortConfig `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
+	// What its name leads to. Default vip.
+	Mode          EndpointMode `protobuf:"varint,2,opt,name=mode,proto3,enum=shoal.types.v1.EndpointMode" json:"mode,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -244,6 +299,13 @@ func (x *EndpointSpec) GetPorts() []*PortConfig {
 		return x.Ports
 	}
 	return nil
+}
+
+func (x *EndpointSpec) GetMode() EndpointMode {
+	if x != nil {
+		return x.Mode
+	}
+	return EndpointMode_ENDPOINT_MODE_UNSPECIFIED
 }
 
 // Endpoint is what the cluster gave a service.
@@ -367,9 +429,10 @@ const file_shoal_types_v1_port_proto_rawDesc = "" +
 	"\vtarget_port\x18\x02 \x01(\rR\n" +
 	"targetPort\x12%\n" +
 	"\x0epublished_port\x18\x03 \x01(\rR\rpublishedPort\x12>\n" +
-	"\fpublish_mode\x18\x04 \x01(\x0e2\x1b.shoal.types.v1.PublishModeR\vpublishMode\"@\n" +
+	"\fpublish_mode\x18\x04 \x01(\x0e2\x1b.shoal.types.v1.PublishModeR\vpublishMode\"r\n" +
 	"\fEndpointSpec\x120\n" +
-	"\x05ports\x18\x01 \x03(\v2\x1a.shoal.types.v1.PortConfigR\x05ports\"x\n" +
+	"\x05ports\x18\x01 \x03(\v2\x1a.shoal.types.v1.PortConfigR\x05ports\x120\n" +
+	"\x04mode\x18\x02 \x01(\x0e2\x1c.shoal.types.v1.EndpointModeR\x04mode\"x\n" +
 	"\bEndpoint\x120\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1a.shoal.types.v1.PortConfigR\x05ports\x12:\n" +
 	"\vvirtual_ips\x18\x02 \x03(\v2\x19.shoal.types.v1.VirtualIPR\n" +
@@ -385,7 +448,11 @@ const file_shoal_types_v1_port_proto_rawDesc = "" +
 	"\vPublishMode\x12\x1c\n" +
 	"\x18PUBLISH_MODE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PUBLISH_MODE_INGRESS\x10\x01\x12\x15\n" +
-	"\x11PUBLISH_MODE_HOST\x10\x02B<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\x11PUBLISH_MODE_HOST\x10\x02*]\n" +
+	"\fEndpointMode\x12\x1d\n" +
+	"\x19ENDPOINT_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11ENDPOINT_MODE_VIP\x10\x01\x12\x17\n" +
+	"\x13ENDPOINT_MODE_DNSRR\x10\x02B<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_port_proto_rawDescOnce sync.Once
@@ -399,27 +466,29 @@ func file_shoal_types_v1_port_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_port_proto_rawDescData
 }
 
-var file_shoal_types_v1_port_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_shoal_types_v1_port_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_shoal_types_v1_port_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_shoal_types_v1_port_proto_goTypes = []any{
 	(Protocol)(0),        // 0: shoal.types.v1.Protocol
 	(PublishMode)(0),     // 1: shoal.types.v1.PublishMode
-	(*PortConfig)(nil),   // 2: shoal.types.v1.PortConfig
-	(*EndpointSpec)(nil), // 3: shoal.types.v1.EndpointSpec
-	(*Endpoint)(nil),     // 4: shoal.types.v1.Endpoint
-	(*VirtualIP)(nil),    // 5: shoal.types.v1.VirtualIP
+	(EndpointMode)(0),    // 2: shoal.types.v1.EndpointMode
+	(*PortConfig)(nil),   // 3: shoal.types.v1.PortConfig
+	(*EndpointSpec)(nil), // 4: shoal.types.v1.EndpointSpec
+	(*Endpoint)(nil),     // 5: shoal.types.v1.Endpoint
+	(*VirtualIP)(nil),    // 6: shoal.types.v1.VirtualIP
 }
 var file_shoal_types_v1_port_proto_depIdxs = []int32{
 	0, // 0: shoal.types.v1.PortConfig.protocol:type_name -> shoal.types.v1.Protocol
 	1, // 1: shoal.types.v1.PortConfig.publish_mode:type_name -> shoal.types.v1.PublishMode
-	2, // 2: shoal.types.v1.EndpointSpec.ports:type_name -> shoal.types.v1.PortConfig
-	2, // 3: shoal.types.v1.Endpoint.ports:type_name -> shoal.types.v1.PortConfig
-	5, // 4: shoal.types.v1.Endpoint.virtual_ips:type_name -> shoal.types.v1.VirtualIP
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	3, // 2: shoal.types.v1.EndpointSpec.ports:type_name -> shoal.types.v1.PortConfig
+	2, // 3: shoal.types.v1.EndpointSpec.mode:type_name -> shoal.types.v1.EndpointMode
+	3, // 4: shoal.types.v1.Endpoint.ports:type_name -> shoal.types.v1.PortConfig
+	6, // 5: shoal.types.v1.Endpoint.virtual_ips:type_name -> shoal.types.v1.VirtualIP
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_port_proto_init() }
@@ -432,7 +501,7 @@ func file_shoal_types_v1_port_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_port_proto_rawDesc), len(file_shoal_types_v1_port_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,

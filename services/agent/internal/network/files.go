@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/shoalproject/shoal/services/agent/internal/container"
@@ -20,7 +21,7 @@ func (k *Kernel) writeFiles(w container.Wiring) (container.Sandbox, error) {
 		return container.Sandbox{}, fmt.Errorf("make the container's folder: %w", err)
 	}
 	for path, text := range map[string]string{
-		box.Hosts: hosts(w), box.Resolv: k.resolvers(), box.Hostname: w.Hostname + "\n",
+		box.Hosts: hosts(w), box.Resolv: k.resolver(w), box.Hostname: w.Hostname + "\n",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil { //nolint:gosec // containers read it as any user
 			return container.Sandbox{}, fmt.Errorf("write a container's file: %w", err)
@@ -49,39 +50,50 @@ func hosts(w container.Wiring) string {
 	return b.String()
 }
 
-// resolvers are the machine's. One on a loopback address answers only on the machine itself, so systemd's list of the
-// real ones is taken instead. If there is none the file says so: better than a stranger's resolver that nobody chose.
-func (k *Kernel) resolvers() string {
-	var options string
-	for i, path := range k.resolv {
-		data, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		servers, rest := readResolv(string(data))
-		if i == 0 {
-			options = rest
-		}
-		if servers != "" {
-			return servers + options
+// Where the meshproxy of every machine answers its containers; see services/meshproxy/internal/mesh/nameserver.go.
+const (
+	nameServer4 = "169.254.53.53"
+	nameServer6 = "fd73:686f:616c::53"
+)
+
+// resolver is the container's resolv.conf: the machine's meshproxy, which knows the cluster's names and asks the machine's
+// name servers for all else. It is never rewritten: what changes is what the meshproxy answers. Search domains and options
+// are the machine's. Without dots a name is asked for as it is first, or a search domain could hide a service; and a
+// question is asked again for longer than a meshproxy takes to be replaced.
+func (k *Kernel) resolver(w container.Wiring) string {
+	server := nameServer4
+	if len(w.Links) > 0 && !slices.ContainsFunc(w.Links[0].Addresses, func(p netip.Prefix) bool { return p.Addr().Is4() }) {
+		server = nameServer6
+	}
+	search, options := k.machineResolver()
+	for _, o := range []string{"ndots:0", "timeout:2", "attempts:5"} {
+		name, _, _ := strings.Cut(o, ":")
+		if !slices.ContainsFunc(options, func(have string) bool { return strings.HasPrefix(have, name+":") }) {
+			options = append(options, o)
 		}
 	}
-	return "# this machine has no resolver that a container can reach\n" + options
+	text := "nameserver " + server + "\n"
+	if len(search) > 0 {
+		text += "search " + strings.Join(search, " ") + "\n"
+	}
+	return text + "options " + strings.Join(options, " ") + "\n"
 }
 
-func readResolv(text string) (servers, rest string) {
-	for line := range strings.Lines(text) {
-		fields := strings.Fields(line)
+// machineResolver reads resolv.conf(5). The last search line counts, options add up.
+func (k *Kernel) machineResolver() (search, options []string) {
+	data, err := os.ReadFile(k.resolv)
+	if err != nil {
+		return nil, nil
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
 		switch {
-		case len(fields) < 2:
-		case fields[0] == "nameserver":
-			a, err := netip.ParseAddr(fields[1])
-			if err == nil && !a.IsLoopback() && a.Zone() == "" {
-				servers += "nameserver " + fields[1] + "\n"
-			}
-		case fields[0] == "search" || fields[0] == "options" || fields[0] == "domain":
-			rest += strings.Join(fields, " ") + "\n"
+		case len(f) < 2:
+		case f[0] == "search" || f[0] == "domain":
+			search = f[1:]
+		case f[0] == "options":
+			options = append(options, f[1:]...)
 		}
 	}
-	return servers, rest
+	return search, options
 }

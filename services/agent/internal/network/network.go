@@ -40,14 +40,14 @@ const (
 type Kernel struct {
 	spaces string // folder of the bind mounts
 	files  string // folder of the containers' files
-	resolv []string
+	resolv string // the machine's
 }
 
 // New keeps its namespaces and files below the folder, which must not outlive the machine's power (/run/shoal).
 func New(folder string) *Kernel {
 	return &Kernel{
 		spaces: filepath.Join(folder, "netns"), files: filepath.Join(folder, "containers"),
-		resolv: []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"},
+		resolv: "/etc/resolv.conf",
 	}
 }
 

@@ -121,17 +121,21 @@ func hostEnds(t *testing.T) (names []string) {
 	return names
 }
 
-// TestFiles: a resolver on the machine's loopback is no use to a container.
+// TestFiles: a container asks its machine's meshproxy for every name; search domains and options are the machine's.
 func TestFiles(t *testing.T) {
 	dir := t.TempDir()
 	k := New(dir)
-	k.resolv = []string{filepath.Join(dir, "a"), filepath.Join(dir, "b")}
-	must(t, os.WriteFile(k.resolv[0], []byte("nameserver 127.0.0.53\nsearch example.org\n"), 0o600))
-	if got := k.resolvers(); strings.Contains(got, "nameserver") {
+	k.resolv = filepath.Join(dir, "resolv.conf")
+	box := wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20")
+	if got := k.resolver(box); got != "nameserver 169.254.53.53\noptions ndots:0 timeout:2 attempts:5\n" {
 		t.Errorf("got %q", got)
 	}
-	must(t, os.WriteFile(k.resolv[1], []byte("# real\nnameserver 192.0.2.1\n"), 0o600))
-	if got := k.resolvers(); got != "nameserver 192.0.2.1\nsearch example.org\n" {
+	must(t, os.WriteFile(k.resolv, []byte("nameserver 127.0.0.53\nsearch example.org corp\noptions edns0 ndots:2\n"), 0o600))
+	want := "nameserver 169.254.53.53\nsearch example.org corp\noptions edns0 ndots:2 timeout:2 attempts:5\n"
+	if got := k.resolver(box); got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	if got := k.resolver(wiring("a.0", "fd00:1::2/128", "fd00:1::3/128", "10.0.16.2/20")); !strings.HasPrefix(got, "nameserver fd73:686f:616c::53\n") {
 		t.Errorf("got %q", got)
 	}
 	if got := hosts(wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20")); !strings.HasSuffix(got, "\n10.0.16.2\thost-a.0\n") {

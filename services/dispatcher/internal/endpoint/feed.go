@@ -114,7 +114,7 @@ func orOld[M comparable](next, old M) M {
 
 // difference is what the machine does not know yet, nil if nothing.
 func (f *feed) difference(e *edition) (*dispatcherv1.EndpointsResponse, *mesh.Tables) {
-	next := mesh.Of(e.snapshot, f.node, e.shared)
+	next := mesh.Of(e.snapshot, f.node, e.shared, f.tables)
 	var r *dispatcherv1.EndpointsResponse
 	if f.tables == nil {
 		r = mesh.Full(next)

@@ -9,13 +9,16 @@ import (
 
 // Full is the whole of the tables as a message, without version.
 func Full(t *Tables) *dispatcherv1.EndpointsResponse {
+	services, _ := directoryChanges(nil, t.directories)
 	return &dispatcherv1.EndpointsResponse{
-		Full:           true,
-		Services:       sorted(t.Shared.Services),
-		Machines:       sorted(t.Shared.Machines),
-		Networks:       sorted(t.Networks),
-		DataPort:       t.Shared.DataPort,
-		MachineNetwork: t.Shared.MachineNetwork,
+		Full:            true,
+		NetworkServices: services,
+		LocalTasks:      sorted(t.local),
+		Services:        sorted(t.Shared.Services),
+		Machines:        sorted(t.Shared.Machines),
+		Networks:        sorted(t.Networks),
+		DataPort:        t.Shared.DataPort,
+		MachineNetwork:  t.Shared.MachineNetwork,
 	}
 }
 
@@ -28,7 +31,10 @@ func Diff(old, next *Tables) *dispatcherv1.EndpointsResponse {
 		DataPort: next.Shared.DataPort, MachineNetwork: next.Shared.MachineNetwork,
 	}
 	r.Networks, r.RemovedNetworks = changes(old.Networks, next.Networks)
-	if d.none() && len(r.Networks)+len(r.RemovedNetworks) == 0 {
+	r.NetworkServices, r.RemovedNetworkServices = directoryChanges(old.directories, next.directories)
+	r.LocalTasks, r.RemovedLocalTasks = changes(old.local, next.local)
+	own := len(r.Networks) + len(r.RemovedNetworks) + len(r.LocalTasks) + len(r.RemovedLocalTasks)
+	if d.none() && own+len(r.NetworkServices)+len(r.RemovedNetworkServices) == 0 {
 		return nil
 	}
 	return r

@@ -1,6 +1,6 @@
 // Package mesh computes the tables that meshproxies need from a snapshot, and the difference between two of them.
 //
-// It owns the answer to "who takes traffic": a task that is wanted, running and ready on a machine that is heard. Entries
+// It owns the answer to "who takes traffic", by port, by virtual address and by name: a task that is wanted, running and ready on a machine that is heard. Entries
 // of overlays exist earlier, from the moment a task has a machine, so that an early dial leaves no failed neighbour
 // behind. It is pure: no clock, no I/O, no goroutine.
 package mesh
@@ -21,18 +21,33 @@ type Tables struct {
 	Shared *Shared
 	// Networks with a task on this machine, by id.
 	Networks map[string]*dispatcherv1.MeshNetwork
+
+	directories map[string]*directory              // of these networks
+	local       map[string]*dispatcherv1.LocalTask // this machine's tasks, by id
 }
 
-// Of computes one machine's tables. What has not changed since another Shared of the same line has the same pointers.
-func Of(s *state.Snapshot, nodeID string, shared *Shared) *Tables {
-	t := &Tables{Shared: shared, Networks: map[string]*dispatcherv1.MeshNetwork{}}
+// Of computes one machine's tables. What has not changed since another Shared of the same line, or since the machine's last
+// tables (nil: none), has the same pointers.
+func Of(s *state.Snapshot, nodeID string, shared *Shared, last *Tables) *Tables {
+	t := &Tables{
+		Shared: shared, Networks: map[string]*dispatcherv1.MeshNetwork{},
+		directories: map[string]*directory{}, local: map[string]*dispatcherv1.LocalTask{},
+	}
+	if last == nil {
+		last = &Tables{}
+	}
 	for task := range s.TasksOfNode(nodeID) {
 		if state.Terminal(task.GetObserved().GetState()) {
 			continue
 		}
-		for _, a := range task.GetDecided().GetAddresses() {
-			if n := shared.networks[a.GetNetworkId()]; n != nil {
-				t.Networks[a.GetNetworkId()] = n
+		id := task.GetMeta().GetId()
+		t.local[id] = localTask(task, last.local[id])
+		for _, network := range t.local[id].GetNetworkIds() {
+			if n := shared.networks[network]; n != nil {
+				t.Networks[network] = n
+			}
+			if d := shared.directories[network]; d != nil {
+				t.directories[network] = d
 			}
 		}
 	}

@@ -1,6 +1,7 @@
 package mesh_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -41,6 +42,14 @@ func web() *typesv1.Service {
 		Meta: &typesv1.Meta{Id: "s1"}, Spec: &typesv1.ServiceSpec{Annotations: &typesv1.Annotations{Name: "web"}},
 		Endpoint: &typesv1.Endpoint{Ports: []*typesv1.PortConfig{{PublishedPort: 8080, TargetPort: 80}}},
 	}
+}
+
+// named is web with a virtual address and an alias on the overlay.
+func named() *typesv1.Service {
+	svc := web()
+	svc.Spec.Task = &typesv1.TaskSpec{Networks: []*typesv1.NetworkAttachment{{Target: "o1", Aliases: []string{"shop"}}}}
+	svc.Endpoint.VirtualIps = []*typesv1.VirtualIP{{NetworkId: "o1", Addresses: []string{"10.0.0.9/24"}}}
+	return svc
 }
 
 func overlay() *typesv1.Network {
@@ -90,7 +99,7 @@ func TestWhoTakesTraffic(t *testing.T) {
 			task := running("t1", "n1")
 			c.change(task)
 			s := put(state.Empty(), node("n1", c.node), node("n2", ready), web(), overlay(), task, running("t2", "n2"))
-			tables := mesh.Of(s, "n2", mesh.SharedOf(s, nil))
+			tables := mesh.Of(s, "n2", mesh.SharedOf(s, nil), nil)
 			takes := false
 			for _, e := range tables.Shared.Services["s1"].GetEndpoints() {
 				takes = takes || e.GetTaskId() == "t1"
@@ -112,7 +121,7 @@ func TestWhoTakesTraffic(t *testing.T) {
 // Addresses are those of the machine network for endpoints, of the overlay for entries, both without prefix lengths.
 func TestAddresses(t *testing.T) {
 	s := put(state.Empty(), node("n1", ready), web(), overlay(), running("t1", "n1"))
-	tables := mesh.Of(s, "n1", mesh.SharedOf(s, nil))
+	tables := mesh.Of(s, "n1", mesh.SharedOf(s, nil), nil)
 	if diff := cmp.Diff([]string{"10.128.0.2", "fd00::2"}, tables.Shared.Services["s1"].GetEndpoints()[0].GetAddresses()); diff != "" {
 		t.Error(diff)
 	}
@@ -125,7 +134,7 @@ func TestAddresses(t *testing.T) {
 func TestOnlyOwnNetworks(t *testing.T) {
 	s := put(state.Empty(), node("n1", ready), node("n2", ready), web(), overlay(), running("t1", "n1"))
 	shared := mesh.SharedOf(s, nil)
-	if got := mesh.Of(s, "n2", shared); len(got.Networks) != 0 || len(got.Shared.Services) != 1 {
+	if got := mesh.Of(s, "n2", shared, nil); len(got.Networks) != 0 || len(got.Shared.Services) != 1 {
 		t.Fatalf("%d networks and %d services, want 0 and 1", len(got.Networks), len(got.Shared.Services))
 	}
 }
@@ -133,7 +142,7 @@ func TestOnlyOwnNetworks(t *testing.T) {
 // The differences, one after the other or over several at once, lead to what the whole says; what says nothing new is nil
 // and costs no new tables.
 func TestDifferencesLeadToTheWhole(t *testing.T) {
-	s := put(state.Empty(), node("n1", ready), web(), overlay(), running("t1", "n1"))
+	s := put(state.Empty(), node("n1", ready), named(), overlay(), running("t1", "n1"))
 	stopping := running("t1", "n1")
 	stopping.Decided.Desired = typesv1.TaskState_TASK_STATE_SHUTDOWN
 	db := web()
@@ -154,13 +163,13 @@ func TestDifferencesLeadToTheWhole(t *testing.T) {
 		func(s *state.Snapshot) *state.Snapshot { return drop(s, typesv1.Kind_KIND_TASK, "t2") },
 	}
 	shared := mesh.SharedOf(s, nil)
-	each := mesh.Of(s, "n1", shared)
+	each := mesh.Of(s, "n1", shared, nil)
 	rare := each
 	has, hasRare := taken(nil, mesh.Full(each)), taken(nil, mesh.Full(each))
 	for i, step := range steps {
 		s = step(s)
 		shared = mesh.SharedOf(s, shared)
-		next := mesh.Of(s, "n1", shared)
+		next := mesh.Of(s, "n1", shared, each)
 		r := mesh.Diff(each, next)
 		if lease := i == 2; lease != (r == nil) {
 			t.Fatalf("step %d: difference %v", i, r)
@@ -171,7 +180,7 @@ func TestDifferencesLeadToTheWhole(t *testing.T) {
 		if i%3 == 2 {
 			hasRare, rare = taken(hasRare, mesh.Diff(rare, next)), next
 		}
-		want := taken(nil, mesh.Full(mesh.Of(s, "n1", mesh.SharedOf(s, nil))))
+		want := taken(nil, mesh.Full(mesh.Of(s, "n1", mesh.SharedOf(s, nil), nil)))
 		if diff := cmp.Diff(want, has); diff != "" {
 			t.Fatalf("step %d: %s", i, diff)
 		}
@@ -187,13 +196,13 @@ func TestDifferencesLeadToTheWhole(t *testing.T) {
 func TestResyncToNothing(t *testing.T) {
 	s := put(state.Empty(), node("n1", ready), web(), running("t1", "n1"))
 	shared := mesh.SharedOf(s, nil)
-	old := mesh.Of(s, "n1", shared)
+	old := mesh.Of(s, "n1", shared, nil)
 	v := s.Version()
 	v.Revision = 9
 	txn := state.Empty().Begin()
 	txn.Put(state.Wrap(node("n1", ready)))
 	s = txn.Commit(v, time.Time{})
-	r := mesh.Diff(old, mesh.Of(s, "n1", mesh.SharedOf(s, shared)))
+	r := mesh.Diff(old, mesh.Of(s, "n1", mesh.SharedOf(s, shared), old))
 	if diff := cmp.Diff([]string{"s1"}, r.GetRemovedServices()); diff != "" {
 		t.Fatal(diff)
 	}
@@ -223,12 +232,61 @@ func taken(has map[string]string, r *dispatcherv1.EndpointsResponse) map[string]
 	for _, x := range r.GetNetworks() {
 		next["network/"+x.GetNetworkId()] = text(x)
 	}
+	for _, x := range r.GetNetworkServices() {
+		next["name/"+x.GetNetworkId()+"/"+x.GetServiceId()] = text(x)
+	}
+	for _, x := range r.GetLocalTasks() {
+		next["task/"+x.GetTaskId()] = text(x)
+	}
+	for _, k := range r.GetRemovedNetworkServices() {
+		delete(next, "name/"+k.GetNetworkId()+"/"+k.GetServiceId())
+	}
 	for kind, ids := range map[string][]string{
-		"service/": r.GetRemovedServices(), "machine/": r.GetRemovedMachines(), "network/": r.GetRemovedNetworks(),
+		"task/": r.GetRemovedLocalTasks(), "service/": r.GetRemovedServices(), "machine/": r.GetRemovedMachines(), "network/": r.GetRemovedNetworks(),
 	} {
 		for _, id := range ids {
 			delete(next, kind+id)
 		}
 	}
 	return next
+}
+
+// A machine is told the names of the networks that it has a task on: of each service there its virtual address, aliases and
+// ready tasks. And it is told its own tasks, by whose addresses it knows who asks.
+func TestNamesOfOwnNetworks(t *testing.T) {
+	s := put(state.Empty(), node("n1", ready), node("n2", ready), named(), overlay(), running("t1", "n1"))
+	shared := mesh.SharedOf(s, nil)
+	want := &dispatcherv1.EndpointsResponse{
+		NetworkServices: []*dispatcherv1.NetworkService{{
+			NetworkId: "o1", ServiceId: "s1", Name: "web", Vips: []string{"10.0.0.9"}, Aliases: []string{"shop"},
+			Endpoints: []*dispatcherv1.NetworkEndpoint{{TaskId: "t1", Slot: 1, Addresses: []string{"10.0.0.2"}}},
+		}},
+		LocalTasks: []*dispatcherv1.LocalTask{{TaskId: "t1", Addresses: []string{"10.128.0.2", "fd00::2"}, NetworkIds: []string{"o1"}}},
+	}
+	for node, want := range map[string]*dispatcherv1.EndpointsResponse{"n1": want, "n2": {}} {
+		full := mesh.Full(mesh.Of(s, node, shared, nil))
+		got := &dispatcherv1.EndpointsResponse{NetworkServices: full.GetNetworkServices(), LocalTasks: full.GetLocalTasks()}
+		if !proto.Equal(got, want) {
+			t.Errorf("%s is told %v, want %v", node, got, want)
+		}
+	}
+}
+
+// One task that stops being ready changes one service on one network: with thousands of them, nothing else is sent.
+func TestOneEndpointIsOneMessage(t *testing.T) {
+	s := put(state.Empty(), node("n1", ready), named(), overlay(), running("t1", "n1"))
+	for i := range 50 {
+		svc := named()
+		svc.Meta.Id = fmt.Sprintf("x%d", i)
+		s = put(s, svc)
+	}
+	shared := mesh.SharedOf(s, nil)
+	old := mesh.Of(s, "n1", shared, nil)
+	task := running("t1", "n1")
+	task.Observed.Ready = false
+	s = put(s, task)
+	r := mesh.Diff(old, mesh.Of(s, "n1", mesh.SharedOf(s, shared), old))
+	if len(r.GetNetworkServices()) != 1 || len(r.GetRemovedNetworkServices())+len(r.GetLocalTasks())+len(r.GetRemovedLocalTasks()) != 0 {
+		t.Fatalf("told %d names and %d tasks, want one name: %v", len(r.GetNetworkServices()), len(r.GetLocalTasks()), r)
+	}
 }

@@ -25,11 +25,12 @@ type Shared struct {
 	// MachineNetwork is its IPv4 range, as a CIDR.
 	MachineNetwork string
 
-	networks map[string]*dispatcherv1.MeshNetwork
-	from     sources
-	marks    marks
-	seq      uint64     // counts the makings
-	since    difference // from the one before
+	networks    map[string]*dispatcherv1.MeshNetwork
+	directories map[string]*directory // by network
+	from        sources
+	marks       marks
+	seq         uint64     // counts the makings
+	since       difference // from the one before
 }
 
 // sources are the objects that the messages were made from. Objects of a snapshot are never changed, so the same pointers
@@ -38,6 +39,7 @@ type sources struct {
 	nodes    map[string]*typesv1.Node
 	ready    map[string]bool // machines that are heard
 	services map[string]made[*typesv1.Service]
+	names    map[string]named // services on networks
 	networks map[string]made[*typesv1.Network]
 }
 
@@ -61,7 +63,8 @@ func SharedOf(s *state.Snapshot, prev *Shared) *Shared {
 		return prev
 	}
 	next := &Shared{
-		Version: s.Version(), Services: prev.Services, Machines: prev.Machines, networks: prev.networks, from: prev.from,
+		Version: s.Version(), Services: prev.Services, Machines: prev.Machines,
+		networks: prev.networks, directories: prev.directories, from: prev.from,
 		DataPort:       s.Cluster().GetDataPath().GetPort(),
 		MachineNetwork: s.Cluster().GetDataPath().GetMachineNetwork(),
 		marks:          at,
@@ -73,6 +76,7 @@ func SharedOf(s *state.Snapshot, prev *Shared) *Shared {
 	sameReady := maps.Equal(prev.from.ready, next.from.ready)
 	if at.services != prev.marks.services || !sameReady {
 		next.makeServices(s, prev, sameReady)
+		next.makeNames(s, prev, sameReady)
 	}
 	if at.networks != prev.marks.networks {
 		next.makeNetworks(s, prev)

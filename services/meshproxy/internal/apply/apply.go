@@ -41,6 +41,12 @@ type Forwarder interface {
 	Apply(ctx context.Context, ports []mesh.Port, peers map[string][]string) []forward.Unbound
 }
 
+// Part is something else of the machine that follows from the model.
+type Part interface {
+	// Apply puts a model in force. With an error the version is not reported, and it is tried again.
+	Apply(ctx context.Context, m *mesh.Model) error
+}
+
 // Health is told what waits, and why.
 type Health interface {
 	Set(part string, ok bool, why string)
@@ -54,6 +60,7 @@ type Loop struct {
 	file      string
 	tables    tables.Tables
 	forwarder Forwarder
+	parts     []Part
 	health    Health
 	wake      chan struct{} // has a token when there is something to do
 	pulse     *run.Pulse
@@ -66,10 +73,10 @@ type Loop struct {
 	settled mesh.Kernel   // what the kernel was brought to last
 }
 
-// New makes a loop. File is where the last known tables are kept.
-func New(env run.Env, node string, advertise []string, file string, t tables.Tables, f Forwarder, h Health) *Loop {
+// New makes a loop. File is where the last known tables are kept. The parts are put in force in their order, before the forwarder.
+func New(env run.Env, node string, advertise []string, file string, t tables.Tables, f Forwarder, h Health, parts ...Part) *Loop {
 	return &Loop{
-		env: env, node: node, advertise: advertise, file: file, tables: t, forwarder: f, health: h,
+		env: env, node: node, advertise: advertise, file: file, tables: t, forwarder: f, parts: parts, health: h,
 		wake: make(chan struct{}, 1), changed: make(chan struct{}), pulse: run.NewPulse(),
 	}
 }
@@ -213,12 +220,16 @@ func (l *Loop) report(err error) {
 // false if the tables are not as they should be. A port that cannot be bound counts as in force: nothing of ours answers
 // on it, so nothing of ours can send to a task that has left.
 func (l *Loop) enforce(ctx context.Context, m *mesh.Model) bool {
+	var failed []error
+	for _, p := range l.parts {
+		failed = append(failed, p.Apply(ctx, m))
+	}
 	ports, err := m.Ports()
 	if err != nil {
 		l.env.Log.Warn("part of the published ports left out", "error", err)
 	}
 	l.tellPorts(l.forwarder.Apply(ctx, ports, m.Peers(l.node)))
-	err = l.program(ctx, m)
+	err = errors.Join(append(failed, l.program(ctx, m))...)
 	if err != nil && ctx.Err() == nil {
 		l.env.Log.Warn("tables not in force, will retry", "version", mesh.Text(m.Version()), "error", err)
 		l.health.Set("tables", false, err.Error())

@@ -124,6 +124,11 @@ func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
 			cluster, _ := block.Addr().Prefix(48) // a cluster's range is a /48
 			k.Rules.Networks = append(k.Rules.Networks, cluster)
 		}
+		server := NameServer4()
+		if block.Addr().Is6() {
+			server = NameServer6()
+		}
+		k.Addresses[Address{MachineBridge, netip.PrefixFrom(server, server.BitLen())}] = struct{}{}
 		k.Rules.Blocks = append(k.Rules.Blocks, block)
 		k.Addresses[Address{MachineBridge, netip.PrefixFrom(gateway, gateway.BitLen())}] = struct{}{}
 		k.Routes[Route{MachineBridge, block, gateway}] = struct{}{}

@@ -100,7 +100,7 @@ type Rules struct {
 }
 
 // rulesFormat counts up with each change of the rules that are made from Rules, so that an upgraded process replaces them.
-const rulesFormat = 1
+const rulesFormat = 2
 
 // Text has all that the rules depend on: equal texts mean equal rules.
 func (r Rules) Text() string {

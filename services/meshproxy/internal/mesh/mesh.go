@@ -27,6 +27,8 @@ type Model struct {
 	services       map[string]*dispatcherv1.MeshService
 	machines       map[string]*dispatcherv1.MeshMachine
 	networks       map[string]*dispatcherv1.MeshNetwork
+	directories    map[string]*Directory // by network
+	local          map[string]*dispatcherv1.LocalTask
 }
 
 // Apply makes the model after a response: the whole, or a difference to m. M may be nil, and stays as it is. A difference
@@ -47,6 +49,8 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 		services:       map[string]*dispatcherv1.MeshService{},
 		machines:       map[string]*dispatcherv1.MeshMachine{},
 		networks:       map[string]*dispatcherv1.MeshNetwork{},
+		directories:    map[string]*Directory{},
+		local:          map[string]*dispatcherv1.LocalTask{},
 	}
 	switch {
 	case r.GetFull():
@@ -54,6 +58,7 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 		return nil, errs.New(errs.Invalid, "a difference of the tables came before the whole of its epoch; open the stream again")
 	default:
 		next.services, next.machines, next.networks = maps.Clone(m.services), maps.Clone(m.machines), maps.Clone(m.networks)
+		next.directories, next.local = maps.Clone(m.directories), maps.Clone(m.local)
 		if next.dataPort == 0 {
 			next.dataPort = m.dataPort
 		}
@@ -64,12 +69,14 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 	merge(next.services, r.GetRemovedServices(), r.GetServices())
 	merge(next.machines, r.GetRemovedMachines(), r.GetMachines())
 	merge(next.networks, r.GetRemovedNetworks(), r.GetNetworks())
+	merge(next.local, r.GetRemovedLocalTasks(), r.GetLocalTasks())
+	next.mergeNames(r.GetRemovedNetworkServices(), r.GetNetworkServices())
 	return next, nil
 }
 
-// keyed is what the three parts of the tables have in common.
+// keyed is what the parts of the tables have in common.
 type keyed interface {
-	*dispatcherv1.MeshService | *dispatcherv1.MeshMachine | *dispatcherv1.MeshNetwork
+	*dispatcherv1.MeshService | *dispatcherv1.MeshMachine | *dispatcherv1.MeshNetwork | *dispatcherv1.LocalTask
 }
 
 // merge removes before it puts: what is in both lists of one response has come back.
@@ -90,6 +97,8 @@ func keyOf(v any) string {
 		return v.GetNodeId()
 	case *dispatcherv1.MeshNetwork:
 		return v.GetNetworkId()
+	case *dispatcherv1.LocalTask:
+		return v.GetTaskId()
 	}
 	return ""
 }
@@ -106,9 +115,10 @@ func (m *Model) Version() *typesv1.Version {
 func (m *Model) Whole() *dispatcherv1.EndpointsResponse {
 	return &dispatcherv1.EndpointsResponse{
 		Version: m.version, Full: true, DataPort: m.dataPort, MachineNetwork: m.machineNetwork,
-		Services: slices.Collect(inOrder(m.services)),
-		Machines: slices.Collect(inOrder(m.machines)),
-		Networks: slices.Collect(inOrder(m.networks)),
+		Services:        slices.Collect(inOrder(m.services)),
+		Machines:        slices.Collect(inOrder(m.machines)),
+		Networks:        slices.Collect(inOrder(m.networks)),
+		NetworkServices: m.names(), LocalTasks: slices.Collect(inOrder(m.local)),
 	}
 }
 

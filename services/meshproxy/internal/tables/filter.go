@@ -26,10 +26,10 @@ const (
 
 // filter is our table with its chains and sets, as objects to name them by.
 type filter struct {
-	table                      *nftables.Table
-	raw, input, forward, leave *nftables.Chain
-	user                       *nftables.Chain
-	peers4, peers6             *nftables.Set
+	table                              *nftables.Table
+	raw, input, output, forward, leave *nftables.Chain
+	user                               *nftables.Chain
+	peers4, peers6                     *nftables.Set
 }
 
 func newFilter() filter {
@@ -40,6 +40,7 @@ func newFilter() filter {
 	}
 	f.raw = base("raw-prerouting", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityRaw)
 	f.input = base("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
+	f.output = base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
 	f.forward = base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	f.leave = base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
 	f.user = &nftables.Chain{Name: userChain, Table: f.table}
@@ -49,7 +50,7 @@ func newFilter() filter {
 }
 
 func (f filter) chains() []*nftables.Chain {
-	return []*nftables.Chain{f.raw, f.input, f.forward, f.leave}
+	return []*nftables.Chain{f.raw, f.input, f.output, f.forward, f.leave}
 }
 
 // applyFilter makes one transaction of all changes of rules and peers.

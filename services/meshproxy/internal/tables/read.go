@@ -90,7 +90,7 @@ func (k *Kernel) readAddresses(out *mesh.Kernel, names map[int]string) error {
 	}
 	for _, a := range addrs {
 		p, ok := prefix(a.IPNet)
-		if ok && names[a.LinkIndex] != "" && !p.Addr().IsLinkLocalUnicast() {
+		if ok && names[a.LinkIndex] != "" && !(p.Addr().Is6() && p.Addr().IsLinkLocalUnicast()) {
 			out.Addresses[mesh.Address{Link: names[a.LinkIndex], Prefix: p}] = struct{}{}
 		}
 	}

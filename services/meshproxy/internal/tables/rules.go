@@ -20,7 +20,7 @@ const (
 // match is a part of a rule: expressions in the kernel's own terms (nftables(8) has the words for them).
 type match []expr.Any
 
-// rules lists our rules in the order of chains(): first all of raw, then input, forward, postrouting.
+// rules lists our rules in the order of chains(): first all of raw, then input, output, forward, postrouting.
 func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 	var out []*nftables.Rule
 	add := func(c *nftables.Chain, parts ...match) {
@@ -42,6 +42,18 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 	add(f.input, iifname(anyOverlay), drop())
 	for _, port := range r.Own {
 		add(f.input, iifname(mesh.MachineBridge), dport(unix.IPPROTO_TCP, port), drop())
+	}
+
+	// The name server is for this machine's containers alone. While nobody listens there, between the end of one process and
+	// the start of the next, they hear nothing rather than a refusal, and ask again.
+	servers := []netip.Prefix{netip.PrefixFrom(mesh.NameServer4(), 32), netip.PrefixFrom(mesh.NameServer6(), 128)}
+	for _, at := range servers {
+		add(f.input, notIifname(mesh.MachineBridge), to(at), drop())
+	}
+	for _, at := range servers {
+		add(f.output, from(at), unreachable(unix.IPPROTO_ICMP, 3), drop())
+		add(f.output, from(at), unreachable(unix.IPPROTO_ICMPV6, 1), drop())
+		add(f.output, from(at), resets(), drop())
 	}
 
 	add(f.forward, iifname(anyOfOurs), tunnel, drop())
@@ -73,6 +85,7 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 func iifname(name string) match { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpEq, name) }
 func oifname(name string) match { return ifname(expr.MetaKeyOIFNAME, expr.CmpOpEq, name) }
 
+func notIifname(name string) match { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpNeq, name) }
 func notOifname(name string) match { return ifname(expr.MetaKeyOIFNAME, expr.CmpOpNeq, name) }
 
 // ifname compares the whole zero-padded name, or of a prefix with a star only that many bytes.
@@ -96,6 +109,27 @@ func dport(protocol byte, port uint16) match {
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
 		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: binaryutil.BigEndian.PutUint16(port)},
 	}
+}
+
+func protocol(number byte) match {
+	return match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}}}
+}
+
+// unreachable is the type of the message that a port has nobody (RFC 792; RFC 4443). Others must pass: neighbours are found by them.
+func unreachable(icmp, kind byte) match {
+	return append(protocol(icmp),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 0, Len: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{kind}},
+	)
+}
+
+// resets looks at the flags of a TCP segment (RFC 9293, 3.1).
+func resets() match {
+	return append(protocol(unix.IPPROTO_TCP),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 13, Len: 1},
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 1, Mask: []byte{4}, Xor: []byte{0}},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{0}},
+	)
 }
 
 // The offsets are those of RFC 791 and RFC 8200.
