@@ -6,6 +6,7 @@
 package alloc
 
 import (
+	"maps"
 	"net/netip"
 
 	"github.com/shoalproject/shoal/internal/state"
@@ -30,6 +31,13 @@ type Cursors struct {
 	vni    uint32
 	subnet netip.Addr
 	vips   map[string]netip.Addr // by network
+}
+
+// Clone is a copy that goes its own way.
+func (c *Cursors) Clone() Cursors {
+	out := *c
+	out.ports, out.vips = maps.Clone(c.ports), maps.Clone(c.vips)
+	return out
 }
 
 // Port is a free port of the range.

@@ -60,6 +60,7 @@ func (a *API) Register(r grpc.ServiceRegistrar) {
 	controlv1.RegisterNetworkServiceServer(r, networks{API: a})
 	controlv1.RegisterClusterServiceServer(r, clusters{API: a})
 	controlv1.RegisterMemberServiceServer(r, members{API: a})
+	controlv1.RegisterPreviewServiceServer(r, previews{API: a})
 }
 
 // read is the state with everything in it that was acknowledged before.

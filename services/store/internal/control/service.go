@@ -143,12 +143,11 @@ func (s services) DeleteService(ctx context.Context, req *controlv1.DeleteServic
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.DeleteServiceResponse, error) {
 			id := ""
 			_, err := s.admits.Commit(ctx, caller, s.newID(), func(d *desk.Desk) (*storev1.Transaction, error) {
-				svc, err := findService(d.Snap, req.GetService())
-				if err != nil {
-					return nil, err
+				tx, err := deleteServiceTx(d, req.GetService())
+				if err == nil {
+					id = tx.GetDeletes()[0].GetId()
 				}
-				id = svc.GetMeta().GetId()
-				return &storev1.Transaction{Deletes: []*storev1.Delete{{Kind: typesv1.Kind_KIND_SERVICE, Id: id}}}, nil
+				return tx, err
 			})
 			if err != nil {
 				return nil, err
@@ -158,6 +157,14 @@ func (s services) DeleteService(ctx context.Context, req *controlv1.DeleteServic
 		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.DeleteServiceResponse, error) {
 			return controlv1.NewServiceServiceClient(conn).DeleteService(ctx, req)
 		})
+}
+
+func deleteServiceTx(d *desk.Desk, ref string) (*storev1.Transaction, error) {
+	svc, err := findService(d.Snap, ref)
+	if err != nil {
+		return nil, err
+	}
+	return &storev1.Transaction{Deletes: []*storev1.Delete{{Kind: typesv1.Kind_KIND_SERVICE, Id: svc.GetMeta().GetId()}}}, nil
 }
 
 // GetService implements ServiceService.

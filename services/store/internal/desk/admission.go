@@ -180,7 +180,7 @@ func (a *Admission) tryAdmit(confirmed *state.Snapshot, caller rpc.Caller, reque
 	}
 	tx.RequestId, tx.Caller = requestID, own
 	if size := proto.Size(tx); size > fsm.MaxBytes {
-		return nil, nil, nil, nil, errs.New(errs.Invalid, "the change has %d bytes with what it keeps of before, at most %d are allowed", size, fsm.MaxBytes)
+		return nil, nil, nil, nil, tooLarge(size)
 	}
 	claims := claimsOf(tx)
 	for _, c := range claims {

@@ -26,12 +26,15 @@ type Group struct {
 
 // Image is the whole state at one point. It never changes.
 type Image struct {
-	snap   *state.Snapshot
-	memory memory
+	snap    *state.Snapshot
+	memory  memory
+	writers Writers
 }
 
 // Image is the machine's state now. It costs nothing until its Parts are walked.
-func (m *Machine) Image() Image { return Image{snap: m.snap, memory: m.memory.copy()} }
+func (m *Machine) Image() Image {
+	return Image{snap: m.snap, memory: m.memory.copy(), writers: m.writers}
+}
 
 // Snapshot is the image's objects.
 func (i Image) Snapshot() *state.Snapshot { return i.snap }
@@ -39,6 +42,12 @@ func (i Image) Snapshot() *state.Snapshot { return i.snap }
 // Remembered is the first outcome of a request; nil when it is not known.
 func (i Image) Remembered(c *storev1.Caller, requestID string) *storev1.Outcome {
 	return i.memory.find(RequestKey(c, requestID))
+}
+
+// Try says what would become of a transaction, and is left as it was.
+func (i Image) Try(tx *storev1.Transaction) Result {
+	m := &Machine{writers: i.writers, snap: i.snap, memory: newMemory()}
+	return m.apply(tx)
 }
 
 // Parts walks the image as marshalled ImageParts, made one at a time.
