@@ -189,7 +189,9 @@ func (g *Group) account(n *place.Node, t *typesv1.Task, sign int) {
 	}
 	n.Reserve(t.GetDecided().GetReserved(), int64(sign))
 	n.Occupy(t.GetDecided().GetHostPorts(), sign)
-	if Wanted(t) {
+	if !Wanted(t) {
+		n.Leave(t.GetDecided().GetReserved(), int64(sign))
+	} else {
 		n.Tasks += sign
 		was := g.OnNode[n]
 		if was += sign; was == 0 {

@@ -1,8 +1,8 @@
 package place
 
 import (
-	"cmp"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -46,6 +46,9 @@ func (r *Request) words(c Cause, constraintText string) (one, many string) {
 	case CPUs, Memory, PIDs, Generic:
 		what := r.wanting(c)
 		return "lacks " + what, "lack " + what
+	case HostPort:
+		what := r.portNames() + " in use"
+		return "has " + what, "have " + what
 	case MaxReplicas:
 		what := fmt.Sprintf("%d tasks of the service already", r.MaxReplicas)
 		if r.MaxReplicas == 1 {
@@ -70,7 +73,6 @@ func plain() [causes][2]string {
 		Held:         {"was lost again and again and is watched", "were lost again and again and are watched"},
 		Tainted:      {"has a taint that it does not tolerate", "have taints that it does not tolerate"},
 		NoAddress:    {"has no free address", "have no free address"},
-		HostPort:     {"has its host port in use", "have its host port in use"},
 		Affinity:     {"is not where its affinities want it", "are not where its affinities want it"},
 	}
 }
@@ -89,6 +91,19 @@ func (r *Request) wanting(c Cause) string {
 	}
 }
 
+// portNames is "host port 53/udp", or "one of the host ports 80/tcp, 443/tcp".
+func (r *Request) portNames() string {
+	var out []string
+	for _, p := range r.Ports {
+		protocol := strings.ToLower(strings.TrimPrefix(p.GetProtocol().String(), "PROTOCOL_"))
+		out = append(out, fmt.Sprintf("%d/%s", p.GetPublishedPort(), protocol))
+	}
+	if len(out) == 1 {
+		return "host port " + out[0]
+	}
+	return "one of the host ports " + strings.Join(out, ", ")
+}
+
 func (r *Request) genericNames() string {
 	var out []string
 	for _, g := range r.Need.GetGeneric() {
@@ -99,46 +114,6 @@ func (r *Request) genericNames() string {
 		}
 	}
 	return strings.Join(out, ", ")
-}
-
-// Explain says why no node takes a task: "no suitable node: 2 nodes are down, 1 node lacks 200 MiB of memory", most frequent
-// first, and which node was nearest to it. CauseOf is asked of each node again: this is the slow path.
-func (r *Request) Explain(nodes []*Node, causeOf func(*Node) Cause) string {
-	type refusal struct {
-		cause Cause
-		text  string // of the constraint
-	}
-	count := map[refusal]int{}
-	var order []refusal
-	var best nearest
-	for _, n := range nodes {
-		x := refusal{cause: causeOf(n)}
-		if x.cause == Constraint {
-			x.text = r.unmet(n)
-		}
-		if count[x]++; count[x] == 1 {
-			order = append(order, x)
-		}
-		best.consider(r, n, x.cause)
-	}
-	if len(order) == 0 {
-		return "no suitable node: the cluster has no nodes"
-	}
-	slices.SortStableFunc(order, func(a, b refusal) int {
-		oneA, _ := r.words(a.cause, a.text)
-		oneB, _ := r.words(b.cause, b.text)
-		return cmp.Or(cmp.Compare(count[b], count[a]), cmp.Compare(oneA, oneB))
-	})
-	var parts []string
-	for _, x := range order {
-		one, many := r.words(x.cause, x.text)
-		if n := count[x]; n == 1 {
-			parts = append(parts, "1 node "+one)
-		} else {
-			parts = append(parts, fmt.Sprintf("%d nodes %s", n, many))
-		}
-	}
-	return "no suitable node: " + strings.Join(parts, ", ") + best.String()
 }
 
 // unmet is the first constraint that a node does not meet.
@@ -153,50 +128,24 @@ func (r *Request) unmet(n *Node) string {
 	return r.constraints[i].String()
 }
 
-// nearest is the node that lacks least of one resource, of those that all other filters let pass.
-type nearest struct {
-	node  *Node
-	cause Cause
-	short int64 // in thousandths of what is needed
-	text  string
-}
-
-func (b *nearest) consider(r *Request, n *Node, c Cause) {
-	var need, short int64
-	var text string
-	switch c {
-	case CPUs:
-		need, short = r.Need.GetNanoCpus(), n.Used.CPUs+r.Need.GetNanoCpus()-n.Have.CPUs
-		text = Processors(short)
-	case Memory:
-		need, short = r.Need.GetMemoryBytes(), n.Used.Memory+r.Need.GetMemoryBytes()-n.Have.Memory
-		text = Bytes(short) + " of memory"
-	default:
-		return
-	}
-	// In thousandths, so that processors and memory compare; need is below 2^53, and short at most need and what is over.
-	share := int64(float64(short) / float64(need) * 1000)
-	if b.node == nil || share < b.short {
-		*b = nearest{n, c, share, text}
-	}
-}
-
-func (b nearest) String() string {
-	if b.node == nil {
-		return ""
-	}
-	return fmt.Sprintf("; %s is nearest, %s short", b.node.Name(), b.text)
-}
-
-// Bytes writes an amount of memory in the largest unit that gives a whole number.
+// Bytes writes an amount of memory in the largest unit that gives a whole number, else rounded up to a tenth: who frees as
+// much has freed enough.
 func Bytes(bytes int64) string {
 	switch {
 	case bytes%(1<<30) == 0:
 		return fmt.Sprintf("%d GiB", bytes>>30)
 	case bytes%(1<<20) == 0:
 		return fmt.Sprintf("%d MiB", bytes>>20)
+	case bytes > 1<<30:
+		return tenths(bytes, 1<<30) + " GiB"
+	case bytes > 1<<20:
+		return tenths(bytes, 1<<20) + " MiB"
 	}
-	return fmt.Sprintf("%.1f MB", float64(bytes)/1e6)
+	return tenths(bytes, 1<<10) + " KiB"
+}
+
+func tenths(amount, unit int64) string {
+	return fmt.Sprintf("%.1f", math.Ceil(float64(amount)/float64(unit)*10)/10)
 }
 
 // Processors writes billionths without needless zeros.

@@ -29,7 +29,8 @@ type Node struct {
 	// Tasks are those that are wanted and have not ended.
 	Tasks int
 	// Have is what the machine has, Used what is reserved, also by tasks that are still stopping.
-	Have, Used Amount
+	// Leaving is the part of Used that tasks hold which are told to stop.
+	Have, Used, Leaving Amount
 	// Full says that no address is left for its tasks.
 	Full bool
 	// Moved is for whoever keeps nodes in order: it has to be sorted in anew.
@@ -125,14 +126,21 @@ func closed(n *typesv1.Node) Cause {
 	return None
 }
 
+func (a *Amount) add(r *typesv1.Resources, sign int64) {
+	a.CPUs += sign * r.GetNanoCpus()
+	a.Memory += sign * r.GetMemoryBytes()
+	a.PIDs += sign * r.GetPids()
+}
+
+// Leave notes of what is reserved that it will soon be free, or takes that back (sign -1).
+func (n *Node) Leave(r *typesv1.Resources, sign int64) { n.Leaving.add(r, sign) }
+
 // Reserve adds to the node what a task holds, or takes it away (sign -1).
 func (n *Node) Reserve(r *typesv1.Resources, sign int64) {
 	if r == nil {
 		return
 	}
-	n.Used.CPUs += sign * r.GetNanoCpus()
-	n.Used.Memory += sign * r.GetMemoryBytes()
-	n.Used.PIDs += sign * r.GetPids()
+	n.Used.add(r, sign)
 	for _, g := range r.GetGeneric() {
 		n.take(g, sign)
 	}
