@@ -62,8 +62,13 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 		return fmt.Errorf("dial ca: %w", err)
 	}
 	defer ca.Close()
+	scheduler, err := p.Dial(authzv1.Role_ROLE_SCHEDULER) // any: active and standbys answer alike
+	if err != nil {
+		return fmt.Errorf("dial scheduler: %w", err)
+	}
+	defer scheduler.Close()
 	calls := forward.New(p.ID, map[authzv1.Role]grpc.ClientConnInterface{
-		authzv1.Role_ROLE_STORE: store, authzv1.Role_ROLE_CA: ca,
+		authzv1.Role_ROLE_STORE: store, authzv1.Role_ROLE_CA: ca, authzv1.Role_ROLE_SCHEDULER: scheduler,
 	})
 	if err := calls.Register(p.Server.GRPC()); err != nil {
 		return fmt.Errorf("offer services: %w", err)

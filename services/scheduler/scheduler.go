@@ -16,6 +16,7 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/answer"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decideloop"
 )
 
@@ -61,6 +62,8 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	view := replica.New(p.Env, storev1.NewWatchServiceClient(conn), decideloop.Kinds()...)
 	seat := lease.New(p.Env, commits, view, duty, p.ID, cfg.Lease) // Step 1: be the one who decides…
 	loop := decideloop.New(p.Env, view, seat, commits)             // Step 2: …and decide, fenced by the seat
+
+	answer.New(view).Register(p.Server.GRPC()) // Step 3: say why, and what would be if; a standby can, too
 
 	p.Alive("decide", loop.Alive)
 	seat.YieldWhile(p.Drain)

@@ -26,6 +26,8 @@ var purePackages = map[string]string{
 	"internal/constraint":                     "what a node must be",
 	"internal/cron":                           "when a schedule comes",
 	"services/scheduler/internal/decide/...":  "the scheduler's decision",
+	"services/scheduler/internal/explain":     "why tasks are where they are",
+	"services/scheduler/internal/forecast":    "what would happen if",
 	"services/store/internal/fsm/...":         "the replicated state machine",
 	"services/store/internal/alloc/...":       "addresses and ports",
 	"services/agent/internal/task/...":        "the task machine",

@@ -36,7 +36,9 @@ type ExplainRequest struct {
 	// Optional: only the task with this id, a unique prefix of it, or this slot number.
 	Task string `protobuf:"bytes,2,opt,name=task,proto3" json:"task,omitempty"`
 	// Whether each node is judged in the answer.
-	Nodes         bool `protobuf:"varint,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes bool `protobuf:"varint,3,opt,name=nodes,proto3" json:"nodes,omitempty"`
+	// Optional: a version that the answer must hold. A scheduler that is behind waits for it.
+	AtLeast       *v1.Version `protobuf:"bytes,4,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -90,6 +92,13 @@ func (x *ExplainRequest) GetNodes() bool {
 		return x.Nodes
 	}
 	return false
+}
+
+func (x *ExplainRequest) GetAtLeast() *v1.Version {
+	if x != nil {
+		return x.AtLeast
+	}
+	return nil
 }
 
 // ExplainResponse is the explanation.
@@ -233,7 +242,9 @@ type ExplainedTask struct {
 	// Since when that holds.
 	Since *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=since,proto3" json:"since,omitempty"`
 	// The nodes as they would be judged for this task now, if it was nowhere.
-	Choice        *Choice `protobuf:"bytes,10,opt,name=choice,proto3" json:"choice,omitempty"`
+	Choice *Choice `protobuf:"bytes,10,opt,name=choice,proto3" json:"choice,omitempty"`
+	// Of a service that has one task on each node: the name of the node that it is for.
+	ForNode       string `protobuf:"bytes,11,opt,name=for_node,json=forNode,proto3" json:"for_node,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -336,6 +347,13 @@ func (x *ExplainedTask) GetChoice() *Choice {
 		return x.Choice
 	}
 	return nil
+}
+
+func (x *ExplainedTask) GetForNode() string {
+	if x != nil {
+		return x.ForNode
+	}
+	return ""
 }
 
 // Choice is how the nodes compare for one task.
@@ -495,7 +513,8 @@ type JudgedNode struct {
 	Rank uint32 `protobuf:"varint,3,opt,name=rank,proto3" json:"rank,omitempty"`
 	// The filter that does not let it pass, to be read after its name; empty when it does.
 	Refusal string `protobuf:"bytes,4,opt,name=refusal,proto3" json:"refusal,omitempty"`
-	// How often tasks of this spec have failed there in the last 5 minutes. From 5 on it comes after all others.
+	// How often tasks of this spec have failed there in the last 5 minutes, counted once the service has 5 failures. From 5 on
+	// it comes after all others.
 	Failures uint32 `protobuf:"varint,5,opt,name=failures,proto3" json:"failures,omitempty"`
 	// How many of what the service only wishes for it does not grant: taints to avoid, preferred affinities.
 	UnmetWishes uint32 `protobuf:"varint,6,opt,name=unmet_wishes,json=unmetWishes,proto3" json:"unmet_wishes,omitempty"`
@@ -679,11 +698,12 @@ var File_shoal_scheduler_v1_explain_proto protoreflect.FileDescriptor
 
 const file_shoal_scheduler_v1_explain_proto_rawDesc = "" +
 	"\n" +
-	" shoal/scheduler/v1/explain.proto\x12\x12shoal.scheduler.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/task.proto\"T\n" +
+	" shoal/scheduler/v1/explain.proto\x12\x12shoal.scheduler.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/task.proto\"\x88\x01\n" +
 	"\x0eExplainRequest\x12\x18\n" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x12\x14\n" +
-	"\x05nodes\x18\x03 \x01(\bR\x05nodes\"\xa4\x03\n" +
+	"\x05nodes\x18\x03 \x01(\bR\x05nodes\x122\n" +
+	"\bat_least\x18\x04 \x01(\v2\x17.shoal.types.v1.VersionR\aatLeast\"\xa4\x03\n" +
 	"\x0fExplainResponse\x121\n" +
 	"\aversion\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12=\n" +
 	"\fcluster_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vclusterTime\x12\x1d\n" +
@@ -694,7 +714,7 @@ const file_shoal_scheduler_v1_explain_proto_rawDesc = "" +
 	"\x05tasks\x18\x06 \x03(\v2!.shoal.scheduler.v1.ExplainedTaskR\x05tasks\x12$\n" +
 	"\x0etasks_left_out\x18\a \x01(\x04R\ftasksLeftOut\x12.\n" +
 	"\x04next\x18\b \x01(\v2\x1a.shoal.scheduler.v1.ChoiceR\x04next\x124\n" +
-	"\x05nodes\x18\t \x03(\v2\x1e.shoal.scheduler.v1.JudgedNodeR\x05nodes\"\xf6\x02\n" +
+	"\x05nodes\x18\t \x03(\v2\x1e.shoal.scheduler.v1.JudgedNodeR\x05nodes\"\x91\x03\n" +
 	"\rExplainedTask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x04R\x04slot\x12\x17\n" +
@@ -706,7 +726,8 @@ const file_shoal_scheduler_v1_explain_proto_rawDesc = "" +
 	"\x06reason\x18\b \x01(\tR\x06reason\x120\n" +
 	"\x05since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x122\n" +
 	"\x06choice\x18\n" +
-	" \x01(\v2\x1a.shoal.scheduler.v1.ChoiceR\x06choice\"\xfe\x01\n" +
+	" \x01(\v2\x1a.shoal.scheduler.v1.ChoiceR\x06choice\x12\x19\n" +
+	"\bfor_node\x18\v \x01(\tR\aforNode\"\xfe\x01\n" +
 	"\x06Choice\x12\x1b\n" +
 	"\tlooked_at\x18\x01 \x01(\rR\blookedAt\x12\x1e\n" +
 	"\n" +
@@ -766,26 +787,27 @@ var file_shoal_scheduler_v1_explain_proto_goTypes = []any{
 	(v1.TaskState)(0),             // 9: shoal.types.v1.TaskState
 }
 var file_shoal_scheduler_v1_explain_proto_depIdxs = []int32{
-	7,  // 0: shoal.scheduler.v1.ExplainResponse.version:type_name -> shoal.types.v1.Version
-	8,  // 1: shoal.scheduler.v1.ExplainResponse.cluster_time:type_name -> google.protobuf.Timestamp
-	2,  // 2: shoal.scheduler.v1.ExplainResponse.tasks:type_name -> shoal.scheduler.v1.ExplainedTask
-	3,  // 3: shoal.scheduler.v1.ExplainResponse.next:type_name -> shoal.scheduler.v1.Choice
-	5,  // 4: shoal.scheduler.v1.ExplainResponse.nodes:type_name -> shoal.scheduler.v1.JudgedNode
-	9,  // 5: shoal.scheduler.v1.ExplainedTask.desired:type_name -> shoal.types.v1.TaskState
-	9,  // 6: shoal.scheduler.v1.ExplainedTask.observed:type_name -> shoal.types.v1.TaskState
-	8,  // 7: shoal.scheduler.v1.ExplainedTask.since:type_name -> google.protobuf.Timestamp
-	3,  // 8: shoal.scheduler.v1.ExplainedTask.choice:type_name -> shoal.scheduler.v1.Choice
-	4,  // 9: shoal.scheduler.v1.Choice.refusals:type_name -> shoal.scheduler.v1.Refusal
-	5,  // 10: shoal.scheduler.v1.Choice.best:type_name -> shoal.scheduler.v1.JudgedNode
-	5,  // 11: shoal.scheduler.v1.Choice.own:type_name -> shoal.scheduler.v1.JudgedNode
-	6,  // 12: shoal.scheduler.v1.JudgedNode.shares:type_name -> shoal.scheduler.v1.Share
-	0,  // 13: shoal.scheduler.v1.ExplainService.Explain:input_type -> shoal.scheduler.v1.ExplainRequest
-	1,  // 14: shoal.scheduler.v1.ExplainService.Explain:output_type -> shoal.scheduler.v1.ExplainResponse
-	14, // [14:15] is the sub-list for method output_type
-	13, // [13:14] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	7,  // 0: shoal.scheduler.v1.ExplainRequest.at_least:type_name -> shoal.types.v1.Version
+	7,  // 1: shoal.scheduler.v1.ExplainResponse.version:type_name -> shoal.types.v1.Version
+	8,  // 2: shoal.scheduler.v1.ExplainResponse.cluster_time:type_name -> google.protobuf.Timestamp
+	2,  // 3: shoal.scheduler.v1.ExplainResponse.tasks:type_name -> shoal.scheduler.v1.ExplainedTask
+	3,  // 4: shoal.scheduler.v1.ExplainResponse.next:type_name -> shoal.scheduler.v1.Choice
+	5,  // 5: shoal.scheduler.v1.ExplainResponse.nodes:type_name -> shoal.scheduler.v1.JudgedNode
+	9,  // 6: shoal.scheduler.v1.ExplainedTask.desired:type_name -> shoal.types.v1.TaskState
+	9,  // 7: shoal.scheduler.v1.ExplainedTask.observed:type_name -> shoal.types.v1.TaskState
+	8,  // 8: shoal.scheduler.v1.ExplainedTask.since:type_name -> google.protobuf.Timestamp
+	3,  // 9: shoal.scheduler.v1.ExplainedTask.choice:type_name -> shoal.scheduler.v1.Choice
+	4,  // 10: shoal.scheduler.v1.Choice.refusals:type_name -> shoal.scheduler.v1.Refusal
+	5,  // 11: shoal.scheduler.v1.Choice.best:type_name -> shoal.scheduler.v1.JudgedNode
+	5,  // 12: shoal.scheduler.v1.Choice.own:type_name -> shoal.scheduler.v1.JudgedNode
+	6,  // 13: shoal.scheduler.v1.JudgedNode.shares:type_name -> shoal.scheduler.v1.Share
+	0,  // 14: shoal.scheduler.v1.ExplainService.Explain:input_type -> shoal.scheduler.v1.ExplainRequest
+	1,  // 15: shoal.scheduler.v1.ExplainService.Explain:output_type -> shoal.scheduler.v1.ExplainResponse
+	15, // [15:16] is the sub-list for method output_type
+	14, // [14:15] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_shoal_scheduler_v1_explain_proto_init() }

@@ -110,7 +110,9 @@ type PlanRequest struct {
 	// What PreviewService says that a call would store.
 	Effect *v1.Effect `protobuf:"bytes,1,opt,name=effect,proto3" json:"effect,omitempty"`
 	// Nodes, by id, unique prefix or hostname, that would be switched off without a warning.
-	PowerOff      []string `protobuf:"bytes,2,rep,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
+	PowerOff []string `protobuf:"bytes,2,rep,name=power_off,json=powerOff,proto3" json:"power_off,omitempty"`
+	// Optional: a version that the answer must hold, that of the preview. A scheduler that is behind waits for it.
+	AtLeast       *v11.Version `protobuf:"bytes,3,opt,name=at_least,json=atLeast,proto3" json:"at_least,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -155,6 +157,13 @@ func (x *PlanRequest) GetEffect() *v1.Effect {
 func (x *PlanRequest) GetPowerOff() []string {
 	if x != nil {
 		return x.PowerOff
+	}
+	return nil
+}
+
+func (x *PlanRequest) GetAtLeast() *v11.Version {
+	if x != nil {
+		return x.AtLeast
 	}
 	return nil
 }
@@ -700,10 +709,11 @@ var File_shoal_scheduler_v1_plan_proto protoreflect.FileDescriptor
 
 const file_shoal_scheduler_v1_plan_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshoal/scheduler/v1/plan.proto\x12\x12shoal.scheduler.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/control/v1/preview.proto\x1a\x19shoal/types/v1/meta.proto\"\\\n" +
+	"\x1dshoal/scheduler/v1/plan.proto\x12\x12shoal.scheduler.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/control/v1/preview.proto\x1a\x19shoal/types/v1/meta.proto\"\x90\x01\n" +
 	"\vPlanRequest\x120\n" +
 	"\x06effect\x18\x01 \x01(\v2\x18.shoal.control.v1.EffectR\x06effect\x12\x1b\n" +
-	"\tpower_off\x18\x02 \x03(\tR\bpowerOff\"\xba\x03\n" +
+	"\tpower_off\x18\x02 \x03(\tR\bpowerOff\x122\n" +
+	"\bat_least\x18\x03 \x01(\v2\x17.shoal.types.v1.VersionR\aatLeast\"\xba\x03\n" +
 	"\fPlanResponse\x121\n" +
 	"\aversion\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12=\n" +
 	"\fcluster_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vclusterTime\x122\n" +
@@ -792,22 +802,23 @@ var file_shoal_scheduler_v1_plan_proto_goTypes = []any{
 }
 var file_shoal_scheduler_v1_plan_proto_depIdxs = []int32{
 	8,  // 0: shoal.scheduler.v1.PlanRequest.effect:type_name -> shoal.control.v1.Effect
-	9,  // 1: shoal.scheduler.v1.PlanResponse.version:type_name -> shoal.types.v1.Version
-	10, // 2: shoal.scheduler.v1.PlanResponse.cluster_time:type_name -> google.protobuf.Timestamp
-	3,  // 3: shoal.scheduler.v1.PlanResponse.steps:type_name -> shoal.scheduler.v1.PlanStep
-	5,  // 4: shoal.scheduler.v1.PlanResponse.waits:type_name -> shoal.scheduler.v1.PlannedWait
-	6,  // 5: shoal.scheduler.v1.PlanResponse.nodes:type_name -> shoal.scheduler.v1.PlannedNode
-	7,  // 6: shoal.scheduler.v1.PlanResponse.services:type_name -> shoal.scheduler.v1.PlannedService
-	11, // 7: shoal.scheduler.v1.PlanStep.after:type_name -> google.protobuf.Duration
-	4,  // 8: shoal.scheduler.v1.PlanStep.actions:type_name -> shoal.scheduler.v1.PlannedAction
-	0,  // 9: shoal.scheduler.v1.PlannedAction.kind:type_name -> shoal.scheduler.v1.ActionKind
-	1,  // 10: shoal.scheduler.v1.PlanService.Plan:input_type -> shoal.scheduler.v1.PlanRequest
-	2,  // 11: shoal.scheduler.v1.PlanService.Plan:output_type -> shoal.scheduler.v1.PlanResponse
-	11, // [11:12] is the sub-list for method output_type
-	10, // [10:11] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	9,  // 1: shoal.scheduler.v1.PlanRequest.at_least:type_name -> shoal.types.v1.Version
+	9,  // 2: shoal.scheduler.v1.PlanResponse.version:type_name -> shoal.types.v1.Version
+	10, // 3: shoal.scheduler.v1.PlanResponse.cluster_time:type_name -> google.protobuf.Timestamp
+	3,  // 4: shoal.scheduler.v1.PlanResponse.steps:type_name -> shoal.scheduler.v1.PlanStep
+	5,  // 5: shoal.scheduler.v1.PlanResponse.waits:type_name -> shoal.scheduler.v1.PlannedWait
+	6,  // 6: shoal.scheduler.v1.PlanResponse.nodes:type_name -> shoal.scheduler.v1.PlannedNode
+	7,  // 7: shoal.scheduler.v1.PlanResponse.services:type_name -> shoal.scheduler.v1.PlannedService
+	11, // 8: shoal.scheduler.v1.PlanStep.after:type_name -> google.protobuf.Duration
+	4,  // 9: shoal.scheduler.v1.PlanStep.actions:type_name -> shoal.scheduler.v1.PlannedAction
+	0,  // 10: shoal.scheduler.v1.PlannedAction.kind:type_name -> shoal.scheduler.v1.ActionKind
+	1,  // 11: shoal.scheduler.v1.PlanService.Plan:input_type -> shoal.scheduler.v1.PlanRequest
+	2,  // 12: shoal.scheduler.v1.PlanService.Plan:output_type -> shoal.scheduler.v1.PlanResponse
+	12, // [12:13] is the sub-list for method output_type
+	11, // [11:12] is the sub-list for method input_type
+	11, // [11:11] is the sub-list for extension type_name
+	11, // [11:11] is the sub-list for extension extendee
+	0,  // [0:11] is the sub-list for field type_name
 }
 
 func init() { file_shoal_scheduler_v1_plan_proto_init() }

@@ -20,6 +20,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 )
 
 // Offered are the services that people may call through a gateway, by the role of the process that answers.
@@ -28,8 +29,10 @@ func Offered() map[authzv1.Role][]grpc.ServiceDesc {
 		authzv1.Role_ROLE_STORE: {
 			controlv1.ServiceService_ServiceDesc, controlv1.TaskService_ServiceDesc, controlv1.NodeService_ServiceDesc,
 			controlv1.NetworkService_ServiceDesc, controlv1.ClusterService_ServiceDesc, controlv1.MemberService_ServiceDesc,
+			controlv1.PreviewService_ServiceDesc,
 		},
-		authzv1.Role_ROLE_CA: {cav1.TokenService_ServiceDesc},
+		authzv1.Role_ROLE_SCHEDULER: {schedulerv1.ExplainService_ServiceDesc, schedulerv1.PlanService_ServiceDesc},
+		authzv1.Role_ROLE_CA:        {cav1.TokenService_ServiceDesc},
 	}
 }
 

@@ -22,6 +22,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 )
 
 // New makes the handler; conn passes calls on, and maxBody bounds a request in bytes.
@@ -53,6 +54,15 @@ func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Regist
 		},
 		func() error {
 			return controlv1.RegisterMemberServiceHandlerClient(ctx, mux, controlv1.NewMemberServiceClient(client))
+		},
+		func() error {
+			return controlv1.RegisterPreviewServiceHandlerClient(ctx, mux, controlv1.NewPreviewServiceClient(client))
+		},
+		func() error {
+			return schedulerv1.RegisterExplainServiceHandlerClient(ctx, mux, schedulerv1.NewExplainServiceClient(client))
+		},
+		func() error {
+			return schedulerv1.RegisterPlanServiceHandlerClient(ctx, mux, schedulerv1.NewPlanServiceClient(client))
 		},
 		func() error {
 			return cav1.RegisterTokenServiceHandlerClient(ctx, mux, cav1.NewTokenServiceClient(client))

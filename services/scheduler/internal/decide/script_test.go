@@ -40,6 +40,8 @@ import (
 //	decide [at=D]   prints what the plan does
 //	converge [until=D] decide and settle until nothing changes
 //	ps NAME         prints the tasks, newest first
+//	explain NAME [task=SLOT] [nodes=true] says why tasks are where they are
+//	plan COMMAND    prints what a command would lead to, without it; also: plan node ID off
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		m := newSim(t)
@@ -80,6 +82,10 @@ func (m *sim) command(out *strings.Builder, words []string) {
 		m.now = start().Add(m.duration(at))
 	}
 	switch words[0] {
+	case "plan":
+		m.foresee(out, words[1:])
+	case "explain":
+		m.explain(out, rest, opts)
 	case "cluster":
 		m.change(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "cluster"},
 			Spec:     &typesv1.ClusterSpec{TaskHistoryLimit: int32(m.number(opts["history"], 5))},

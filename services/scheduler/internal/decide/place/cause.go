@@ -132,6 +132,8 @@ func (r *Request) unmet(n *Node) string {
 // much has freed enough.
 func Bytes(bytes int64) string {
 	switch {
+	case bytes == 0:
+		return "0 B"
 	case bytes%(1<<30) == 0:
 		return fmt.Sprintf("%d GiB", bytes>>30)
 	case bytes%(1<<20) == 0:
@@ -149,8 +151,10 @@ func tenths(amount, unit int64) string {
 }
 
 // Processors writes billionths without needless zeros.
-func Processors(nano int64) string {
-	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.3f", float64(nano)/1e9), "0"), ".") + " free processors"
+func Processors(nano int64) string { return decimal(nano) + " free processors" }
+
+func decimal(nano int64) string {
+	return strings.TrimSuffix(strings.TrimRight(fmt.Sprintf("%.3f", float64(nano)/1e9), "0"), ".")
 }
 
 // Unmet says why a task may not stay on a node: "no longer meets node.labels.disk == ssd".

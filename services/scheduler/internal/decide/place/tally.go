@@ -141,6 +141,7 @@ func (b *nearest) weigh(r *Request, c Cause) {
 	switch {
 	case need > have:
 		b.rank, b.miss.whole = tooSmall, amountText(c, have)
+		b.share = int64(float64(need-have) / float64(need) * 1000) // whatever is on it
 	case missing <= leaving && r.fitsWithout(n):
 		b.rank = waitsForStop
 	}

@@ -100,14 +100,24 @@ func (r *Rollout) parallelism() int {
 
 // floor is the number of slots that may be without a running task because of us: one rule for updates, drains and
 // enforcement.
-func (r *Rollout) floor(parallelism int) int {
-	if m := r.Service.GetSpec().MaxUnavailable; m != nil {
-		return int(min(*m, 1<<30))
+func (r *Rollout) floor(parallelism int) int { return mayMiss(r.Service.GetSpec(), parallelism) }
+
+func mayMiss(spec *typesv1.ServiceSpec, parallelism int) int {
+	if spec != nil && spec.MaxUnavailable != nil {
+		return int(min(spec.GetMaxUnavailable(), 1<<30))
 	}
 	if parallelism == 0 {
 		return 1 << 30
 	}
 	return parallelism
+}
+
+// MayMiss is the floor of a service outside of a rollback.
+func MayMiss(spec *typesv1.ServiceSpec) int {
+	if c := spec.GetUpdate(); c != nil && c.Parallelism != nil {
+		return mayMiss(spec, int(min(c.GetParallelism(), 1<<30)))
+	}
+	return mayMiss(spec, 1)
 }
 
 func (r *Rollout) startFirst() bool {
