@@ -7,6 +7,7 @@ package agent
 
 import (
 	"context"
+	"path/filepath"
 	"time"
 
 	"google.golang.org/grpc"
@@ -131,6 +132,7 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 		x, err := executor.New(executor.Config{
 			Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, CertsDir: cfg.CertsDir,
 			Logs: p.Path("logs"), Cluster: p.ID.Cluster, Parallel: cfg.Parallel,
+			Volumes: p.Path("volumes"), Pins: filepath.Join(cfg.RunDir, "volumes"),
 		}, e.Log)
 		if err != nil {
 			return closeReal, err

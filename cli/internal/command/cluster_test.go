@@ -51,6 +51,7 @@ type cluster struct {
 	refuse   error // of the next update
 	stuck    bool  // no task ever starts
 	lost     bool  // the answer to the next removal
+	settings *typesv1.ClusterSpec
 }
 
 func newCluster() *cluster {

@@ -52,25 +52,12 @@ type TaskSpec struct {
 	Runtime       string
 }
 
-// ContainerSpec is what runs.
-type ContainerSpec struct {
-	Image           string
-	Labels          map[string]string `json:",omitempty"`
-	Command         []string          `json:",omitempty"`
-	Args            []string          `json:",omitempty"`
-	Hostname        string            `json:",omitempty"`
-	Env             []string          `json:",omitempty"`
-	Dir             string            `json:",omitempty"`
-	User            string            `json:",omitempty"`
-	StopSignal      string            `json:",omitempty"`
-	ReadOnly        bool              `json:",omitempty"`
-	StopGracePeriod *int64            `json:",omitempty"`
-}
-
 // Resources bound and reserve.
 type Resources struct {
-	Limits       *Amount `json:",omitempty"`
-	Reservations *Amount `json:",omitempty"`
+	Limits           *Amount `json:",omitempty"`
+	Reservations     *Amount `json:",omitempty"`
+	SwapBytes        *int64  `json:",omitempty"`
+	MemorySwappiness *int64  `json:",omitempty"`
 }
 
 // Amount is an amount of resources.
@@ -168,13 +155,9 @@ func specOf(s *typesv1.ServiceSpec) ServiceSpec {
 func TaskSpecOf(t *typesv1.TaskSpec) TaskSpec {
 	c := t.GetContainer()
 	out := TaskSpec{
-		ContainerSpec: ContainerSpec{
-			Image: c.GetImage(), Labels: c.GetLabels(), Command: c.GetCommand(), Args: c.GetArgs(), Hostname: c.GetHostname(),
-			Env: c.GetEnv(), Dir: c.GetDir(), User: c.GetUser(), StopSignal: c.GetStopSignal(), ReadOnly: c.GetReadOnly(),
-			StopGracePeriod: nanos(c.GetStopGracePeriod()),
-		},
-		Resources:   Resources{Limits: amount(t.GetResources().GetLimits()), Reservations: amount(t.GetResources().GetReservations())},
-		ForceUpdate: t.GetForceUpdate(), Runtime: "container",
+		ContainerSpec: containerOf(c),
+		Resources:     resourcesOf(t.GetResources()),
+		ForceUpdate:   t.GetForceUpdate(), Runtime: "container",
 	}
 	if r := t.GetRestart(); r != nil {
 		out.RestartPolicy = &RestartPolicy{Condition: "any", Delay: nanos(r.GetDelay()), MaxDelay: nanos(r.GetMaxDelay()), MaxAttempts: r.GetMaxAttempts(), Window: nanos(r.GetWindow())}
@@ -185,6 +168,14 @@ func TaskSpecOf(t *typesv1.TaskSpec) TaskSpec {
 	out.Placement = placementOf(t.GetPlacement())
 	for _, n := range t.GetNetworks() {
 		out.Networks = append(out.Networks, NetworkTarget{Target: n.GetTarget(), Aliases: n.GetAliases()})
+	}
+	return out
+}
+
+func resourcesOf(r *typesv1.ResourceRequirements) Resources {
+	out := Resources{Limits: amount(r.GetLimits()), Reservations: amount(r.GetReservations())}
+	if r != nil {
+		out.SwapBytes, out.MemorySwappiness = r.SwapBytes, r.MemorySwappiness
 	}
 	return out
 }

@@ -131,7 +131,7 @@ func TestFaultsOfPlacementAreToldAtOnce(t *testing.T) {
 	}
 	ids := func(name string) (string, error) { return name, nil }
 	set := pflag.NewFlagSet("", pflag.ContinueOnError)
-	u := spec.New(set, nil)
+	u := spec.New(set, nil, nil)
 	u.Update()
 	if err := set.Parse([]string{"--constraint-rm", "node.role==worker", "--toleration-rm", "x", "--affinity-rm", "db"}); err != nil {
 		t.Fatal(err)

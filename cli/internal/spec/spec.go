@@ -20,14 +20,15 @@ import (
 
 // Flags are a service's settings on a command line.
 type Flags struct {
-	set    *pflag.FlagSet
-	getenv func(string) string
-	faults errs.Collector
+	set      *pflag.FlagSet
+	getenv   func(string) string
+	readFile func(string) ([]byte, error)
+	faults   errs.Collector
 }
 
-// New defines no flag yet; getenv gives values to `--env NAME`.
-func New(set *pflag.FlagSet, getenv func(string) string) *Flags {
-	return &Flags{set: set, getenv: getenv}
+// New defines no flag yet; getenv gives values to `--env NAME`, readFile reads the files that flags name.
+func New(set *pflag.FlagSet, getenv func(string) string, readFile func(string) ([]byte, error)) *Flags {
+	return &Flags{set: set, getenv: getenv, readFile: readFile}
 }
 
 // Create defines the flags of `service create`.
@@ -39,8 +40,10 @@ func (f *Flags) Create() {
 	f.set.StringArrayP("env", "e", nil, "set an environment variable: NAME=value, or NAME for this shell's value")
 	f.set.StringArrayP("label", "l", nil, "label the service: key=value")
 	f.set.StringArray("container-label", nil, "label the containers: key=value")
+	f.set.StringArray("env-file", nil, "read environment variables from a file, one NAME=value a line")
 	f.lists(false)
 	f.dependencies(false)
+	f.containerLists(false)
 	f.common()
 }
 
@@ -63,6 +66,7 @@ func (f *Flags) Update() {
 	f.set.Bool("resume", false, "go on with an update that has paused")
 	f.lists(true)
 	f.dependencies(true)
+	f.containerLists(true)
 	f.common()
 }
 
@@ -82,6 +86,7 @@ func (f *Flags) common() {
 	f.rollout()
 	f.jobs()
 	f.placement()
+	f.container()
 	f.set.String("stop-grace-period", "", "time from the stop signal to SIGKILL (default 10s)")
 	f.set.String("stop-signal", "", "signal that asks a container to stop")
 	f.set.String("hostname", "", "hostname of the containers")
@@ -117,11 +122,12 @@ func (f *Flags) Spec(image string, args []string) (*typesv1.ServiceSpec, error) 
 			s.Task.Networks = append(s.Task.Networks, a)
 		}
 	}
-	s.Task.Container.Env = f.environment("env", nil)
+	s.Task.Container.Env = f.environment("env", f.envFiles())
 	s.Annotations.Labels = f.labels("label", nil)
 	s.Task.Container.Labels = f.labels("container-label", nil)
 	f.addRules(s.Task, "")
 	f.addDependencies(s)
+	f.addContainerLists(s.Task.Container, "")
 	f.apply(s)
 	what := "create service"
 	if s.Annotations.Name != "" {
@@ -148,6 +154,7 @@ func (f *Flags) apply(s *typesv1.ServiceSpec) {
 	if f.set.Changed("read-only") {
 		c.ReadOnly, _ = f.set.GetBool("read-only")
 	}
+	f.applyContainer(s.Task)
 	f.applyResources(s.Task)
 	f.applyRestart(s.Task)
 	f.applyPlacement(s.Task)

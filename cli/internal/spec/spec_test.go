@@ -85,7 +85,7 @@ func TestWordsAreSplitAsAShellDoes(t *testing.T) {
 func flagsOf(t *testing.T, define func(*spec.Flags), args ...string) *spec.Flags {
 	t.Helper()
 	set := pflag.NewFlagSet("test", pflag.ContinueOnError)
-	f := spec.New(set, func(name string) string { return map[string]string{"COLOR": "blue"}[name] })
+	f := spec.New(set, func(name string) string { return map[string]string{"COLOR": "blue"}[name] }, files)
 	define(f)
 	if err := set.Parse(args); err != nil {
 		t.Fatal(err)

@@ -145,10 +145,30 @@ func (f *Flags) network(flag, text string) *typesv1.NetworkAttachment {
 	return a
 }
 
+// envFiles reads the files of --env-file: NAME=value lines, or NAME for this shell's value. What begins with # is left out.
+func (f *Flags) envFiles() (env []string) {
+	for _, path := range f.list("env-file") {
+		data, err := f.read(path)
+		f.faults.Merge("env-file", err)
+		var lines []string
+		for line := range strings.Lines(string(data)) {
+			if line = strings.TrimLeft(strings.TrimRight(line, "\r\n"), " \t"); line != "" && !strings.HasPrefix(line, "#") {
+				lines = append(lines, line)
+			}
+		}
+		env = f.putEnvironment("env-file", lines, env)
+	}
+	return env
+}
+
 // environment puts the flag's entries over those that are there; an entry of the same name takes the old one's place.
 func (f *Flags) environment(flag string, env []string) []string {
+	return f.putEnvironment(flag, f.list(flag), env)
+}
+
+func (f *Flags) putEnvironment(flag string, entries, env []string) []string {
 	env = slices.Clone(env)
-	for _, entry := range f.list(flag) {
+	for _, entry := range entries {
 		name, _, whole := strings.Cut(entry, "=")
 		if name == "" {
 			f.faults.Add(flag, "%q has no name", entry)

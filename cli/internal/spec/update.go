@@ -36,6 +36,7 @@ func (f *Flags) Change(s *typesv1.ServiceSpec, networks, services Lookup) error 
 	f.changeNetworks(s.Task, networks)
 	f.changeRules(s.Task, services)
 	f.changeDependencies(s)
+	f.changeContainerLists(c)
 	f.apply(s)
 	return f.faults.Err(`update service "` + s.GetAnnotations().GetName() + `"`)
 }

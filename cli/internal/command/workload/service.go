@@ -66,7 +66,7 @@ func serviceCreate(a *app.App) *cobra.Command {
 			"  shoal service create --name db --network back -e MODE=fast --limit-memory 512m registry.example/db:2",
 	}
 	c.Flags().SetInterspersed(false) // what follows the image is the container's
-	flags := spec.New(c.Flags(), a.Getenv)
+	flags := spec.New(c.Flags(), a.Getenv, a.Env.Files.Read)
 	flags.Create()
 	w.flags(c, "progress")
 	app.Complete(c, "network", a.NetworkNames)

@@ -28,7 +28,7 @@ func serviceUpdate(a *app.App) *cobra.Command {
 		Example: "  shoal service update --image registry.example/web:2 --update-parallelism 2 --update-order start-first web\n" +
 			"  shoal service update --force web",
 	}
-	flags := spec.New(c.Flags(), a.Getenv)
+	flags := spec.New(c.Flags(), a.Getenv, a.Env.Files.Read)
 	flags.Update()
 	c.Flags().BoolVar(&rollback, "rollback", false, "go back to the version before, as 'service rollback'")
 	w.flags(c, "progress")

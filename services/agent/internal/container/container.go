@@ -60,7 +60,7 @@ type Spec struct {
 	ID        string
 	Origin    Origin
 	Container *typesv1.ContainerSpec
-	Limits    *typesv1.Resources // nil: none
+	Resources *typesv1.ResourceRequirements // nil: none
 	Hostname  string
 	Sandbox   Sandbox
 }

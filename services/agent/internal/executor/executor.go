@@ -18,15 +18,20 @@ import (
 	"time"
 
 	tasksv1 "github.com/containerd/containerd/api/services/tasks/v1"
+	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	tasktypes "github.com/containerd/containerd/api/types/task"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/log"
+	"github.com/containerd/typeurl/v2"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
+	"github.com/shoalproject/shoal/services/agent/internal/volume"
 )
 
 const (
@@ -47,17 +52,20 @@ type Config struct {
 	Logs        string // folder of the containers' output
 	Cluster     string // containers of other clusters are not ours; empty: those of every cluster are, to remove them
 	Parallel    int    // containers made or started at once
+	Volumes     string // folder of the volumes
+	Pins        string // folder for mounts of parts of volumes; it ends with the machine's power
+	Init        string // the small init for containers that ask for one
 }
 
 // Executor is one connection to containerd.
 type Executor struct {
-	cfg    Config
-	log    *slog.Logger
-	client *containerd.Client
-	images *images
-	slots  chan struct{} // one for each container that is made or started
-	secure bool          // the kernel filters system calls
-	files  uint64        // the most open files that a container may ask for
+	cfg     Config
+	log     *slog.Logger
+	client  *containerd.Client
+	images  *images
+	slots   chan struct{} // one for each container that is made or started
+	machine runtimespec.Machine
+	volumes *volume.Store
 
 	mu     sync.Mutex // guards mounts
 	mounts map[string][]mount.Mount
@@ -74,7 +82,7 @@ func New(cfg Config, logger *slog.Logger) (*Executor, error) {
 		return nil, err
 	}
 	e := &Executor{
-		cfg: cfg, log: logger, client: client, secure: hasSeccomp(), files: fileLimit(),
+		cfg: cfg, log: logger, client: client, machine: machine(cfg.Init, logger), volumes: volume.New(cfg.Volumes, cfg.Pins),
 		slots: make(chan struct{}, max(1, cfg.Parallel)), mounts: map[string][]mount.Mount{},
 	}
 	e.images = newImages(e)
@@ -151,7 +159,13 @@ func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
 	}
 	tasks := e.client.TaskService()
 	output := "file://" + e.logFile(id)
-	_, err = tasks.Create(ctx, &tasksv1.CreateTaskRequest{ContainerID: id, Rootfs: mount.ToProto(rootfs), Stdout: output, Stderr: output})
+	options, err := runtimeOptions()
+	if err != nil {
+		return 0, err
+	}
+	_, err = tasks.Create(ctx, &tasksv1.CreateTaskRequest{
+		ContainerID: id, Rootfs: mount.ToProto(rootfs), Stdout: output, Stderr: output, Options: options,
+	})
 	if err = e.failure("create the process", err); err != nil && !errs.Is(err, errs.Exists) {
 		return 0, err
 	}
@@ -164,6 +178,16 @@ func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
 		return int64(found.GetProcess().GetPid()), nil // started by an earlier life of the agent
 	}
 	return 0, err
+}
+
+// runtimeOptions say that no session keyring is made for a container: a thousand containers would use up root's quota of
+// keys, and the default filter of system calls keeps containers from keyrings.
+func runtimeOptions() (*anypb.Any, error) {
+	options, err := typeurl.MarshalAnyToProto(&runcoptions.Options{NoNewKeyring: true})
+	if err != nil {
+		return nil, fmt.Errorf("write the runtime's options: %w", err)
+	}
+	return options, nil
 }
 
 // rootfs takes the mounts that Prepare was given, to save a call; after a restart containerd is asked.

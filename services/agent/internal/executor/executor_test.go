@@ -195,7 +195,7 @@ func TestRefusals(t *testing.T) {
 func TestMemory(t *testing.T) {
 	r := newRig(t)
 	s := r.spec("eats.0", "eat")
-	s.Limits = &typesv1.Resources{MemoryBytes: 32 << 20, NanoCpus: 5e8, Pids: 100}
+	s.Resources = &typesv1.ResourceRequirements{Limits: &typesv1.Resources{MemoryBytes: 32 << 20, NanoCpus: 5e8, Pids: 100}}
 	r.run(t, s)
 	if exit := r.wait(t, s.ID); exit != (task.Exit{Code: 137, OOM: true}) {
 		t.Errorf("exit %+v", exit)

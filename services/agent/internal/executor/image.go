@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 )
 
 // image is what a container needs to know of its image. It is immutable, but for users.
@@ -26,7 +27,7 @@ type image struct {
 	config ocispec.ImageConfig
 
 	mu    sync.Mutex // guards users
-	users map[string]userIDs
+	users map[string]runtimespec.User
 }
 
 // images finds images: in memory, in containerd, in the registry, in this order. So fifty containers of one image cost
@@ -167,5 +168,5 @@ func describe(ctx context.Context, ref string, i containerd.Image) (*image, erro
 	if err != nil {
 		return nil, err
 	}
-	return &image{ref: ref, chain: identity.ChainID(layers).String(), config: spec.Config, users: map[string]userIDs{}}, nil
+	return &image{ref: ref, chain: identity.ChainID(layers).String(), config: spec.Config, users: map[string]runtimespec.User{}}, nil
 }

@@ -4,14 +4,57 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 
+	profiles "github.com/containerd/containerd/v2/contrib/apparmor"
+	"github.com/containerd/containerd/v2/pkg/apparmor"
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 )
+
+// appArmorProfile is the name under which containerd's default profile is loaded.
+const appArmorProfile = "shoal-default"
+
+// appArmor loads the default profile, where the kernel has AppArmor. Without the program that loads profiles containers run
+// without one, as they do on a kernel without AppArmor.
+func appArmor(logger *slog.Logger) string {
+	if !apparmor.HostSupports() {
+		return ""
+	}
+	if err := profiles.LoadDefaultProfile(appArmorProfile); err != nil {
+		logger.Warn("this kernel has AppArmor, and its profile for containers can't be loaded; is the package apparmor installed?", "error", err)
+		return ""
+	}
+	return appArmorProfile
+}
+
+// machine looks at what the kernel has, once: it does not change while it runs.
+func machine(initProgram string, logger *slog.Logger) runtimespec.Machine {
+	m := runtimespec.Machine{
+		Unified: unified(), Seccomp: hasSeccomp(), SELinux: exists("/sys/fs/selinux/enforce"), Files: fileLimit(), Init: initProgram,
+		AppArmor: appArmor(logger), CDI: []string{"/etc/cdi", "/var/run/cdi"},
+	}
+	m.Swap = m.Unified || exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
+	// A call with wrong arguments tells a kernel that knows it from one that does not.
+	m.Recursive = !errors.Is(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}), unix.ENOSYS)
+	return m
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// unified says whether control groups are those of version 2 (cgroups(7)).
+func unified() bool {
+	var st unix.Statfs_t
+	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+}
 
 // hasSeccomp says whether the kernel filters system calls (seccomp(2)): without it runc refuses a profile.
 func hasSeccomp() bool {
@@ -19,11 +62,14 @@ func hasSeccomp() bool {
 	return !errors.Is(err, unix.EINVAL)
 }
 
+// hardFiles is room for a server that asks for more open files.
+const hardFiles = 524288
+
 // fileLimit is hardFiles, or this machine's own limit where that is lower: without CAP_SYS_RESOURCE nobody can exceed it.
 func fileLimit() uint64 {
 	var own unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &own); err != nil {
-		return softFiles
+		return 1024
 	}
 	return min(hardFiles, own.Max)
 }

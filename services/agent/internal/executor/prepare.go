@@ -12,6 +12,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 )
 
 // gcRoot keeps containerd's garbage collection away from a snapshot whose container is not made yet. So no lease is
@@ -68,12 +69,21 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 	if err != nil {
 		return e.failure("make the root file system", err)
 	}
-	// Step 2: the container, which refers to it.
+	// Step 2: what is mounted into it. A new volume takes what the image has at its place.
+	c, sources, err := e.sources(c, img, rootfs)
+	if err != nil {
+		return err
+	}
+	// Step 3: the container, which refers to it.
 	rec := containers.Container{
 		ID: c.ID, Image: img.ref, Labels: labels, Snapshotter: e.cfg.Snapshotter, SnapshotKey: c.ID,
 		Runtime: containers.RuntimeInfo{Name: runtimeName},
 	}
-	spec, err := e.runtimeSpec(ctx, c, img, &rec)
+	user, err := e.user(ctx, c, img, &rec)
+	if err != nil {
+		return err
+	}
+	spec, err := runtimespec.Build(ctx, runtimespec.Input{Container: c, Image: img.ref, Config: img.config, User: user, Sources: sources}, e.machine)
 	if err != nil {
 		return err
 	}

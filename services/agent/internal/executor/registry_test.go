@@ -70,7 +70,9 @@ func (r *registry) layer(t *testing.T) ocispec.Descriptor {
 	}
 	var buf bytes.Buffer
 	w := tar.NewWriter(&buf)
-	for name, body := range map[string]string{"etc/passwd": "app:x:1234:99::/:/nope\n", "etc/group": "extra:x:77:app\n", "probe": string(data)} {
+	for name, body := range map[string]string{
+		"etc/passwd": "app:x:1234:99::/:/nope\n", "etc/group": "extra:x:77:app\nmore:x:88:\n", "probe": string(data), "seeded/from-image": "seed",
+	} {
 		if err := w.WriteHeader(&tar.Header{Name: name, Mode: 0o755, Size: int64(len(body))}); err != nil {
 			t.Fatal(err)
 		}

@@ -78,7 +78,7 @@ func (e *Executor) erase(ctx context.Context, id string) (*task.Exit, error) {
 	if err != nil && !errs.Is(err, errs.NotFound) {
 		return nil, err
 	}
-	return exit, nil
+	return exit, e.volumes.Release(id)
 }
 
 func (e *Executor) kill(ctx context.Context, id string) (*task.Exit, error) {
@@ -125,6 +125,9 @@ func (e *Executor) Sweep(ctx context.Context, keep func(id string) bool) error {
 		if _, err := e.erase(ctx, id); err != nil {
 			return err
 		}
+	}
+	if err := e.volumes.Sweep(keep); err != nil {
+		return err
 	}
 	logs, err := os.ReadDir(e.cfg.Logs)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -40,6 +40,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{config: filepath.Join(dir, "config.toml"), cfg: Config{
 		Socket: filepath.Join(dir, "c.sock"), Namespace: fmt.Sprintf("shoal-test-%d", os.Getpid()), Snapshotter: "overlayfs",
 		CertsDir: filepath.Join(dir, "certs.d"), Logs: filepath.Join(dir, "logs"), Cluster: "c1", Parallel: 8,
+		Volumes: filepath.Join(dir, "volumes"), Pins: filepath.Join(dir, "run", "volumes"),
 	}}
 	t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {

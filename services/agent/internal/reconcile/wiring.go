@@ -12,7 +12,7 @@ func (l *Loop) spec(e *entry) container.Spec {
 	t := e.assigned
 	id := container.ID(e.id, e.attempt)
 	return container.Spec{
-		ID: id, Hostname: hostnameOf(e), Container: t.GetSpec().GetContainer(), Limits: t.GetSpec().GetResources().GetLimits(),
+		ID: id, Hostname: hostnameOf(e), Container: t.GetSpec().GetContainer(), Resources: t.GetSpec().GetResources(),
 		Origin: container.Origin{
 			Cluster: l.Cluster, Task: e.id, Attempt: e.attempt, SpecHash: t.GetSpecHash(),
 			Generation: container.GenerationOf(l.generation), Service: t.GetServiceId(), Slot: t.GetSlot(),

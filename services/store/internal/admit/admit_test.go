@@ -83,6 +83,35 @@ func TestServiceFaults(t *testing.T) {
 			`reservations.generic[0].kind: is missing`, `reservations.generic[1]: "gpu" asks for a piece and for an amount`, `reservations.generic[2]: "gpu" must be an amount`, `limits.generic: generic`,
 		}},
 		{"back-off", sound + `task { restart { delay { seconds: 10 } max_delay { seconds: 5 } } }`, errs.Invalid, []string{`restart.max_delay: 5s is below the delay, 10s`}},
+		{"capabilities", sound + `task { container { capability_add: "net_admin" capability_add: "CAP_FLY" capability_drop: "NET_ADMIN" } }`, errs.Invalid, []string{
+			`capability_add[1]: "CAP_FLY" is no capability`, `capability_drop: CAP_NET_ADMIN is added and dropped`,
+		}},
+		{"privileged", sound + `task { container { privileges { privileged: true host_pid: true } } }`, errs.Precondition, []string{
+			`privileges.privileged: this cluster does not allow it: containers.allow_privileged is off`, `privileges.host_pid: this cluster does not allow it: containers.allow_host_namespaces is off`,
+		}},
+		{"profiles", sound + `task { container { privileges { seccomp { mode: PROFILE_MODE_CUSTOM profile: "{" } apparmor { mode: PROFILE_MODE_CUSTOM } selinux { disable: true type: "x" } masked_paths: "proc" } } }`, errs.Invalid, []string{
+			`privileges.apparmor.profile: is missing`, `privileges.seccomp.profile: is not in Docker's JSON form`, `privileges.selinux: is disabled and has a label`, `privileges.masked_paths[0]: "proc" must be an absolute path`,
+		}},
+		{"mounts", sound + `task { container { mounts { type: MOUNT_TYPE_BIND source: "data" target: "/a" } mounts { target: "/a/" source: "/x" } mounts { type: MOUNT_TYPE_TMPFS source: "x" target: "b" tmpfs { options: "size=1" } bind {} } mounts { target: "/" source: "v" volume { subpath: "../x" } } } }`, errs.Invalid, []string{
+			`mounts[0].source: "data" must be an absolute path on the node`, `mounts[1].target: "/a" is taken by mounts[0]`, `mounts[1].source: "/x" is no name of a volume`,
+			`mounts[2].target: "b" must be an absolute path`, `mounts[2].bind: is not for a mount of type tmpfs`, `mounts[2].source: is not for a mount of type tmpfs`,
+			`mounts[2].tmpfs.options[0]: "size=1" is not one of`, `mounts[3].target: is the root`, `mounts[3].volume.subpath: "../x" must be a path within`,
+		}},
+		{"probes", sound + `task { container { healthcheck { test: "curl" http {} retries: 5000 } readiness { interval { nanos: 10 } } pre_stop { command: "CMD" } } }`, errs.Invalid, []string{
+			`healthcheck: says several ways`, `healthcheck.test: begins with "curl"`, `healthcheck.http.port: 0 is not`, `healthcheck.retries: 5000`,
+			`readiness.interval: 10ns is below 1ms`, `readiness: says not what to look at`, `pre_stop.command: CMD needs a command`,
+		}},
+		{"names", sound + `task { container { hosts: "db 10.0.0.1" hosts: "host-gateway box" dns_config { nameservers: "ns" search: "a b" options: "rm -rf" } hostname: "{{.Task.Name" env: "A={{.Color}}" } }`, errs.Invalid, []string{
+			`hosts[0]: "db 10.0.0.1" must be ADDRESS NAME`, `dns_config.nameservers[0]: "ns" is no address`, `dns_config.search[0]: "a b" is no domain`,
+			`dns_config.options[0]: "rm -rf" is no option`, `hostname: "{{.Task.Name": {{ has no }}`, `env[0]: "{{.Color}}": {{.Color}} is not known`,
+		}},
+		{"kernel", sound + `task { container { sysctls { key: "vm.overcommit" value: "1" } ulimits { name: "nofiles" } ulimits { name: "core" soft: 5 hard: 4 } oom_score_adj: 2000 shm_bytes: 1 } resources { swap_bytes: -2 memory_swappiness: 101 } }`, errs.Invalid, []string{
+			`sysctls: "vm.overcommit" is not a container's own`, `ulimits[0].name: "nofiles" is not one of`, `ulimits[1].soft: 5 is above`, `oom_score_adj: 2000`, `shm_bytes: 1 is below`,
+			`resources.swap_bytes: needs a memory limit`, `resources.swap_bytes: -2 is below -1`, `resources.memory_swappiness: 101`,
+		}},
+		{"devices", sound + `task { container { devices { host_path: "null" permissions: "x" } device_cgroup_rules: "c 1 rwm" cdi_devices: "gpu" } }`, errs.Invalid, []string{
+			`devices[0].host_path: "null" must be`, `devices[0].container_path: "null" must be`, `devices[0].permissions: "x" must be`, `device_cgroup_rules[0]: "c 1 rwm" must be`, `cdi_devices[0]: "gpu" must be`,
+		}},
 		{"host port", sound + `endpoint { ports { target_port: 80 publish_mode: PUBLISH_MODE_HOST } }`, errs.Invalid, []string{`publish_mode: ports of single machines cannot be published yet`}},
 		{"depends on", sound + `depends_on: "micro"`, errs.None, nil},
 		{"depends on nobody", sound + `depends_on: "mikro" depends_on: "" depends_on: "web" depends_on: "svc1" depends_on: "micro"`, errs.Invalid, []string{

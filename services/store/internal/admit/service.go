@@ -3,13 +3,9 @@ package admit
 import (
 	"cmp"
 	"fmt"
-	"path"
-	"regexp"
 	"slices"
-	"strings"
 	"time"
 
-	"github.com/distribution/reference"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -74,6 +70,7 @@ func (f *Faults) task(s *state.Snapshot, t *typesv1.TaskSpec) {
 		t.Container = &typesv1.ContainerSpec{}
 	}
 	f.container(t.GetContainer())
+	f.isolation(s.Cluster().GetSpec().GetContainers(), t.GetContainer())
 	if t.Restart == nil {
 		t.Restart = &typesv1.RestartPolicy{}
 	}
@@ -83,37 +80,13 @@ func (f *Faults) task(s *state.Snapshot, t *typesv1.TaskSpec) {
 	limits, reserved := t.GetResources().GetLimits(), t.GetResources().GetReservations()
 	f.resources("limits", limits)
 	f.resources("reservations", reserved)
+	f.swap(t.GetResources())
 	f.Check(len(limits.GetGeneric()) == 0, "resources.limits.generic", "generic resources can be reserved and not limited")
 	f.generic("resources.reservations.generic", reserved.GetGeneric())
 	f.Check(limits.GetMemoryBytes() == 0 || reserved.GetMemoryBytes() <= limits.GetMemoryBytes(),
 		"resources.reservations.memory_bytes", "%d is more than the limit, %d", reserved.GetMemoryBytes(), limits.GetMemoryBytes())
 	f.Check(limits.GetNanoCpus() == 0 || reserved.GetNanoCpus() <= limits.GetNanoCpus(),
 		"resources.reservations.nano_cpus", "%d is more than the limit, %d", reserved.GetNanoCpus(), limits.GetNanoCpus())
-}
-
-func (f *Faults) container(c *typesv1.ContainerSpec) {
-	if c.GetImage() == "" {
-		f.Add("image", "is missing")
-	} else if _, err := reference.ParseNormalizedNamed(c.GetImage()); err != nil {
-		f.Add("image", "%q is no image reference: %s", c.GetImage(), err)
-	}
-	for i, e := range c.GetEnv() {
-		name, _, ok := strings.Cut(e, "=")
-		f.Check(ok && name != "" && !strings.ContainsRune(e, 0), fmt.Sprintf("env[%d]", i), "%q must be NAME=value", e)
-	}
-	f.Check(c.GetDir() == "" || path.IsAbs(c.GetDir()), "dir", "%q must be an absolute path", c.GetDir())
-	f.Check(c.GetHostname() == "" || (len(c.GetHostname()) <= MaxName && validName(strings.ReplaceAll(c.GetHostname(), ".", "-"))),
-		"hostname", "%q is no hostname", c.GetHostname())
-	f.Check(validSignal(c.GetStopSignal()), "stop_signal", "%q is no signal; use a name such as SIGTERM, or a number", c.GetStopSignal())
-	f.labels(c.GetLabels())
-	if c.StopGracePeriod == nil {
-		c.StopGracePeriod = durationpb.New(stopGrace)
-	}
-	f.duration("stop_grace_period", c.GetStopGracePeriod())
-}
-
-func validSignal(s string) bool {
-	return s == "" || regexp.MustCompile(`^([0-9]{1,2}|[A-Za-z][A-Za-z0-9+-]*)$`).MatchString(s)
 }
 
 func (f *Faults) duration(field string, d *durationpb.Duration) {
