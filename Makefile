@@ -92,7 +92,8 @@ bench: deps build ## the figures; PEERS=1 also takes Docker Swarm's
 
 .PHONY: bench-scheduler
 bench-scheduler: ## the decision's figures: SwarmKit's shapes, many replicas, one failure
-	@cd services/scheduler && go test -run '^$$' -bench . -benchtime 3x ./internal/decide
+	@cd services/scheduler && go test -run '^$$' -bench Fill -benchtime 5x ./internal/decide
+	@cd services/scheduler && go test -run '^$$' -bench OneFailure -benchtime 500x ./internal/decide
 
 mutants: ## remove one guarantee at a time, expect its test to turn red; RUN=regexp picks some
 	@go -C test run ./mutants -run '$(RUN)'

@@ -59,7 +59,6 @@ func (d *Decider) Decide(s *state.Snapshot, now time.Time, newID func() string) 
 	}
 	d.last = now
 	d.book.Advance(s)
-	d.book.Begin()
 	w := work{fleet.New(draft.New(d.book, now, newID, d.batch))}
 	// Step 1: nodes first: tasks get addresses from their blocks in the same plan, and where they go depends on who is lost.
 	w.Nodes()
@@ -80,7 +79,6 @@ func (d *Decider) Decide(s *state.Snapshot, now time.Time, newID func() string) 
 	p := w.Plan()
 	// Step 4: nothing of this has happened until it is committed.
 	w.Undo()
-	d.book.End()
 	return p
 }
 

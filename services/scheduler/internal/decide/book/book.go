@@ -24,6 +24,8 @@ type Book struct {
 	Groups []*Group
 	// Placement counts the changes of anything that placement rests on.
 	Placement uint64
+	// Decision is the number of the decision under way, from 1.
+	Decision uint64
 	// Blockless are the nodes that have no block of the machine network.
 	Blockless map[string]struct{}
 	// Wishes are the nodes with a taint that only asks to be avoided, Holding those that are held off for a time.
@@ -32,27 +34,24 @@ type Book struct {
 	Fresh map[string]struct{}
 	Pools *Pools
 
-	// ladder and shifted are the nodes by load, unsorted those that have moved. See ladder.
-	ladder, shifted        *ladder
-	unsorted               []*place.Node
-	deciding, brief, asked bool
-
-	nodes  map[string]*place.Node
-	groups map[string]*Group
-	tasks  map[string]*typesv1.Task
+	ladders ladders
+	nodes   map[string]*place.Node
+	groups  map[string]*Group
+	tasks   map[string]*typesv1.Task
 }
 
 // New is a book of nothing.
 func New() *Book { return new(Book).reset() }
 
 func (b *Book) reset() *Book {
-	*b = Book{Snapshot: state.Empty(), Placement: b.Placement + 1, asked: b.asked, Wishes: map[string]struct{}{}, Holding: map[string]struct{}{}, Blockless: map[string]struct{}{}, Fresh: map[string]struct{}{}, Pools: newPools(),
+	*b = Book{Snapshot: state.Empty(), Placement: b.Placement + 1, Decision: b.Decision, Wishes: map[string]struct{}{}, Holding: map[string]struct{}{}, Blockless: map[string]struct{}{}, Fresh: map[string]struct{}{}, Pools: newPools(),
 		nodes: map[string]*place.Node{}, groups: map[string]*Group{}, tasks: map[string]*typesv1.Task{}}
 	return b
 }
 
 // Advance brings the book to the snapshot: by what has changed since its own when that is known, else from nothing.
 func (b *Book) Advance(s *state.Snapshot) {
+	b.tidyLadders()
 	if keys, ok := s.ChangedSince(b.Snapshot.Version()); ok && !b.Snapshot.Version().IsZero() {
 		b.Snapshot = s
 		// Tasks go first: a node that comes back takes over what its tasks are by now.
@@ -117,7 +116,7 @@ func (b *Book) SetNode(id string, n *typesv1.Node) {
 	note(b.Blockless, id, len(n.GetBlocks()) == 0)
 	if info != nil {
 		info.Update(n)
-		b.moved(info)
+		b.noteMoved(info)
 	} else {
 		info = place.NewNode(n)
 		b.nodes[id] = info
@@ -129,7 +128,7 @@ func (b *Book) SetNode(id string, n *typesv1.Node) {
 				b.Group(t.GetServiceId()).account(info, t, 1)
 			}
 		}
-		b.moved(info)
+		b.noteMoved(info)
 	}
 	b.wakeNode(id)
 }
@@ -143,9 +142,7 @@ func (b *Book) dropNode(id string, info *place.Node) {
 	}
 	b.wakeNode(id)
 	delete(b.nodes, id)
-	if b.ladder != nil {
-		b.ladder.drop(info)
-	}
+	b.dropFromLadders(info)
 	for _, g := range b.Groups {
 		g.tallied(g.OnNode[info], -1)
 		delete(g.OnNode, info)
@@ -217,33 +214,44 @@ func (b *Book) SetTask(id string, t *typesv1.Task) {
 	if was == t {
 		return
 	}
-	b.moved(b.nodes[was.GetDecided().GetNodeId()])
-	b.moved(b.nodes[t.GetDecided().GetNodeId()])
-	if was != nil {
-		g := b.Group(was.GetServiceId())
-		g.account(b.nodes[was.GetDecided().GetNodeId()], was, -1)
-		b.Pools.forget(was)
-		switch {
-		case t == nil:
-			g.remove(was)
-		case KeyOf(was) == KeyOf(t):
-			g.replace(was, t)
-		default:
-			g.remove(was)
-			g.insert(t)
-		}
-	}
-	b.Placement++
-	if t == nil {
-		delete(b.tasks, id)
+	if was == nil {
+		b.AddTask(id, t)
 		return
 	}
-	b.tasks[id] = t
-	g := b.Group(t.GetServiceId())
-	if was == nil {
+	b.Placement++
+	g, from := b.Group(was.GetServiceId()), b.nodes[was.GetDecided().GetNodeId()]
+	b.noteMoved(from)
+	b.Pools.forget(was)
+	g.account(from, was, -1)
+	switch {
+	case t == nil:
+		g.remove(was)
+		delete(b.tasks, id)
+		return
+	case KeyOf(was) == KeyOf(t):
+		g.replace(was, t)
+	default:
+		g.remove(was)
 		g.insert(t)
 	}
-	g.account(b.nodes[t.GetDecided().GetNodeId()], t, 1)
+	to := from
+	if t.GetDecided().GetNodeId() != was.GetDecided().GetNodeId() {
+		to = b.nodes[t.GetDecided().GetNodeId()]
+		b.noteMoved(to)
+	}
+	b.tasks[id] = t
+	g.account(to, t, 1)
+	b.Pools.note(t)
+}
+
+// AddTask takes a task in that is not there yet.
+func (b *Book) AddTask(id string, t *typesv1.Task) {
+	b.Placement++
+	g, n := b.Group(t.GetServiceId()), b.nodes[t.GetDecided().GetNodeId()]
+	b.noteMoved(n)
+	b.tasks[id] = t
+	g.insert(t)
+	g.account(n, t, 1)
 	b.Pools.note(t)
 }
 

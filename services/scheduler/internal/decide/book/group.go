@@ -61,12 +61,19 @@ type Group struct {
 	Placement uint64    // of the book, then
 	Wake      time.Time // when it has to be asked at the latest; zero: never
 
-	requests map[uint64]*place.Request
-	tally    map[int]int // number of tasks on a node -> number of such nodes
+	Rests uint64 // the last decision that rests on it
+
+	requests []request // few: those of the spec versions that are asked for
+	tally    []int     // number of nodes that have so many tasks, from 1 on
+}
+
+type request struct {
+	*place.Request
+	version uint64
 }
 
 func newGroup(id string) *Group {
-	return &Group{ID: id, Dirty: true, OnNode: map[*place.Node]int{}, tally: map[int]int{}, Failed: map[string]*typesv1.Task{}}
+	return &Group{ID: id, Dirty: true, OnNode: map[*place.Node]int{}}
 }
 
 func (g *Group) setService(svc *typesv1.Service) {
@@ -84,14 +91,13 @@ func (g *Group) PerNode() bool {
 
 // Request is what tasks of a spec version ask of a node.
 func (g *Group) Request(version uint64, strategy typesv1.PlacementStrategy) *place.Request {
-	if r := g.requests[version]; r != nil {
-		return r
-	}
-	if g.requests == nil {
-		g.requests = map[uint64]*place.Request{}
+	for _, r := range g.requests {
+		if r.version == version {
+			return r.Request
+		}
 	}
 	r := place.NewRequest(state.SpecOf(g.Service, version), g.Service.GetEndpoint().GetPorts(), strategy)
-	g.requests[version] = r
+	g.requests = append(g.requests, request{r, version})
 	return r
 }
 
@@ -176,6 +182,9 @@ func (g *Group) account(n *place.Node, t *typesv1.Task, sign int) {
 	case !state.Terminal(s):
 	case s == typesv1.TaskState_TASK_STATE_FAILED || s == typesv1.TaskState_TASK_STATE_REJECTED:
 		if sign > 0 {
+			if g.Failed == nil {
+				g.Failed = map[string]*typesv1.Task{}
+			}
 			g.Failed[t.GetMeta().GetId()] = t
 		} else {
 			delete(g.Failed, t.GetMeta().GetId())
@@ -208,9 +217,10 @@ func (g *Group) tallied(count, by int) {
 	if count <= 0 {
 		return
 	}
-	if g.tally[count] += by; g.tally[count] == 0 {
-		delete(g.tally, count)
+	if count >= len(g.tally) {
+		g.tally = append(g.tally, make([]int, count+1-len(g.tally))...)
 	}
+	g.tally[count] += by
 }
 
 // Least is a number of the service's tasks that no node of so many has fewer of.
@@ -218,11 +228,7 @@ func (g *Group) Least(nodes int) int {
 	if len(g.OnNode) < nodes {
 		return 0
 	}
-	least := 1 << 30
-	for count := range g.tally {
-		least = min(least, count)
-	}
-	return least
+	return max(0, slices.IndexFunc(g.tally, func(nodes int) bool { return nodes > 0 }))
 }
 
 // Wanted reports whether a task is to be there: desired not beyond RUNNING.

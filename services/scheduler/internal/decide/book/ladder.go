@@ -1,19 +1,44 @@
 package book
 
 import (
-	"iter"
+	"cmp"
+	"slices"
 
 	"github.com/tidwall/btree"
 
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
 )
 
-// ladder is the nodes in the order of their load, so that the best one for a single task is found without looking at all.
-// While a decision is under way the ladder stays as the snapshot has it, and the nodes that the decision has changed stand
-// on a second one.
+// ladders are the nodes in the order of their load, so that the best one for a task is found without looking at all. There
+// is one for each class of requests that is asked for again and again, with the nodes that such requests may use: else a
+// walk would pass all others each time.
+type ladders struct {
+	all []*ladder
+	// moved are the nodes whose load or machine has changed, each ladder has followed them up to a place of its own.
+	moved []*place.Node
+	// followed is the farthest of these places.
+	followed int
+	uses     uint64
+}
+
+const (
+	// maxLadders bounds the classes that are remembered; of more, the one that was not used for longest goes.
+	maxLadders = 16
+	// worthIt is from which use on a class has a ladder of its own.
+	worthIt = 2
+	// anyClass is that of the ladder that leaves no node out.
+	anyClass = "any"
+)
+
+// ladder is the nodes that one class of requests may use.
 type ladder struct {
-	tree *btree.BTreeG[rung]
-	at   map[*place.Node]rung
+	class    string
+	asked    int
+	lastUse  uint64
+	tree     *btree.BTreeG[rung] // nil: not asked for often enough
+	at       map[*place.Node]perch
+	followed int // of ladders.moved
 }
 
 type rung struct {
@@ -21,119 +46,140 @@ type rung struct {
 	node *place.Node
 }
 
-func newLadder() *ladder {
-	return &ladder{at: map[*place.Node]rung{}, tree: btree.NewBTreeGOptions(before, btree.Options{NoLocks: true})}
+// perch is where a node stands on a ladder.
+type perch struct {
+	load   uint64
+	object *typesv1.Node // for which out was found
+	out    bool          // the class may not use it
 }
 
-func before(a, b rung) bool {
-	return a.load < b.load || a.load == b.load && a.node.ID() < b.node.ID()
+func compareRungs(a, b rung) int {
+	// The order of ids among nodes never changes, though their numbers do.
+	return cmp.Or(cmp.Compare(a.load, b.load), cmp.Compare(a.node.Ord, b.node.Ord))
 }
 
-func (l *ladder) has(n *place.Node) bool {
-	_, ok := l.at[n]
-	return ok
-}
-
-func (l *ladder) set(n *place.Node) {
-	r := rung{n.Load(), n}
-	if was, ok := l.at[n]; ok {
-		if was == r {
-			return
+// build puts all nodes on the ladder.
+func (l *ladder) build(nodes []*place.Node, usable func(*place.Node) bool) {
+	l.at = make(map[*place.Node]perch, len(nodes))
+	rungs := make([]rung, 0, len(nodes))
+	for _, n := range nodes {
+		p := perch{n.Load(), n.Object, !usable(n)}
+		l.at[n] = p
+		if !p.out {
+			rungs = append(rungs, rung{p.load, n})
 		}
-		l.tree.Delete(was)
 	}
-	l.at[n] = r
-	l.tree.Set(r)
+	slices.SortFunc(rungs, compareRungs)
+	l.tree = btree.NewBTreeGOptions(func(a, b rung) bool { return compareRungs(a, b) < 0 }, btree.Options{NoLocks: true})
+	for _, r := range rungs {
+		l.tree.Load(r)
+	}
+}
+
+// set brings one node to its place.
+func (l *ladder) set(n *place.Node, usable func(*place.Node) bool) {
+	was, there := l.at[n]
+	is := perch{n.Load(), n.Object, was.out}
+	if !there || was.object != n.Object {
+		is.out = !usable(n)
+	}
+	if there && is == was {
+		return
+	}
+	if there && !was.out {
+		l.tree.Delete(rung{was.load, n})
+	}
+	l.at[n] = is
+	if !is.out {
+		l.tree.Set(rung{is.load, n})
+	}
 }
 
 func (l *ladder) drop(n *place.Node) {
-	if was, ok := l.at[n]; ok {
-		l.tree.Delete(was)
-		delete(l.at, n)
+	if was, there := l.at[n]; there && !was.out {
+		l.tree.Delete(rung{was.load, n})
+	}
+	delete(l.at, n)
+}
+
+// noteMoved notes that the load of a node, or the machine itself, has changed.
+func (b *Book) noteMoved(n *place.Node) {
+	l := &b.ladders
+	if n == nil || len(l.all) == 0 || n.Moved > l.followed { // nobody has seen the last time yet
+		return
+	}
+	l.moved = append(l.moved, n)
+	n.Moved = len(l.moved)
+}
+
+// dropFromLadders takes a node away that is about to be forgotten.
+func (b *Book) dropFromLadders(n *place.Node) {
+	for _, l := range b.ladders.all {
+		l.drop(n)
 	}
 }
 
-// moved notes that the load of a node has changed.
-func (b *Book) moved(n *place.Node) {
-	if n != nil && !n.Moved {
-		n.Moved = true
-		b.unsorted = append(b.unsorted, n)
+// ByLoad walks the nodes that a request may use by what they are, the least loaded first, and of equals in the order of ids.
+// It may pass others too, never leave one out. Nothing may change meanwhile.
+func (b *Book) ByLoad(req *place.Request, yield func(*place.Node) bool) {
+	usable := func(n *place.Node) bool { return req.Eligible(n) == place.None }
+	l := b.ladder(req.Class())
+	if l.asked++; l.asked < worthIt && l.tree == nil {
+		l, usable = b.ladder(anyClass), func(*place.Node) bool { return true }
 	}
+	b.climb(l, usable)
+	l.tree.Scan(func(r rung) bool { return yield(r.node) })
 }
 
-// sort brings the ladder up to date with what has changed since it was used last.
-func (b *Book) sort() {
-	l := b.ladder
-	if l == nil {
-		l = newLadder()
-		b.ladder, b.brief = l, b.deciding // made amid a decision it holds what is taken back: it lives no longer
-		for _, n := range b.Nodes {
-			l.set(n)
-		}
-	} else if b.deciding && !b.brief {
-		if b.shifted == nil {
-			b.shifted = newLadder()
-		}
-		l = b.shifted
-	}
-	for _, n := range b.unsorted {
-		n.Moved = false
-		if b.nodes[n.ID()] == n {
-			l.set(n)
-		}
-	}
-	b.unsorted = b.unsorted[:0]
-}
-
-// Begin starts a decision: what changes from now on is taken back by End.
-func (b *Book) Begin() {
-	if b.asked {
-		b.sort()
-	}
-	b.deciding = true
-}
-
-// End tells that all changes since Begin were taken back.
-func (b *Book) End() {
-	for _, n := range b.unsorted {
-		n.Moved = false
-	}
-	b.unsorted, b.shifted, b.deciding = b.unsorted[:0], nil, false
-	if b.brief {
-		b.ladder, b.brief = nil, false
-	}
-}
-
-// ByLoad walks the nodes, the least loaded first, and of equals in the order of ids. Nothing may change meanwhile.
-func (b *Book) ByLoad() iter.Seq[*place.Node] {
-	b.asked = true
-	b.sort()
-	base, over := b.ladder, b.shifted
-	if over == nil {
-		return func(yield func(*place.Node) bool) {
-			base.tree.Scan(func(r rung) bool { return yield(r.node) })
-		}
-	}
-	return func(yield func(*place.Node) bool) {
-		it, ot := base.tree.Iter(), over.tree.Iter()
-		defer it.Release()
-		defer ot.Release()
-		more, extra := it.First(), ot.First()
-		for more || extra {
-			switch {
-			case more && over.has(it.Item().node): // it stands on the other one
-				more = it.Next()
-			case !extra || more && before(it.Item(), ot.Item()):
-				if !yield(it.Item().node) {
-					return
-				}
-				more = it.Next()
-			default:
-				if !yield(ot.Item().node) {
-					return
-				}
-				extra = ot.Next()
+// climb brings a ladder up to date.
+func (b *Book) climb(l *ladder, usable func(*place.Node) bool) {
+	ls := &b.ladders
+	if l.tree == nil {
+		l.build(b.Nodes, usable)
+	} else {
+		for _, n := range ls.moved[l.followed:] {
+			if b.nodes[n.ID()] == n {
+				l.set(n, usable)
 			}
 		}
 	}
+	l.followed = len(ls.moved)
+	ls.followed = max(ls.followed, l.followed)
+}
+
+// ladder is that of a class; it is made without nodes when it is not there.
+func (b *Book) ladder(class string) *ladder {
+	ls := &b.ladders
+	ls.uses++
+	at := slices.IndexFunc(ls.all, func(l *ladder) bool { return l.class == class })
+	if at < 0 {
+		if at = len(ls.all); at == maxLadders {
+			oldest := slices.MinFunc(ls.all, func(a, b *ladder) int { return cmp.Compare(a.lastUse, b.lastUse) })
+			at = slices.Index(ls.all, oldest)
+			ls.all = slices.Delete(ls.all, at, at+1)
+			at = len(ls.all)
+		}
+		ls.all = append(ls.all, &ladder{class: class})
+	}
+	ls.all[at].lastUse = ls.uses
+	return ls.all[at]
+}
+
+// tidyLadders forgets what all ladders have followed, once that has become much. A ladder that lags far behind is made anew
+// when it is asked for.
+func (b *Book) tidyLadders() {
+	ls := &b.ladders
+	if len(ls.moved) <= 2*len(b.Nodes) {
+		return
+	}
+	for _, l := range ls.all {
+		if l.tree != nil && l.followed < len(ls.moved) {
+			l.tree, l.at = nil, nil
+		}
+		l.followed = 0
+	}
+	for _, n := range ls.moved {
+		n.Moved = 0
+	}
+	ls.moved, ls.followed = ls.moved[:0], 0
 }

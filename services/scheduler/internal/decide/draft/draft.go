@@ -14,6 +14,7 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
 )
 
 // Draft is one decision under way.
@@ -26,15 +27,17 @@ type Draft struct {
 
 	batch   int
 	changes []change
-	index   map[state.Key]int // of changes
+	tasks   map[string]int    // of changes, by the task's id
+	others  map[state.Key]int // of changes
 	rests   map[state.Key]struct{}
 	resting []state.Key // the same, in order
 }
 
 // New begins a decision on the book's snapshot. Batch bounds the objects that it changes.
 func New(b *book.Book, now time.Time, newID func() string, batch int) *Draft {
+	b.Decision++
 	return &Draft{Now: now, Stamp: timestamppb.New(now), Book: b, NewID: newID, batch: batch,
-		index: map[state.Key]int{}, rests: map[state.Key]struct{}{}}
+		tasks: map[string]int{}, others: map[state.Key]int{}, rests: map[state.Key]struct{}{}}
 }
 
 // Snapshot is what the decision is about.
@@ -55,42 +58,66 @@ func (d *Draft) Full() bool { return len(d.changes) >= d.batch }
 func (d *Draft) Changes() int { return len(d.changes) }
 
 // note records a change of an object; of several the last counts.
-func (d *Draft) note(key state.Key, was any, is *typesv1.Object, put *storev1.Put) {
-	if i, ok := d.index[key]; ok {
+func (d *Draft) note(key state.Key, was any, is *typesv1.Object) {
+	if i, ok := d.find(key); ok {
 		d.changes[i].is = is
-		if put == nil && d.changes[i].put != nil && is != nil {
+		if d.changes[i].put != nil && is != nil {
 			d.changes[i].put.Object = is // still new
 		}
 		return
 	}
-	d.index[key] = len(d.changes)
-	d.changes = append(d.changes, change{key: key, was: was, is: is, put: put})
+	d.add(change{key: key, was: was, is: is})
 }
 
-// PutTask notes a task's new state; put is there when it is new.
-func (d *Draft) PutTask(was, is *typesv1.Task, o *typesv1.Object, put *storev1.Put) {
+func (d *Draft) find(key state.Key) (i int, ok bool) {
+	if key.Kind == typesv1.Kind_KIND_TASK {
+		i, ok = d.tasks[key.ID]
+	} else {
+		i, ok = d.others[key]
+	}
+	return i, ok
+}
+
+func (d *Draft) add(c change) {
+	if c.key.Kind == typesv1.Kind_KIND_TASK {
+		d.tasks[c.key.ID] = len(d.changes)
+	} else {
+		d.others[c.key] = len(d.changes)
+	}
+	d.changes = append(d.changes, c)
+}
+
+// PutTask notes a task's new state.
+func (d *Draft) PutTask(was, is *typesv1.Task) {
 	id := is.GetMeta().GetId()
 	d.Book.SetTask(id, is)
-	d.note(state.Key{Kind: typesv1.Kind_KIND_TASK, ID: id}, was, o, put)
+	d.note(state.Key{Kind: typesv1.Kind_KIND_TASK, ID: id}, was, state.Wrap(is))
+}
+
+// NewTask notes a task that this decision makes; the put holds it.
+func (d *Draft) NewTask(t *typesv1.Task, put *storev1.Put) {
+	id := t.GetMeta().GetId()
+	d.Book.AddTask(id, t)
+	d.add(change{key: state.Key{Kind: typesv1.Kind_KIND_TASK, ID: id}, is: put.GetObject(), put: put})
 }
 
 // DropTask notes that a task goes.
 func (d *Draft) DropTask(t *typesv1.Task) {
 	id := t.GetMeta().GetId()
 	d.Book.SetTask(id, nil)
-	d.note(state.Key{Kind: typesv1.Kind_KIND_TASK, ID: id}, t, nil, nil)
+	d.note(state.Key{Kind: typesv1.Kind_KIND_TASK, ID: id}, t, nil)
 }
 
 // PutNode notes a node's new state.
 func (d *Draft) PutNode(was, is *typesv1.Node) {
 	id := is.GetMeta().GetId()
 	d.Book.SetNode(id, is)
-	d.note(state.Key{Kind: typesv1.Kind_KIND_NODE, ID: id}, was, state.Wrap(is), nil)
+	d.note(state.Key{Kind: typesv1.Kind_KIND_NODE, ID: id}, was, state.Wrap(is))
 }
 
 // PutService notes a service's new state.
 func (d *Draft) PutService(g *book.Group, is *typesv1.Service) {
-	d.note(state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: g.ID}, g.Service, state.Wrap(is), nil)
+	d.note(state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: g.ID}, g.Service, state.Wrap(is))
 	g.Service = is
 	d.Book.Placement++ // another service may wait for this
 }
@@ -114,9 +141,26 @@ func (d *Draft) Undo() {
 	d.Book.Tidy()
 }
 
-// RestOn asks that an object is unchanged when the plan is applied.
-func (d *Draft) RestOn(kind typesv1.Kind, id string) {
-	key := state.Key{Kind: kind, ID: id}
+// RestOnNode asks that a node is unchanged when the plan is applied.
+func (d *Draft) RestOnNode(n *place.Node) {
+	if n.Rests != d.Book.Decision {
+		n.Rests = d.Book.Decision
+		d.restOn(state.Key{Kind: typesv1.Kind_KIND_NODE, ID: n.ID()})
+	}
+}
+
+// RestOnService asks that a service is unchanged when the plan is applied.
+func (d *Draft) RestOnService(g *book.Group) {
+	if g.Rests != d.Book.Decision {
+		g.Rests = d.Book.Decision
+		d.restOn(state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: g.ID})
+	}
+}
+
+// RestOn asks that an object is unchanged when the plan is applied, also that it is not there.
+func (d *Draft) RestOn(kind typesv1.Kind, id string) { d.restOn(state.Key{Kind: kind, ID: id}) }
+
+func (d *Draft) restOn(key state.Key) {
 	if _, ok := d.rests[key]; !ok {
 		d.rests[key] = struct{}{}
 		d.resting = append(d.resting, key)

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/shoalproject/shoal/internal/state"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/visit"
@@ -40,16 +39,10 @@ func (m *mode) runnable() (n uint64) {
 	return n
 }
 
-// manyPlaces is the number of tasks from which it pays to look at all nodes at once.
-const manyPlaces = 8
-
 func (m *mode) scaleUp(want uint64) {
 	have := m.runnable()
 	if have >= want {
 		return
-	}
-	if want-have > manyPlaces {
-		m.Picker(m.VersionForNew()).Many()
 	}
 	next := uint64(1)
 	for ; have < want && !m.Full(); next++ {
@@ -77,7 +70,7 @@ func (m *mode) scaleDown(want uint64) {
 	if uint64(len(slots)) <= want {
 		return
 	}
-	m.RestOn(typesv1.Kind_KIND_SERVICE, m.Group.ID)
+	m.RestOnService(m.Group)
 	surplus := m.rank(slots)[want:]
 	slices.SortFunc(surplus, func(a, b *book.Slot) int { return cmp.Compare(a.Key.Number, b.Key.Number) })
 	for _, s := range surplus {

@@ -1,9 +1,6 @@
 package place
 
-import (
-	"iter"
-	"time"
-)
+import "time"
 
 // Cluster is what a Picker needs to know beside the request. All of it may change between two picks, but for Nodes.
 type Cluster struct {
@@ -14,24 +11,19 @@ type Cluster struct {
 	Failures map[*Node]int
 	// Neighbours are the other tasks that affinities of the request count, by affinity: the number on each node.
 	Neighbours []map[*Node]int
-	// ByLoad walks the nodes in the order of Load and then of ids; Least is a number of the service's tasks that no node has
-	// fewer of. With them a few nodes are chosen without looking at all. Nil: always look at all.
-	ByLoad func() iter.Seq[*Node]
+	// ByLoad walks the nodes in the order of Load and then of ids, at least those that are eligible; Least is a number of the
+	// service's tasks that no node has fewer of. With them nodes are chosen without looking at all. Nil: always look at all.
+	ByLoad func(yield func(*Node) bool)
 	Least  func() int
-	// Many says that more than a few will be asked for.
-	Many bool
 }
-
-// few is the number of nodes that are looked for one by one.
-const few = 8
 
 // Picker chooses one node after another for tasks of one request. After each change of a node's figures it must be told.
 type Picker struct {
-	req   *Request
-	c     Cluster
-	near  []neighbourhood
-	root  *branch // nil: nobody has looked at all nodes yet
-	asked int
+	req  *Request
+	c    Cluster
+	near []neighbourhood
+	root *branch // nil: nobody has looked at all nodes yet
+	walk walk
 	// hopeless is why no node fits, until something changes.
 	hopeless string
 }
@@ -44,9 +36,6 @@ func NewPicker(req *Request, c Cluster) *Picker {
 	}
 	return p
 }
-
-// Many says that more than a few nodes will be asked for.
-func (p *Picker) Many() { p.c.Many = true }
 
 // look looks at each node once.
 func (p *Picker) look() {
@@ -68,28 +57,44 @@ func (p *Picker) look() {
 	}
 }
 
-// walks reports whether the order by load is that of the request, apart from how many tasks of the service a node has.
+// walks reports whether the order by load is that of the request, apart from how many tasks of the service a node has, and
+// whether walks still cost less than one look at all nodes.
 func (p *Picker) walks() bool {
-	return p.c.ByLoad != nil && !p.c.Many && p.asked < few && len(p.req.Preferences) == 0 && len(p.near) == 0 && !isBinpack(p.req)
+	return p.c.ByLoad != nil && p.walk.passed <= len(p.c.Nodes) && len(p.req.Preferences) == 0 && len(p.near) == 0 && !isBinpack(p.req)
 }
 
-// walk finds the best node in the order of load: the first that fits and has no more tasks of the service than any must
+// walk is the search for the best node in the order of load. It is kept from one search to the next, to cost no memory.
+type walk struct {
+	passed int // nodes, by all searches
+	least  uint64
+	best   entry
+	ok     bool
+	step   func(n *Node) bool
+}
+
+// find finds the best node in the order of load: the first that fits and has no more tasks of the service than any must
 // have, if its spec has not failed there; else the best of all.
-func (p *Picker) walk() (best entry, ok bool) {
-	least := uint64(min(p.c.Least(), 1<<20-1))
-	for n := range p.c.ByLoad() {
-		if p.Refuses(n) != None {
-			continue
-		}
-		e := p.key(n)
-		if !ok || e.less(best) {
-			best, ok = e, true
-		}
-		if e.rank>>32 <= least { // neither failures nor more tasks than the least
-			break
-		}
+func (p *Picker) find() (best entry, ok bool) {
+	w := &p.walk
+	w.least, w.best, w.ok = uint64(min(p.c.Least(), 1<<20-1)), entry{}, false
+	if w.step == nil {
+		w.step = p.pass
 	}
-	return best, ok
+	p.c.ByLoad(w.step)
+	return w.best, w.ok
+}
+
+// pass looks at one node of a walk. It reports whether a later one may be better.
+func (p *Picker) pass(n *Node) bool {
+	w := &p.walk
+	w.passed++
+	if p.Refuses(n) != None {
+		return true
+	}
+	if e := p.key(n); !w.ok || e.less(w.best) {
+		w.best, w.ok = e, true
+	}
+	return w.best.rank>>32 > w.least // failures, or more tasks than the least
 }
 
 // Refuses is the first filter that does not let the node pass.
@@ -122,8 +127,7 @@ func (p *Picker) Best() (*Node, string) {
 	var e entry
 	var ok bool
 	if p.root == nil && p.walks() {
-		p.asked++
-		e, ok = p.walk()
+		e, ok = p.find()
 	} else {
 		if p.root == nil {
 			p.look()

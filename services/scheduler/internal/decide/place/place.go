@@ -33,8 +33,10 @@ type Node struct {
 	Have, Used, Leaving Amount
 	// Full says that no address is left for its tasks.
 	Full bool
-	// Moved is for whoever keeps nodes in order: it has to be sorted in anew.
-	Moved bool
+	// Moved is for whoever keeps nodes in order: when it was noted last that it has to be sorted in anew.
+	Moved int
+	// Rests is the last decision that rests on it.
+	Rests uint64
 
 	pieces map[string]*pieces // generic resources by kind
 	ports  map[Port]int       // host ports that are taken, and how often

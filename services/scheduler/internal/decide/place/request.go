@@ -19,6 +19,7 @@ type Request struct {
 	constraints []constraint.Constraint
 	platforms   []*typesv1.Platform
 	tolerations []*typesv1.Toleration
+	class       string
 	// invalid is a constraint that makes no sense: no node meets it.
 	invalid string
 }
@@ -49,10 +50,32 @@ func NewRequest(spec *typesv1.TaskSpec, ports []*typesv1.PortConfig, strategy ty
 			r.Ports = append(r.Ports, port)
 		}
 	}
+	r.class = classOf(p)
 	if amountOf(r.Need) == (Amount{}) && len(r.Need.GetGeneric()) == 0 {
 		r.Need = nil
 	}
 	return r
+}
+
+// Class is the same for requests that find the same nodes eligible; empty when all nodes are that have no taint.
+func (r *Request) Class() string { return r.class }
+
+func classOf(p *typesv1.Placement) string {
+	if len(p.GetConstraints())+len(p.GetPlatforms())+len(p.GetTolerations()) == 0 {
+		return ""
+	}
+	const apart = "\x00" // in no constraint
+	var b strings.Builder
+	for _, text := range p.GetConstraints() {
+		b.WriteString(text + apart)
+	}
+	for _, x := range p.GetPlatforms() {
+		b.WriteString(apart + x.GetOs() + apart + x.GetArchitecture())
+	}
+	for _, x := range p.GetTolerations() {
+		b.WriteString(apart + apart + x.GetKey() + apart + x.GetValue())
+	}
+	return b.String()
 }
 
 func amountOf(r *typesv1.Resources) Amount {

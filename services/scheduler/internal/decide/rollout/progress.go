@@ -150,11 +150,10 @@ func (r *Rollout) left() (n uint64) {
 // advance notes progress, and ends an update that is done or makes none.
 func (r *Rollout) advance() {
 	left := r.left()
-	if left == 0 {
-		r.complete()
+	switch {
+	case left == 0 && r.complete():
 		return
-	}
-	if r.config().GetProgressDeadline() != nil {
+	case left > 0 && r.config().GetProgressDeadline() != nil:
 		r.noteProgress(left)
 	}
 	if limit := r.config().GetProgressDeadline().AsDuration(); limit > 0 {
@@ -162,12 +161,12 @@ func (r *Rollout) advance() {
 	}
 }
 
-// complete ends an update, once nothing is watched any more.
-func (r *Rollout) complete() {
+// complete ends an update, once nothing is watched any more. It reports whether it did.
+func (r *Rollout) complete() bool {
 	for _, s := range r.Group.Slots {
 		for _, t := range s.Tasks {
 			if task.Wanted(t) && t.GetDecided().GetRunningAt() != nil && r.watched(t) {
-				return
+				return false
 			}
 		}
 	}
@@ -175,9 +174,10 @@ func (r *Rollout) complete() {
 	st.CompletedAt = r.Stamp
 	if st.GetState() == rollbackStarted {
 		st.State, st.Message = rollbackCompleted, "rollback completed"
-		return
+		return true
 	}
 	st.State, st.Message = completed, "update completed"
+	return true
 }
 
 // firstReason is why the first task that does not run does not.

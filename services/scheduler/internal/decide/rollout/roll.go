@@ -7,6 +7,7 @@ import (
 	"time"
 
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/visit"
 )
@@ -49,11 +50,16 @@ func (r *Rollout) survey() (out survey) {
 }
 
 // Roll replaces the tasks of older specs, and those that may not stay where they are, as many slots at a time as the spec
-// allows. It keeps no list of what it has begun: a slot with a new task that does not run yet is under way.
-func (r *Rollout) Roll() {
-	if r.Full() {
-		return
+// allows. It keeps no list of what it has begun: a slot with a new task that does not run yet is under way. It returns the
+// slots in which it has let a task go.
+func (r *Rollout) Roll() (letGo []book.SlotKey) {
+	if !r.Full() {
+		r.roll()
 	}
+	return r.letGo
+}
+
+func (r *Rollout) roll() {
 	now := r.survey()
 	limit := r.parallelism()
 	spare := r.floor(limit) - now.missing
@@ -157,7 +163,7 @@ func (r *Rollout) renew(m move) {
 		case r.startFirst() && kept == nil && task.Runs(t):
 			kept = t
 		default:
-			r.Stop(t, r.reasonFor(m))
+			r.stop(m, t)
 		}
 	}
 	held := ""
@@ -166,6 +172,11 @@ func (r *Rollout) renew(m move) {
 	}
 	// The slot may have gone with its last task.
 	r.Create(r.Group.MakeSlot(m.slot.Key), visit.Order{Version: version, StartAfter: r.Now, Held: held})
+}
+
+func (r *Rollout) stop(m move, t *typesv1.Task) {
+	r.Stop(t, r.reasonFor(m))
+	r.letGo = append(r.letGo, m.slot.Key)
 }
 
 func (r *Rollout) reasonFor(m move) string {
@@ -185,7 +196,7 @@ func (r *Rollout) retire(m *move) {
 		if task.Runs(t) && !serves {
 			return false
 		}
-		r.Stop(t, r.reasonFor(*m))
+		r.stop(*m, t)
 		return true
 	})
 	m.dirty = len(m.leaving) > 0 && m.dirty

@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/visit"
 )
@@ -34,6 +35,7 @@ type Rollout struct {
 	// status is what is to be written, was what is there; equal while nothing has changed.
 	status, was   *typesv1.UpdateStatus
 	dirtyVersions map[uint64]bool
+	letGo         []book.SlotKey // slots in which a task was stopped
 }
 
 // New finds out what the service's tasks should be of: the current spec, or, while a rollback by itself is in force, an

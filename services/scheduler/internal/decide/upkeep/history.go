@@ -41,6 +41,15 @@ func (k *Keeper) Reap(s *book.Slot) {
 	}
 }
 
+// Roll goes on with the update. What it lets go may have ended long ago, and be one too many to be remembered.
+func (k *Keeper) Roll() {
+	for _, key := range k.Rollout.Roll() {
+		if s := k.Group.Slot(key); s != nil {
+			k.Reap(s)
+		}
+	}
+}
+
 // HistoryLimit is the job's or the cluster's, but enough to count the attempts of the restart policy. Negative keeps all.
 func (k *Keeper) HistoryLimit() int {
 	limit := int(k.Snapshot().Cluster().GetSpec().GetTaskHistoryLimit())

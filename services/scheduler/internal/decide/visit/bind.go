@@ -39,8 +39,8 @@ func (v *Visit) bind(t *typesv1.Task, d *typesv1.TaskDecided, held string) {
 func (v *Visit) settle(f found, version uint64, d *typesv1.TaskDecided) {
 	req := v.Request(version)
 	d.NodeId, d.Addresses, d.Reserved, d.HostPorts = f.node.ID(), f.addresses, req.Reserved(f.node), req.Ports
-	v.RestOn(typesv1.Kind_KIND_NODE, f.node.ID())
-	v.RestOn(typesv1.Kind_KIND_SERVICE, v.Group.ID)
+	v.RestOnNode(f.node)
+	v.RestOnService(v.Group)
 }
 
 // BindPending does the same for a task that waits already. While nothing has changed it costs no writing.

@@ -50,7 +50,7 @@ func (v *Visit) EditService(f func(s *typesv1.Service)) {
 	if proto.Equal(updated, v.Service) {
 		return
 	}
-	v.RestOn(typesv1.Kind_KIND_SERVICE, v.Group.ID)
+	v.RestOnService(v.Group)
 	v.PutService(v.Group, updated)
 	v.Service = updated
 }

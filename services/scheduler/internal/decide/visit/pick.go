@@ -15,10 +15,18 @@ func (v *Visit) Request(version uint64) *place.Request {
 	return v.Group.Request(version, v.Snapshot().Cluster().GetSpec().GetScheduling().GetStrategy())
 }
 
+// picker is that of one spec version.
+type picker struct {
+	*place.Picker
+	version uint64
+}
+
 // Picker chooses nodes for tasks of a spec version.
 func (v *Visit) Picker(version uint64) *place.Picker {
-	if p := v.pickers[version]; p != nil {
-		return p
+	for _, p := range v.pickers {
+		if p.version == version {
+			return p.Picker
+		}
 	}
 	req := v.Request(version)
 	c := place.Cluster{Now: v.Now, Nodes: v.Book.Nodes, Count: v.Group.OnNode, Failures: v.failures(version)}
@@ -26,16 +34,13 @@ func (v *Visit) Picker(version uint64) *place.Picker {
 	case v.Group.PerNode():
 		c.Nodes = nil // each task has its node
 	case len(v.Book.Wishes) == 0:
-		c.ByLoad, c.Least = v.Book.ByLoad, func() int { return v.Group.Least(len(v.Book.Nodes)) }
+		c.ByLoad, c.Least = func(yield func(*place.Node) bool) { v.Book.ByLoad(req, yield) }, func() int { return v.Group.Least(len(v.Book.Nodes)) }
 	}
 	for _, a := range req.Affinities {
 		c.Neighbours = append(c.Neighbours, v.neighbours(a))
 	}
 	p := place.NewPicker(req, c)
-	if v.pickers == nil {
-		v.pickers = map[uint64]*place.Picker{}
-	}
-	v.pickers[version] = p
+	v.pickers = append(v.pickers, picker{p, version})
 	return p
 }
 

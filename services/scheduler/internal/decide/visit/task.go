@@ -6,7 +6,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	"github.com/shoalproject/shoal/internal/state"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
@@ -27,7 +26,7 @@ func (v *Visit) Change(t *typesv1.Task, f func(d *typesv1.TaskDecided)) *typesv1
 	if task.Same(d, t.GetDecided()) {
 		return t
 	}
-	v.PutTask(t, next, state.Wrap(next), nil)
+	v.PutTask(t, next)
 	v.accounted(t, next)
 	return next
 }
@@ -62,7 +61,7 @@ func (v *Visit) Drop(t *typesv1.Task) {
 // Abandon gives up a task on a lost node. It may be running still, and its record says so: what was observed stays. A node
 // that has come back meanwhile wins, so the commit rests on the node.
 func (v *Visit) Abandon(t *typesv1.Task, reason string, keep bool) *typesv1.Task {
-	v.RestOn(typesv1.Kind_KIND_NODE, t.GetDecided().GetNodeId())
+	v.restOnNodeOf(t)
 	return v.Change(t, func(d *typesv1.TaskDecided) {
 		if d.GetDesired() <= task.Running {
 			d.Reason = reason
@@ -74,6 +73,15 @@ func (v *Visit) Abandon(t *typesv1.Task, reason string, keep bool) *typesv1.Task
 			d.Abandoned, d.OrphanAfter = true, timestamppb.New(v.Now.Add(OrphanTime))
 		}
 	})
+}
+
+// restOnNodeOf rests on the node of a task, or on its being gone.
+func (v *Visit) restOnNodeOf(t *typesv1.Task) {
+	if n := v.Book.Node(t.GetDecided().GetNodeId()); n != nil {
+		v.RestOnNode(n)
+	} else {
+		v.RestOn(typesv1.Kind_KIND_NODE, t.GetDecided().GetNodeId())
+	}
 }
 
 // bundle is a new task with all that it needs, in one piece of memory.
@@ -111,8 +119,8 @@ func (v *Visit) Create(s *book.Slot, o Order) {
 	}
 	b.task.Meta, b.task.ServiceId, b.task.SpecVersion, b.task.Decided = &b.meta, v.Group.ID, o.Version, d
 	b.kind.Task, b.object.Kind, b.put.Object = &b.task, &b.kind, &b.object
-	v.RestOn(typesv1.Kind_KIND_SERVICE, v.Group.ID)
+	v.RestOnService(v.Group)
 	v.bind(&b.task, d, o.Held)
-	v.PutTask(nil, &b.task, &b.object, &b.put)
+	v.NewTask(&b.task, &b.put)
 	v.accounted(nil, &b.task)
 }

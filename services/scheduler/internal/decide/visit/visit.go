@@ -12,7 +12,6 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/fleet"
-	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
 )
 
@@ -27,7 +26,7 @@ type Visit struct {
 	// Again says that this decision has looked at the service before.
 	Again bool
 	// pickers choose nodes, one for each spec version that is asked for.
-	pickers map[uint64]*place.Picker
+	pickers []picker
 	// exhausted says of a spec version for which network there is no address left.
 	exhausted map[uint64]string
 
