@@ -8,6 +8,7 @@ package agent
 import (
 	"context"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"google.golang.org/grpc"
@@ -19,7 +20,9 @@ import (
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/executor"
+	"github.com/shoalproject/shoal/services/agent/internal/initd"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
 	"github.com/shoalproject/shoal/services/agent/internal/mesh"
 	"github.com/shoalproject/shoal/services/agent/internal/network"
@@ -79,7 +82,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	outbox := report.New()
 	loop := reconcile.New(reconcile.Parts{
 		Log: env.Log, Now: env.Now, Cluster: p.ID.Cluster, Executor: env.Executor, Network: env.Network,
-		Journal: env.Journal, Mesh: proxy, Outbox: outbox,
+		Node: container.Node{ID: p.ID.Name, Hostname: env.Host, OS: runtime.GOOS, Architecture: runtime.GOARCH}, Journal: env.Journal, Mesh: proxy, Outbox: outbox,
 	})
 	// Step 2: the line to the cluster, which waits until that is done.
 	line := &session.Client{
@@ -132,7 +135,7 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 		x, err := executor.New(executor.Config{
 			Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, CertsDir: cfg.CertsDir,
 			Logs: p.Path("logs"), Cluster: p.ID.Cluster, Parallel: cfg.Parallel,
-			Volumes: p.Path("volumes"), Pins: filepath.Join(cfg.RunDir, "volumes"),
+			Volumes: p.Path("volumes"), Pins: filepath.Join(cfg.RunDir, "volumes"), Init: initd.Program(),
 		}, e.Log)
 		if err != nil {
 			return closeReal, err
@@ -147,12 +150,12 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 func (e *Env) describe(ctx context.Context) *typesv1.NodeDescription {
 	d := e.Machine.Describe()
 	d.Hostname, d.FeatureLevel = e.Host, featureLevel
-	if runtime, ok := e.Executor.(interface {
+	if teller, ok := e.Executor.(interface {
 		Version(ctx context.Context) (string, error)
 	}); ok {
 		ctx, cancel := context.WithTimeout(ctx, versionWait)
 		defer cancel()
-		if v, err := runtime.Version(ctx); err == nil {
+		if v, err := teller.Version(ctx); err == nil {
 			d.RuntimeVersion = v
 		}
 	}

@@ -12,6 +12,7 @@ var systemPackages = map[string]string{
 	"services/agent/internal/system":     "containerd, cgroups, mounts and the journal's files",
 	"services/agent/internal/journal":    "the journal's file",
 	"services/agent/internal/executor":   "the containerd client",
+	"services/agent/internal/initd":      "process 1 of a container",
 	"services/agent/internal/volume":     "the volumes, on disk and mounted",
 	"services/agent/internal/network":    "the local half of the machine network, in the kernel",
 	"services/agent/internal/usage":      "control groups",
@@ -121,7 +122,7 @@ var withEnv = []string{"store", "agent", "meshproxy"}
 // subcommands are what a service's root package exports beside Run, for subcommands of its binary that work while the
 // process does not run: `shoal-ca bootstrap`, `shoal-agent reset`. The simulation and shoal-dev call them, too.
 var subcommands = map[string][]string{
-	"services/agent":     {"Doctor", "Reset", "ResetAny"},
+	"services/agent":     {"Doctor", "Init", "Reset", "ResetAny"},
 	"services/meshproxy": {"Doctor", "Reset"},
 	"services/ca":        {"Bootstrap", "BootstrapConfig", "BootstrapResult", "DefaultBootstrapConfig"},
 }

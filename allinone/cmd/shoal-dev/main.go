@@ -11,9 +11,13 @@ import (
 	cfssllog "github.com/cloudflare/cfssl/log"
 
 	"github.com/shoalproject/shoal/allinone"
+	"github.com/shoalproject/shoal/services/agent"
 )
 
 func main() {
+	if len(os.Args) > 1 && os.Args[1] == "init" { // process 1 of a container with a small init
+		os.Exit(agent.Init(os.Args[2:], os.Stderr))
+	}
 	cfssllog.Level = cfssllog.LevelError // its lines are not ours: every issue has an audit line of our own
 	// Whoever closes the terminal wants the cluster to end, too.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)

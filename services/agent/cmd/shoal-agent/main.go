@@ -1,6 +1,6 @@
 // Command shoal-agent runs on this machine the tasks that the cluster assigned to it. Its containers outlive it.
 // `shoal-agent reset` removes them, and all else that it has made; `shoal leave` calls it. `shoal-agent doctor` looks whether
-// this machine can run containers.
+// this machine can run containers. `shoal-agent init` is process 1 of containers that ask for a small init.
 package main
 
 import (
@@ -23,6 +23,8 @@ func main() {
 			os.Exit(1)
 		}
 		return
+	case len(os.Args) > 1 && os.Args[1] == "init":
+		os.Exit(agent.Init(os.Args[2:], os.Stderr))
 	case len(os.Args) > 1 && os.Args[1] == "doctor":
 		os.Exit(agent.Doctor(context.Background(), run.Machine("agent"), os.Args[2:], os.Stdout, os.Stderr))
 	case len(os.Args) > 1 && os.Args[1] == "reset":

@@ -38,6 +38,9 @@ func Group(id string) string { return "/shoal/" + id }
 // does.
 func ShortID(id string) string { return id[:min(12, len(id))] }
 
+// Node is what a machine is called, for placeholders.
+type Node struct{ ID, Hostname, OS, Architecture string }
+
 // Origin is where a container comes from. It is kept as labels on the container, so that an agent that lost its journal
 // still knows whose it is.
 type Origin struct {
@@ -78,6 +81,10 @@ type Wiring struct {
 	ID       string
 	Hostname string
 	Links    []Link // eth0, eth1, …
+	// Hosts are more lines of /etc/hosts, "ADDRESS NAME…"; the address host-gateway is the machine's.
+	Hosts []string
+	// DNS changes how names are looked up. Its name servers are the meshproxy's to ask. Nil: nothing.
+	DNS *typesv1.DNSConfig
 }
 
 // Link is one interface of a container.

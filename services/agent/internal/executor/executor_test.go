@@ -110,6 +110,36 @@ func TestStop(t *testing.T) {
 	}
 }
 
+// TestInit: with a small init the program is not process 1, hears its signals, its exit code is the container's, and what it
+// leaves behind is taken away.
+func TestInit(t *testing.T) {
+	r := newRig(t)
+	polite, orphan := r.spec("polite.0", "polite"), r.spec("orphan.0", "orphan")
+	polite.Container.Init, orphan.Container.Init = true, true
+	r.run(t, polite)
+	pid := r.run(t, orphan)
+	until(t, "polite runs", func() bool { return strings.Contains(r.log(t, polite.ID), "probe") })
+	exit, err := r.Remove(t.Context(), polite.ID, container.Stop{Grace: 10 * time.Second})
+	if err != nil || exit == nil || exit.Code != 7 {
+		t.Errorf("polite: %+v, %v", exit, err)
+	}
+	until(t, "the orphan was made", func() bool { return strings.Contains(r.log(t, orphan.ID), "left an orphan") })
+	until(t, "no orphan is left", func() bool { return len(children(pid)) == 1 })
+}
+
+// children are the processes, also ended ones, whose parent this is.
+func children(parent int64) (pids []string) {
+	stats, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, file := range stats {
+		data, err := os.ReadFile(file)
+		_, rest, _ := strings.Cut(string(data), ") ") // the name may have blanks
+		if f := strings.Fields(rest); err == nil && len(f) > 1 && f[1] == fmt.Sprint(parent) {
+			pids = append(pids, filepath.Base(filepath.Dir(file)))
+		}
+	}
+	return pids
+}
+
 // TestTakeover: neither the agent's end nor containerd's touches a container; who comes back finds it and its exit.
 func TestTakeover(t *testing.T) {
 	r := newRig(t)

@@ -26,6 +26,7 @@ type registry struct {
 	host     string
 	blobs    map[string][]byte
 	manifest []byte
+	probe    string       // its program, on this machine
 	asked    atomic.Int32 // how often the manifest was asked for by its tag
 }
 
@@ -64,6 +65,7 @@ func (r *registry) layer(t *testing.T) ocispec.Descriptor {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build the probe: %v\n%s", err, out)
 	}
+	r.probe = bin
 	data, err := os.ReadFile(bin)
 	if err != nil {
 		t.Fatal(err)

@@ -65,6 +65,7 @@ func newRig(t *testing.T) *rig {
 	r.Executor = r.again(t)
 	t.Cleanup(func() { r.wipe(t) })
 	r.registry = newRegistry(t, r.cfg.CertsDir)
+	r.machine.Init = r.registry.probe
 	return r
 }
 

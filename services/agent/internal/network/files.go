@@ -47,8 +47,24 @@ func hosts(w container.Wiring) string {
 			}
 		}
 	}
+	for _, line := range w.Hosts {
+		address, names, _ := strings.Cut(line, " ")
+		if address != hostGateway {
+			fmt.Fprintf(&b, "%s\t%s\n", address, names)
+			continue
+		}
+		for _, l := range w.Links[:min(1, len(w.Links))] {
+			for _, gateway := range l.Gateways {
+				fmt.Fprintf(&b, "%s\t%s\n", gateway, names)
+			}
+		}
+	}
 	return b.String()
 }
+
+// hostGateway stands for the machine in a line of /etc/hosts: the containers' gateway on the machine network is its own
+// address there.
+const hostGateway = "host-gateway"
 
 // Where the meshproxy of every machine answers its containers; see services/meshproxy/internal/mesh/nameserver.go.
 const (
@@ -58,7 +74,7 @@ const (
 
 // resolver is the container's resolv.conf: the machine's meshproxy, which knows the cluster's names and asks the machine's
 // name servers for all else. It is never rewritten: what changes is what the meshproxy answers. Search domains and options
-// are the machine's. Without dots a name is asked for as it is first, or a search domain could hide a service; and a
+// are the container's own, else the machine's. Without dots a name is asked for as it is first, or a search domain could hide a service; and a
 // question is asked again for longer than a meshproxy takes to be replaced.
 func (k *Kernel) resolver(w container.Wiring) string {
 	server := nameServer4
@@ -66,6 +82,14 @@ func (k *Kernel) resolver(w container.Wiring) string {
 		server = nameServer6
 	}
 	search, options := k.machineResolver()
+	if own := w.DNS.GetSearch(); len(own) > 0 {
+		search = slices.DeleteFunc(slices.Clone(own), func(s string) bool { return s == "." }) // as docker: "." alone is none
+	}
+	for _, o := range w.DNS.GetOptions() { // the container's own over the machine's of the same name
+		name, _, _ := strings.Cut(o, ":")
+		options = slices.DeleteFunc(options, func(have string) bool { return have == name || strings.HasPrefix(have, name+":") })
+		options = append(options, o)
+	}
 	for _, o := range []string{"ndots:0", "timeout:2", "attempts:5"} {
 		name, _, _ := strings.Cut(o, ":")
 		if !slices.ContainsFunc(options, func(have string) bool { return strings.HasPrefix(have, name+":") }) {

@@ -16,6 +16,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 )
 
@@ -137,6 +138,14 @@ func TestFiles(t *testing.T) {
 	}
 	if got := k.resolver(wiring("a.0", "fd00:1::2/128", "fd00:1::3/128", "10.0.16.2/20")); !strings.HasPrefix(got, "nameserver fd73:686f:616c::53\n") {
 		t.Errorf("got %q", got)
+	}
+	box.DNS = &typesv1.DNSConfig{Nameservers: []string{"9.9.9.9"}, Search: []string{"own"}, Options: []string{"ndots:7", "rotate"}}
+	if got := k.resolver(box); got != "nameserver 169.254.53.53\nsearch own\noptions edns0 ndots:7 rotate timeout:2 attempts:5\n" {
+		t.Errorf("a container's own: %q", got)
+	}
+	box.Hosts, box.Links[0].Gateways = []string{"10.1.1.1 db base", "host-gateway box"}, []netip.Addr{netip.MustParseAddr("10.128.1.1")}
+	if got := hosts(box); !strings.HasSuffix(got, "\n10.1.1.1\tdb base\n10.128.1.1\tbox\n") {
+		t.Errorf("a container's own: %q", got)
 	}
 	if got := hosts(wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20")); !strings.HasSuffix(got, "\n10.0.16.2\thost-a.0\n") {
 		t.Errorf("got %q", got)

@@ -78,6 +78,7 @@ type Parts struct {
 	Log      *slog.Logger
 	Now      func() time.Time // wall time, for stamps
 	Cluster  string
+	Node     container.Node
 	Executor Executor
 	Network  Network
 	Journal  journal.Journal

@@ -3,6 +3,7 @@ package reconcile_test
 import (
 	"context"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -296,4 +297,33 @@ func TestSessionEnds(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestPlaceholders: what a spec can only say once its task has a node is filled in on the node; the slot of a global service
+// is its node. What comes out too long rejects the task.
+func TestPlaceholders(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		a := start(t, host)
+		task := assigned("t1", running, 0)
+		task.ServiceName, task.Slot, task.ServiceLabels = "web", 3, map[string]string{"tier": "front"}
+		c := task.Spec.Container
+		c.Hostname, c.Env = "{{.Service.Name}}-{{.Task.Slot}}", []string{"AT={{.Node.Hostname}}", "PLAIN=x"}
+		c.Mounts = []*typesv1.Mount{{Source: "data-{{.Task.Name}}", Target: "/d", Volume: &typesv1.VolumeOptions{Labels: map[string]string{"l": "{{.Service.Labels.tier}}"}}}}
+		global := assigned("t2", running, 0)
+		global.Spec.Container.Hostname = "on-{{.Task.Slot}}"
+		long := assigned("t3", running, 0)
+		long.Spec.Container.Hostname = strings.Repeat("{{.Node.ID}}", 30)
+		a.assign(whole(5, task, global, long))
+		a.settle(time.Second)
+		made := host.Containers()
+		if len(made) != 2 || made[0].Hostname != "web-3" || made[0].Spec.GetEnv()[0] != "AT=m1" || made[0].Spec.GetMounts()[0].GetSource() != "data-web.3.t1" ||
+			made[0].Spec.GetMounts()[0].GetVolume().GetLabels()["l"] != "front" || made[1].Hostname != "on-node1" {
+			t.Errorf("made %+v", made)
+		}
+		if c.GetHostname() != "{{.Service.Name}}-{{.Task.Slot}}" {
+			t.Error("the assignment itself was changed")
+		}
+		a.expect("t3", rejected, false, "at most 64")
+	})
 }

@@ -14,6 +14,7 @@ import (
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/agenttest"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/reconcile"
 	"github.com/shoalproject/shoal/services/agent/internal/report"
 )
@@ -48,7 +49,7 @@ func start(t *testing.T, host *agenttest.Host) *agent {
 	env := host.Env(testx.Env(t))
 	a := &agent{t: t, outbox: report.New(), said: map[string]*typesv1.TaskObserved{}}
 	a.Loop = reconcile.New(reconcile.Parts{
-		Log: env.Log, Now: env.Now, Cluster: "c1", Executor: env.Executor, Network: env.Network, Journal: env.Journal,
+		Log: env.Log, Now: env.Now, Cluster: "c1", Node: container.Node{ID: "node1", Hostname: "m1"}, Executor: env.Executor, Network: env.Network, Journal: env.Journal,
 		Mesh: a, Outbox: a.outbox,
 	})
 	ctx, cancel := context.WithCancel(t.Context())

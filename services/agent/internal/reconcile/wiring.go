@@ -8,28 +8,25 @@ import (
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 )
 
-func (l *Loop) spec(e *entry) container.Spec {
+// spec is the container of a task, with its placeholders filled in.
+func (l *Loop) spec(e *entry) (container.Spec, error) {
 	t := e.assigned
-	id := container.ID(e.id, e.attempt)
+	c, err := l.expand(t)
+	if err != nil {
+		return container.Spec{}, err
+	}
 	return container.Spec{
-		ID: id, Hostname: hostnameOf(e), Container: t.GetSpec().GetContainer(), Resources: t.GetSpec().GetResources(),
+		ID: container.ID(e.id, e.attempt), Hostname: c.GetHostname(), Container: c, Resources: t.GetSpec().GetResources(),
 		Origin: container.Origin{
 			Cluster: l.Cluster, Task: e.id, Attempt: e.attempt, SpecHash: t.GetSpecHash(),
 			Generation: container.GenerationOf(l.generation), Service: t.GetServiceId(), Slot: t.GetSlot(),
 		},
-	}
-}
-
-func hostnameOf(e *entry) string {
-	if name := e.assigned.GetSpec().GetContainer().GetHostname(); name != "" {
-		return name
-	}
-	return container.ShortID(e.id)
+	}, nil
 }
 
 // wiring says what interfaces the task's container needs: eth0 on the machine network, then one for each of its networks.
-func (l *Loop) wiring(e *entry) (container.Wiring, error) {
-	w := container.Wiring{ID: container.ID(e.id, e.attempt), Hostname: hostnameOf(e)}
+func (l *Loop) wiring(e *entry, spec container.Spec) (container.Wiring, error) {
+	w := container.Wiring{ID: spec.ID, Hostname: spec.Hostname, Hosts: spec.Container.GetHosts(), DNS: spec.Container.GetDnsConfig()}
 	byNetwork := map[string][]string{}
 	for _, a := range e.assigned.GetAddresses() {
 		byNetwork[a.GetNetworkId()] = append(byNetwork[a.GetNetworkId()], a.GetAddresses()...)

@@ -43,12 +43,15 @@ func graceOf(e *entry) time.Duration {
 }
 
 func (l *Loop) prepare(ctx context.Context, e *entry) {
-	wiring, err := l.wiring(e)
+	spec, err := l.spec(e)
+	var wiring container.Wiring
+	if err == nil {
+		wiring, err = l.wiring(e, spec)
+	}
 	if err != nil {
 		l.settle(ctx, e, err, nil)
 		return
 	}
-	spec := l.spec(e)
 	l.setKept(spec.ID, true)
 	own, cancel := context.WithCancel(ctx)
 	e.cancel = cancel

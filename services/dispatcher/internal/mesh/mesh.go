@@ -41,7 +41,7 @@ func Of(s *state.Snapshot, nodeID string, shared *Shared, last *Tables) *Tables 
 			continue
 		}
 		id := task.GetMeta().GetId()
-		t.local[id] = localTask(task, last.local[id])
+		t.local[id] = localTask(s, task, last.local[id])
 		for _, network := range t.local[id].GetNetworkIds() {
 			if n := shared.networks[network]; n != nil {
 				t.Networks[network] = n

@@ -254,14 +254,20 @@ func taken(has map[string]string, r *dispatcherv1.EndpointsResponse) map[string]
 // A machine is told the names of the networks that it has a task on: of each service there its virtual address, aliases and
 // ready tasks. And it is told its own tasks, by whose addresses it knows who asks.
 func TestNamesOfOwnNetworks(t *testing.T) {
-	s := put(state.Empty(), node("n1", ready), node("n2", ready), named(), overlay(), running("t1", "n1"))
+	own := named()
+	own.Spec.Task = proto.CloneOf(own.GetSpec().GetTask())
+	if own.Spec.Task == nil {
+		own.Spec.Task = &typesv1.TaskSpec{}
+	}
+	own.Spec.Task.Container = &typesv1.ContainerSpec{DnsConfig: &typesv1.DNSConfig{Nameservers: []string{"9.9.9.9"}}}
+	s := put(state.Empty(), node("n1", ready), node("n2", ready), own, overlay(), running("t1", "n1"))
 	shared := mesh.SharedOf(s, nil)
 	want := &dispatcherv1.EndpointsResponse{
 		NetworkServices: []*dispatcherv1.NetworkService{{
 			NetworkId: "o1", ServiceId: "s1", Name: "web", Vips: []string{"10.0.0.9"}, Aliases: []string{"shop"},
 			Endpoints: []*dispatcherv1.NetworkEndpoint{{TaskId: "t1", Slot: 1, Addresses: []string{"10.0.0.2"}}},
 		}},
-		LocalTasks: []*dispatcherv1.LocalTask{{TaskId: "t1", Addresses: []string{"10.128.0.2", "fd00::2"}, NetworkIds: []string{"o1"}}},
+		LocalTasks: []*dispatcherv1.LocalTask{{TaskId: "t1", Addresses: []string{"10.128.0.2", "fd00::2"}, NetworkIds: []string{"o1"}, Nameservers: []string{"9.9.9.9"}}},
 	}
 	for node, want := range map[string]*dispatcherv1.EndpointsResponse{"n1": want, "n2": {}} {
 		full := mesh.Full(mesh.Of(s, node, shared, nil))

@@ -4,13 +4,19 @@ package main
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"strconv"
 	"syscall"
+
+	"github.com/shoalproject/shoal/services/agent/internal/initd"
 )
 
 func main() {
 	verb := os.Args[1]
+	if verb == "init" {
+		os.Exit(initd.Run(os.Args[2:], os.Stderr))
+	}
 	fmt.Println("probe", verb, os.Getenv("PATH"), os.Getenv("GREETING"), os.Getuid(), os.Getgid())
 	switch verb {
 	case "exit":
@@ -19,6 +25,16 @@ func main() {
 	case "tell": // answers, and goes on
 		tell(os.Args[2:])
 		fmt.Println("that is all")
+	case "orphan": // leaves a process behind that ends, and another process 1 to see it off
+		if err := exec.Command("/probe", "parent").Run(); err != nil {
+			fmt.Println(err)
+		}
+		fmt.Println("probe has left an orphan")
+	case "parent":
+		if err := exec.Command("/probe", "exit", "0").Start(); err != nil {
+			fmt.Println(err)
+		}
+		return
 	case "polite": // ends with 7 when it is asked to
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGUSR1)
