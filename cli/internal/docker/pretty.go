@@ -37,6 +37,8 @@ Service Mode:	{{with .Spec.Mode}}{{if .Global}}Global{{else if .GlobalJob}}Globa
  Max Concurrent:	{{.ReplicatedJob.MaxConcurrent}}
  Total Completions:	{{.ReplicatedJob.TotalCompletions}}{{else}}Replicated
  Replicas:	{{.Replicated.Replicas}}{{end}}{{end}}
+{{- if .Spec.Priority}}
+Priority:	{{.Spec.Priority}}{{end}}
 {{- with .Spec.Job}}
 Job:
 {{- if .Deadline}}

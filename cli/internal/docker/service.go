@@ -39,6 +39,7 @@ type ServiceSpec struct {
 	HoldUpdate     bool    `json:",omitempty"`
 	// DependsOn are the services that must be healthy before its first tasks start.
 	DependsOn []string `json:",omitempty"`
+	Priority  int32    `json:",omitempty"`
 }
 
 // TaskSpec is what one task is.
@@ -147,7 +148,7 @@ func specOf(s *typesv1.ServiceSpec) ServiceSpec {
 		EndpointSpec: EndpointSpec{Mode: "vip", Ports: ports(s.GetEndpoint().GetPorts())},
 		UpdateConfig: updateConfigOf(s.GetUpdate()), RollbackConfig: updateConfigOf(s.GetRollback()),
 		Job: jobOf(s.GetJob()), MaxUnavailable: s.MaxUnavailable, HoldUpdate: s.GetHoldUpdate(),
-		DependsOn: s.GetDependsOn(),
+		DependsOn: s.GetDependsOn(), Priority: s.GetPriority(),
 	}
 }
 

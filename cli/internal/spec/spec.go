@@ -83,6 +83,7 @@ func (f *Flags) common() {
 	f.set.String("restart-max-attempts", "", "replacements within the window; 0: no limit")
 	f.set.String("restart-window", "", "window in which attempts count; 0: for ever")
 	f.set.String("restart-max-delay", "", "let the wait double with each failure in a row, up to this; 0: it stays as it is")
+	f.set.String("priority", "", "class of importance, -1000 to 1000: higher ones are placed first (default 0)")
 	f.rollout()
 	f.jobs()
 	f.placement()
@@ -139,6 +140,11 @@ func (f *Flags) Spec(image string, args []string) (*typesv1.ServiceSpec, error) 
 // apply changes what the common flags say, and leaves the rest.
 func (f *Flags) apply(s *typesv1.ServiceSpec) {
 	f.applyMode(s)
+	if f.set.Changed("priority") {
+		n, err := strconv.ParseInt(f.text("priority"), 10, 32)
+		f.faults.Check(err == nil, "priority", "%q is no whole number", f.text("priority"))
+		s.Priority = int32(n)
+	}
 	c := s.Task.Container
 	for name, field := range map[string]*string{
 		"stop-signal": &c.StopSignal, "hostname": &c.Hostname, "user": &c.User, "workdir": &c.Dir,

@@ -234,7 +234,9 @@ type SchedulingConfig struct {
 	// Losses within this time count as at once. Default 1 min.
 	MassLossWindow *durationpb.Duration `protobuf:"bytes,3,opt,name=mass_loss_window,json=massLossWindow,proto3" json:"mass_loss_window,omitempty"`
 	// How long the tasks of a lost node are kept as they are, to be taken back when it returns. Default 1 min.
-	FlapWindow    *durationpb.Duration `protobuf:"bytes,4,opt,name=flap_window,json=flapWindow,proto3" json:"flap_window,omitempty"`
+	FlapWindow *durationpb.Duration `protobuf:"bytes,4,opt,name=flap_window,json=flapWindow,proto3" json:"flap_window,omitempty"`
+	// Whether a task that finds no place may displace tasks of services of a lower priority. Default: no.
+	Preemption    bool `protobuf:"varint,5,opt,name=preemption,proto3" json:"preemption,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -295,6 +297,13 @@ func (x *SchedulingConfig) GetFlapWindow() *durationpb.Duration {
 		return x.FlapWindow
 	}
 	return nil
+}
+
+func (x *SchedulingConfig) GetPreemption() bool {
+	if x != nil {
+		return x.Preemption
+	}
+	return false
 }
 
 // Authority is the CA's state.
@@ -847,13 +856,16 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"scheduling\x12?\n" +
 	"\n" +
 	"containers\x18\t \x01(\v2\x1f.shoal.types.v1.ContainerPolicyR\n" +
-	"containers\"\x99\x02\n" +
+	"containers\"\xb9\x02\n" +
 	"\x10SchedulingConfig\x12=\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2!.shoal.types.v1.PlacementStrategyR\bstrategy\x12/\n" +
 	"\x11mass_loss_percent\x18\x02 \x01(\rH\x00R\x0fmassLossPercent\x88\x01\x01\x12C\n" +
 	"\x10mass_loss_window\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x0emassLossWindow\x12:\n" +
 	"\vflap_window\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\n" +
-	"flapWindowB\x14\n" +
+	"flapWindow\x12\x1e\n" +
+	"\n" +
+	"preemption\x18\x05 \x01(\bR\n" +
+	"preemptionB\x14\n" +
 	"\x12_mass_loss_percent\"\x8f\x01\n" +
 	"\tAuthority\x12\x16\n" +
 	"\x06bundle\x18\x01 \x01(\fR\x06bundle\x126\n" +

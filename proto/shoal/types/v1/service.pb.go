@@ -352,7 +352,10 @@ type ServiceSpec struct {
 	// Names of services that must be healthy before the first tasks of this one start: as many tasks running and ready as
 	// wanted, and at least one; a job completed. At most 50; an id that is given becomes a name. Later tasks do not wait, those
 	// of each run of a job do.
-	DependsOn     []string `protobuf:"bytes,14,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
+	DependsOn []string `protobuf:"bytes,14,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
+	// Class of importance, -1000 to 1000. Default 0. Tasks of a higher class are placed first, and may displace those of a
+	// lower one if the cluster allows it.
+	Priority      int32 `protobuf:"varint,15,opt,name=priority,proto3" json:"priority,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -498,6 +501,13 @@ func (x *ServiceSpec) GetDependsOn() []string {
 		return x.DependsOn
 	}
 	return nil
+}
+
+func (x *ServiceSpec) GetPriority() int32 {
+	if x != nil {
+		return x.Priority
+	}
+	return 0
 }
 
 type isServiceSpec_Mode interface {
@@ -819,7 +829,7 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"SpecRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12,\n" +
-	"\x04task\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\"\xf4\x05\n" +
+	"\x04task\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\"\x90\x06\n" +
 	"\vServiceSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x04task\x18\x02 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\x12<\n" +
@@ -840,7 +850,8 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"holdUpdate\x12#\n" +
 	"\rresume_update\x18\r \x01(\x04R\fresumeUpdate\x12\x1d\n" +
 	"\n" +
-	"depends_on\x18\x0e \x03(\tR\tdependsOnB\x06\n" +
+	"depends_on\x18\x0e \x03(\tR\tdependsOn\x12\x1a\n" +
+	"\bpriority\x18\x0f \x01(\x05R\bpriorityB\x06\n" +
 	"\x04modeB\x12\n" +
 	"\x10_max_unavailable\":\n" +
 	"\n" +

@@ -119,6 +119,8 @@ func TestServiceFaults(t *testing.T) {
 			`depends_on[4]: "micro" is named twice`,
 		}},
 		{"sound job", sound + `replicated_job { total_completions: 7 max_concurrent: 2 } job { schedule { cron: "0 2 * * *" time_zone: "Europe/Berlin" } }`, errs.None, nil},
+		{"priority", sound + `priority: 1001`, errs.Invalid, []string{`priority: 1001 is not from -1000 to 1000`}},
+		{"low priority", sound + `priority: -1000`, errs.None, nil},
 		{"sound global", sound + `global {}`, errs.None, nil},
 		{"mixed kinds", `annotations { name: "micro" } task { container { image: "nginx" } networks { target: "nowhere" } }`, errs.Invalid, []string{`name: "micro" is taken`, `networks[0]: no network`}},
 	} {
@@ -266,6 +268,9 @@ func TestOthers(t *testing.T) {
 		{"cluster", settings(&typesv1.ClusterSpec{FeatureLevel: 1}), ""},
 		{"cluster life", settings(&typesv1.ClusterSpec{FeatureLevel: 1, CertificateLife: durationpb.New(time.Second)}), "certificate_life: 1s is below the least"},
 		{"cluster ports", settings(&typesv1.ClusterSpec{FeatureLevel: 1, FirstPort: 40000}), "first_port: 40000 is above last_port"},
+		{"cluster strategy", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Scheduling: &typesv1.SchedulingConfig{Strategy: 9}}), "scheduling.strategy: 9 is not known"},
+		{"cluster loss", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Scheduling: &typesv1.SchedulingConfig{MassLossPercent: new(uint32(101))}}), "scheduling.mass_loss_percent: 101 is not from 1 to 100"},
+		{"cluster window", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Scheduling: &typesv1.SchedulingConfig{FlapWindow: durationpb.New(-1)}}), "scheduling.flap_window: -1ns is below 0"},
 		{"cluster level", settings(&typesv1.ClusterSpec{}), "feature_level: 0 is below 1"},
 	} {
 		if (tc.err == nil) != (tc.want == "") || (tc.err != nil && !strings.Contains(tc.err.Error(), tc.want)) {

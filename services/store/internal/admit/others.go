@@ -138,8 +138,20 @@ func Cluster(in, old *typesv1.ClusterSpec) (*typesv1.ClusterSpec, *Faults) {
 	}
 	f.Check(spec.GetLastPort() <= 65535, "last_port", "%d is not from 1 to 65535", spec.GetLastPort())
 	f.Check(spec.GetFirstPort() <= spec.GetLastPort(), "first_port", "%d is above last_port, %d", spec.GetFirstPort(), spec.GetLastPort())
+	f.scheduling(spec.GetScheduling())
 	f.Check(spec.GetFeatureLevel() >= old.GetFeatureLevel(), "feature_level", "%d is below %d and only rises", spec.GetFeatureLevel(), old.GetFeatureLevel())
 	return spec, f
+}
+
+// scheduling checks how tasks are placed and replaced.
+func (f *Faults) scheduling(c *typesv1.SchedulingConfig) {
+	_, known := typesv1.PlacementStrategy_name[int32(c.GetStrategy())]
+	f.Check(known, "scheduling.strategy", "%d is not known", c.GetStrategy())
+	if c != nil && c.MassLossPercent != nil {
+		f.Check(c.GetMassLossPercent() >= 1 && c.GetMassLossPercent() <= 100, "scheduling.mass_loss_percent", "%d is not from 1 to 100", c.GetMassLossPercent())
+	}
+	f.duration("scheduling.mass_loss_window", c.GetMassLossWindow())
+	f.duration("scheduling.flap_window", c.GetFlapWindow())
 }
 
 // PortRange is the range for published ports, also when the cluster does not say.

@@ -21,6 +21,7 @@ const (
 	maxTask     = 64 << 10
 	minNanoCPUs = 1_000_000 // a thousandth of a processor
 	minMemory   = 4 << 20
+	maxPriority = 1000
 )
 
 // Defaults of a service.
@@ -62,6 +63,8 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 	f.ports(s, id, spec)
 	f.mode(s, id, spec)
 	f.dependencies(s, id, spec)
+	f.Check(spec.GetPriority() >= -maxPriority && spec.GetPriority() <= maxPriority, "priority", "%d is not from -%d to %d",
+		spec.GetPriority(), maxPriority, maxPriority)
 	return spec, f
 }
 
