@@ -61,6 +61,18 @@ func TaskReason(t *typesv1.Task, n *typesv1.Node) string {
 	return observed.GetMessage()
 }
 
+// TaskName is "web.1", or "web.NODE" where each node has a task; when the service is gone its id stands for the name.
+func TaskName(svc *typesv1.Service, t *typesv1.Task) string {
+	name := svc.GetSpec().GetAnnotations().GetName()
+	if name == "" {
+		name = t.GetServiceId()
+	}
+	if node := t.GetDecided().GetForNode(); node != "" {
+		return name + "." + node
+	}
+	return fmt.Sprintf("%s.%d", name, t.GetDecided().GetSlot())
+}
+
 // Counts are a service's figures: the slots that have a running task, and the replicas asked for; for a global service and
 // a global job the nodes on which it is to run, for a job what may run at once. A task does not count when it was told to
 // stop, or when its node is down or gone: it may run still, but nobody can say so.

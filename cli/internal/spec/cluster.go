@@ -39,9 +39,12 @@ func (c *ClusterChange) Flags(set *pflag.FlagSet) {
 // Apply changes what the flags say, and leaves the rest.
 func (c *ClusterChange) Apply(s *typesv1.ClusterSpec) error {
 	var faults errs.Collector
-	scheduling := []string{"preemption", "strategy", "mass-loss-percent", "mass-loss-window", "flap-window"}
-	if s.Scheduling == nil && slices.ContainsFunc(scheduling, c.set.Changed) {
-		s.Scheduling = &typesv1.SchedulingConfig{}
+	settings := s.GetScheduling()
+	if settings == nil {
+		settings = &typesv1.SchedulingConfig{}
+	}
+	if slices.ContainsFunc([]string{"preemption", "strategy", "mass-loss-percent", "mass-loss-window", "flap-window"}, c.set.Changed) {
+		s.Scheduling = settings
 	}
 	if c.Policy() && s.Containers == nil {
 		s.Containers = &typesv1.ContainerPolicy{}
@@ -67,23 +70,23 @@ func (c *ClusterChange) Apply(s *typesv1.ClusterSpec) error {
 		}, "no duration, such as 90s")
 	}
 	text("preemption", func(v string) bool {
-		s.Scheduling.Preemption = v == "on"
+		settings.Preemption = v == "on"
 		return v == "on" || v == "off"
 	}, "not on or off")
 	text("strategy", func(v string) bool {
-		s.Scheduling.Strategy = map[string]typesv1.PlacementStrategy{
+		settings.Strategy = map[string]typesv1.PlacementStrategy{
 			"spread": typesv1.PlacementStrategy_PLACEMENT_STRATEGY_SPREAD, "binpack": typesv1.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK,
 		}[v]
-		return s.Scheduling.Strategy != 0
+		return settings.Strategy != 0
 	}, "not spread or binpack")
 	text("mass-loss-percent", func(v string) bool {
 		n, err := strconv.ParseUint(v, 10, 32)
 		share := uint32(n)
-		s.Scheduling.MassLossPercent = &share
+		settings.MassLossPercent = &share
 		return err == nil
 	}, "no whole number")
-	duration("mass-loss-window", &s.Scheduling.MassLossWindow)
-	duration("flap-window", &s.Scheduling.FlapWindow)
+	duration("mass-loss-window", &settings.MassLossWindow)
+	duration("flap-window", &settings.FlapWindow)
 	text("task-history-limit", func(v string) bool {
 		n, err := strconv.ParseInt(v, 10, 32)
 		s.TaskHistoryLimit = int32(n)

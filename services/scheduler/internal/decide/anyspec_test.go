@@ -19,7 +19,7 @@ import (
 func TestAnySpecHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newSim(t)
-		m.command(nil, []string{"cluster", "history=2"})
+		m.command(nil, []string{"cluster", "history=2", "preemption=" + rapid.SampledFrom([]string{"on", "off"}).Draw(t, "preemption")})
 		for i := range rapid.IntRange(1, 6).Draw(t, "nodes") {
 			m.command(nil, []string{"node", fmt.Sprintf("n%d", i), "memory=4G", "generic=gpu:u1+u2",
 				"label.zone=" + rapid.SampledFrom([]string{"north", "south"}).Draw(t, "zone")})
@@ -61,6 +61,7 @@ func drawAnyStep(t *rapid.T, m *sim) {
 		before := m.s
 		m.decide()
 		m.checkPlaced(t, before)
+		m.checkDisplaced(t, before)
 	}
 }
 
@@ -70,7 +71,7 @@ func drawSpec(t *rapid.T, service string) []string {
 	pick := func(name string, of ...string) string { return rapid.SampledFrom(of).Draw(t, name) }
 	out := []string{
 		"image=" + pick("image", "v1", "v2", "v3"), "restart-delay=" + pick("delay", "0s", "3s"), "attempts=" + pick("attempts", "0", "2"),
-		"max-delay=" + pick("max-delay", "0s", "20s"), pick("memory", "memory=0", "memory=1G", "memory=3G"),
+		"max-delay=" + pick("max-delay", "0s", "20s"), pick("memory", "memory=0", "memory=1G", "memory=3G"), "priority=" + pick("priority", "0", "0", "-5", "10"),
 	}
 	out = append(out, strings.Fields(pick("placement", "", "constraint=node.labels.zone_==_north", "prefer=node.labels.zone",
 		"max-replicas=1", "strategy=binpack", "tolerate=x", "far="+service, "rather-far="+service, "generic=gpu:1", "near=s0"))...)

@@ -22,6 +22,7 @@ import (
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/draft"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/fleet"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/mode"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/preempt"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/visit"
 )
 
@@ -62,16 +63,20 @@ func (d *Decider) Decide(s *state.Snapshot, now time.Time, newID func() string) 
 	w := work{fleet.New(draft.New(d.book, now, newID, d.batch))}
 	// Step 1: nodes first: tasks get addresses from their blocks in the same plan, and where they go depends on who is lost.
 	w.Nodes()
-	// Step 2: each service that is due, in the order of ids. A full batch ends between two slots, never within one.
-	for i := 0; i < len(d.book.Groups) && !w.Full(); i++ {
-		if g := d.book.Groups[i]; d.book.Due(g, now) {
+	// Step 2: each service that is due, a higher priority first, then in the order of ids. A full batch ends between two slots,
+	// never within one.
+	groups := preempt.Rank(d.book.Groups)
+	for i := 0; i < len(groups) && !w.Full(); i++ {
+		if g := groups[i]; d.book.Due(g, now) {
 			w.visit(g, false)
 		}
 	}
-	// Step 3: what waits for a place, or says why it has none, looks again if others have taken or left places since.
+	// Step 3: what waits for a place, or says why it has none, looks again if others have taken or left places since; and so
+	// does who had to make room.
 	for range rounds {
-		for i := 0; i < len(d.book.Groups) && !w.Full(); i++ {
-			if g := d.book.Groups[i]; g.Waits && g.Placement != d.book.Placement {
+		for i := 0; i < len(groups) && !w.Full(); i++ {
+			_, disturbed := w.Disturbed[groups[i]]
+			if g := groups[i]; disturbed || g.Waits && g.Placement != d.book.Placement {
 				w.visit(g, true)
 			}
 		}

@@ -21,7 +21,7 @@ import (
 
 // TestScripts runs testdata: one file a rule. The first line of a block and each line below it is a command:
 //
-//	cluster [machine-network=CIDR] [machine-network6=CIDR] [history=N]
+//	cluster [machine-network=CIDR] [machine-network6=CIDR] [history=N] [preemption=on]
 //	node ID [cpus=N] [memory=SIZE] [platform=os/arch] | node ID down|ready|suspect|drain|pause|active|remove
 //	node ID dispatcher=ID; dispatcher ID applied=now
 //	network ID subnet=CIDR
@@ -31,7 +31,7 @@ import (
 //	        [cron=FIELDS_WITH_UNDERSCORES] [zone=Z] [policy=allow|replace] [catch-up=D] [constraint=A+B] [prefer=KEY+KEY]
 //	        [max-replicas=N] [strategy=binpack] [tolerate=KEY] [near=S] [far=S] [rather-near=S] [rather-far=S]
 //	        [generic=KIND:N] [pids=N] [host-port=N] [monitor=D] [action=continue|rollback] [ratio=F] [progress=D]
-//	        [depends-on=A+B] [max-unavailable=N] [hold=true] [resume=N] [rollback-order=…] [rollback-parallelism=N]
+//	        [depends-on=A+B] [max-unavailable=N] [hold=true] [resume=N] [rollback-order=…] [rollback-parallelism=N] [priority=N]
 //	node … [label.KEY=V] [engine.KEY=V] [taint=KEY:VALUE:no-schedule|avoid|no-execute] [generic=gpu:a+b or gpu:N] [role=manager]
 //	        [ip=A] [pids=N] [stamp=true: down and ready carry the time]
 //	scale NAME=N    remove NAME
@@ -88,7 +88,7 @@ func (m *sim) command(out *strings.Builder, words []string) {
 		m.explain(out, rest, opts)
 	case "cluster":
 		m.change(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "cluster"},
-			Spec:     &typesv1.ClusterSpec{TaskHistoryLimit: int32(m.number(opts["history"], 5))},
+			Spec:     &typesv1.ClusterSpec{TaskHistoryLimit: int32(m.number(opts["history"], 5)), Scheduling: &typesv1.SchedulingConfig{Preemption: opts["preemption"] == "on"}},
 			DataPath: &typesv1.DataPath{MachineNetwork: opts["machine-network"], MachineNetwork6: opts["machine-network6"]}}))
 	case "node":
 		m.node(rest, opts)
@@ -405,6 +405,7 @@ func (m *sim) serviceOptions(s *typesv1.Service, opts map[string]string) {
 		s.Spec.MaxUnavailable = proto.Uint64(uint64(m.number(n, 1)))
 	}
 	s.Spec.HoldUpdate, s.Spec.ResumeUpdate = opts["hold"] != "", uint64(m.number(opts["resume"], 0))
+	s.Spec.Priority = int32(m.number(opts["priority"], 0))
 	if n, ok := opts["rollback-parallelism"]; ok {
 		s.Spec.Rollback = &typesv1.UpdateConfig{Parallelism: proto.Uint64(uint64(m.number(n, 1))), Monitor: s.GetSpec().GetUpdate().GetMonitor()}
 	}

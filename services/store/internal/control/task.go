@@ -36,22 +36,10 @@ func listed(s *state.Snapshot, t *typesv1.Task) *controlv1.ListedTask {
 	svc, node := s.Service(t.GetServiceId()), s.Node(t.GetDecided().GetNodeId())
 	spec := state.SpecOf(svc, t.GetSpecVersion())
 	return &controlv1.ListedTask{
-		Task: t, Name: taskName(svc, t), State: state.TaskState(t, node), Reason: state.TaskReason(t, node),
+		Task: t, Name: state.TaskName(svc, t), State: state.TaskState(t, node), Reason: state.TaskReason(t, node),
 		Image: spec.GetContainer().GetImage(), NodeHostname: state.Hostname(node),
 		Ports: svc.GetEndpoint().GetPorts(), Spec: spec,
 	}
-}
-
-// taskName is "web.1", or "web.NODE" where each node has a task; when the service is gone its id stands for the name.
-func taskName(svc *typesv1.Service, t *typesv1.Task) string {
-	name := svc.GetSpec().GetAnnotations().GetName()
-	if name == "" {
-		name = t.GetServiceId()
-	}
-	if node := t.GetDecided().GetForNode(); node != "" {
-		return name + "." + node
-	}
-	return fmt.Sprintf("%s.%d", name, t.GetDecided().GetSlot())
 }
 
 // ListTasks implements TaskService.
@@ -94,7 +82,7 @@ func taskKey(s *state.Snapshot, t *typesv1.Task) string {
 func matchTask(s *state.Snapshot, f listing.Filters, t *typesv1.Task) bool {
 	svc, node := s.Service(t.GetServiceId()), s.Node(t.GetDecided().GetNodeId())
 	return f.Prefix("id", t.GetMeta().GetId()) &&
-		f.Prefix("name", taskName(svc, t)) &&
+		f.Prefix("name", state.TaskName(svc, t)) &&
 		f.Match("service", func(v string) bool {
 			return v == t.GetServiceId() || v == svc.GetSpec().GetAnnotations().GetName()
 		}) &&

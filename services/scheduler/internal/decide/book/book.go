@@ -38,6 +38,8 @@ type Book struct {
 	nodes   map[string]*place.Node
 	groups  map[string]*Group
 	tasks   map[string]*typesv1.Task
+	// awaiting are the tasks that have no node and hold something on one.
+	awaiting map[string]struct{}
 }
 
 // New is a book of nothing.
@@ -45,7 +47,7 @@ func New() *Book { return new(Book).reset() }
 
 func (b *Book) reset() *Book {
 	*b = Book{Snapshot: state.Empty(), Placement: b.Placement + 1, Decision: b.Decision, Wishes: map[string]struct{}{}, Holding: map[string]struct{}{}, Blockless: map[string]struct{}{}, Fresh: map[string]struct{}{}, Pools: newPools(),
-		nodes: map[string]*place.Node{}, groups: map[string]*Group{}, tasks: map[string]*typesv1.Task{}}
+		nodes: map[string]*place.Node{}, groups: map[string]*Group{}, tasks: map[string]*typesv1.Task{}, awaiting: map[string]struct{}{}}
 	return b
 }
 
@@ -86,7 +88,7 @@ func (b *Book) follow(key state.Key, o *typesv1.Object) {
 		b.SetNode(key.ID, o.GetNode())
 	case typesv1.Kind_KIND_SERVICE:
 		b.Group(key.ID).setService(o.GetService())
-		b.Placement++ // affinities ask for its labels, and others may wait for it
+		b.Placement++ // affinities ask for its labels, others wait for it or for its tasks to make room
 	case typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_NETWORK: // settings of all, and addresses
 		b.Placement++
 		for _, g := range b.Groups {
@@ -125,6 +127,11 @@ func (b *Book) SetNode(id string, n *typesv1.Node) {
 		b.number(at)
 		for t := range b.Snapshot.TasksOfNode(id) { // of a node that was gone and is back
 			if t = b.tasks[t.GetMeta().GetId()]; t.GetDecided().GetNodeId() == id {
+				b.Group(t.GetServiceId()).account(info, t, 1)
+			}
+		}
+		for task := range b.awaiting {
+			if t := b.tasks[task]; t.GetDecided().GetAwaitedNodeId() == id {
 				b.Group(t.GetServiceId()).account(info, t, 1)
 			}
 		}
@@ -219,8 +226,9 @@ func (b *Book) SetTask(id string, t *typesv1.Task) {
 		return
 	}
 	b.Placement++
-	g, from := b.Group(was.GetServiceId()), b.nodes[was.GetDecided().GetNodeId()]
+	g, from := b.Group(was.GetServiceId()), b.nodes[NodeOf(was)]
 	b.noteMoved(from)
+	note(b.awaiting, id, t.GetDecided().GetAwaitedNodeId() != "")
 	b.Pools.forget(was)
 	g.account(from, was, -1)
 	switch {
@@ -235,8 +243,8 @@ func (b *Book) SetTask(id string, t *typesv1.Task) {
 		g.insert(t)
 	}
 	to := from
-	if t.GetDecided().GetNodeId() != was.GetDecided().GetNodeId() {
-		to = b.nodes[t.GetDecided().GetNodeId()]
+	if NodeOf(t) != NodeOf(was) {
+		to = b.nodes[NodeOf(t)]
 		b.noteMoved(to)
 	}
 	b.tasks[id] = t
@@ -247,12 +255,20 @@ func (b *Book) SetTask(id string, t *typesv1.Task) {
 // AddTask takes a task in that is not there yet.
 func (b *Book) AddTask(id string, t *typesv1.Task) {
 	b.Placement++
-	g, n := b.Group(t.GetServiceId()), b.nodes[t.GetDecided().GetNodeId()]
+	g, n := b.Group(t.GetServiceId()), b.nodes[NodeOf(t)]
 	b.noteMoved(n)
 	b.tasks[id] = t
+	note(b.awaiting, id, t.GetDecided().GetAwaitedNodeId() != "")
 	g.insert(t)
 	g.account(n, t, 1)
 	b.Pools.note(t)
+}
+
+// Lift takes away what a task holds on its node, so that others are looked at without it, or (sign 1) lays it down again.
+func (b *Book) Lift(t *typesv1.Task, sign int) {
+	n := b.nodes[NodeOf(t)]
+	b.noteMoved(n)
+	b.Group(t.GetServiceId()).account(n, t, sign)
 }
 
 // Due reports whether a group has to be looked at: it has changed, a deadline has come, or it waits for a place and

@@ -175,6 +175,11 @@ func compareTimes(a, b *timestamppb.Timestamp) int {
 	return cmp.Or(cmp.Compare(a.GetSeconds(), b.GetSeconds()), cmp.Compare(a.GetNanos(), b.GetNanos()))
 }
 
+// NodeOf is the id of the node on which a task holds something: its own, or the one on which it waits for others to stop.
+func NodeOf(t *typesv1.Task) string {
+	return cmp.Or(t.GetDecided().GetNodeId(), t.GetDecided().GetAwaitedNodeId())
+}
+
 // account adds a task to the figures of its node and its service, or takes it away. A task that has ended weighs nothing;
 // one that is stopping still holds what it has reserved.
 func (g *Group) account(n *place.Node, t *typesv1.Task, sign int) {

@@ -24,6 +24,8 @@ type Draft struct {
 	Book  *book.Book
 	// NewID gives the ids of new tasks.
 	NewID func() string
+	// Disturbed are the groups of which another one has stopped tasks, until they are looked at.
+	Disturbed map[*book.Group]struct{}
 
 	batch   int
 	changes []change
@@ -37,7 +39,7 @@ type Draft struct {
 func New(b *book.Book, now time.Time, newID func() string, batch int) *Draft {
 	b.Decision++
 	return &Draft{Now: now, Stamp: timestamppb.New(now), Book: b, NewID: newID, batch: batch,
-		tasks: map[string]int{}, others: map[state.Key]int{}, rests: map[state.Key]struct{}{}}
+		Disturbed: map[*book.Group]struct{}{}, tasks: map[string]int{}, others: map[state.Key]int{}, rests: map[state.Key]struct{}{}}
 }
 
 // Snapshot is what the decision is about.
@@ -99,6 +101,29 @@ func (d *Draft) NewTask(t *typesv1.Task, put *storev1.Put) {
 	id := t.GetMeta().GetId()
 	d.Book.AddTask(id, t)
 	d.add(change{key: state.Key{Kind: typesv1.Kind_KIND_TASK, ID: id}, is: put.GetObject(), put: put})
+}
+
+// OnNode are the tasks of nodes as the decision has left them.
+func (d *Draft) OnNode() func(node string) []*typesv1.Task {
+	come := map[string][]*typesv1.Task{}
+	for _, c := range d.changes {
+		if t := d.Book.Task(c.key.ID); c.key.Kind == typesv1.Kind_KIND_TASK && t.GetDecided().GetNodeId() != "" && !d.Settled(t) {
+			come[t.GetDecided().GetNodeId()] = append(come[t.GetDecided().GetNodeId()], t)
+		}
+	}
+	return func(node string) (out []*typesv1.Task) {
+		for t := range d.Snapshot().TasksOfNode(node) {
+			if t = d.Book.Task(t.GetMeta().GetId()); t != nil {
+				out = append(out, t)
+			}
+		}
+		return append(out, come[node]...)
+	}
+}
+
+// Settled reports whether a task was on a node before this decision.
+func (d *Draft) Settled(t *typesv1.Task) bool {
+	return d.Snapshot().Task(t.GetMeta().GetId()).GetDecided().GetNodeId() != ""
 }
 
 // DropTask notes that a task goes.

@@ -7,6 +7,7 @@ package fleet
 
 import (
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -19,6 +20,7 @@ import (
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/draft"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/loss"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/preempt"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
 )
 
@@ -31,6 +33,7 @@ type Fleet struct {
 	heldKnown bool
 	losses    *loss.Guard                // which nodes are lost, once somebody has asked
 	applied   *uint64                    // see Tables
+	lowest    *int32                     // priority of a service
 	small     map[string]map[string]bool // node -> tasks for which it has become too small
 }
 
@@ -131,6 +134,20 @@ func (f *Fleet) Tables() uint64 {
 	}
 	f.applied = &least
 	return least
+}
+
+// LowestPriority is that of all services: whose own is no higher has nobody to displace.
+func (f *Fleet) LowestPriority() int32 {
+	if f.lowest == nil {
+		least := int32(math.MaxInt32)
+		for _, g := range f.Book.Groups {
+			if g.Service != nil {
+				least = min(least, preempt.PriorityOf(g))
+			}
+		}
+		f.lowest = &least
+	}
+	return *f.lowest
 }
 
 // Lost reports whether a task's node is down or no longer in the cluster.

@@ -3,6 +3,7 @@ package mode
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -11,6 +12,7 @@ import (
 	"github.com/shoalproject/shoal/internal/cron"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/preempt"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/reason"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/visit"
@@ -147,7 +149,7 @@ func (m *mode) tendRun(st *typesv1.JobStatus, s *book.Slot, late bool) {
 	case s.Key.Node != "":
 		m.tendOnNode(s)
 	default:
-		m.moveRun(s)
+		m.moveRun(st, s)
 		m.Tend(s)
 	}
 }
@@ -161,12 +163,15 @@ func (m *mode) keptRuns() uint64 {
 }
 
 // moveRun takes a job's tasks off nodes that are drained: a later one begins anew, without delay and without counting as an
-// attempt.
-func (m *mode) moveRun(s *book.Slot) {
+// attempt. So it does after one that had to make room.
+func (m *mode) moveRun(st *typesv1.JobStatus, s *book.Slot) {
 	for _, t := range slices.Clone(s.Tasks) {
 		n := m.Book.Node(t.GetDecided().GetNodeId())
 		if task.Wanted(t) && !task.Dead(t) && n.Drains() {
 			m.Replace(s, m.Raise(t, task.Shutdown, "moved: node "+n.Name()+" is drained"), visit.Order{StartAfter: m.Now}, "")
 		}
+	}
+	if n := len(s.Tasks); n > 0 && st.GetState() == jobRunning && !slices.ContainsFunc(s.Tasks, book.Wanted) && strings.HasPrefix(s.Tasks[n-1].GetDecided().GetReason(), preempt.Displaced) {
+		m.Replace(s, s.Tasks[n-1], visit.Order{StartAfter: m.Now}, "")
 	}
 }

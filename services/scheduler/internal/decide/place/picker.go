@@ -99,18 +99,34 @@ func (p *Picker) pass(n *Node) bool {
 
 // Refuses is the first filter that does not let the node pass.
 func (p *Picker) Refuses(n *Node) Cause {
+	if c := p.shuts(n); c != None {
+		return c
+	}
+	if c := p.req.Fits(n, p.c.Count[n]); c != None {
+		return c
+	}
+	return p.strays(n)
+}
+
+// Forbids is the first filter that would not let the node pass even if nothing was on it.
+func (p *Picker) Forbids(n *Node) Cause {
+	if c := p.shuts(n); c != None {
+		return c
+	}
+	return p.strays(n)
+}
+
+func (p *Picker) shuts(n *Node) Cause {
 	if n.Closed != None {
 		return n.Closed
 	}
 	if n.Hold.After(p.c.Now) {
 		return Held
 	}
-	if c := p.req.Eligible(n); c != None {
-		return c
-	}
-	if c := p.req.Fits(n, p.c.Count[n]); c != None {
-		return c
-	}
+	return p.req.Eligible(n)
+}
+
+func (p *Picker) strays(n *Node) Cause {
 	for _, a := range p.near {
 		if !a.preferred && !a.holds(n) {
 			return Affinity

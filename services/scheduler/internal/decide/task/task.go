@@ -86,7 +86,7 @@ func Copy(t *typesv1.Task) *typesv1.Task {
 			Desired: d.GetDesired(), Slot: d.GetSlot(), NodeId: d.GetNodeId(), Addresses: d.GetAddresses(), Reason: d.GetReason(),
 			Since: d.GetSince(), StartAfter: d.GetStartAfter(), OrphanAfter: d.GetOrphanAfter(), Abandoned: d.GetAbandoned(),
 			Iteration: d.GetIteration(), Reserved: d.GetReserved(), Failures: d.GetFailures(), ForNode: d.GetForNode(),
-			RunningAt: d.GetRunningAt(), HostPorts: d.GetHostPorts(),
+			RunningAt: d.GetRunningAt(), HostPorts: d.GetHostPorts(), AwaitedNodeId: d.GetAwaitedNodeId(),
 		}}
 }
 
@@ -94,5 +94,5 @@ func Copy(t *typesv1.Task) *typesv1.Task {
 func Same(a, b *typesv1.TaskDecided) bool {
 	return a.GetDesired() == b.GetDesired() && a.GetNodeId() == b.GetNodeId() && a.GetReason() == b.GetReason() &&
 		a.GetAbandoned() == b.GetAbandoned() && a.GetOrphanAfter() == b.GetOrphanAfter() && a.GetRunningAt() == b.GetRunningAt() &&
-		a.GetStartAfter() == b.GetStartAfter()
+		a.GetStartAfter() == b.GetStartAfter() && a.GetAwaitedNodeId() == b.GetAwaitedNodeId()
 }

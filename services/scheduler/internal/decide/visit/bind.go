@@ -5,6 +5,7 @@ import (
 
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/preempt"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/reason"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
 )
@@ -21,53 +22,85 @@ const (
 type found struct {
 	node      *place.Node
 	addresses []*typesv1.TaskAddress
+	reserved  *typesv1.Resources
+	ports     []*typesv1.PortConfig
 }
 
 // bind gives a new task the best node and its addresses, or says why it has to wait. Held is the reason of a task that has
 // a place.
 func (v *Visit) bind(t *typesv1.Task, d *typesv1.TaskDecided, held string) {
 	f, why := v.search(t)
-	if why != "" {
-		v.AwaitPlace()
-		d.Reason = why
+	if why == "" {
+		v.settle(f, d)
+		d.Reason = held
 		return
 	}
-	v.settle(f, t.GetSpecVersion(), d)
-	d.Reason = held
+	v.AwaitPlace()
+	room, ok := v.makeRoom(t)
+	switch d.Reason = why; {
+	case ok && room.Free(v.Settled):
+		v.bind(t, d, held)
+	case ok:
+		v.await(room, t, d)
+	}
 }
 
-func (v *Visit) settle(f found, version uint64, d *typesv1.TaskDecided) {
-	req := v.Request(version)
-	d.NodeId, d.Addresses, d.Reserved, d.HostPorts = f.node.ID(), f.addresses, req.Reserved(f.node), req.Ports
+func (v *Visit) settle(f found, d *typesv1.TaskDecided) {
+	d.NodeId, d.Addresses, d.Reserved, d.HostPorts, d.AwaitedNodeId = f.node.ID(), f.addresses, f.reserved, f.ports, ""
 	v.RestOnNode(f.node)
 	v.RestOnService(v.Group)
 }
 
+func (v *Visit) await(room preempt.Room, t *typesv1.Task, d *typesv1.TaskDecided) {
+	d.AwaitedNodeId, d.Reserved, d.HostPorts = room.Node.ID(), room.Reserved, v.Request(t.GetSpecVersion()).Ports
+	d.Reason = room.Waits(v.Snapshot().Service)
+}
+
 // BindPending does the same for a task that waits already. While nothing has changed it costs no writing.
 func (v *Visit) BindPending(t *typesv1.Task, held string) {
+	v.lift(t, -1)
 	f, why := v.search(t)
+	patient := why != "" && t.GetDecided().GetAwaitedNodeId() != "" && v.awaits(t)
+	var room preempt.Room
+	var ok bool
+	if why != "" && !patient {
+		if room, ok = v.makeRoom(t); ok && room.Free(v.Settled) {
+			f, why = v.search(t)
+		}
+	}
+	v.lift(t, 1)
 	if why == "" {
 		v.Change(t, func(d *typesv1.TaskDecided) {
-			v.settle(f, t.GetSpecVersion(), d)
+			v.settle(f, d)
 			d.Reason = held
 		})
 		return
 	}
 	v.AwaitPlace()
+	switch {
+	case patient:
+		return
+	case ok:
+		v.Change(t, func(d *typesv1.TaskDecided) { v.await(room, t, d) })
+		return
+	}
 	v.Say(t, why)
 }
 
 // Say gives a task that waits a reason, if it has changed, and one that differs in figures alone at most every few seconds.
 func (v *Visit) Say(t *typesv1.Task, why string) {
-	was := t.GetDecided().GetReason()
-	if was == why {
+	was, awaited := t.GetDecided().GetReason(), t.GetDecided().GetAwaitedNodeId() != ""
+	if was == why && !awaited {
 		return
 	}
-	if next := task.TimeOf(t.GetMeta().GetUpdatedAt()).Add(reasonPause); reason.Gist(was) == reason.Gist(why) && v.Now.Before(next) {
+	if next := task.TimeOf(t.GetMeta().GetUpdatedAt()).Add(reasonPause); reason.Gist(was) == reason.Gist(why) && v.Now.Before(next) && !awaited {
 		v.At(next)
 		return
 	}
-	v.Change(t, func(d *typesv1.TaskDecided) { d.Reason = why })
+	v.Change(t, func(d *typesv1.TaskDecided) {
+		d.Reason = why
+		d.AwaitedNodeId, d.Reserved, d.HostPorts = "", nil, nil
+	})
 }
 
 // search finds a node and addresses on it, or says why there is none. Nothing is claimed when there is none.
@@ -92,7 +125,8 @@ func (v *Visit) search(t *typesv1.Task) (found, string) {
 			v.exhausted[version] = why
 			return found{}, why
 		}
-		return found{n, addresses}, ""
+		req := v.Request(version)
+		return found{n, addresses, req.Reserved(n), req.Ports}, ""
 	}
 }
 
@@ -100,6 +134,9 @@ func (v *Visit) search(t *typesv1.Task) (found, string) {
 func (v *Visit) best(t *typesv1.Task) (*place.Node, string) {
 	p := v.Picker(t.GetSpecVersion())
 	id := t.GetDecided().GetForNode()
+	if n := v.Book.Node(t.GetDecided().GetAwaitedNodeId()); n != nil && p.Refuses(n) == place.None {
+		return n, "" // what it has waited for
+	}
 	if id == "" {
 		n, why := p.Best()
 		v.awaitHold()

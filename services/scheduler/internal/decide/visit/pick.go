@@ -92,7 +92,7 @@ func (v *Visit) accounted(was, is *typesv1.Task) {
 	if len(v.pickers) == 0 {
 		return
 	}
-	from, to := v.Book.Node(was.GetDecided().GetNodeId()), v.Book.Node(is.GetDecided().GetNodeId())
+	from, to := v.Book.Node(book.NodeOf(was)), v.Book.Node(book.NodeOf(is))
 	before, after := weight(was), weight(is)
 	for _, p := range v.pickers {
 		switch {

@@ -29,6 +29,8 @@ type Visit struct {
 	pickers []picker
 	// exhausted says of a spec version for which network there is no address left.
 	exhausted map[uint64]string
+	// roomless are the spec versions for which displacing others makes no room.
+	roomless map[uint64]bool
 
 	// began says that there were slots before, passed what the gate has said. See Gate.
 	began  bool
@@ -45,6 +47,7 @@ type Visit struct {
 // until it changes. Again says that this decision has looked at the service before.
 func Look(f *fleet.Fleet, g *book.Group, again bool, act func(v *Visit)) {
 	v := &Visit{Fleet: f, Group: g, Service: g.Service, Again: again, began: len(g.Slots) > 0}
+	delete(f.Disturbed, g)
 	before, placement := f.Changes(), f.Book.Placement
 	act(v)
 	g.Dirty = again && g.Dirty || f.Full() || f.Changes() > before

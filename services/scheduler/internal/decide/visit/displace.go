@@ -1,0 +1,101 @@
+package visit
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/preempt"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
+)
+
+// makeRoom displaces tasks of a lower priority, if the cluster allows it and that makes a place for the task. While they stop
+// the place is kept for it.
+func (v *Visit) makeRoom(t *typesv1.Task) (preempt.Room, bool) {
+	version := t.GetSpecVersion()
+	if !v.Snapshot().Cluster().GetSpec().GetScheduling().GetPreemption() || v.roomless[version] || v.clings(version) ||
+		v.LowestPriority() >= preempt.PriorityOf(v.Group) {
+		return preempt.Room{}, false
+	}
+	nodes := v.Book.Nodes
+	if id := t.GetDecided().GetForNode(); id != "" {
+		nodes = nil
+		if n := v.Book.Node(id); n != nil {
+			nodes = []*place.Node{n}
+		}
+	}
+	p := v.Picker(version)
+	var open []*place.Node
+	for _, n := range nodes {
+		if p.Forbids(n) == place.None {
+			open = append(open, n)
+		}
+	}
+	room, ok := v.ask(version).Find(open)
+	if !ok {
+		if v.roomless == nil {
+			v.roomless = map[uint64]bool{}
+		}
+		v.roomless[version] = t.GetDecided().GetForNode() == "" // of another node it says nothing
+		return room, false
+	}
+	for _, victim := range room.Victims {
+		v.displace(victim, fmt.Sprintf(preempt.Displaced+"%s (priority %d)", state.TaskName(v.Service, t), preempt.PriorityOf(v.Group)))
+	}
+	v.RestOnNode(room.Node)
+	v.RestOnService(v.Group)
+	return room, true
+}
+
+// ask is what a task of a spec version asks of nodes that are too full.
+func (v *Visit) ask(version uint64) *preempt.Ask {
+	on := v.OnNode()
+	return &preempt.Ask{Request: v.Request(version), Own: v.Group, Group: v.Book.Group, Lost: v.Lost,
+		Tasks: func(n *place.Node) []*typesv1.Task { return on(n.ID()) }}
+}
+
+// clings reports whether tasks of a spec version must be where others are. They displace nobody: who has to go might be, or
+// drive away, whom they must be near, and it would begin again.
+func (v *Visit) clings(version uint64) bool {
+	return slices.ContainsFunc(v.Request(version).Affinities, func(a *typesv1.Affinity) bool { return !a.GetAnti() && !a.GetPreferred() })
+}
+
+// displace stops a task of another service, which is looked at again for it within this decision. One that this decision has
+// placed was never there.
+func (v *Visit) displace(t *typesv1.Task, reason string) {
+	v.Disturbed[v.Book.Group(t.GetServiceId())] = struct{}{}
+	v.pickers = nil // they know nothing of others
+	if task.Fresh(t) {
+		v.DropTask(t)
+		return
+	}
+	next := task.Copy(t)
+	d := next.GetDecided()
+	if v.Settled(t) {
+		d.Desired, d.Reason, d.Since = task.Shutdown, reason, v.Stamp
+	} else {
+		d.NodeId, d.Addresses, d.Reserved, d.HostPorts = "", nil, nil, nil
+	}
+	v.PutTask(t, next)
+}
+
+// awaits reports whether a task that waits on a node for others to stop does so with reason.
+func (v *Visit) awaits(t *typesv1.Task) bool {
+	n := v.Book.Node(t.GetDecided().GetAwaitedNodeId())
+	return n != nil && v.Picker(t.GetSpecVersion()).Forbids(n) == place.None && v.ask(t.GetSpecVersion()).Clears(n)
+}
+
+// lift lets a place be looked for without what the task itself holds on the node that it awaits (sign -1), or lays that down
+// again.
+func (v *Visit) lift(t *typesv1.Task, sign int) {
+	n := v.Book.Node(t.GetDecided().GetAwaitedNodeId())
+	if n == nil {
+		return
+	}
+	v.Book.Lift(t, sign)
+	for _, p := range v.pickers {
+		p.Changed(n, sign)
+	}
+}
