@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -15,6 +17,12 @@ import (
 
 // maxSlow bounds /slow, so that a mistyped number does not hold a connection for days.
 const maxSlow = time.Minute
+
+// fetchLimit bounds a lookup and each fetch, maxFetches the fetches of one request.
+const (
+	fetchLimit = 3 * time.Second
+	maxFetches = 100_000
+)
 
 type server struct {
 	version  string
@@ -45,6 +53,8 @@ func (s *server) routes() http.Handler {
 	mux.HandleFunc("/exit", s.exit)
 	mux.HandleFunc("/slow", s.slow)
 	mux.HandleFunc("GET /env", s.env)
+	mux.HandleFunc("GET /lookup", s.lookup)
+	mux.HandleFunc("GET /fetch", s.fetch)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if s.draining.Load() {
 			w.Header().Set("Connection", "close")
@@ -109,6 +119,57 @@ func (s *server) env(w http.ResponseWriter, _ *http.Request) {
 	variables := os.Environ()
 	slices.Sort(variables)
 	fmt.Fprintln(w, strings.Join(variables, "\n"))
+}
+
+// lookup tells the addresses of a name, as this container sees it, one a line.
+func (s *server) lookup(w http.ResponseWriter, r *http.Request) {
+	ctx, cancel := context.WithTimeout(r.Context(), fetchLimit)
+	defer cancel()
+	addresses, err := net.DefaultResolver.LookupHost(ctx, r.FormValue("name"))
+	var none *net.DNSError
+	switch {
+	case errors.As(err, &none) && none.IsNotFound:
+		http.Error(w, err.Error(), http.StatusNotFound)
+	case err != nil:
+		http.Error(w, err.Error(), http.StatusBadGateway)
+	default:
+		slices.Sort(addresses)
+		fmt.Fprintln(w, strings.Join(addresses, "\n"))
+	}
+}
+
+// fetch asks another server, n times on a connection of its own each, and tells how often which answer came.
+func (s *server) fetch(w http.ResponseWriter, r *http.Request) {
+	n, err := strconv.Atoi(orDefault(r.FormValue("n"), "1"))
+	if err != nil || n < 1 || n > maxFetches {
+		http.Error(w, fmt.Sprintf("n must be a number from 1 to %d", maxFetches), http.StatusBadRequest)
+		return
+	}
+	client := &http.Client{Timeout: fetchLimit, Transport: &http.Transport{DisableKeepAlives: true}}
+	came := map[string]int{}
+	for range n {
+		came[fetchOne(r.Context(), client, r.FormValue("url"))]++
+	}
+	_ = json.NewEncoder(w).Encode(came) // the caller has hung up
+}
+
+// fetchOne is the hostname that answered, or the error.
+func fetchOne(ctx context.Context, client *http.Client, url string) string {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	req.Header.Set("Accept", "application/json")
+	resp, err := client.Do(req)
+	if err != nil {
+		return "error: " + err.Error()
+	}
+	defer resp.Body.Close()
+	var a answer
+	if err := json.NewDecoder(resp.Body).Decode(&a); err != nil || resp.StatusCode != http.StatusOK {
+		return "error: " + resp.Status
+	}
+	return a.Hostname
 }
 
 func orDefault(value, fallback string) string {

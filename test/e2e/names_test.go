@@ -1,0 +1,121 @@
+package e2e
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Containers of a network find each other by name, those of others do not; names follow what runs.
+func TestNames(t *testing.T) {
+	c := bring(t, 1, 2)
+	for _, network := range []string{"front", "back"} {
+		c.shoal("network", "create", "-d", "overlay", network)
+	}
+	c.shoal("network", "create", "-d", "overlay", "--internal", "vault")
+	image := c.image("1.0.0")
+	c.shoal("service", "create", "--name", "web", "--replicas", "3", "--network", "front", image)
+	c.shoal("service", "create", "--name", "db", "--replicas", "3", "--network", "back", image)
+	c.shoal("service", "create", "--name", "safe", "--network", "vault", image)
+	web, db, safe := c.boxes("web"), c.boxes("db"), c.boxes("safe")
+	if len(web) != 3 || len(db) != 3 || len(safe) != 1 {
+		t.Fatalf("one task on each machine is what this test stands on: %+v, %+v, %+v", web, db, safe)
+	}
+	t.Run("tasks by name on every machine", func(t *testing.T) {
+		c := c.with(t)
+		want := addressesOf(web)
+		for _, from := range web {
+			c.resolves(from, "tasks.web", want...)
+			for slot := range 3 {
+				if got := c.lookup(from, fmt.Sprintf("%d.web", slot+1)); len(got) != 1 || !slices.Contains(want, got[0]) {
+					t.Errorf("slot %d from %s: %v, want one of %v", slot+1, from.host, got, want)
+				}
+			}
+			c.resolves(from, "TASKS.web.front", want...)
+		}
+	})
+	t.Run("nothing of other networks", func(t *testing.T) {
+		c := c.with(t)
+		for _, name := range []string{"web", "tasks.web", "1.web", "web.front"} {
+			c.resolves(db[0], name)
+		}
+	})
+	t.Run("outside, and not from an internal network", func(t *testing.T) {
+		c := c.with(t)
+		// The machines' own file names no server that answers in the laboratory: what counts is who is asked.
+		if out := c.askNames(safe[0], "example.org"); !strings.Contains(out, "404") {
+			t.Errorf("from an internal network: %s", out)
+		}
+	})
+	t.Run("a change is seen within a second", func(t *testing.T) {
+		c := c.with(t)
+		c.shoal("service", "scale", "--detach", "web=1")
+		until(t, "two of three tasks have gone", 30*time.Second, func() string {
+			if n := len(c.tasks("web", true)); n != 1 {
+				return fmt.Sprintf("%d tasks", n)
+			}
+			return ""
+		})
+		left := addressesOf(c.boxes("web"))
+		from := c.boxes("web")[0]
+		until(t, "names have followed", time.Second, func() string {
+			if got := c.lookup(from, "tasks.web"); !slices.Equal(got, left) {
+				return fmt.Sprintf("%v, want %v", got, left)
+			}
+			return ""
+		})
+	})
+	t.Run("a question waits for the next meshproxy", func(t *testing.T) {
+		c := c.with(t)
+		from := c.boxes("web")[0]
+		want := addressesOf(c.boxes("web"))
+		c.must(c.lab.Kill(t.Context(), from.host, "shoal-meshproxy"))
+		c.resolves(from, "tasks.web", want...)
+	})
+}
+
+func addressesOf(boxes []box) (out []string) {
+	for _, b := range boxes {
+		out = append(out, b.network)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// askNames has the container itself look a name up; the last line is the status.
+func (c *cluster) askNames(from box, name string) string {
+	c.t.Helper()
+	out, stderr, _ := c.inside(from, "curl", "-sS", "--max-time", "12", "-w", "\n%{http_code}", "http://127.0.0.1:8000/lookup?name="+name)
+	return out + stderr
+}
+
+// lookup is what the container finds, sorted; nothing if the name is none.
+func (c *cluster) lookup(from box, name string) []string {
+	c.t.Helper()
+	lines := strings.Fields(c.askNames(from, name))
+	if len(lines) == 0 || lines[len(lines)-1] != "200" {
+		return nil
+	}
+	return lines[:len(lines)-1]
+}
+
+func (c *cluster) resolves(from box, name string, want ...string) {
+	c.t.Helper()
+	if got := c.lookup(from, name); !slices.Equal(got, want) {
+		c.t.Errorf("%s from a container on %s: %v, want %v: %s", name, from.host, got, want, c.askNames(from, name))
+	}
+}
+
+// fetched has the container ask a URL n times, and counts the answers by hostname or error.
+func (c *cluster) fetched(from box, url string, n int) map[string]int {
+	c.t.Helper()
+	out, stderr, code := c.inside(from, "curl", "-sS", "--max-time", "60", fmt.Sprintf("http://127.0.0.1:8000/fetch?n=%d&url=%s", n, url))
+	came := map[string]int{}
+	if err := json.Unmarshal([]byte(out), &came); code != 0 || err != nil {
+		c.t.Fatalf("fetch %s from a container on %s: %s%s", url, from.host, out, stderr)
+	}
+	return came
+}
