@@ -72,7 +72,8 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	if err != nil {
 		return err
 	}
-	proxy, err := mesh.New(env.Env, cfg.MeshSocket)
+	sockets, _ := env.Network.(mesh.Sockets) // a network in memory has no namespaces
+	proxy, err := mesh.New(env.Env, cfg.MeshSocket, sockets)
 	if err != nil {
 		return err
 	}
@@ -103,6 +104,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	p.Go(g, session.Part) // ready when the session is open: `shoal join` waits for it
 	g.Go("loop", loop.Run)
 	g.Go("workers", loop.Workers)
+	g.Go("mesh", proxy.Run)
 	g.Go("session", line.Run)
 	return g.Wait(ctx)
 }

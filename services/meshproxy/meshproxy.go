@@ -31,6 +31,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/local"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/session"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/space"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 )
 
@@ -56,7 +57,9 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	if err != nil {
 		return err
 	}
+	var spaces *space.Spaces // a machine in memory has no containers' namespaces
 	if env.Tables == nil {
+		spaces = space.New(p.Env)
 		kernel, err := tables.New()
 		if err != nil {
 			return err
@@ -87,15 +90,24 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	})
 	// Step 2: the name server of the machine's containers, whose sockets outlive the process too.
 	resolver := dns.New(published, health)
-	// Step 3: the loop that brings kernel and forwarder to the tables; it starts with the last known ones.
-	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health, resolver)
+	// Step 3: the loop that brings kernel, containers and forwarder to the tables; it starts with the last known ones.
+	follow := []apply.Part{resolver}
+	if spaces != nil {
+		follow = append(follow, spaces)
+	}
+	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health, follow...)
 	loop.Load()
 	// Step 4: the line to the cluster that feeds it.
 	health.Set("dispatcher", false, "waits for the first tables")
 	line := &session.Client{
 		Env: p.Env, Dispatchers: dispatchers, Dial: dial, Tables: loop, Directory: p.Directory, Trust: p.Keeper.SetTrust, Health: health,
 	}
-	agent := &local.Service{Out: forwarder.Withdraw}
+	agent := &local.Service{Out: func(task string) {
+		forwarder.Withdraw(task)
+		if spaces != nil {
+			spaces.Withdraw(task)
+		}
+	}}
 
 	p.Alive("apply", loop.Alive)
 	g := run.NewGroup(p.Env.Log)
@@ -106,6 +118,9 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g.Go("watch", loop.Watch)
 	g.Go("session", line.Run)
 	g.Go("local", func(ctx context.Context) error { return agent.Serve(ctx, p.Env, cfg.MeshSocket) })
+	if spaces != nil {
+		g.Go("spaces", func(ctx context.Context) error { return spaces.Serve(ctx, cfg.MeshSocket) })
+	}
 	if cfg.Ingress {
 		own := &ingress.Session{Env: p.Env, Dispatchers: dispatchers, Dial: dial, Hello: &dispatcherv1.Hello{
 			BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise[:1], MeshPort: portOf(p.Addresses()),

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/netpass"
 	"github.com/shoalproject/shoal/internal/run"
 	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
 )
@@ -23,11 +24,12 @@ import (
 type Proxy struct {
 	conn   *grpc.ClientConn
 	client meshv1.LocalServiceClient
+	spaces *Spaces // nil: the containers' networks are not the kernel's
 }
 
 // New makes the client of the socket; it dials when there is something to say. The socket's mode is the authorization, so
-// there is no TLS on it.
-func New(env run.Env, socket string) (*Proxy, error) {
+// there is no TLS on it. Sockets are the containers' namespaces; nil where they have none.
+func New(env run.Env, socket string, sockets Sockets) (*Proxy, error) {
 	conn, err := grpc.NewClient("passthrough:///"+socket,
 		grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(func(ctx context.Context, addr string) (net.Conn, error) { return env.Net.Dial(ctx, "unix", addr) }),
@@ -40,7 +42,11 @@ func New(env run.Env, socket string) (*Proxy, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the client of the meshproxy: %w", err)
 	}
-	return &Proxy{conn: conn, client: meshv1.NewLocalServiceClient(conn)}, nil
+	p := &Proxy{conn: conn, client: meshv1.NewLocalServiceClient(conn)}
+	if sockets != nil {
+		p.spaces = newSpaces(env, socket, sockets)
+	}
+	return p, nil
 }
 
 // Close ends the connection.
@@ -50,4 +56,29 @@ func (p *Proxy) Close() error { return p.conn.Close() }
 func (p *Proxy) Withdraw(ctx context.Context, taskID string) error {
 	_, err := p.client.Withdraw(ctx, &meshv1.WithdrawRequest{TaskId: taskID})
 	return err
+}
+
+// Run hands over the containers' namespaces until ctx ends.
+func (p *Proxy) Run(ctx context.Context) error {
+	if p.spaces == nil {
+		<-ctx.Done()
+		return nil
+	}
+	return p.spaces.run(ctx)
+}
+
+// Wire tells of a container that is about to run, and waits until its tables are in force.
+func (p *Proxy) Wire(ctx context.Context, id string) error {
+	if p.spaces == nil {
+		return nil
+	}
+	return p.spaces.wire(ctx, id)
+}
+
+// Unwire has the meshproxy let go of a container that has ended.
+func (p *Proxy) Unwire(id string) error {
+	if p.spaces == nil {
+		return nil
+	}
+	return p.spaces.send(netpass.Frame{Verb: netpass.Gone, ID: id})
 }

@@ -56,11 +56,18 @@ type Sweeper interface {
 type Mesh interface {
 	// Withdraw takes a task out of the tables before the cluster knows.
 	Withdraw(ctx context.Context, taskID string) error
+	// Wire has the tables made in the network namespace of a container that is about to run, and waits for them.
+	Wire(ctx context.Context, id string) error
+	// Unwire says that a container has ended.
+	Unwire(id string) error
 }
 
 const (
 	// stopBound is the longest wait for the mesh to let go of a task: a paused meshproxy must not hold it for ever.
 	stopBound = 5 * time.Second
+	// wireBound is the longest wait for the tables of a container's networks. Without a meshproxy it runs all the same, and
+	// virtual addresses answer when one has come.
+	wireBound = 3 * time.Second
 	// defaultGrace is from the stop signal to SIGKILL.
 	defaultGrace = 10 * time.Second
 	// A step that can't be done now is tried again: soon at first, since mostly another process is about to do its part.

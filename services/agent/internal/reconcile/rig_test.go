@@ -43,6 +43,10 @@ func (a *agent) Withdraw(_ context.Context, id string) error {
 	return nil
 }
 
+func (a *agent) Wire(context.Context, string) error { return nil }
+
+func (a *agent) Unwire(string) error { return nil }
+
 // start begins an agent's life on the host. It ends with the test, with stop, or with the host's Crash and stop.
 func start(t *testing.T, host *agenttest.Host) *agent {
 	t.Helper()

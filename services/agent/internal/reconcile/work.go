@@ -59,6 +59,7 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 		box, err := l.Network.Make(own, wiring)
 		if err == nil {
 			spec.Sandbox = box
+			l.wire(own, wiring)
 			err = l.Executor.Prepare(own, spec)
 		}
 		l.post(ctx, func(ctx context.Context) {
@@ -69,6 +70,18 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 		})
 		return nil
 	})
+}
+
+// wire has the meshproxy make the tables of a container that is on networks, so that its first call finds them.
+func (l *Loop) wire(ctx context.Context, w container.Wiring) {
+	if l.Mesh == nil || len(w.Links) < 2 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, wireBound)
+	defer cancel()
+	if err := l.Mesh.Wire(ctx, w.ID); err != nil && !errors.Is(err, context.Canceled) {
+		l.Log.Warn("container runs before its virtual addresses answer", "container", w.ID, "error", err)
+	}
 }
 
 func (l *Loop) start(ctx context.Context, e *entry) {
@@ -114,6 +127,11 @@ func (l *Loop) remove(ctx context.Context, e *entry, stop container.Stop) {
 	id := container.ID(e.id, e.attempt)
 	l.workers.Go(ctx, "remove", func(ctx context.Context) error {
 		exit, err := l.Executor.Remove(ctx, id, stop)
+		if err == nil && l.Mesh != nil {
+			if err := l.Mesh.Unwire(id); err != nil { // it has none, or will see that the task is gone
+				l.Log.Debug("meshproxy was not told of an end", "container", id, "error", err)
+			}
+		}
 		if err == nil { // the namespace last: the container's last packets still need it
 			err = l.Network.Remove(ctx, id)
 		}

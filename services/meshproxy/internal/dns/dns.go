@@ -8,6 +8,7 @@ package dns
 import (
 	"context"
 	"net/netip"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +24,8 @@ const (
 	port = 53
 	// retry is the wait after an address that could not be listened on: the bridge that has it may not be there yet.
 	retry = time.Second
+	// takeLimit bounds the wait for the sockets' first try.
+	takeLimit = time.Second
 )
 
 // Health is told what waits, and why.
@@ -41,6 +44,8 @@ type Server struct {
 	tasks     *run.Spawner
 	results   *prometheus.CounterVec
 	needed    chan struct{} // has a token once there is somebody to answer
+	untried   atomic.Int32  // sockets that were not tried yet
+	tried     chan struct{} // closed when all were
 }
 
 // New makes one. Net must keep sockets over a restart where there is an init system that does: who asks meanwhile then waits
@@ -50,22 +55,33 @@ func New(env run.Env, health Health) *Server {
 		Name: "shoal_dns_queries_total", Help: "Questions of containers, by what came of them.",
 	}, []string{"result"})
 	env.Metrics.MustRegister(results)
-	return &Server{
-		env: env, health: health, results: results,
+	s := &Server{
+		env: env, health: health, results: results, tried: make(chan struct{}),
 		addresses: []netip.AddrPort{netip.AddrPortFrom(mesh.NameServer4(), port), netip.AddrPortFrom(mesh.NameServer6(), port)},
 		limits:    newLimits(), outside: newOutside(env), tasks: run.NewSpawner(env.Log), needed: make(chan struct{}, 1),
 	}
+	s.untried.Store(int32(2 * len(s.addresses)))
+	return s
 }
 
-// Apply puts a model in force, for the next question. It has one caller at a time, and never fails.
-func (s *Server) Apply(_ context.Context, m *mesh.Model) error {
+// Apply puts a model in force, for the next question. It has one caller at a time, and never fails. The first one returns when
+// the sockets that were kept for us are taken: what nobody has taken by then is given up.
+func (s *Server) Apply(ctx context.Context, m *mesh.Model) error {
 	v := names.Of(m, s.view.Load())
 	s.view.Store(v)
-	if !v.Empty() {
-		select {
-		case s.needed <- struct{}{}:
-		default:
-		}
+	if v.Empty() {
+		return nil
+	}
+	select {
+	case s.needed <- struct{}{}:
+	default:
+	}
+	enough := time.NewTimer(takeLimit)
+	defer enough.Stop()
+	select {
+	case <-s.tried:
+	case <-enough.C:
+	case <-ctx.Done():
 	}
 	return nil
 }
@@ -86,10 +102,15 @@ func (s *Server) Run(ctx context.Context) error {
 }
 
 // keep serves one socket for as long as ctx lives. IPv6 may be missing; IPv4 is what containers are told.
-func (s *Server) keep(ctx context.Context, at netip.AddrPort, serve func(context.Context, netip.AddrPort) error) error {
-	told := false
+func (s *Server) keep(ctx context.Context, at netip.AddrPort, serve func(context.Context, netip.AddrPort, func()) error) error {
+	told, tried := false, sync.OnceFunc(func() {
+		if s.untried.Add(-1) == 0 {
+			close(s.tried)
+		}
+	})
 	for ctx.Err() == nil {
-		err := serve(ctx, at)
+		err := serve(ctx, at, tried)
+		tried()
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -107,8 +128,9 @@ func (s *Server) keep(ctx context.Context, at netip.AddrPort, serve func(context
 	return nil
 }
 
-// heard is told when a socket is open.
-func (s *Server) heard(at netip.AddrPort) {
+// heard is called when a socket is open.
+func (s *Server) heard(at netip.AddrPort, tried func()) {
+	tried()
 	if at.Addr().Is4() {
 		s.health.Set("names", true, "")
 	}

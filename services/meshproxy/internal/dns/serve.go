@@ -21,14 +21,14 @@ const (
 
 // packets answers datagrams until the socket fails or ctx ends. What the cluster itself knows is answered at once, in the
 // order that it came; what has to be asked outside waits beside it.
-func (s *Server) packets(ctx context.Context, at netip.AddrPort) error {
+func (s *Server) packets(ctx context.Context, at netip.AddrPort, tried func()) error {
 	pc, err := s.env.Net.ListenPacket(ctx, "udp"+family(at), at.String())
 	if err != nil {
 		return fmt.Errorf("listen for names on %s: %w", at, err)
 	}
 	defer context.AfterFunc(ctx, func() { _ = pc.Close() })()
 	defer pc.Close()
-	s.heard(at)
+	s.heard(at, tried)
 	buf := make([]byte, maxQuestion)
 	for {
 		n, from, err := pc.ReadFrom(buf)
@@ -58,14 +58,14 @@ func (s *Server) packets(ctx context.Context, at netip.AddrPort) error {
 }
 
 // streams answers connections until the listener fails or ctx ends.
-func (s *Server) streams(ctx context.Context, at netip.AddrPort) error {
+func (s *Server) streams(ctx context.Context, at netip.AddrPort, tried func()) error {
 	l, err := s.env.Net.Listen(ctx, "tcp"+family(at), at.String())
 	if err != nil {
 		return fmt.Errorf("listen for names on %s: %w", at, err)
 	}
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	defer l.Close()
-	s.heard(at)
+	s.heard(at, tried)
 	for {
 		conn, err := l.Accept()
 		if err != nil {

@@ -84,3 +84,11 @@ func (m *Model) LocalTask(id string) *dispatcherv1.LocalTask {
 
 // InOrder are a directory's services in the order of ids.
 func (d *Directory) InOrder() iter.Seq[*dispatcherv1.NetworkService] { return inOrder(d.Services) }
+
+// Networks are the overlays with a task on this machine, by id.
+func (m *Model) Networks() map[string]*dispatcherv1.MeshNetwork {
+	if m == nil {
+		return nil
+	}
+	return m.networks
+}

@@ -1,0 +1,256 @@
+// Package space keeps the tables in the network namespaces of this machine's containers: the virtual addresses of their
+// networks.
+//
+// It owns the nftables table "shoal-vip" in each of them and nothing else there, and the sockets by which it reaches them,
+// which the agent has opened (package netpass). Which addresses there are is vip's to say. A container whose tables somebody
+// has changed gets them anew at the next look. Nothing is removed when the process stops. Everything is safe for concurrent use.
+package space
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/vip"
+)
+
+// handOver is how long after our start the agent may take to hand over what runs here. Until then tables in containers may
+// be old, and no version is reported that is not in force in them.
+const handOver = 2 * time.Second
+
+// Spaces are the containers' of one machine.
+type Spaces struct {
+	env     run.Env
+	started time.Time
+
+	mu        sync.Mutex // guards all below
+	spaces    map[string]*space
+	model     *mesh.Model
+	tables    map[string]made          // by network
+	ended     map[netip.Addr]time.Time // addresses of tasks that have ended, and when
+	withdrawn map[string]bool          // tasks that are dead before the cluster says so
+}
+
+// made is a network's table and what it was made from.
+type made struct {
+	from  *mesh.Directory
+	table vip.Table
+}
+
+// space is one container's.
+type space struct {
+	id     string
+	socket *os.File
+	wire   *wire
+	known  bool // its task was in a model
+	ready  func()
+
+	have       vip.Table // what is in force; nil: not known
+	generation uint32    // of the packet filter after our last change; 0: not known
+}
+
+// New has none.
+func New(env run.Env) *Spaces {
+	return &Spaces{
+		env: env, started: time.Now(), spaces: map[string]*space{}, tables: map[string]made{},
+		ended: map[netip.Addr]time.Time{}, withdrawn: map[string]bool{},
+	}
+}
+
+// Take adds a container by a netfilter socket in its namespace, which is ours from now on. Ready is called when its tables
+// are in force, which waits until its task is known; it must not block.
+func (s *Spaces) Take(id string, socket *os.File, ready func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop(id)
+	// The descriptor stays blocking to the runtime, which must not wait for it: the kernel answers at once.
+	x := &space{id: id, socket: socket, wire: newWire(int(socket.Fd())), ready: ready}
+	s.spaces[id] = x
+	if err := s.settle(x, nil); err != nil {
+		s.env.Log.Warn("virtual addresses of a container not in force, will retry", "container", id, "error", err)
+	}
+}
+
+// Drop lets go of a container, whose namespace can then end.
+func (s *Spaces) Drop(id string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.drop(id)
+}
+
+// drop needs the lock.
+func (s *Spaces) drop(id string) {
+	if x := s.spaces[id]; x != nil {
+		_ = x.socket.Close() // nothing is buffered in it
+		delete(s.spaces, id)
+	}
+}
+
+// Withdraw takes a dead task out of all tables before the cluster knows.
+func (s *Spaces) Withdraw(task string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.model == nil {
+		return
+	}
+	s.withdrawn[task] = true
+	clear(s.tables)
+	if err := s.each(nil); err != nil {
+		s.env.Log.Warn("dead task not out of all tables, will retry", "task", task, "error", err)
+	}
+}
+
+// Apply puts a model in force in each container. The same model again means a look at what is really there.
+func (s *Spaces) Apply(_ context.Context, m *mesh.Model) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	again := m == s.model
+	gone, back := vip.Departed(s.model, m)
+	s.model = m
+	reused := s.remember(gone, back)
+	s.forgetWithdrawn()
+	for id, x := range s.spaces {
+		if m.LocalTask(taskOf(id)) != nil {
+			x.known = true
+		} else if x.known { // its task has ended, whether or not the agent has said so
+			s.drop(id)
+		}
+	}
+	for _, x := range s.spaces {
+		if again || reused {
+			x.suspect(reused)
+		}
+	}
+	err := s.each(gone)
+	s.expire()
+	return errors.Join(err, s.missing())
+}
+
+// each settles all containers.
+func (s *Spaces) each(gone []netip.Addr) error {
+	var faults []error
+	for _, x := range s.spaces {
+		faults = append(faults, s.settle(x, gone))
+	}
+	return errors.Join(faults...)
+}
+
+// settle brings one container's tables to what they should be, and says so once.
+func (s *Spaces) settle(x *space, gone []netip.Addr) error {
+	task := s.model.LocalTask(taskOf(x.id))
+	if task == nil {
+		return nil // it is told later
+	}
+	x.known = true
+	var tables []vip.Table
+	for _, network := range task.GetNetworkIds() {
+		tables = append(tables, s.table(network))
+	}
+	if err := x.bring(vip.Union(tables...), gone, s.recent()); err != nil {
+		x.have = nil
+		return fmt.Errorf("virtual addresses of container %s: %w", x.id, err)
+	}
+	if x.ready != nil {
+		x.ready()
+		x.ready = nil
+	}
+	return nil
+}
+
+func (s *Spaces) table(network string) vip.Table {
+	d := s.model.Directory(network)
+	if t, ok := s.tables[network]; ok && t.from == d {
+		return t.table
+	}
+	t := vip.Of(d, func(task string) bool { return s.withdrawn[task] })
+	s.tables[network] = made{d, t}
+	return t
+}
+
+// bring changes what differs, in one transaction, or makes all of it where it is not known.
+func (x *space) bring(want vip.Table, gone, recent []netip.Addr) error {
+	if x.have == nil {
+		return x.transact(want, func(l layout, c *nftables.Conn) error {
+			if err := l.make(c); err != nil {
+				return err
+			}
+			return x.write(l, c, vip.Table{}, vip.Diff(vip.Table{}, want), recent)
+		})
+	}
+	changes := vip.Diff(x.have, want)
+	if len(changes) == 0 && len(gone) == 0 {
+		return nil
+	}
+	left := vip.Left(x.have, changes)
+	have := x.have
+	err := x.transact(want, func(l layout, c *nftables.Conn) error { return x.write(l, c, have, changes, gone) })
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // somebody has been here
+		x.have = nil
+		return x.bring(want, gone, recent)
+	}
+	if err != nil || len(left) == 0 {
+		return err
+	}
+	// A client that sends from one port would stay with the one that has left for ever. TCP ends by itself, or is reset.
+	return x.wire.forget(unix.IPPROTO_UDP, func(a netip.Addr) bool { return left[a] })
+}
+
+func (x *space) write(l layout, c *nftables.Conn, have vip.Table, changes []vip.Change, gone []netip.Addr) error {
+	for _, ch := range changes {
+		if err := l.change(c, ch); err != nil {
+			return err
+		}
+	}
+	return l.refuse(c, have, changes, gone)
+}
+
+// transact does one transaction and notes what is in force after it.
+func (x *space) transact(want vip.Table, write func(layout, *nftables.Conn) error) error {
+	before, err := x.wire.generation()
+	if err != nil {
+		return err
+	}
+	c, err := nftables.New(nftables.WithTestDial(x.wire.batch))
+	if err != nil {
+		return err
+	}
+	if err := write(newLayout(), c); err != nil {
+		return err
+	}
+	if err := c.Flush(); err != nil {
+		return err
+	}
+	after, err := x.wire.generation()
+	if err != nil {
+		return err
+	}
+	foreign := x.have != nil && before != x.generation
+	x.have, x.generation = want, after
+	if foreign || after != before+1 { // somebody else has changed something, perhaps in our table: look again
+		x.generation = 0
+	}
+	return nil
+}
+
+// suspect has the tables made anew if somebody has changed the packet filter of the namespace, or in any case.
+func (x *space) suspect(inAnyCase bool) {
+	if now, err := x.wire.generation(); inAnyCase || err != nil || now != x.generation {
+		x.have = nil
+	}
+}
+
+// taskOf is the task of a container's id: what is before the dot.
+func taskOf(id string) string {
+	task, _, _ := strings.Cut(id, ".")
+	return task
+}

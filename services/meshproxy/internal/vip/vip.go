@@ -1,0 +1,143 @@
+// Package vip says who stands behind the virtual addresses of a container's networks, and what leads from one such table to
+// another.
+//
+// It is pure: no kernel, no clock. Tables are never changed once made, so they are safe for concurrent use.
+package vip
+
+import (
+	"maps"
+	"net/netip"
+	"slices"
+
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+// Table has the backends of each virtual address, of its own family and in order. An address without backends refuses.
+type Table map[netip.Addr][]netip.Addr
+
+// Of makes the table of a network. Tasks that out names are left out: they are known to be dead before the cluster says so.
+// What is no address is left out too.
+func Of(d *mesh.Directory, out func(task string) bool) Table {
+	t := Table{}
+	if d == nil {
+		return t
+	}
+	for s := range d.InOrder() {
+		for _, text := range s.GetVips() {
+			v, err := netip.ParseAddr(text)
+			if err != nil {
+				continue
+			}
+			v = v.Unmap()
+			t[v] = append(t[v], backends(s, v.Is4(), out)...)
+		}
+	}
+	return t
+}
+
+func backends(s *dispatcherv1.NetworkService, is4 bool, out func(task string) bool) []netip.Addr {
+	var list []netip.Addr
+	for _, e := range s.GetEndpoints() {
+		if out(e.GetTaskId()) {
+			continue
+		}
+		for _, text := range e.GetAddresses() {
+			if a, err := netip.ParseAddr(text); err == nil && a.Unmap().Is4() == is4 {
+				list = append(list, a.Unmap())
+				break // one vote a task
+			}
+		}
+	}
+	slices.SortFunc(list, netip.Addr.Compare)
+	return list
+}
+
+// Union is the table of a container that is on several networks, whose addresses never overlap.
+func Union(tables ...Table) Table {
+	all := Table{}
+	for _, t := range tables {
+		maps.Copy(all, t)
+	}
+	return all
+}
+
+// Change is one address whose backends are other ones. Without the address it goes.
+type Change struct {
+	VIP      netip.Addr
+	Backends []netip.Addr
+	// Fresh says that the address was not there before, Gone that it is not any more.
+	Fresh, Gone bool
+}
+
+// Diff leads from have to want, in the order of addresses.
+func Diff(have, want Table) []Change {
+	var out []Change
+	for v, backends := range want {
+		had, there := have[v]
+		if !there || !slices.Equal(had, backends) {
+			out = append(out, Change{VIP: v, Backends: backends, Fresh: !there})
+		}
+	}
+	for v := range have {
+		if _, there := want[v]; !there {
+			out = append(out, Change{VIP: v, Gone: true})
+		}
+	}
+	slices.SortFunc(out, func(a, b Change) int { return a.VIP.Compare(b.VIP) })
+	return out
+}
+
+// Left are the backends that stand behind nothing any more behind which they stood: connections that were led to them must
+// be led elsewhere.
+func Left(have Table, changes []Change) map[netip.Addr]bool {
+	left := map[netip.Addr]bool{}
+	for _, c := range changes {
+		for _, b := range have[c.VIP] {
+			if !slices.Contains(c.Backends, b) {
+				left[b] = true
+			}
+		}
+	}
+	return left
+}
+
+// Departed are the addresses of tasks that have ended, between two models: their last entries are gone. Back are those that
+// have come again.
+func Departed(old, next *mesh.Model) (gone, back []netip.Addr) {
+	had, has := map[netip.Addr]bool{}, map[netip.Addr]bool{}
+	for id, n := range old.Networks() {
+		if now := next.Network(id); now != nil && now != n {
+			collect(n, had)
+			collect(now, has)
+		}
+	}
+	for id, n := range next.Networks() {
+		if old.Network(id) == nil {
+			collect(n, has)
+		}
+	}
+	for a := range had {
+		if !has[a] {
+			gone = append(gone, a)
+		}
+	}
+	for a := range has {
+		if !had[a] {
+			back = append(back, a)
+		}
+	}
+	slices.SortFunc(gone, netip.Addr.Compare)
+	slices.SortFunc(back, netip.Addr.Compare)
+	return gone, back
+}
+
+func collect(n *dispatcherv1.MeshNetwork, into map[netip.Addr]bool) {
+	for _, e := range n.GetEntries() {
+		for _, text := range e.GetAddresses() {
+			if a, err := netip.ParseAddr(text); err == nil {
+				into[a.Unmap()] = true
+			}
+		}
+	}
+}
