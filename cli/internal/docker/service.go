@@ -126,7 +126,7 @@ func ServiceOf(s *typesv1.Service) Service {
 		CreatedAt: stamp(s.GetMeta().GetCreatedAt()), UpdatedAt: stamp(s.GetMeta().GetUpdatedAt()),
 		Spec: specOf(s.GetSpec()),
 		Endpoint: Endpoint{
-			Spec: EndpointSpec{Mode: "vip", Ports: ports(s.GetSpec().GetEndpoint().GetPorts())}, Ports: ports(s.GetEndpoint().GetPorts()),
+			Spec: EndpointSpec{Mode: endpointMode(s.GetSpec().GetEndpoint()), Ports: ports(s.GetSpec().GetEndpoint().GetPorts())}, Ports: ports(s.GetEndpoint().GetPorts()),
 		},
 	}
 	for _, v := range s.GetEndpoint().GetVirtualIps() {
@@ -145,7 +145,7 @@ func ServiceOf(s *typesv1.Service) Service {
 func specOf(s *typesv1.ServiceSpec) ServiceSpec {
 	return ServiceSpec{
 		Named: named(s.GetAnnotations()), TaskTemplate: TaskSpecOf(s.GetTask()), Mode: modeOf(s),
-		EndpointSpec: EndpointSpec{Mode: "vip", Ports: ports(s.GetEndpoint().GetPorts())},
+		EndpointSpec: EndpointSpec{Mode: endpointMode(s.GetEndpoint()), Ports: ports(s.GetEndpoint().GetPorts())},
 		UpdateConfig: updateConfigOf(s.GetUpdate()), RollbackConfig: updateConfigOf(s.GetRollback()),
 		Job: jobOf(s.GetJob()), MaxUnavailable: s.MaxUnavailable, HoldUpdate: s.GetHoldUpdate(),
 		DependsOn: s.GetDependsOn(), Priority: s.GetPriority(),
@@ -236,4 +236,11 @@ func numbers(from, to uint32) string {
 		return fmt.Sprint(from)
 	}
 	return fmt.Sprintf("%d-%d", from, to)
+}
+
+func endpointMode(e *typesv1.EndpointSpec) string {
+	if e.GetMode() == typesv1.EndpointMode_ENDPOINT_MODE_DNSRR {
+		return "dnsrr"
+	}
+	return "vip"
 }

@@ -8,6 +8,19 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
+// applyEndpoint changes what a service's name leads to.
+func (f *Flags) applyEndpoint(s *typesv1.ServiceSpec) {
+	if !f.set.Changed("endpoint-mode") {
+		return
+	}
+	if s.Endpoint == nil {
+		s.Endpoint = &typesv1.EndpointSpec{}
+	}
+	s.Endpoint.Mode = choice(f, "endpoint-mode", []string{"vip", "dnsrr"}, map[string]typesv1.EndpointMode{
+		"vip": typesv1.EndpointMode_ENDPOINT_MODE_VIP, "dnsrr": typesv1.EndpointMode_ENDPOINT_MODE_DNSRR,
+	})
+}
+
 // rollout defines how changes are rolled out, and back.
 func (f *Flags) rollout() {
 	for what, actions := range map[string]string{"update": "pause, continue or rollback", "rollback": "pause or continue"} {

@@ -94,6 +94,7 @@ func (f *Flags) common() {
 	f.set.StringP("user", "u", "", "user: name or uid[:gid]")
 	f.set.StringP("workdir", "w", "", "working directory")
 	f.set.String("entrypoint", "", "replaces the image's entry point")
+	f.set.String("endpoint-mode", "", "what its name leads to: vip (one address that tasks take turns behind) or dnsrr (the tasks' addresses) (default vip)")
 	f.set.Bool("read-only", false, "mount the root file system read-only")
 }
 
@@ -165,6 +166,7 @@ func (f *Flags) apply(s *typesv1.ServiceSpec) {
 	f.applyRestart(s.Task)
 	f.applyPlacement(s.Task)
 	f.applyRollout(s)
+	f.applyEndpoint(s)
 	f.applyJob(s)
 }
 

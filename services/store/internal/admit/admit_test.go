@@ -112,6 +112,9 @@ func TestServiceFaults(t *testing.T) {
 		{"devices", sound + `task { container { devices { host_path: "null" permissions: "x" } device_cgroup_rules: "c 1 rwm" cdi_devices: "gpu" } }`, errs.Invalid, []string{
 			`devices[0].host_path: "null" must be`, `devices[0].container_path: "null" must be`, `devices[0].permissions: "x" must be`, `device_cgroup_rules[0]: "c 1 rwm" must be`, `cdi_devices[0]: "gpu" must be`,
 		}},
+		{"dnsrr", sound + `endpoint { mode: ENDPOINT_MODE_DNSRR }`, errs.None, nil},
+		{"dnsrr with a port", sound + `endpoint { mode: ENDPOINT_MODE_DNSRR ports { target_port: 80 } }`, errs.Invalid, []string{`ports[0]: a service with endpoint mode dnsrr`}},
+		{"no such mode", sound + `endpoint { mode: 7 }`, errs.Invalid, []string{`endpoint.mode: 7 is not known`}},
 		{"host port", sound + `endpoint { ports { target_port: 80 publish_mode: PUBLISH_MODE_HOST } }`, errs.Invalid, []string{`publish_mode: ports of single machines cannot be published yet`}},
 		{"depends on", sound + `depends_on: "micro"`, errs.None, nil},
 		{"depends on nobody", sound + `depends_on: "mikro" depends_on: "" depends_on: "web" depends_on: "svc1" depends_on: "micro"`, errs.Invalid, []string{

@@ -152,6 +152,9 @@ func (f *Faults) networks(s *state.Snapshot, t *typesv1.TaskSpec) {
 }
 
 func (f *Faults) ports(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) {
+	_, known := typesv1.EndpointMode_name[int32(spec.GetEndpoint().GetMode())]
+	f.Check(known, "endpoint.mode", "%d is not known", spec.GetEndpoint().GetMode())
+	dnsrr := spec.GetEndpoint().GetMode() == typesv1.EndpointMode_ENDPOINT_MODE_DNSRR
 	seen := map[string]int{}
 	for i, p := range spec.GetEndpoint().GetPorts() {
 		field := fmt.Sprintf("ports[%d]", i)
@@ -168,6 +171,8 @@ func (f *Faults) ports(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) 
 		f.Check(p.GetPublishMode() != typesv1.PublishMode_PUBLISH_MODE_HOST, field+".publish_mode", "ports of single machines cannot be published yet; use ingress")
 		f.Check(p.GetTargetPort() >= 1 && p.GetTargetPort() <= 65535, field+".target_port", "%d is not from 1 to 65535", p.GetTargetPort())
 		f.published(s, id, field+".published_port", p, seen, i)
+		f.Check(!dnsrr || p.GetPublishMode() != typesv1.PublishMode_PUBLISH_MODE_INGRESS, field,
+			"a service with endpoint mode dnsrr has no port on every machine; use endpoint mode vip")
 	}
 }
 

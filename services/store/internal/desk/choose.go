@@ -163,8 +163,10 @@ func (d *Desk) Finish(what string, svc, old *typesv1.Service) error {
 	if ep.Ports, err = d.Ports(what, svc.GetSpec().GetEndpoint().GetPorts(), old.GetEndpoint().GetPorts()); err != nil {
 		return err
 	}
-	if ep.VirtualIps, err = d.VIPs(what, svc.GetSpec().GetTask().GetNetworks(), old.GetEndpoint().GetVirtualIps()); err != nil {
-		return err
+	if svc.GetSpec().GetEndpoint().GetMode() != typesv1.EndpointMode_ENDPOINT_MODE_DNSRR {
+		if ep.VirtualIps, err = d.VIPs(what, svc.GetSpec().GetTask().GetNetworks(), old.GetEndpoint().GetVirtualIps()); err != nil {
+			return err
+		}
 	}
 	svc.Endpoint = ep
 	return nil
