@@ -31,6 +31,9 @@ const (
 // maxID is longer than any container's id.
 const maxID = 255
 
+// File is a socket that is handed over.
+type File = os.File
+
 // Frame is one message.
 type Frame struct {
 	Verb Verb

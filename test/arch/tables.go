@@ -7,6 +7,7 @@ package arch
 // services/ and internal/ gets them through env, so that the whole control plane runs in one test.
 var systemPackages = map[string]string{
 	"internal/run":                       "the env implementation of a real machine",
+	"internal/netpass":                   "descriptors over a unix socket",
 	"internal/journald":                  "the journal's socket, for the env of a real machine",
 	"services/store/internal/logstore":   "the log and snapshots on a real disk",
 	"services/agent/internal/system":     "containerd, cgroups, mounts and the journal's files",
@@ -18,6 +19,7 @@ var systemPackages = map[string]string{
 	"services/agent/internal/usage":      "control groups",
 	"services/agent/internal/doctor":     "looks at containerd, runc and control groups",
 	"services/meshproxy/internal/tables": "kernel tables",
+	"services/meshproxy/internal/space":  "tables in containers' namespaces",
 	"services/meshproxy/internal/packet": "socket options of published UDP ports",
 	"services/meshproxy/internal/doctor": "looks at what the kernel has",
 }
@@ -62,12 +64,15 @@ var clockReaders = map[string]string{
 	"services/meshproxy/internal/session": "measures how long a stream has lived",
 	"services/meshproxy/internal/ingress": "measures the silence of its dispatcher",
 	"services/meshproxy/internal/apply":   "measures how long ago its file was written",
+	"services/meshproxy/internal/space":   "measures how long ago tasks ended, and sets deadlines of connections",
 	"services/meshproxy/internal/dns":     "measures the age of answers, and sets deadlines of connections",
 
 	"services/dispatcher/internal/liveness": "counts the silence of nodes and peers",
 	"services/dispatcher/internal/session":  "stamps when a node was last heard, for liveness",
 	"services/dispatcher/internal/barrier":  "measures how long ago a meshproxy left, and paces publications",
 	"services/dispatcher/internal/spread":   "measures for how long the same dispatchers have been there",
+
+	"services/agent/internal/mesh": "sets deadlines of connections",
 
 	"services/gateway/internal/rest": "sets read deadlines of connections",
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"os"
 	"sync"
 	"time"
 
@@ -23,7 +22,7 @@ const (
 // Sockets are the containers' network namespaces.
 type Sockets interface {
 	Spaces() ([]string, error)
-	Socket(id string) (*os.File, error)
+	Socket(id string) (*netpass.File, error)
 }
 
 // Spaces hands the meshproxy a socket of each container's namespace: all of them whenever it has come anew, then those that
