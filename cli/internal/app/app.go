@@ -44,6 +44,10 @@ type App struct {
 	// Root is put before the paths of init, join and leave; empty but in tests.
 	Root string
 
+	// Rehearse, when it is there, makes the command a rehearsal: what it would change is previewed instead, and Rehearse
+	// tells what that would lead to. What the command itself prints is not shown.
+	Rehearse func(ctx context.Context, cl *client.Client, r *client.Rehearsal) error
+
 	ContextName string   // --context
 	Gateway     []string // --gateway
 }
@@ -177,7 +181,18 @@ func (a *App) Connect(ctx context.Context, f func(c *client.Client) error) error
 		return err
 	}
 	defer cl.Close()
-	return f(cl)
+	if a.Rehearse == nil {
+		return f(cl)
+	}
+	out := a.Out
+	a.Out = io.Discard
+	r := cl.Rehearse()
+	err = f(cl)
+	a.Out = out
+	if err != nil {
+		return err
+	}
+	return a.Rehearse(ctx, cl, r)
 }
 
 // Each does something for every argument, tells all that fail, and goes on.

@@ -20,6 +20,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 
 	"github.com/shoalproject/shoal/internal/contexts"
 	"github.com/shoalproject/shoal/internal/directory"
@@ -44,6 +45,9 @@ type Client struct {
 	Cluster  controlv1.ClusterServiceClient
 	Members  controlv1.MemberServiceClient
 	Tokens   cav1.TokenServiceClient
+	Preview  controlv1.PreviewServiceClient
+	Explain  schedulerv1.ExplainServiceClient
+	Plan     schedulerv1.PlanServiceClient
 
 	conn *grpc.ClientConn
 }
@@ -67,7 +71,8 @@ func Open(env run.Env, c contexts.Context, dir string) (*Client, error) {
 		Services: controlv1.NewServiceServiceClient(calls), Tasks: controlv1.NewTaskServiceClient(calls),
 		Nodes: controlv1.NewNodeServiceClient(calls), Networks: controlv1.NewNetworkServiceClient(calls),
 		Cluster: controlv1.NewClusterServiceClient(calls), Members: controlv1.NewMemberServiceClient(calls),
-		Tokens: cav1.NewTokenServiceClient(calls), conn: conn,
+		Tokens: cav1.NewTokenServiceClient(calls), Preview: controlv1.NewPreviewServiceClient(calls),
+		Explain: schedulerv1.NewExplainServiceClient(calls), Plan: schedulerv1.NewPlanServiceClient(calls), conn: conn,
 	}, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
 	"github.com/shoalproject/shoal/internal/errs"
@@ -37,6 +38,7 @@ type cluster struct {
 	controlv1.UnimplementedNetworkServiceServer
 	controlv1.UnimplementedClusterServiceServer
 	controlv1.UnimplementedMemberServiceServer
+	forecaster
 	cav1.UnimplementedTokenServiceServer
 
 	mu       sync.Mutex // guards all below
@@ -69,6 +71,9 @@ func (f *cluster) serve(t *testing.T, env run.Env, ca *identitytest.Authority, a
 	controlv1.RegisterClusterServiceServer(s.GRPC(), f)
 	controlv1.RegisterMemberServiceServer(s.GRPC(), f)
 	cav1.RegisterTokenServiceServer(s.GRPC(), f)
+	controlv1.RegisterPreviewServiceServer(s.GRPC(), f)
+	schedulerv1.RegisterExplainServiceServer(s.GRPC(), f)
+	schedulerv1.RegisterPlanServiceServer(s.GRPC(), f)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- s.Serve([]string{address})(ctx) }()

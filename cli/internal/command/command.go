@@ -65,7 +65,8 @@ func root(a *app.App) *cobra.Command {
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{
-		joinTokenCommand(a), clusterCommand(a), nodeCommand(a), memberCommand(a), networkCommand(a), workload.Services(a), workload.Tasks(a), contextCommand(a), versionCommand(a),
+		joinTokenCommand(a), clusterCommand(a), nodeCommand(a), memberCommand(a), networkCommand(a), workload.Services(a), workload.Tasks(a),
+		planCommand(a), contextCommand(a), versionCommand(a),
 	} {
 		c.GroupID = "cluster"
 		root.AddCommand(c)

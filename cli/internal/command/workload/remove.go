@@ -31,7 +31,7 @@ func serviceRm(a *app.App) *cobra.Command {
 					return nil
 				})
 				for _, name := range args {
-					if gone[name] == "" || w.detach {
+					if gone[name] == "" || w.detach || a.Rehearse != nil {
 						continue
 					}
 					fault = app.JoinFaults(fault, stopped(c.Context(), a, cl, gone[name], name))

@@ -25,7 +25,13 @@ import (
 // Services is the group of commands about services.
 func Services(a *app.App) *cobra.Command {
 	return app.Group("service", "Services: numbers of equal containers that run on the cluster",
-		serviceCreate(a), serviceUpdate(a), serviceRollback(a), serviceScale(a), serviceLs(a), servicePs(a), serviceInspect(a), serviceRm(a))
+		serviceCreate(a), serviceUpdate(a), serviceRollback(a), serviceScale(a), serviceLs(a), servicePs(a), serviceInspect(a),
+		serviceExplain(a), serviceRm(a))
+}
+
+// Changes are the verbs that change services, for rehearsals.
+func Changes(a *app.App) []*cobra.Command {
+	return []*cobra.Command{serviceCreate(a), serviceUpdate(a), serviceRollback(a), serviceScale(a), serviceRm(a)}
 }
 
 // waiting are the flags of commands that show progress.
@@ -43,7 +49,7 @@ func (w *waiting) flags(c *cobra.Command, what string) {
 
 // converge waits and shows how far a service is. Ctrl-C ends the watching, not the work, and is no fault.
 func converge(ctx context.Context, a *app.App, cl *client.Client, w waiting, id, name string) error {
-	if w.detach {
+	if w.detach || a.Rehearse != nil {
 		return nil
 	}
 	watch := progress.Watch{Services: cl.Services, Tasks: cl.Tasks, Out: a.Err, Terminal: a.Terminal, Updated: w.updated}

@@ -46,13 +46,20 @@ func (w *world) about(t *typesv1.Task, kind schedulerv1.ActionKind) *schedulerv1
 		Slot: t.GetDecided().GetSlot(), SpecVersion: t.GetSpecVersion(), Reason: t.GetDecided().GetReason()}
 }
 
-// serviceName is empty for a service that is not there any more.
+// serviceName is also that of a service which the change removes.
 func (w *world) serviceName(id string) string {
-	return w.s.Service(id).GetSpec().GetAnnotations().GetName()
+	svc := w.s.Service(id)
+	if svc == nil {
+		svc = w.first.Service(id)
+	}
+	return svc.GetSpec().GetAnnotations().GetName()
 }
 
 func (w *world) nodeName(id string) string {
 	if n := w.s.Node(id); n != nil {
+		return nameOf(n)
+	}
+	if n := w.first.Node(id); n != nil {
 		return nameOf(n)
 	}
 	return id

@@ -24,6 +24,7 @@ const (
 // world is a cluster that exists in one forecast alone.
 type world struct {
 	s       *state.Snapshot
+	first   *state.Snapshot // before the change
 	now     time.Time
 	ids     int
 	decider *decide.Decider
@@ -36,7 +37,7 @@ type world struct {
 }
 
 func newWorld(s *state.Snapshot) *world {
-	w := &world{s: s, now: s.ClusterTime(), decider: decide.NewDecider(decide.Batch), waiting: map[string]struct{}{}, moved: map[string]struct{}{}}
+	w := &world{s: s, first: s, now: s.ClusterTime(), decider: decide.NewDecider(decide.Batch), waiting: map[string]struct{}{}, moved: map[string]struct{}{}}
 	for t := range s.Tasks() {
 		if !state.Terminal(t.GetObserved().GetState()) {
 			w.waiting[t.GetMeta().GetId()] = struct{}{}
