@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"maps"
 	"strings"
@@ -23,6 +24,7 @@ func TestSchedulingAsAsked(t *testing.T) {
 		{"a global service follows a join", func(t *testing.T, c *cluster) { follows(t, c, token) }},
 		{"a job completes", completes},
 		{"an update that fails goes back and says so", goesBack},
+		{"a plan says what comes, and changes nothing", foretells},
 		{"a drain moves what may move", drains},
 	})
 }
@@ -82,8 +84,53 @@ func goesBack(t *testing.T, c *cluster) {
 	c.shoal("service", "rm", "web")
 }
 
-func drains(_ *testing.T, c *cluster) {
+// foretells asks what a drain would do; the step after this one does it, and finds what was foretold.
+func foretells(t *testing.T, c *cluster) {
 	c.shoal("node", "update", "--label-add", "disk=ssd", "w2")
+	ids := func() string { return c.shoal("service", "ps", "fit", "each", "-q") }
+	before := ids()
+	var plan struct {
+		Nodes []struct {
+			Node          string
+			Before, After int
+		}
+		Services []struct {
+			Service      string
+			Least, Floor int
+			Kept         bool
+		}
+	}
+	if err := json.Unmarshal([]byte(c.shoal("plan", "--format", "json", "node", "drain", "w1")), &plan); err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(plan.Nodes); got != "[{w1 3 0} {w2 1 3}]" {
+		t.Errorf("a drain of w1 would lead to %s", got)
+	}
+	if got := fmt.Sprint(plan.Services); got != "[{each 2 1 true} {fit 1 1 true}]" {
+		t.Errorf("services on the way: %s", got)
+	}
+	c.refused([]string{"constraints[0]", "node.lables.disk"}, "plan", "service", "create", "--name", "none", "--constraint", "node.lables.disk==ssd", c.image("1.0.0"))
+	c.shows([]string{"none.1 would wait: no suitable node: 3 nodes do not meet node.labels.disk==tape", "Nothing was changed"},
+		"plan", "service", "create", "--name", "none", "--constraint", "node.labels.disk==tape", c.image("1.0.0"))
+	c.shows([]string{"lose", "fit.1", "w1 -> w2"}, "plan", "node", "power-off", "w1")
+	c.shows([]string{"2 of 3", "Kept out: 1 node does not meet node.labels.disk==ssd"}, "service", "explain", "fit")
+	if after := ids(); after != before || c.shoal("service", "ls", "-q", "--filter", "name=none") != "" {
+		t.Errorf("plans have changed something: tasks were\n%s\nand are\n%s", before, after)
+	}
+}
+
+// shows checks that a command prints some texts.
+func (c *cluster) shows(texts []string, args ...string) {
+	c.t.Helper()
+	out := c.shoal(args...)
+	for _, want := range texts {
+		if !strings.Contains(out, want) {
+			c.t.Errorf("shoal %s: no %q in\n%s", strings.Join(args, " "), want, out)
+		}
+	}
+}
+
+func drains(_ *testing.T, c *cluster) {
 	c.shoal("node", "update", "--availability", "drain", "w1")
 	c.placed("fit", map[string]int{"w2": 2})
 	c.placed("each", map[string]int{"m1": 1, "w2": 1})

@@ -33,6 +33,7 @@ type Audit struct {
 	claims map[string]state.Key
 	faults []string
 	effect Hits
+	each   func(was *state.Snapshot, d *storev1.Delta)
 }
 
 // auditDir is where the desk keeps the identity that the audit watches with.
@@ -74,6 +75,13 @@ func NewAudit(c *Cluster, touched func(hostname string) bool) *Audit {
 		c.t.Fatal(err)
 	}
 	return a
+}
+
+// Each has f called at each revision, with what was there before. It must not block.
+func (a *Audit) Each(f func(was *state.Snapshot, d *storev1.Delta)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.each = f
 }
 
 func (a *Audit) dial(env run.Env) error {
@@ -175,6 +183,9 @@ func (a *Audit) apply(d *storev1.Delta) {
 // step checks one revision. It needs the lock, as all below do.
 func (a *Audit) step(d *storev1.Delta, next *state.Snapshot) {
 	was := a.snap
+	if a.each != nil {
+		a.each(was, d)
+	}
 	a.checkClaims(d, was)
 	for _, o := range d.GetPuts() {
 		old := was.Get(state.KeyOf(o))
