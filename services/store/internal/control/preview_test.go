@@ -58,7 +58,7 @@ func TestPreviewIsWhatTheCallMakes(t *testing.T) {
 func TestPreviewRefusesAsTheCall(t *testing.T) {
 	p, node, ctx := watched(t)
 	bad := serviceSpec("web!", &typesv1.PortConfig{TargetPort: 80, PublishedPort: 70000})
-	taken := serviceSpec("api", &typesv1.PortConfig{TargetPort: 80, PublishedPort: 30000})
+	twice, taken := serviceSpec("web"), serviceSpec("api", &typesv1.PortConfig{TargetPort: 80, PublishedPort: 30000})
 	svc := services{API: p.API}
 	for name, c := range map[string]struct {
 		req  *controlv1.PreviewRequest
@@ -75,6 +75,13 @@ func TestPreviewRefusesAsTheCall(t *testing.T) {
 			&controlv1.PreviewRequest{Call: &controlv1.PreviewRequest_CreateService{CreateService: &controlv1.CreateServiceRequest{Spec: taken}}},
 			func() error {
 				_, err := svc.CreateService(ctx, &controlv1.CreateServiceRequest{Spec: taken})
+				return err
+			},
+		},
+		"a name that another service has": {
+			&controlv1.PreviewRequest{Call: &controlv1.PreviewRequest_CreateService{CreateService: &controlv1.CreateServiceRequest{Spec: twice}}},
+			func() error {
+				_, err := svc.CreateService(ctx, &controlv1.CreateServiceRequest{Spec: twice})
 				return err
 			},
 		},
