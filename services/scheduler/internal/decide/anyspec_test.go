@@ -2,6 +2,7 @@ package decide_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +75,7 @@ func drawSpec(t *rapid.T, service string) []string {
 		"max-delay=" + pick("max-delay", "0s", "20s"), pick("memory", "memory=0", "memory=1G", "memory=3G"), "priority=" + pick("priority", "0", "0", "-5", "10"),
 	}
 	out = append(out, strings.Fields(pick("placement", "", "constraint=node.labels.zone_==_north", "prefer=node.labels.zone",
-		"max-replicas=1", "strategy=binpack", "tolerate=x", "far="+service, "rather-far="+service, "generic=gpu:1", "near=s0"))...)
+		"max-replicas=1", "strategy=binpack", "tolerate=x", "far="+service, "rather-far="+service, "generic=gpu:1", "near=s0", "host-port=808"+service[1:]))...)
 	switch mode {
 	case "":
 		out = append(out, "replicas="+pick("replicas", "0", "1", "3", "6"))
@@ -98,8 +99,14 @@ func drawSpec(t *rapid.T, service string) []string {
 
 // checkPlaced: whatever a decision has placed is where its rules let it be, and no node holds more than it has.
 func (m *sim) checkPlaced(t fatal, before *state.Snapshot) {
-	used, pieces := map[string]int64{}, map[string]string{}
-	perNode := map[string]uint64{}
+	used, held, perNode := map[string]int64{}, map[string]string{}, map[string][]uint64{}
+	hold := func(what string, task *typesv1.Task) {
+		if other := held[what]; other != "" {
+			t.Fatalf("%s is held by %s and %s", what, other, task.GetMeta().GetId())
+		}
+		held[what] = task.GetMeta().GetId()
+	}
+	var placed []*typesv1.Task
 	for task := range m.s.Tasks() {
 		node := m.s.Node(task.GetDecided().GetNodeId())
 		if node == nil || state.Terminal(task.GetObserved().GetState()) {
@@ -111,27 +118,34 @@ func (m *sim) checkPlaced(t fatal, before *state.Snapshot) {
 			t.Fatalf("node %s holds %d bytes", id, used[id])
 		}
 		for _, g := range task.GetDecided().GetReserved().GetGeneric() {
-			piece := id + "/" + g.GetNamed()
-			if other := pieces[piece]; other != "" {
-				t.Fatalf("%s is held by %s and %s", piece, other, task.GetMeta().GetId())
+			hold(id+"/"+g.GetNamed(), task)
+		}
+		for _, p := range task.GetDecided().GetHostPorts() {
+			hold(fmt.Sprintf("%s:%d", id, p.GetPublishedPort()), task)
+		}
+		if task.GetDecided().GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING {
+			perNode[id+task.GetServiceId()] = append(perNode[id+task.GetServiceId()], task.GetSpecVersion())
+			if before.Task(task.GetMeta().GetId()).GetDecided().GetNodeId() == "" { // else the world may have changed since
+				placed = append(placed, task)
 			}
-			pieces[piece] = task.GetMeta().GetId()
 		}
-		spec := state.SpecOf(m.s.Service(task.GetServiceId()), task.GetSpecVersion())
-		if task.GetDecided().GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING || spec == nil {
-			continue
-		}
-		perNode[id+task.GetServiceId()]++
-		if before.Task(task.GetMeta().GetId()).GetDecided().GetNodeId() != "" {
-			continue // placed before: the world may have changed since
-		}
-		if limit := spec.GetPlacement().GetMaxReplicas(); limit > 0 && perNode[id+task.GetServiceId()] > limit && m.s.Service(task.GetServiceId()).GetSpecVersion() == 1 {
-			t.Fatalf("%s has %d tasks on %s", task.GetServiceId(), perNode[id+task.GetServiceId()], id)
-		}
-		for _, text := range spec.GetPlacement().GetConstraints() {
-			if c, err := constraint.Parse(text); err != nil || !c.Match(node) {
-				t.Fatalf("%s is on %s against %s", m.taskName(task), id, text)
-			}
+	}
+	for _, task := range placed {
+		m.checkRules(t, task, perNode[task.GetDecided().GetNodeId()+task.GetServiceId()])
+	}
+}
+
+// checkRules: a task that has just been placed keeps to its own spec. There are the spec versions of the service's tasks on
+// its node; those of another version came by other rules.
+func (m *sim) checkRules(t fatal, task *typesv1.Task, there []uint64) {
+	svc, node := m.s.Service(task.GetServiceId()), m.s.Node(task.GetDecided().GetNodeId())
+	spec := state.SpecOf(svc, task.GetSpecVersion())
+	if limit := spec.GetPlacement().GetMaxReplicas(); limit > 0 && uint64(len(there)) > limit && slices.Max(there) == slices.Min(there) {
+		t.Fatalf("%s has %d tasks on %s", task.GetServiceId(), len(there), node.GetMeta().GetId())
+	}
+	for _, text := range spec.GetPlacement().GetConstraints() {
+		if c, err := constraint.Parse(text); err != nil || !c.Match(node) {
+			t.Fatalf("%s is on %s against %s", m.taskName(task), node.GetMeta().GetId(), text)
 		}
 	}
 }

@@ -54,6 +54,7 @@ type move struct {
 	staying *typesv1.Task   // the other
 	why     string          // the leaving are on the wrong node
 	dirty   bool            // some are of an older spec
+	begun   bool            // it is under way to what must leave as well
 }
 
 func (r *Rollout) moveOf(s *book.Slot) move {

@@ -32,6 +32,9 @@ func (r *Rollout) survey() (out survey) {
 		switch {
 		case m.staying == nil && len(m.leaving) == 0:
 		case m.staying == nil:
+			if m.begun = begun(m); m.begun {
+				out.busy++
+			}
 			out.todo = append(out.todo, m)
 		case r.underWay(m):
 			out.busy++
@@ -72,7 +75,7 @@ func (r *Rollout) roll() {
 		switch {
 		case m.why == "" && r.paused():
 			continue
-		case limit > 0 && now.busy >= limit && !task.PendingOnly(m.leaving):
+		case limit > 0 && now.busy >= limit && !m.begun && !task.PendingOnly(m.leaving):
 			continue
 		case takes && spare <= 0:
 			continue
@@ -80,13 +83,21 @@ func (r *Rollout) roll() {
 			continue
 		}
 		r.renew(m)
-		if s := r.Group.Slot(m.slot.Key); r.underWay(r.moveOf(s)) { // a slot that still waits for its first place is not
+		if s := r.Group.Slot(m.slot.Key); !m.begun && r.underWay(r.moveOf(s)) { // a slot that still waits for its first place is not
 			now.busy++
 		}
 		if takes {
 			spare--
 		}
 	}
+}
+
+// begun reports whether a slot is under way to something that is out of date: beside the task that runs stands one that was
+// to follow it and must leave too. It keeps its place in the parallelism and begins anew in it.
+func begun(m move) bool {
+	return slices.ContainsFunc(m.leaving, task.Runs) && slices.ContainsFunc(m.leaving, func(t *typesv1.Task) bool {
+		return !task.Runs(t) && !task.Dead(t) && t.GetDecided().GetNodeId() != ""
+	})
 }
 
 func count(b bool) int {

@@ -1,0 +1,190 @@
+package decide_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// TestFloorHolds: while nothing fails, an update and drains together never leave fewer slots with a running task than the
+// floor allows, none fewer when the new task starts first, and never have more slots under way than the parallelism. At
+// the end all is of the new spec. Agents do what they are told in any order and as slowly as they like.
+func TestFloorHolds(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newSim(t)
+		for i := range rapid.IntRange(2, 5).Draw(t, "nodes") {
+			m.command(nil, []string{"node", fmt.Sprintf("n%d", i)})
+		}
+		replicas := rapid.IntRange(2, 8).Draw(t, "replicas")
+		m.command(nil, []string{"service", "web", fmt.Sprintf("replicas=%d", replicas)})
+		m.converge(m.now)
+		parallelism := rapid.IntRange(1, 3).Draw(t, "parallelism")
+		spec := []string{"service", "web", "image=v2", fmt.Sprintf("parallelism=%d", parallelism), "delay=" + rapid.SampledFrom([]string{"0s", "3s"}).Draw(t, "delay")}
+		floor := replicas - parallelism
+		if n := rapid.IntRange(0, 2).Draw(t, "max-unavailable"); n > 0 {
+			floor = replicas - n
+			spec = append(spec, fmt.Sprintf("max-unavailable=%d", n))
+		}
+		if rapid.Bool().Draw(t, "start first") {
+			floor = replicas
+			spec = append(spec, "order=start-first")
+		}
+		m.command(nil, spec)
+		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			drawQuietStep(t, m)
+			m.checkFloor(t, floor, parallelism)
+		}
+		m.command(nil, []string{"node", "n0", "active"})
+		m.converge(m.now.Add(time.Hour))
+		m.checkConverged(t)
+	})
+}
+
+// drawQuietStep lets one agent take a step, time pass, a node be drained (but one), or the scheduler decide.
+func drawQuietStep(t *rapid.T, m *sim) {
+	switch rapid.IntRange(0, 9).Draw(t, "step") {
+	case 0:
+		m.command(nil, []string{"node", "n0", rapid.SampledFrom([]string{"drain", "active"}).Draw(t, "availability")})
+	case 1, 2:
+		m.now = m.now.Add(time.Duration(rapid.IntRange(1, 5_000).Draw(t, "ms")) * time.Millisecond)
+	case 3, 4, 5, 6:
+		var behind []*typesv1.Task
+		for task := range m.s.Tasks() {
+			if !state.Terminal(task.GetObserved().GetState()) && task.GetObserved().GetState() < told(task) {
+				behind = append(behind, task)
+			}
+		}
+		if len(behind) > 0 {
+			task := rapid.SampledFrom(behind).Draw(t, "task")
+			m.observe(task, told(task), nil, "")
+		}
+	default:
+		m.decide()
+	}
+}
+
+// told is what an agent makes of a task's desired state.
+func told(t *typesv1.Task) typesv1.TaskState {
+	if d := t.GetDecided().GetDesired(); d <= typesv1.TaskState_TASK_STATE_RUNNING {
+		return d
+	}
+	return typesv1.TaskState_TASK_STATE_SHUTDOWN
+}
+
+func (m *sim) checkFloor(t fatal, floor, parallelism int) {
+	serving, underWay := map[uint64]bool{}, map[uint64]bool{}
+	for task := range m.s.TasksOfService("web") {
+		if task.GetDecided().GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING {
+			continue
+		}
+		if task.GetObserved().GetState() == typesv1.TaskState_TASK_STATE_RUNNING {
+			serving[task.GetDecided().GetSlot()] = true
+		} else {
+			underWay[task.GetDecided().GetSlot()] = true
+		}
+	}
+	if len(serving) < floor {
+		t.Fatalf("%d slots have a running task, the floor is %d", len(serving), floor)
+	}
+	if len(underWay) > parallelism {
+		t.Fatalf("%d slots are under way, %d may be", len(underWay), parallelism)
+	}
+}
+
+// TestCrashChangesNothing: a scheduler that dies at any moment, with a plan made and not committed or just committed, ends
+// where one that never dies ends. Its successor takes over three seconds later and knows the snapshot alone. One whose plan
+// is refused lives on and must not take it for done.
+func TestCrashChangesNothing(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		steady, frail := newSim(t), newSim(t)
+		both := func(words ...string) {
+			later := slices.MaxFunc([]time.Time{steady.now, frail.now}, time.Time.Compare).Add(time.Minute)
+			for _, m := range []*sim{steady, frail} {
+				m.now = later
+				m.command(nil, words)
+			}
+		}
+		for i := range rapid.IntRange(2, 4).Draw(t, "nodes") {
+			both("node", fmt.Sprintf("n%d", i), "stamp=true")
+		}
+		for range rapid.IntRange(1, 8).Draw(t, "events") {
+			drawEvent(t, both)
+			steady.converge(steady.now.Add(10 * time.Minute))
+			frail.convergeDying(t, frail.now.Add(10*time.Minute))
+			if a, b := steady.digest(), frail.digest(); !slices.Equal(a, b) {
+				t.Fatalf("without a crash\n%v\nwith crashes\n%v", a, b)
+			}
+		}
+	})
+}
+
+func drawEvent(t *rapid.T, both func(words ...string)) {
+	switch rapid.IntRange(0, 5).Draw(t, "event") {
+	case 0:
+		both("service", "job", "mode=job", fmt.Sprintf("completions=%d", rapid.IntRange(1, 5).Draw(t, "completions")), "concurrent=2",
+			"image="+rapid.SampledFrom([]string{"v1", "v2"}).Draw(t, "image"))
+	case 1:
+		both("service", "all", "mode=global", "image="+rapid.SampledFrom([]string{"v1", "v2"}).Draw(t, "image"))
+	case 2:
+		both("node", "n0", "stamp=true", rapid.SampledFrom([]string{"down", "drain", "active", "ready"}).Draw(t, "change"))
+	default:
+		both("service", rapid.SampledFrom([]string{"web", "api"}).Draw(t, "name"), fmt.Sprintf("replicas=%d", rapid.IntRange(0, 6).Draw(t, "replicas")),
+			"image="+rapid.SampledFrom([]string{"v1", "v2", "v3"}).Draw(t, "image"), "order="+rapid.SampledFrom([]string{"stop-first", "start-first"}).Draw(t, "order"),
+			fmt.Sprintf("parallelism=%d", rapid.IntRange(0, 2).Draw(t, "parallelism")), "monitor="+rapid.SampledFrom([]string{"0s", "5s"}).Draw(t, "monitor"))
+	}
+}
+
+// convergeDying is converge with a scheduler that dies up to ten times on the way.
+func (m *sim) convergeDying(t *rapid.T, limit time.Time) {
+	lives := 10
+	dies := func(when string) bool {
+		if lives == 0 || rapid.IntRange(0, 3).Draw(t, when) != 0 {
+			return false
+		}
+		lives--
+		m.now, m.decider = m.now.Add(3*time.Second), newSim(t).decider
+		return true
+	}
+	for range 1000 {
+		p := m.plan()
+		if rapid.IntRange(0, 9).Draw(t, "is refused") == 0 && lives > 0 { // somebody else was faster; it lives on
+			lives--
+			continue
+		}
+		if dies("dies before the commit") {
+			continue
+		}
+		m.apply(p)
+		dies("dies after the commit")
+		if m.settle() || !p.Empty() {
+			continue
+		}
+		if p.Wake.IsZero() || p.Wake.After(limit) {
+			return
+		}
+		m.now = slices.MaxFunc([]time.Time{m.now, p.Wake}, time.Time.Compare)
+	}
+	m.fault("no convergence")
+}
+
+// digest is what a person sees of the services.
+func (m *sim) digest() (out []string) {
+	for svc := range m.s.Services() {
+		have, want := state.Counts(m.s, svc.GetMeta().GetId())
+		out = append(out, fmt.Sprintf("%s %d/%d update %s job %s", svc.GetMeta().GetId(), have, want,
+			svc.GetUpdateStatus().GetState(), svc.GetJobStatus().GetState()))
+		for task := range m.s.TasksOfService(svc.GetMeta().GetId()) {
+			if task.GetDecided().GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING {
+				out = append(out, fmt.Sprintf("%s version %d is %s", m.taskName(task), task.GetSpecVersion(), task.GetObserved().GetState()))
+			}
+		}
+	}
+	slices.Sort(out)
+	return out
+}
