@@ -269,7 +269,8 @@ func (f *cluster) ListServices(_ context.Context, req *controlv1.ListServicesReq
 	sort.Strings(names)
 	for _, name := range names {
 		s := f.services[name]
-		if len(req.GetFilters()) > 0 && !slices.Contains(req.GetFilters(), "name="+name) {
+		ofMode := s.GetSpec().GetReplicated() != nil && slices.Contains(req.GetFilters(), "mode=replicated")
+		if len(req.GetFilters()) > 0 && !slices.Contains(req.GetFilters(), "name="+name) && !ofMode {
 			continue
 		}
 		counts := &controlv1.TaskCounts{Desired: s.GetSpec().GetReplicated().GetReplicas()}
@@ -309,6 +310,10 @@ func (f *cluster) replace(s *typesv1.Service, next *typesv1.ServiceSpec) {
 		s.UpdateStatus = &typesv1.UpdateStatus{
 			State: typesv1.UpdateState_UPDATE_STATE_COMPLETED, SpecVersion: s.GetSpecVersion(), OfVersion: s.GetSpecVersion(), Message: "update completed",
 		}
+	}
+	if n := next.GetRebalance().GetRequest(); n != s.GetRebalanceStatus().GetRequest() { // a fake moves nothing
+		s.RebalanceStatus = &typesv1.RebalanceStatus{Request: n, State: typesv1.RebalanceState_REBALANCE_STATE_COMPLETED,
+			Message: "0 moved; no further move would make it more even"}
 	}
 	s.Spec = next
 	s.Meta.Revision++

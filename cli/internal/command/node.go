@@ -16,7 +16,7 @@ import (
 )
 
 func nodeCommand(a *app.App) *cobra.Command {
-	return app.Group("node", "Machines of the cluster", nodeLs(a), nodeInspect(a), nodeUpdate(a), nodeRm(a), nodePs(a),
+	return app.Group("node", "Machines of the cluster", nodeLs(a), nodeInspect(a), nodeUpdate(a), nodeRm(a), nodePs(a), workload.NodeRebalance(a),
 		nodeVote(a, "promote", "Let the store of a machine vote", true), nodeVote(a, "demote", "Let the store of a machine copy and not vote", false), nodeReset(a))
 }
 

@@ -61,6 +61,10 @@ UpdateStatus:
 {{- if .CompletedAt}}
  Completed:	{{.CompletedAt}}{{end}}
  Message:	{{.Message}}{{end}}
+{{- with .RebalanceStatus}}
+RebalanceStatus:
+ State:		{{.State}}
+ Message:	{{.Message}}{{end}}
 Placement:
 {{- with .Spec.TaskTemplate.Placement}}
 {{- if .Constraints}}

@@ -60,5 +60,24 @@ func updateStatusOf(u *typesv1.UpdateStatus) *UpdateStatus {
 	}
 }
 
+// RebalanceStatus is how far a request to even out the tasks is.
+type RebalanceStatus struct {
+	State       string
+	Moved       uint64
+	Message     string
+	StartedAt   string `json:",omitempty"`
+	CompletedAt string `json:",omitempty"`
+}
+
+func rebalanceStatusOf(r *typesv1.RebalanceStatus) *RebalanceStatus {
+	if r == nil {
+		return nil
+	}
+	return &RebalanceStatus{
+		State: word(r.GetState().String(), "REBALANCE_STATE_"), Moved: r.GetMoved(), Message: r.GetMessage(),
+		StartedAt: stamp(r.GetStartedAt()), CompletedAt: stamp(r.GetCompletedAt()),
+	}
+}
+
 // UpdateState is Docker's word for how far an update is, which has underlines: "rollback_completed".
 func UpdateState(s typesv1.UpdateState) string { return underlined(word(s.String(), "UPDATE_STATE_")) }

@@ -21,6 +21,8 @@ type Service struct {
 	Endpoint     Endpoint
 	UpdateStatus *UpdateStatus `json:",omitempty"`
 	JobStatus    *JobStatus    `json:",omitempty"`
+	// RebalanceStatus tells of the last time that a person had the tasks evened out.
+	RebalanceStatus *RebalanceStatus `json:",omitempty"`
 	// SpecVersion counts the changes of the task template; SpecHistory are the earlier ones that are kept.
 	SpecVersion uint64
 	SpecHistory []SpecRecord `json:",omitempty"`
@@ -40,6 +42,8 @@ type ServiceSpec struct {
 	// DependsOn are the services that must be healthy before its first tasks start.
 	DependsOn []string `json:",omitempty"`
 	Priority  int32    `json:",omitempty"`
+	// Rebalance says that its tasks are kept evenly placed all the time.
+	Rebalance bool `json:",omitempty"`
 }
 
 // TaskSpec is what one task is.
@@ -135,6 +139,7 @@ func ServiceOf(s *typesv1.Service) Service {
 		}
 	}
 	out.UpdateStatus, out.JobStatus = updateStatusOf(s.GetUpdateStatus()), jobStatusOf(s)
+	out.RebalanceStatus = rebalanceStatusOf(s.GetRebalanceStatus())
 	out.SpecVersion = s.GetSpecVersion()
 	for _, r := range s.GetSpecHistory() {
 		out.SpecHistory = append(out.SpecHistory, SpecRecord{Version: r.GetVersion(), TaskTemplate: TaskSpecOf(r.GetTask())})
@@ -148,7 +153,7 @@ func specOf(s *typesv1.ServiceSpec) ServiceSpec {
 		EndpointSpec: EndpointSpec{Mode: endpointMode(s.GetEndpoint()), Ports: ports(s.GetEndpoint().GetPorts())},
 		UpdateConfig: updateConfigOf(s.GetUpdate()), RollbackConfig: updateConfigOf(s.GetRollback()),
 		Job: jobOf(s.GetJob()), MaxUnavailable: s.MaxUnavailable, HoldUpdate: s.GetHoldUpdate(),
-		DependsOn: s.GetDependsOn(), Priority: s.GetPriority(),
+		DependsOn: s.GetDependsOn(), Priority: s.GetPriority(), Rebalance: s.GetRebalance().GetAlways(),
 	}
 }
 

@@ -32,6 +32,7 @@ func (f *Flags) rollout() {
 		f.set.String(what+"-max-failure-ratio", "", "share of failed tasks above which that is done: 0.1 (default 0)")
 		f.set.String(what+"-progress-deadline", "", "time without progress after which that is done; 0: none")
 	}
+	f.set.Bool("rebalance", false, "keep the tasks evenly placed: move running ones, new first, when nodes come or load shifts")
 	f.set.String("max-unavailable", "", "tasks that may be missing at once through updates, drains and the like (default: parallelism of the update)")
 }
 
@@ -42,6 +43,12 @@ func (f *Flags) applyRollout(s *typesv1.ServiceSpec) {
 		if n, ok := f.count("max-unavailable"); ok {
 			s.MaxUnavailable = &n
 		}
+	}
+	if f.set.Changed("rebalance") {
+		if s.Rebalance == nil {
+			s.Rebalance = &typesv1.Rebalance{}
+		}
+		s.Rebalance.Always, _ = f.set.GetBool("rebalance")
 	}
 	if f.set.Changed("hold") {
 		s.HoldUpdate, _ = f.set.GetBool("hold")

@@ -25,7 +25,7 @@ import (
 // Services is the group of commands about services.
 func Services(a *app.App) *cobra.Command {
 	return app.Group("service", "Services: numbers of equal containers that run on the cluster",
-		serviceCreate(a), serviceUpdate(a), serviceRollback(a), serviceScale(a), serviceLs(a), servicePs(a), serviceInspect(a),
+		serviceCreate(a), serviceUpdate(a), serviceRollback(a), serviceScale(a), serviceRebalance(a), serviceLs(a), servicePs(a), serviceInspect(a),
 		serviceExplain(a), serviceRm(a))
 }
 

@@ -102,8 +102,10 @@ type Service struct {
 	JobStatus *JobStatus `protobuf:"bytes,8,opt,name=job_status,json=jobStatus,proto3" json:"job_status,omitempty"`
 	// That what the service depends on was healthy when its first tasks were to start. From then on nothing waits for it.
 	DependencyStatus *DependencyStatus `protobuf:"bytes,9,opt,name=dependency_status,json=dependencyStatus,proto3" json:"dependency_status,omitempty"`
-	unknownFields    protoimpl.UnknownFields
-	sizeCache        protoimpl.SizeCache
+	// How far the tasks have been evened out.
+	RebalanceStatus *RebalanceStatus `protobuf:"bytes,10,opt,name=rebalance_status,json=rebalanceStatus,proto3" json:"rebalance_status,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *Service) Reset() {
@@ -195,6 +197,13 @@ func (x *Service) GetJobStatus() *JobStatus {
 func (x *Service) GetDependencyStatus() *DependencyStatus {
 	if x != nil {
 		return x.DependencyStatus
+	}
+	return nil
+}
+
+func (x *Service) GetRebalanceStatus() *RebalanceStatus {
+	if x != nil {
+		return x.RebalanceStatus
 	}
 	return nil
 }
@@ -355,7 +364,9 @@ type ServiceSpec struct {
 	DependsOn []string `protobuf:"bytes,14,rep,name=depends_on,json=dependsOn,proto3" json:"depends_on,omitempty"`
 	// Class of importance, -1000 to 1000. Default 0. Tasks of a higher class are placed first, and may displace those of a
 	// lower one if the cluster allows it.
-	Priority      int32 `protobuf:"varint,15,opt,name=priority,proto3" json:"priority,omitempty"`
+	Priority int32 `protobuf:"varint,15,opt,name=priority,proto3" json:"priority,omitempty"`
+	// When running tasks are moved to even out the load. Replicated services only.
+	Rebalance     *Rebalance `protobuf:"bytes,16,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -508,6 +519,13 @@ func (x *ServiceSpec) GetPriority() int32 {
 		return x.Priority
 	}
 	return 0
+}
+
+func (x *ServiceSpec) GetRebalance() *Rebalance {
+	if x != nil {
+		return x.Rebalance
+	}
+	return nil
 }
 
 type isServiceSpec_Mode interface {
@@ -802,7 +820,7 @@ var File_shoal_types_v1_service_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x18shoal/types/v1/job.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/update.proto\"\xad\x04\n" +
+	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x18shoal/types/v1/job.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/rebalance.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/update.proto\"\x82\x05\n" +
 	"\aService\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ServiceSpecB\a\x92\xb5\x18\x03\n" +
@@ -821,7 +839,10 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"job_status\x18\b \x01(\v2\x19.shoal.types.v1.JobStatusB\a\x92\xb5\x18\x03\n" +
 	"\x01\x03R\tjobStatus\x12V\n" +
 	"\x11dependency_status\x18\t \x01(\v2 .shoal.types.v1.DependencyStatusB\a\x92\xb5\x18\x03\n" +
-	"\x01\x03R\x10dependencyStatus\"c\n" +
+	"\x01\x03R\x10dependencyStatus\x12S\n" +
+	"\x10rebalance_status\x18\n" +
+	" \x01(\v2\x1f.shoal.types.v1.RebalanceStatusB\a\x92\xb5\x18\x03\n" +
+	"\x01\x03R\x0frebalanceStatus\"c\n" +
 	"\x10DependencyStatus\x121\n" +
 	"\x06met_at\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\x05metAt\x12\x1c\n" +
 	"\titeration\x18\x02 \x01(\x04R\titeration\"h\n" +
@@ -829,7 +850,7 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"SpecRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12,\n" +
-	"\x04task\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\"\x90\x06\n" +
+	"\x04task\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\"\xc9\x06\n" +
 	"\vServiceSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x04task\x18\x02 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\x12<\n" +
@@ -851,7 +872,8 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\rresume_update\x18\r \x01(\x04R\fresumeUpdate\x12\x1d\n" +
 	"\n" +
 	"depends_on\x18\x0e \x03(\tR\tdependsOn\x12\x1a\n" +
-	"\bpriority\x18\x0f \x01(\x05R\bpriorityB\x06\n" +
+	"\bpriority\x18\x0f \x01(\x05R\bpriority\x127\n" +
+	"\trebalance\x18\x10 \x01(\v2\x19.shoal.types.v1.RebalanceR\trebalanceB\x06\n" +
 	"\x04modeB\x12\n" +
 	"\x10_max_unavailable\":\n" +
 	"\n" +
@@ -906,18 +928,20 @@ var file_shoal_types_v1_service_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 10: shoal.types.v1.Endpoint
 	(*UpdateStatus)(nil),          // 11: shoal.types.v1.UpdateStatus
 	(*JobStatus)(nil),             // 12: shoal.types.v1.JobStatus
-	(*timestamppb.Timestamp)(nil), // 13: google.protobuf.Timestamp
-	(*Annotations)(nil),           // 14: shoal.types.v1.Annotations
-	(*ReplicatedJob)(nil),         // 15: shoal.types.v1.ReplicatedJob
-	(*GlobalJob)(nil),             // 16: shoal.types.v1.GlobalJob
-	(*EndpointSpec)(nil),          // 17: shoal.types.v1.EndpointSpec
-	(*UpdateConfig)(nil),          // 18: shoal.types.v1.UpdateConfig
-	(*JobConfig)(nil),             // 19: shoal.types.v1.JobConfig
-	(*ContainerSpec)(nil),         // 20: shoal.types.v1.ContainerSpec
-	(*Placement)(nil),             // 21: shoal.types.v1.Placement
-	(*NetworkAttachment)(nil),     // 22: shoal.types.v1.NetworkAttachment
-	(*ResourceRequirements)(nil),  // 23: shoal.types.v1.ResourceRequirements
-	(*durationpb.Duration)(nil),   // 24: google.protobuf.Duration
+	(*RebalanceStatus)(nil),       // 13: shoal.types.v1.RebalanceStatus
+	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
+	(*Annotations)(nil),           // 15: shoal.types.v1.Annotations
+	(*ReplicatedJob)(nil),         // 16: shoal.types.v1.ReplicatedJob
+	(*GlobalJob)(nil),             // 17: shoal.types.v1.GlobalJob
+	(*EndpointSpec)(nil),          // 18: shoal.types.v1.EndpointSpec
+	(*UpdateConfig)(nil),          // 19: shoal.types.v1.UpdateConfig
+	(*JobConfig)(nil),             // 20: shoal.types.v1.JobConfig
+	(*Rebalance)(nil),             // 21: shoal.types.v1.Rebalance
+	(*ContainerSpec)(nil),         // 22: shoal.types.v1.ContainerSpec
+	(*Placement)(nil),             // 23: shoal.types.v1.Placement
+	(*NetworkAttachment)(nil),     // 24: shoal.types.v1.NetworkAttachment
+	(*ResourceRequirements)(nil),  // 25: shoal.types.v1.ResourceRequirements
+	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
 }
 var file_shoal_types_v1_service_proto_depIdxs = []int32{
 	9,  // 0: shoal.types.v1.Service.meta:type_name -> shoal.types.v1.Meta
@@ -927,32 +951,34 @@ var file_shoal_types_v1_service_proto_depIdxs = []int32{
 	11, // 4: shoal.types.v1.Service.update_status:type_name -> shoal.types.v1.UpdateStatus
 	12, // 5: shoal.types.v1.Service.job_status:type_name -> shoal.types.v1.JobStatus
 	2,  // 6: shoal.types.v1.Service.dependency_status:type_name -> shoal.types.v1.DependencyStatus
-	13, // 7: shoal.types.v1.DependencyStatus.met_at:type_name -> google.protobuf.Timestamp
-	7,  // 8: shoal.types.v1.SpecRecord.task:type_name -> shoal.types.v1.TaskSpec
-	14, // 9: shoal.types.v1.ServiceSpec.annotations:type_name -> shoal.types.v1.Annotations
-	7,  // 10: shoal.types.v1.ServiceSpec.task:type_name -> shoal.types.v1.TaskSpec
-	5,  // 11: shoal.types.v1.ServiceSpec.replicated:type_name -> shoal.types.v1.Replicated
-	6,  // 12: shoal.types.v1.ServiceSpec.global:type_name -> shoal.types.v1.Global
-	15, // 13: shoal.types.v1.ServiceSpec.replicated_job:type_name -> shoal.types.v1.ReplicatedJob
-	16, // 14: shoal.types.v1.ServiceSpec.global_job:type_name -> shoal.types.v1.GlobalJob
-	17, // 15: shoal.types.v1.ServiceSpec.endpoint:type_name -> shoal.types.v1.EndpointSpec
-	18, // 16: shoal.types.v1.ServiceSpec.update:type_name -> shoal.types.v1.UpdateConfig
-	18, // 17: shoal.types.v1.ServiceSpec.rollback:type_name -> shoal.types.v1.UpdateConfig
-	19, // 18: shoal.types.v1.ServiceSpec.job:type_name -> shoal.types.v1.JobConfig
-	20, // 19: shoal.types.v1.TaskSpec.container:type_name -> shoal.types.v1.ContainerSpec
-	8,  // 20: shoal.types.v1.TaskSpec.restart:type_name -> shoal.types.v1.RestartPolicy
-	21, // 21: shoal.types.v1.TaskSpec.placement:type_name -> shoal.types.v1.Placement
-	22, // 22: shoal.types.v1.TaskSpec.networks:type_name -> shoal.types.v1.NetworkAttachment
-	23, // 23: shoal.types.v1.TaskSpec.resources:type_name -> shoal.types.v1.ResourceRequirements
-	0,  // 24: shoal.types.v1.RestartPolicy.condition:type_name -> shoal.types.v1.RestartCondition
-	24, // 25: shoal.types.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	24, // 26: shoal.types.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
-	24, // 27: shoal.types.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	13, // 7: shoal.types.v1.Service.rebalance_status:type_name -> shoal.types.v1.RebalanceStatus
+	14, // 8: shoal.types.v1.DependencyStatus.met_at:type_name -> google.protobuf.Timestamp
+	7,  // 9: shoal.types.v1.SpecRecord.task:type_name -> shoal.types.v1.TaskSpec
+	15, // 10: shoal.types.v1.ServiceSpec.annotations:type_name -> shoal.types.v1.Annotations
+	7,  // 11: shoal.types.v1.ServiceSpec.task:type_name -> shoal.types.v1.TaskSpec
+	5,  // 12: shoal.types.v1.ServiceSpec.replicated:type_name -> shoal.types.v1.Replicated
+	6,  // 13: shoal.types.v1.ServiceSpec.global:type_name -> shoal.types.v1.Global
+	16, // 14: shoal.types.v1.ServiceSpec.replicated_job:type_name -> shoal.types.v1.ReplicatedJob
+	17, // 15: shoal.types.v1.ServiceSpec.global_job:type_name -> shoal.types.v1.GlobalJob
+	18, // 16: shoal.types.v1.ServiceSpec.endpoint:type_name -> shoal.types.v1.EndpointSpec
+	19, // 17: shoal.types.v1.ServiceSpec.update:type_name -> shoal.types.v1.UpdateConfig
+	19, // 18: shoal.types.v1.ServiceSpec.rollback:type_name -> shoal.types.v1.UpdateConfig
+	20, // 19: shoal.types.v1.ServiceSpec.job:type_name -> shoal.types.v1.JobConfig
+	21, // 20: shoal.types.v1.ServiceSpec.rebalance:type_name -> shoal.types.v1.Rebalance
+	22, // 21: shoal.types.v1.TaskSpec.container:type_name -> shoal.types.v1.ContainerSpec
+	8,  // 22: shoal.types.v1.TaskSpec.restart:type_name -> shoal.types.v1.RestartPolicy
+	23, // 23: shoal.types.v1.TaskSpec.placement:type_name -> shoal.types.v1.Placement
+	24, // 24: shoal.types.v1.TaskSpec.networks:type_name -> shoal.types.v1.NetworkAttachment
+	25, // 25: shoal.types.v1.TaskSpec.resources:type_name -> shoal.types.v1.ResourceRequirements
+	0,  // 26: shoal.types.v1.RestartPolicy.condition:type_name -> shoal.types.v1.RestartCondition
+	26, // 27: shoal.types.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	26, // 28: shoal.types.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	26, // 29: shoal.types.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	30, // [30:30] is the sub-list for method output_type
+	30, // [30:30] is the sub-list for method input_type
+	30, // [30:30] is the sub-list for extension type_name
+	30, // [30:30] is the sub-list for extension extendee
+	0,  // [0:30] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_service_proto_init() }
@@ -966,6 +992,7 @@ func file_shoal_types_v1_service_proto_init() {
 	file_shoal_types_v1_network_proto_init()
 	file_shoal_types_v1_placement_proto_init()
 	file_shoal_types_v1_port_proto_init()
+	file_shoal_types_v1_rebalance_proto_init()
 	file_shoal_types_v1_resources_proto_init()
 	file_shoal_types_v1_update_proto_init()
 	file_shoal_types_v1_service_proto_msgTypes[3].OneofWrappers = []any{

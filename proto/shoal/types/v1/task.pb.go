@@ -242,6 +242,8 @@ type TaskDecided struct {
 	// Node on which a task that has none waits for tasks to stop that it displaces. What it will hold there is kept for it:
 	// reserved and host_ports are of that node.
 	AwaitedNodeId string `protobuf:"bytes,16,opt,name=awaited_node_id,json=awaitedNodeId,proto3" json:"awaited_node_id,omitempty"`
+	// Task of its slot that it takes over from once it takes traffic: it was made to even out the load.
+	MovedFrom     string `protobuf:"bytes,17,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -384,6 +386,13 @@ func (x *TaskDecided) GetHostPorts() []*PortConfig {
 func (x *TaskDecided) GetAwaitedNodeId() string {
 	if x != nil {
 		return x.AwaitedNodeId
+	}
+	return ""
+}
+
+func (x *TaskDecided) GetMovedFrom() string {
+	if x != nil {
+		return x.MovedFrom
 	}
 	return ""
 }
@@ -574,7 +583,7 @@ const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"\adecided\x18\x04 \x01(\v2\x1b.shoal.types.v1.TaskDecidedB\a\x92\xb5\x18\x03\n" +
 	"\x01\x03R\adecided\x12A\n" +
 	"\bobserved\x18\x05 \x01(\v2\x1c.shoal.types.v1.TaskObservedB\a\x92\xb5\x18\x03\n" +
-	"\x01\x04R\bobserved\"\xb8\x05\n" +
+	"\x01\x04R\bobserved\"\xd7\x05\n" +
 	"\vTaskDecided\x123\n" +
 	"\adesired\x18\x01 \x01(\x0e2\x19.shoal.types.v1.TaskStateR\adesired\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x04R\x04slot\x12\x17\n" +
@@ -595,7 +604,9 @@ const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"running_at\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\trunningAt\x129\n" +
 	"\n" +
 	"host_ports\x18\x0f \x03(\v2\x1a.shoal.types.v1.PortConfigR\thostPorts\x12&\n" +
-	"\x0fawaited_node_id\x18\x10 \x01(\tR\rawaitedNodeId\"J\n" +
+	"\x0fawaited_node_id\x18\x10 \x01(\tR\rawaitedNodeId\x12\x1d\n" +
+	"\n" +
+	"moved_from\x18\x11 \x01(\tR\tmovedFrom\"J\n" +
 	"\vTaskAddress\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1c\n" +

@@ -58,6 +58,9 @@ func drawAnyStep(t *rapid.T, m *sim) {
 		m.now = m.now.Add(time.Duration(rapid.IntRange(1, 30_000).Draw(t, "ms")) * time.Millisecond)
 	case 7:
 		m.settle()
+		if svc := m.s.Service(service); svc != nil && svc.GetSpec().GetReplicated() != nil && rapid.Bool().Draw(t, "asked") {
+			m.command(nil, []string{"rebalance", fmt.Sprintf("%s=%d", service, m.ids)})
+		}
 	default:
 		before := m.s
 		m.decide()
@@ -68,6 +71,7 @@ func drawAnyStep(t *rapid.T, m *sim) {
 
 // drawSpec is a spec of the mode that goes with the service's name: no service changes its mode.
 func drawSpec(t *rapid.T, service string) []string {
+	on := map[string]string{"s1": "s0", "s2": "s0+s3", "s4": "s1"}[service]
 	mode := map[string]string{"s2": "global", "s3": "job", "s4": "global-job"}[service]
 	pick := func(name string, of ...string) string { return rapid.SampledFrom(of).Draw(t, name) }
 	out := []string{
@@ -79,6 +83,7 @@ func drawSpec(t *rapid.T, service string) []string {
 	switch mode {
 	case "":
 		out = append(out, "replicas="+pick("replicas", "0", "1", "3", "6"))
+		out = append(out, strings.Fields(pick("even", "", "rebalance=always"))...)
 		fallthrough
 	case "global":
 		out = append(out, "parallelism="+pick("parallelism", "0", "1", "2"), "order="+pick("order", "stop-first", "start-first"))
@@ -91,6 +96,7 @@ func drawSpec(t *rapid.T, service string) []string {
 		out = append(out, "job-deadline="+pick("deadline", "0s", "30s"))
 		// A schedule that goes on for ever never comes to rest.
 	}
+	out = append(out, strings.Fields(pick("after", "", "depends-on="+on))...)
 	if mode != "" {
 		out = append(out, "mode="+mode)
 	}

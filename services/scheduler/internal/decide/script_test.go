@@ -32,8 +32,10 @@ import (
 //	        [max-replicas=N] [strategy=binpack] [tolerate=KEY] [near=S] [far=S] [rather-near=S] [rather-far=S]
 //	        [generic=KIND:N] [pids=N] [host-port=N] [monitor=D] [action=continue|rollback] [ratio=F] [progress=D]
 //	        [depends-on=A+B] [max-unavailable=N] [hold=true] [resume=N] [rollback-order=…] [rollback-parallelism=N] [priority=N]
+//	        [rebalance=always]
 //	node … [label.KEY=V] [engine.KEY=V] [taint=KEY:VALUE:no-schedule|avoid|no-execute] [generic=gpu:a+b or gpu:N] [role=manager]
 //	        [ip=A] [pids=N] [stamp=true: down and ready carry the time]
+//	rebalance NAME=N[@NODE]: a request
 //	scale NAME=N    remove NAME
 //	observe NAME.SLOT[~N back] STATE [exit=N] [at=D] [message]
 //	settle [at=D]   agents do what is desired
@@ -105,6 +107,13 @@ func (m *sim) command(out *strings.Builder, words []string) {
 		for name, n := range opts {
 			s := proto.CloneOf(m.s.Service(name))
 			s.Spec.Mode = replicas(uint64(m.number(n, 0)))
+			m.change(state.Wrap(s))
+		}
+	case "rebalance":
+		for name, text := range opts {
+			request, node, _ := strings.Cut(text, "@")
+			s := proto.CloneOf(m.s.Service(name))
+			s.Spec.Rebalance = &typesv1.Rebalance{Always: s.GetSpec().GetRebalance().GetAlways(), Request: uint64(m.number(request, 0)), RequestNodeId: node}
 			m.change(state.Wrap(s))
 		}
 	case "remove":
@@ -303,6 +312,7 @@ func (m *sim) service(name string, opts map[string]string) {
 		s.Meta, s.UpdateStatus, s.SpecVersion = proto.CloneOf(old.GetMeta()), old.GetUpdateStatus(), old.GetSpecVersion()+1
 		s.SpecHistory = append([]*typesv1.SpecRecord{{Version: old.GetSpecVersion(), Task: old.GetSpec().GetTask()}}, old.GetSpecHistory()...)
 		s.JobStatus, s.DependencyStatus = old.GetJobStatus(), old.GetDependencyStatus()
+		s.RebalanceStatus = old.GetRebalanceStatus()
 		if opts["same-spec"] != "" {
 			s.SpecVersion, s.SpecHistory, s.Spec.Task = old.GetSpecVersion(), old.GetSpecHistory(), old.GetSpec().GetTask()
 		}
@@ -409,7 +419,10 @@ func (m *sim) serviceOptions(s *typesv1.Service, opts map[string]string) {
 	if n, ok := opts["rollback-parallelism"]; ok {
 		s.Spec.Rollback = &typesv1.UpdateConfig{Parallelism: proto.Uint64(uint64(m.number(n, 1))), Monitor: s.GetSpec().GetUpdate().GetMonitor()}
 	}
-	if on, ok := opts["depends-on"]; ok {
+	if text, ok := opts["rebalance"]; ok {
+		s.Spec.Rebalance = &typesv1.Rebalance{Always: text == "always"}
+	}
+	if on := opts["depends-on"]; on != "" {
 		s.Spec.DependsOn = strings.Split(on, "+")
 	}
 	if p, ok := opts["host-port"]; ok {

@@ -148,7 +148,7 @@ func (m *sim) apply(p decide.Plan) []string {
 // rank puts what goes before what comes.
 func rank(line string) int {
 	verb, _, _ := strings.Cut(line, " ")
-	return slices.Index([]string{"block", "flaps", "depends", "abandon", "shutdown", "remove", "delete", "create", "bind", "run", "watch", "keep", "wait", "update", "job"}, verb)
+	return slices.Index([]string{"block", "flaps", "depends", "abandon", "shutdown", "remove", "delete", "create", "bind", "run", "watch", "keep", "wait", "update", "job", "even"}, verb)
 }
 
 func (m *sim) taskName(t *typesv1.Task) string {
@@ -205,6 +205,10 @@ func (m *sim) describeService(was, s *typesv1.Service) (lines []string) {
 	if j := s.GetJobStatus(); !proto.Equal(j, was.GetJobStatus()) {
 		lines = append(lines, fmt.Sprintf("job %s run=%d %s (%s)", id, j.GetIteration(),
 			strings.ToLower(strings.TrimPrefix(j.GetState().String(), "JOB_STATE_")), j.GetMessage()))
+	}
+	if b := s.GetRebalanceStatus(); !proto.Equal(b, was.GetRebalanceStatus()) {
+		lines = append(lines, fmt.Sprintf("even     %s %s (%s)", id,
+			strings.ToLower(strings.TrimPrefix(b.GetState().String(), "REBALANCE_STATE_")), b.GetMessage()))
 	}
 	if u := s.GetUpdateStatus(); !proto.Equal(u, was.GetUpdateStatus()) {
 		state := strings.ToLower(strings.TrimPrefix(u.GetState().String(), "UPDATE_STATE_"))

@@ -116,6 +116,8 @@ func TestServiceFaults(t *testing.T) {
 		{"dnsrr with a port", sound + `endpoint { mode: ENDPOINT_MODE_DNSRR ports { target_port: 80 } }`, errs.Invalid, []string{`ports[0]: a service with endpoint mode dnsrr`}},
 		{"no such mode", sound + `endpoint { mode: 7 }`, errs.Invalid, []string{`endpoint.mode: 7 is not known`}},
 		{"host port", sound + `endpoint { ports { target_port: 80 publish_mode: PUBLISH_MODE_HOST } }`, errs.Invalid, []string{`publish_mode: ports of single machines cannot be published yet`}},
+		{"rebalance", sound + `global {} rebalance { always: true }`, errs.Invalid, []string{`rebalance: is for replicated services, and the mode is global`}},
+		{"rebalance nowhere", sound + `rebalance { request: 1 request_node_id: "gone" }`, errs.Precondition, []string{`rebalance.request_node_id: no node "gone"`}},
 		{"depends on", sound + `depends_on: "micro"`, errs.None, nil},
 		{"depends on nobody", sound + `depends_on: "mikro" depends_on: "" depends_on: "web" depends_on: "svc1" depends_on: "micro"`, errs.Invalid, []string{
 			`depends_on[0]: no service "mikro"; did you mean "micro"?`, `depends_on[1]: names no service`, `depends_on[2]: "web" is the service itself`,

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/constraint"
+	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
@@ -57,6 +58,20 @@ func (f *Faults) affinity(s *state.Snapshot, field string, a *typesv1.Affinity) 
 	}
 	if t := a.GetTopology(); t != "" {
 		f.labelKey(field+".topology", t)
+	}
+}
+
+// rebalance checks when running tasks are moved for the sake of balance.
+func (f *Faults) rebalance(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) {
+	r := spec.GetRebalance()
+	if r == nil {
+		return
+	}
+	if spec.GetReplicated() == nil && (r.GetAlways() || r.GetRequest() != 0) {
+		f.Add("rebalance", "is for replicated services, and the mode is %s", ModeName(spec))
+	}
+	if node := r.GetRequestNodeId(); node != "" && s.Node(node) == nil && r.GetRequest() != s.Service(id).GetSpec().GetRebalance().GetRequest() {
+		f.AddKind(errs.Precondition, "rebalance.request_node_id", "no node %q", node) // of an earlier request it may be gone
 	}
 }
 

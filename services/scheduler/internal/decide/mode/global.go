@@ -3,6 +3,7 @@ package mode
 import (
 	"slices"
 
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
@@ -29,11 +30,17 @@ func (m *mode) fillNodes(iteration uint64) {
 			continue
 		}
 		key := book.SlotKey{Iteration: iteration, Node: n.ID()}
-		if s := m.Group.Slot(key); s == nil || !slices.ContainsFunc(s.Tasks, book.Wanted) {
+		if s := m.Group.Slot(key); s == nil || !slices.ContainsFunc(s.Tasks, book.Wanted) && !m.completed(s) {
 			s = m.Group.MakeSlot(key)
 			m.Create(s, visit.Order{Version: m.VersionForNew(), StartAfter: m.Now, Held: m.Predecessor(s)})
 		}
 	}
+}
+
+// completed reports whether a job has run to its end on a slot: it never runs there again, though its node may have left and
+// come back to those that are meant.
+func (m *mode) completed(s *book.Slot) bool {
+	return s.Key.Iteration > 0 && slices.ContainsFunc(s.Tasks, func(t *typesv1.Task) bool { return t.GetObserved().GetState() == task.Complete })
 }
 
 // tendOnNode sees to the slot of one node.

@@ -215,6 +215,10 @@ func (p *Picker) key(n *Node) entry {
 	return entry{rank: tier<<52 | count<<32 | load, ord: uint64(n.Ord), node: n}
 }
 
+// Welcome reports whether a node takes one more task and nothing speaks against it: no failure, no wish that it does not
+// grant.
+func (p *Picker) Welcome(n *Node) bool { return p.Refuses(n) == None && p.key(n).rank>>52 == 0 }
+
 // wishes counts what the node does not grant of what is only preferred.
 func (p *Picker) wishes(n *Node) (out uint64) {
 	if len(n.Object.GetSpec().GetTaints()) > 0 && p.req.taint(n, preferNoSchedule) {
@@ -233,6 +237,12 @@ func (p *Picker) wishes(n *Node) (out uint64) {
 func (n *Node) Load() uint64 {
 	reserved := max(share(n.Used.CPUs, n.Have.CPUs), share(n.Used.Memory, n.Have.Memory))
 	return uint64(min(reserved+int64(max(n.Tasks, 0))*taskWeight, 1<<31))
+}
+
+// Weight is what one task of the request adds to the load of a node.
+func (r *Request) Weight(n *Node) uint64 {
+	reserved := max(share(r.Need.GetNanoCpus(), n.Have.CPUs), share(r.Need.GetMemoryBytes(), n.Have.Memory))
+	return uint64(reserved) + taskWeight
 }
 
 func share(used, have int64) int64 {

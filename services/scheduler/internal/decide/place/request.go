@@ -144,6 +144,9 @@ func (r *Request) Fits(n *Node, count int) Cause {
 	return None
 }
 
+// Packs reports whether tasks go where most is already.
+func (r *Request) Packs() bool { return isBinpack(r) }
+
 // Reserved is what a task of this request holds on the node: the request's own when no named piece has to be chosen.
 func (r *Request) Reserved(n *Node) *typesv1.Resources {
 	if len(r.Need.GetGeneric()) == 0 {

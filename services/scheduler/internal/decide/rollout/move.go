@@ -62,11 +62,15 @@ func (r *Rollout) moveOf(s *book.Slot) move {
 	if r.Group.PerNode() && !r.Stays(s) {
 		return m // what is there may stay, but nothing new may come
 	}
+	from := r.handsOver(s)
 	for _, t := range s.Tasks {
 		if !task.Wanted(t) || r.Group.PerNode() && r.Lost(t) { // who cannot be reached cannot be replaced there
 			continue
 		}
 		dirty, why := r.Dirty(t) && !r.paused(), r.Misplaced(t) // while it is paused every version may stay
+		if !dirty && why == "" && t.GetMeta().GetId() == from {
+			why = evened
+		}
 		if (dirty || why != "") && r.Lost(t) {
 			continue // it is given up as soon as somebody else can take it
 		}

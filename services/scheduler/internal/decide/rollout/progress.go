@@ -98,6 +98,9 @@ func (r *Rollout) Observe(t *typesv1.Task) {
 // CountFailure counts a task that has ended against the update that made it. A spec from before there was a monitor has
 // none: there an update waits for its tasks, whatever they do.
 func (r *Rollout) CountFailure(t *typesv1.Task) {
+	if t.GetDecided().GetMovedFrom() != "" && r.takesOver(t) {
+		r.failed = fmt.Sprintf("task %s: %s", t.GetMeta().GetId(), reason.Verdict(t))
+	}
 	if t.GetObserved().GetState() == task.Complete || r.config().GetMonitor() == nil || !r.ofUpdate(t) {
 		return
 	}

@@ -15,8 +15,9 @@ import (
 // survey is how the slots are before anything is begun.
 type survey struct {
 	todo    []move
-	busy    int // slots under way
-	missing int // slots that had a running task and have none
+	busy    int    // slots under way
+	missing int    // slots that had a running task and have none
+	moving  []move // under way to even out the load; they are busy too
 }
 
 // survey looks at the slots that are not as they should be, and ends what is under way where it can.
@@ -38,6 +39,9 @@ func (r *Rollout) survey() (out survey) {
 			out.todo = append(out.todo, m)
 		case r.underWay(m):
 			out.busy++
+			if m.why == evened {
+				out.moving = append(out.moving, m)
+			}
 		default:
 			s.Steady = r.Idle(s) == 0 && !r.watched(m.staying)
 		}
@@ -90,6 +94,7 @@ func (r *Rollout) roll() {
 			spare--
 		}
 	}
+	r.seen = &now
 }
 
 // begun reports whether a slot is under way to something that is out of date: beside the task that runs stands one that was

@@ -36,6 +36,10 @@ type Rollout struct {
 	status, was   *typesv1.UpdateStatus
 	dirtyVersions map[uint64]bool
 	letGo         []book.SlotKey // slots in which a task was stopped
+	// seen is how the slots were when the visit had moved what had to move.
+	seen *survey
+	// failed is why a task that was to take over from another did not, in this visit.
+	failed string
 }
 
 // New finds out what the service's tasks should be of: the current spec, or, while a rollback by itself is in force, an
@@ -148,13 +152,16 @@ func (r *Rollout) VersionForNew() uint64 {
 	return r.Target
 }
 
-// Finish tells how far the update is. A service that was never updated has no status.
+// Finish tells how far the update is, and then, when nothing else is to be done, evens out the load. A service that was never
+// updated has no status.
 func (r *Rollout) Finish() {
 	if r.active() && !r.Full() {
 		r.advance()
 	}
-	if r.status == r.was || proto.Equal(r.was, r.status) {
-		return
+	if r.status != r.was {
+		r.EditService(func(s *typesv1.Service) { s.UpdateStatus = r.status })
 	}
-	r.EditService(func(s *typesv1.Service) { s.UpdateStatus = r.status })
+	if r.seen != nil && !r.Group.PerNode() {
+		r.rebalance(*r.seen)
+	}
 }

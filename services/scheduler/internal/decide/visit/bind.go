@@ -26,6 +26,19 @@ type found struct {
 	ports     []*typesv1.PortConfig
 }
 
+// claim finds addresses on a node. Room is false when it has none of its own left.
+func (v *Visit) claim(n *place.Node, version uint64) (f found, room bool, why string) {
+	addresses, room, why := v.Addresses(n, v.Spec(version))
+	if why != "" {
+		if v.exhausted == nil {
+			v.exhausted = map[uint64]string{}
+		}
+		v.exhausted[version] = why
+	}
+	req := v.Request(version)
+	return found{n, addresses, req.Reserved(n), req.Ports}, room, why
+}
+
 // bind gives a new task the best node and its addresses, or says why it has to wait. Held is the reason of a task that has
 // a place.
 func (v *Visit) bind(t *typesv1.Task, d *typesv1.TaskDecided, held string) {
@@ -114,19 +127,14 @@ func (v *Visit) search(t *typesv1.Task) (found, string) {
 		if why != "" {
 			return found{}, why
 		}
-		addresses, room, why := v.Addresses(n, v.Spec(version))
+		f, room, why := v.claim(n, version)
 		switch {
 		case !room: // the next best is asked
 			continue
 		case why != "":
-			if v.exhausted == nil {
-				v.exhausted = map[uint64]string{}
-			}
-			v.exhausted[version] = why
 			return found{}, why
 		}
-		req := v.Request(version)
-		return found{n, addresses, req.Reserved(n), req.Ports}, ""
+		return f, ""
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
 )
 
@@ -100,15 +101,30 @@ type Order struct {
 	StartAfter time.Time
 	Held       string // what it waits for before it may run, in words
 	Failures   uint64 // of the slot in a row
+	movedFrom  string // see Move
 }
 
 // Create makes a task in the slot, on the best node there is. It is desired READY while something holds it back.
-func (v *Visit) Create(s *book.Slot, o Order) {
+func (v *Visit) Create(s *book.Slot, o Order) { v.create(s, o, nil) }
+
+// Move makes a task on that very node, which is to take over from another of its slot. It reports whether there was an address
+// left.
+func (v *Visit) Move(s *book.Slot, from *typesv1.Task, version uint64, to *place.Node) bool {
+	f, room, why := v.claim(to, version)
+	if !room || why != "" {
+		return false
+	}
+	v.create(s, Order{Version: version, movedFrom: from.GetMeta().GetId()}, &f)
+	return true
+}
+
+// create makes a task, on the place that is given or the best there is.
+func (v *Visit) create(s *book.Slot, o Order, on *found) {
 	b := &bundle{}
 	b.meta.Id = v.NewID()
 	d := &b.decided
 	d.Desired, d.Slot, d.Iteration, d.ForNode = task.Running, s.Key.Number, s.Key.Iteration, s.Key.Node
-	d.Since, d.Failures = v.Stamp, o.Failures
+	d.Since, d.Failures, d.MovedFrom = v.Stamp, o.Failures, o.movedFrom
 	o.Held = cmp.Or(o.Held, v.Gate(s.Key.Iteration))
 	if o.Held != "" {
 		d.Desired = task.Ready
@@ -120,7 +136,12 @@ func (v *Visit) Create(s *book.Slot, o Order) {
 	b.task.Meta, b.task.ServiceId, b.task.SpecVersion, b.task.Decided = &b.meta, v.Group.ID, o.Version, d
 	b.kind.Task, b.object.Kind, b.put.Object = &b.task, &b.kind, &b.object
 	v.RestOnService(v.Group)
-	v.bind(&b.task, d, o.Held)
+	if on != nil {
+		v.settle(*on, d)
+		d.Reason = o.Held
+	} else {
+		v.bind(&b.task, d, o.Held)
+	}
 	v.NewTask(&b.task, &b.put)
 	v.accounted(nil, &b.task)
 }
