@@ -79,17 +79,22 @@ func (r *Rollout) moveOf(s *book.Slot) move {
 			m.dirty, m.why = m.dirty || dirty, cmp.Or(m.why, why)
 			continue
 		}
-		// Two of one kind are left when what one of them was to leave for is no more: the one that runs stays, else the older.
-		extra := t
-		if m.staying == nil || task.Runs(t) && !task.Runs(m.staying) {
-			m.staying, extra = t, m.staying
-		}
-		if extra != nil {
-			m.leaving = append(m.leaving, extra)
-			m.why = cmp.Or(m.why, "one too many in its slot")
-		}
+		m.keep(t)
 	}
 	return m
+}
+
+// keep lets a task stay. Two of one kind are left when what one of them was to leave for is no more: the one that runs stays,
+// else the older.
+func (m *move) keep(t *typesv1.Task) {
+	extra := t
+	if m.staying == nil || task.Runs(t) && !task.Runs(m.staying) {
+		m.staying, extra = t, m.staying
+	}
+	if extra != nil {
+		m.leaving = append(m.leaving, extra)
+		m.why = cmp.Or(m.why, "one too many in its slot")
+	}
 }
 
 // BelongsOn reports whether a node should have a task of the service: it takes tasks and is one of those that the spec
