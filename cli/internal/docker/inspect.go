@@ -173,6 +173,8 @@ type ContainerStatus struct {
 	ContainerID string
 	PID         int64
 	ExitCode    *int32 `json:",omitempty"`
+	// Health is starting, healthy or unhealthy; empty without a health check.
+	Health string `json:",omitempty"`
 }
 
 // Attachment is a task's place on a network.
@@ -200,6 +202,9 @@ func TaskOf(l *controlv1.ListedTask) Task {
 	}
 	if o.GetContainerId() != "" {
 		out.Status.ContainerStatus = &ContainerStatus{ContainerID: o.GetContainerId(), PID: o.GetPid(), ExitCode: o.ExitCode}
+		if o.GetHealth() != typesv1.HealthState_HEALTH_STATE_UNSPECIFIED {
+			out.Status.ContainerStatus.Health = word(o.GetHealth().String(), "HEALTH_STATE_")
+		}
 	}
 	for _, a := range t.GetDecided().GetAddresses() {
 		out.NetworksAttachments = append(out.NetworksAttachments, Attachment{Network: AttachedNetwork{a.GetNetworkId()}, Addresses: a.GetAddresses()})

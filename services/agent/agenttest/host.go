@@ -36,7 +36,9 @@ type Host struct {
 	wired       map[string]container.Wiring // network namespaces
 	images      map[string]Behaviour
 	all         Behaviour
-	away        bool // the runtime does not answer
+	away        bool            // the runtime does not answer
+	sick        map[string]bool // images whose containers answer no look
+	ran         []string        // commands that were run in containers
 	journal     journal.State
 	starts      int
 }
@@ -56,6 +58,8 @@ type Behaviour struct {
 	RunFor time.Duration
 	// ExitCode is that of such an end.
 	ExitCode int32
+	// Health is the health check that the image brings; nil: none.
+	Health *typesv1.Probe
 	// StopDelay is from the stop signal to the end. Longer than the grace: it is killed.
 	StopDelay time.Duration
 }
@@ -118,6 +122,23 @@ func (h *Host) Behave(image string, b Behaviour) {
 		return
 	}
 	h.images[image] = b
+}
+
+// SetSick says whether looks at the containers of an image fail: by the command `look`, by HTTP or by TCP.
+func (h *Host) SetSick(image string, sick bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.sick == nil {
+		h.sick = map[string]bool{}
+	}
+	h.sick[image] = sick
+}
+
+// Commands are those that were run in containers, `look` apart, in their order.
+func (h *Host) Commands() []string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return slices.Clone(h.ran)
 }
 
 // Crash ends the agent process as SIGKILL does: its handles are dead at this moment, a write to the journal that has not

@@ -37,9 +37,10 @@ type Probe struct {
 	Timeout *durationpb.Duration `protobuf:"bytes,5,opt,name=timeout,proto3" json:"timeout,omitempty"`
 	// Failures in a row that count. Default 3.
 	Retries uint32 `protobuf:"varint,6,opt,name=retries,proto3" json:"retries,omitempty"`
-	// Time from the start in which failures do not count. It ends with the first success. Default 0.
+	// Time from the start in which failures do not count. It ends with the first success. Until that success a container has
+	// this time and retries times the interval, however often it is looked at. Default 0.
 	StartPeriod *durationpb.Duration `protobuf:"bytes,7,opt,name=start_period,json=startPeriod,proto3" json:"start_period,omitempty"`
-	// Interval within the start period, and until the first success. Default: the interval, at most 5 s; at least 1 ms.
+	// Longest interval until the first success; the first looks come sooner. Default: the interval, at most 5 s; at least 1 ms.
 	StartInterval *durationpb.Duration `protobuf:"bytes,8,opt,name=start_interval,json=startInterval,proto3" json:"start_interval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -131,7 +132,8 @@ func (x *Probe) GetStartInterval() *durationpb.Duration {
 	return nil
 }
 
-// HTTPProbe asks for a page, in the container's network. Any status from 200 to 399 is a success.
+// HTTPProbe asks for a page, in the container's network, at its address on the machine network; a health check that is
+// refused there also at its loopback address. Any status from 200 to 399 is a success.
 type HTTPProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Port in the container, 1 to 65535.
@@ -204,7 +206,7 @@ func (x *HTTPProbe) GetHeaders() map[string]string {
 	return nil
 }
 
-// TCPProbe opens a connection, in the container's network.
+// TCPProbe opens a connection, in the container's network, as HTTPProbe does.
 type TCPProbe struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Port in the container, 1 to 65535.

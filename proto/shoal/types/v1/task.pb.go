@@ -124,6 +124,63 @@ func (TaskState) EnumDescriptor() ([]byte, []int) {
 	return file_shoal_types_v1_task_proto_rawDescGZIP(), []int{0}
 }
 
+// HealthState is what a container's health check says.
+type HealthState int32
+
+const (
+	// There is no health check, or no container yet.
+	HealthState_HEALTH_STATE_UNSPECIFIED HealthState = 0
+	// No look has succeeded yet.
+	HealthState_HEALTH_STATE_STARTING HealthState = 1
+	// The last look has succeeded.
+	HealthState_HEALTH_STATE_HEALTHY HealthState = 2
+	// So many looks in a row have failed that it is stopped; it will be FAILED.
+	HealthState_HEALTH_STATE_UNHEALTHY HealthState = 3
+)
+
+// Enum value maps for HealthState.
+var (
+	HealthState_name = map[int32]string{
+		0: "HEALTH_STATE_UNSPECIFIED",
+		1: "HEALTH_STATE_STARTING",
+		2: "HEALTH_STATE_HEALTHY",
+		3: "HEALTH_STATE_UNHEALTHY",
+	}
+	HealthState_value = map[string]int32{
+		"HEALTH_STATE_UNSPECIFIED": 0,
+		"HEALTH_STATE_STARTING":    1,
+		"HEALTH_STATE_HEALTHY":     2,
+		"HEALTH_STATE_UNHEALTHY":   3,
+	}
+)
+
+func (x HealthState) Enum() *HealthState {
+	p := new(HealthState)
+	*p = x
+	return p
+}
+
+func (x HealthState) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (HealthState) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_task_proto_enumTypes[1].Descriptor()
+}
+
+func (HealthState) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_task_proto_enumTypes[1]
+}
+
+func (x HealthState) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use HealthState.Descriptor instead.
+func (HealthState) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_task_proto_rawDescGZIP(), []int{1}
+}
+
 // Task is one attempt to run one container for a slot of a service. It is never revived, only replaced.
 type Task struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -472,7 +529,9 @@ type TaskObserved struct {
 	// Container id in the runtime: task id "." attempt.
 	ContainerId string `protobuf:"bytes,8,opt,name=container_id,json=containerId,proto3" json:"container_id,omitempty"`
 	// Process id on the machine.
-	Pid           int64 `protobuf:"varint,9,opt,name=pid,proto3" json:"pid,omitempty"`
+	Pid int64 `protobuf:"varint,9,opt,name=pid,proto3" json:"pid,omitempty"`
+	// What its health check says. Unspecified: it has none.
+	Health        HealthState `protobuf:"varint,10,opt,name=health,proto3,enum=shoal.types.v1.HealthState" json:"health,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -570,6 +629,13 @@ func (x *TaskObserved) GetPid() int64 {
 	return 0
 }
 
+func (x *TaskObserved) GetHealth() HealthState {
+	if x != nil {
+		return x.Health
+	}
+	return HealthState_HEALTH_STATE_UNSPECIFIED
+}
+
 var File_shoal_types_v1_task_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_task_proto_rawDesc = "" +
@@ -610,7 +676,7 @@ const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"\vTaskAddress\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xac\x02\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses\"\xe1\x02\n" +
 	"\fTaskObserved\x12\x18\n" +
 	"\aattempt\x18\x01 \x01(\rR\aattempt\x12/\n" +
 	"\x05state\x18\x02 \x01(\x0e2\x19.shoal.types.v1.TaskStateR\x05state\x12\x10\n" +
@@ -620,7 +686,9 @@ const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"\amessage\x18\x06 \x01(\tR\amessage\x12 \n" +
 	"\texit_code\x18\a \x01(\x05H\x00R\bexitCode\x88\x01\x01\x12!\n" +
 	"\fcontainer_id\x18\b \x01(\tR\vcontainerId\x12\x10\n" +
-	"\x03pid\x18\t \x01(\x03R\x03pidB\f\n" +
+	"\x03pid\x18\t \x01(\x03R\x03pid\x123\n" +
+	"\x06health\x18\n" +
+	" \x01(\x0e2\x1b.shoal.types.v1.HealthStateR\x06healthB\f\n" +
 	"\n" +
 	"_exit_code*\xfa\x02\n" +
 	"\tTaskState\x12\x1a\n" +
@@ -639,7 +707,12 @@ const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"\x11TASK_STATE_FAILED\x10n\x12\x17\n" +
 	"\x13TASK_STATE_REJECTED\x10x\x12\x16\n" +
 	"\x11TASK_STATE_REMOVE\x10\x82\x01\x12\x18\n" +
-	"\x13TASK_STATE_ORPHANED\x10\x8c\x01B<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\x13TASK_STATE_ORPHANED\x10\x8c\x01*|\n" +
+	"\vHealthState\x12\x1c\n" +
+	"\x18HEALTH_STATE_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15HEALTH_STATE_STARTING\x10\x01\x12\x18\n" +
+	"\x14HEALTH_STATE_HEALTHY\x10\x02\x12\x1a\n" +
+	"\x16HEALTH_STATE_UNHEALTHY\x10\x03B<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_task_proto_rawDescOnce sync.Once
@@ -653,38 +726,40 @@ func file_shoal_types_v1_task_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_task_proto_rawDescData
 }
 
-var file_shoal_types_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_shoal_types_v1_task_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_shoal_types_v1_task_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_shoal_types_v1_task_proto_goTypes = []any{
 	(TaskState)(0),                // 0: shoal.types.v1.TaskState
-	(*Task)(nil),                  // 1: shoal.types.v1.Task
-	(*TaskDecided)(nil),           // 2: shoal.types.v1.TaskDecided
-	(*TaskAddress)(nil),           // 3: shoal.types.v1.TaskAddress
-	(*TaskObserved)(nil),          // 4: shoal.types.v1.TaskObserved
-	(*Meta)(nil),                  // 5: shoal.types.v1.Meta
-	(*timestamppb.Timestamp)(nil), // 6: google.protobuf.Timestamp
-	(*Resources)(nil),             // 7: shoal.types.v1.Resources
-	(*PortConfig)(nil),            // 8: shoal.types.v1.PortConfig
+	(HealthState)(0),              // 1: shoal.types.v1.HealthState
+	(*Task)(nil),                  // 2: shoal.types.v1.Task
+	(*TaskDecided)(nil),           // 3: shoal.types.v1.TaskDecided
+	(*TaskAddress)(nil),           // 4: shoal.types.v1.TaskAddress
+	(*TaskObserved)(nil),          // 5: shoal.types.v1.TaskObserved
+	(*Meta)(nil),                  // 6: shoal.types.v1.Meta
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Resources)(nil),             // 8: shoal.types.v1.Resources
+	(*PortConfig)(nil),            // 9: shoal.types.v1.PortConfig
 }
 var file_shoal_types_v1_task_proto_depIdxs = []int32{
-	5,  // 0: shoal.types.v1.Task.meta:type_name -> shoal.types.v1.Meta
-	2,  // 1: shoal.types.v1.Task.decided:type_name -> shoal.types.v1.TaskDecided
-	4,  // 2: shoal.types.v1.Task.observed:type_name -> shoal.types.v1.TaskObserved
+	6,  // 0: shoal.types.v1.Task.meta:type_name -> shoal.types.v1.Meta
+	3,  // 1: shoal.types.v1.Task.decided:type_name -> shoal.types.v1.TaskDecided
+	5,  // 2: shoal.types.v1.Task.observed:type_name -> shoal.types.v1.TaskObserved
 	0,  // 3: shoal.types.v1.TaskDecided.desired:type_name -> shoal.types.v1.TaskState
-	3,  // 4: shoal.types.v1.TaskDecided.addresses:type_name -> shoal.types.v1.TaskAddress
-	6,  // 5: shoal.types.v1.TaskDecided.since:type_name -> google.protobuf.Timestamp
-	6,  // 6: shoal.types.v1.TaskDecided.start_after:type_name -> google.protobuf.Timestamp
-	6,  // 7: shoal.types.v1.TaskDecided.orphan_after:type_name -> google.protobuf.Timestamp
-	7,  // 8: shoal.types.v1.TaskDecided.reserved:type_name -> shoal.types.v1.Resources
-	6,  // 9: shoal.types.v1.TaskDecided.running_at:type_name -> google.protobuf.Timestamp
-	8,  // 10: shoal.types.v1.TaskDecided.host_ports:type_name -> shoal.types.v1.PortConfig
+	4,  // 4: shoal.types.v1.TaskDecided.addresses:type_name -> shoal.types.v1.TaskAddress
+	7,  // 5: shoal.types.v1.TaskDecided.since:type_name -> google.protobuf.Timestamp
+	7,  // 6: shoal.types.v1.TaskDecided.start_after:type_name -> google.protobuf.Timestamp
+	7,  // 7: shoal.types.v1.TaskDecided.orphan_after:type_name -> google.protobuf.Timestamp
+	8,  // 8: shoal.types.v1.TaskDecided.reserved:type_name -> shoal.types.v1.Resources
+	7,  // 9: shoal.types.v1.TaskDecided.running_at:type_name -> google.protobuf.Timestamp
+	9,  // 10: shoal.types.v1.TaskDecided.host_ports:type_name -> shoal.types.v1.PortConfig
 	0,  // 11: shoal.types.v1.TaskObserved.state:type_name -> shoal.types.v1.TaskState
-	6,  // 12: shoal.types.v1.TaskObserved.at:type_name -> google.protobuf.Timestamp
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	7,  // 12: shoal.types.v1.TaskObserved.at:type_name -> google.protobuf.Timestamp
+	1,  // 13: shoal.types.v1.TaskObserved.health:type_name -> shoal.types.v1.HealthState
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_task_proto_init() }
@@ -701,7 +776,7 @@ func file_shoal_types_v1_task_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_task_proto_rawDesc), len(file_shoal_types_v1_task_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -7,6 +7,7 @@ package container
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -105,6 +106,14 @@ type Stop struct {
 	Signal string
 	// Grace until SIGKILL. 0: at once.
 	Grace time.Duration
+	// Before is a command that runs in it before the signal, within the grace. Empty: none.
+	Before []string
+}
+
+// Command is what is run in a container beside its own program.
+type Command struct {
+	Args           []string
+	Stdout, Stderr io.Writer
 }
 
 // Found is a container that the runtime has.

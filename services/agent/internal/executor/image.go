@@ -17,6 +17,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 )
 
@@ -25,6 +26,7 @@ type image struct {
 	ref    string
 	chain  string // the snapshot that holds its file system
 	config ocispec.ImageConfig
+	health *typesv1.Probe // that it brings; nil: none
 
 	mu    sync.Mutex // guards users
 	users map[string]runtimespec.User
@@ -168,5 +170,9 @@ func describe(ctx context.Context, ref string, i containerd.Image) (*image, erro
 	if err != nil {
 		return nil, err
 	}
-	return &image{ref: ref, chain: identity.ChainID(layers).String(), config: spec.Config, users: map[string]runtimespec.User{}}, nil
+	health, err := imageProbe(ctx, i)
+	if err != nil {
+		return nil, err
+	}
+	return &image{ref: ref, chain: identity.ChainID(layers).String(), config: spec.Config, health: health, users: map[string]runtimespec.User{}}, nil
 }

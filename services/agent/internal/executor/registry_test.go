@@ -30,14 +30,33 @@ type registry struct {
 	asked    atomic.Int32 // how often the manifest was asked for by its tag
 }
 
+// dockerImage is an image as Docker makes it: with a health check, of which the OCI knows nothing.
+type dockerImage struct {
+	ocispec.Image
+	Config dockerFields `json:"config"`
+}
+
+type dockerFields struct {
+	ocispec.ImageConfig
+	Healthcheck map[string]any
+}
+
 func newRegistry(t *testing.T, certs string) *registry {
 	t.Helper()
 	r := &registry{blobs: map[string][]byte{}}
 	layer := r.layer(t)
-	config := r.put(t, ocispec.MediaTypeImageConfig, ocispec.Image{
-		Platform: ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"},
-		Config:   ocispec.ImageConfig{Entrypoint: []string{"/probe"}, Cmd: []string{"wait"}, StopSignal: "SIGUSR1", Env: []string{"GREETING=hello"}},
-		RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}},
+	config := r.put(t, ocispec.MediaTypeImageConfig, dockerImage{
+		Image: ocispec.Image{
+			Platform: ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"},
+			RootFS:   ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{layer.Digest}},
+		},
+		Config: dockerFields{
+			ImageConfig: ocispec.ImageConfig{
+				Entrypoint: []string{"/probe"}, Cmd: []string{"wait"}, StopSignal: "SIGUSR1", Env: []string{"GREETING=hello"},
+				Volumes: map[string]struct{}{"/declared": {}},
+			},
+			Healthcheck: map[string]any{"Test": []string{"CMD", "look"}, "Interval": 7e9, "Retries": 2},
+		},
 	})
 	r.put(t, ocispec.MediaTypeImageManifest, ocispec.Manifest{
 		Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest,

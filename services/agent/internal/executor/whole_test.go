@@ -163,7 +163,7 @@ func (r *rig) tasks(n int, desired typesv1.TaskState, revision uint64) (tasks []
 	for i := range n {
 		tasks = append(tasks, &dispatcherv1.AssignedTask{
 			TaskId: fmt.Sprintf("task%d", i), Desired: desired, SpecHash: []byte{1}, StopRevision: revision,
-			Spec: &typesv1.TaskSpec{Container: &typesv1.ContainerSpec{Image: r.registry.host + "/repo:1", StopSignal: "SIGTERM"}},
+			Spec: &typesv1.TaskSpec{Container: &typesv1.ContainerSpec{Healthcheck: &typesv1.Probe{Test: []string{"NONE"}}, Image: r.registry.host + "/repo:1", StopSignal: "SIGTERM"}},
 			Addresses: []*typesv1.TaskAddress{
 				{Addresses: []string{fmt.Sprintf("10.128.1.%d/32", i+2)}},
 				{NetworkId: "n1", Addresses: []string{fmt.Sprintf("10.0.16.%d/20", i+2)}},

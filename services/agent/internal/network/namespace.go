@@ -1,14 +1,19 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
 
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/internal/errs"
 )
 
 // newNamespace makes a network namespace and binds it to the path. The calling thread must be locked to its goroutine; it
@@ -41,4 +46,34 @@ func newNamespace(path string) (netns.NsHandle, error) {
 		return netns.None(), errors.Join(mountErr, space.Close())
 	}
 	return space, nil
+}
+
+// Dial connects to what listens in a container's network namespace, from within.
+func (k *Kernel) Dial(ctx context.Context, id string, to netip.AddrPort) (net.Conn, error) {
+	// The kernel knows namespaces by thread, and a socket stays where it was made.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	space, err := netns.GetFromPath(filepath.Join(k.spaces, id))
+	if err != nil {
+		return nil, errs.New(errs.Unavailable, "find the network of container %s: %w", id, err)
+	}
+	defer space.Close()
+	home, err := netns.Get()
+	if err != nil {
+		return nil, errs.New(errs.Unavailable, "find this machine's network: %w", err)
+	}
+	defer home.Close()
+	if err := netns.Set(space); err != nil {
+		return nil, errs.New(errs.Unavailable, "enter the network of container %s: %w", id, err)
+	}
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", to.String()) // one address, so that it is this thread that makes the socket
+	if back := netns.Set(home); back != nil {
+		// One lock too many: the thread ends with its goroutine instead of serving others in a stranger's namespace.
+		runtime.LockOSThread()
+		if conn != nil {
+			_ = conn.Close()
+		}
+		return nil, errs.New(errs.Unavailable, "come back from the network of container %s: %w", id, back)
+	}
+	return conn, err
 }

@@ -68,6 +68,11 @@ func (l *Loop) remember(id string, r journal.Record) {
 	}
 	e.attempt, e.pid = r.Observed.GetAttempt(), r.Observed.GetPid()
 	e.life.State, e.life.Ready, e.life.Message = r.Observed.GetState(), r.Observed.GetReady(), r.Observed.GetMessage()
+	if h := r.Observed.GetHealth(); h == typesv1.HealthState_HEALTH_STATE_UNHEALTHY {
+		e.life.WasUnhealthy(task.WhyUnhealthy(r.Observed.GetMessage()))
+	} else {
+		e.life.Checked(h != typesv1.HealthState_HEALTH_STATE_UNSPECIFIED, r.Task.GetSpec().GetContainer().GetReadiness() != nil)
+	}
 	if r.Observed.ExitCode != nil {
 		e.life.Exit = &task.Exit{Code: r.Observed.GetExitCode()}
 	}

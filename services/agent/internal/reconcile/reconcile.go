@@ -18,6 +18,7 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
+	"github.com/shoalproject/shoal/services/agent/internal/look"
 	"github.com/shoalproject/shoal/services/agent/internal/report"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 )
@@ -32,6 +33,9 @@ type Executor interface {
 	Start(ctx context.Context, id string) (int64, error)
 	// Wait blocks until its process ends. NotFound: it has none.
 	Wait(ctx context.Context, id string) (task.Exit, error)
+	// ImageProbe is the health check that an image brings; nil: none. NotFound: the image is not here.
+	ImageProbe(ctx context.Context, image string) (*typesv1.Probe, error)
+	look.Runner
 	// Remove ends it if it runs, and deletes it. The exit is nil if there was no process.
 	Remove(ctx context.Context, id string, stop container.Stop) (*task.Exit, error)
 	Sweeper
@@ -42,6 +46,7 @@ type Network interface {
 	// Make makes everything for a container that does not run yet. Unavailable: something that another process makes is
 	// missing yet.
 	Make(ctx context.Context, w container.Wiring) (container.Sandbox, error)
+	look.Dialer
 	// Remove takes it away.
 	Remove(ctx context.Context, id string) error
 	Sweeper
@@ -140,6 +145,8 @@ type entry struct {
 	due      task.Action        // waits for the journal
 	cancel   context.CancelFunc // of the step in flight
 	watched  bool
+	probes   *probes            // nil: not known
+	looks    context.CancelFunc // of the looks at its container; nil: they have not begun
 	retries  int
 }
 

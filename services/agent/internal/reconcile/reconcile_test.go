@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/testx"
@@ -65,7 +67,7 @@ func TestStopAtTheBound(t *testing.T) {
 		a.settle(time.Second)
 		a.expect("a", running, false, "stopping")
 		a.settle(3 * time.Second)
-		a.expect("a", shutdown, false, "killed by SIGKILL")
+		a.expect("a", shutdown, false, "killed by signal 9 (SIGKILL)")
 	})
 }
 
@@ -192,7 +194,7 @@ func TestFailures(t *testing.T) {
 			t.Fatal("nothing to kill")
 		}
 		a.settle(time.Second)
-		a.expect("dies", failed, false, "exit code 137: killed by SIGKILL")
+		a.expect("dies", failed, false, "exit code 137: killed by signal 9 (SIGKILL)")
 		if diff := cmp.Diff([]string{"dies"}, a.withdrawn); diff != "" {
 			t.Errorf("told to the meshproxy: %s", diff)
 		}
@@ -325,5 +327,121 @@ func TestPlaceholders(t *testing.T) {
 			t.Error("the assignment itself was changed")
 		}
 		a.expect("t3", rejected, false, "at most 64")
+	})
+}
+
+func check() *typesv1.Probe {
+	return &typesv1.Probe{Test: []string{"CMD", "look"}, Interval: durationpb.New(time.Second), Retries: 2}
+}
+
+// TestHealth: a task with a health check is STARTING until the first look succeeds, and FAILED when looks fail, whatever its
+// exit code; its machine's meshproxy hears of it at once.
+func TestHealth(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		host.SetSick("img-a", true)
+		host.Behave("img-b", agenttest.Behaviour{Health: check()}) // the image's own
+		a := start(t, host)
+		own := assigned("a", running, 0)
+		own.Spec.Container.Healthcheck = check()
+		a.assign(whole(5, own, assigned("b", running, 0)))
+		a.settle(100 * time.Millisecond)
+		a.expect("a", starting, false, "waits until its health check succeeds")
+		a.expect("b", starting, false, "waits until its health check succeeds")
+		host.SetSick("img-a", false)
+		a.settle(2 * time.Second)
+		a.expect("a", running, true, "")
+		a.expect("b", running, true, "")
+		host.SetSick("img-a", true)
+		a.settle(800 * time.Millisecond)
+		a.expect("a", running, true, "") // one look has failed, two count
+		a.settle(time.Second)
+		a.expect("a", failed, false, "unhealthy: failed 2 times in a row: exit code 1 not well; exit code 0")
+		if !slices.Contains(a.withdrawn, "a") {
+			t.Error("the meshproxy was not told")
+		}
+		a.expect("b", running, true, "")
+	})
+}
+
+// TestHealthOverRestarts: what was healthy is not asked to prove it again, what is unhealthy is found out, and a verdict that
+// was reached before a crash holds after it, although the container ended with exit code 0 meanwhile.
+func TestHealthOverRestarts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		host.Behave("img-a", agenttest.Behaviour{StopDelay: 2 * time.Second})
+		a := start(t, host)
+		one, two := assigned("a", running, 0), assigned("b", running, 0)
+		one.Spec.Container.Healthcheck, two.Spec.Container.Healthcheck = check(), check()
+		a.assign(whole(5, one, two))
+		a.settle(2 * time.Second)
+		a.expect("b", running, true, "")
+		host.SetSick("img-a", true)
+		a.settle(2500 * time.Millisecond)
+		a.expect("a", running, false, "unhealthy: failed 2 times in a row: exit code 1 not well; stopping")
+		host.Crash()
+		a.stop()
+		host.Kill("a.0", 0)
+		b := start(t, host)
+		b.assign(whole(5, one, two))
+		b.settle(time.Second)
+		b.expect("a", failed, false, "unhealthy: failed 2 times in a row: exit code 1 not well; exit code 0")
+		b.expect("b", running, true, "")
+		host.SetSick("img-b", true)
+		b.settle(3 * time.Second)
+		b.expect("b", failed, false, "unhealthy: failed 2 times")
+	})
+}
+
+// TestReadiness: a task whose readiness probe fails runs on and takes no traffic.
+func TestReadiness(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		host.SetSick("img-a", true)
+		a := start(t, host)
+		task := assigned("a", running, 0)
+		task.Spec.Container.Readiness = &typesv1.Probe{Tcp: &typesv1.TCPProbe{Port: 80}, Interval: durationpb.New(time.Second), Retries: 1}
+		a.assign(whole(5, task))
+		a.settle(200 * time.Millisecond)
+		a.expect("a", running, false, "waits for its readiness probe")
+		host.SetSick("img-a", false)
+		a.settle(2 * time.Second)
+		a.expect("a", running, true, "")
+		host.SetSick("img-a", true)
+		a.settle(2 * time.Second)
+		a.expect("a", running, false, "takes no connections: failed: connection refused")
+		host.SetSick("img-a", false)
+		a.settle(2 * time.Second)
+		a.expect("a", running, true, "")
+		if host.Starts() != 1 {
+			t.Errorf("%d starts", host.Starts())
+		}
+	})
+}
+
+// TestPreStop: the command runs in the container once the mesh has let go, before the signal.
+func TestPreStop(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		a := start(t, host)
+		task := assigned("a", running, 0)
+		task.Spec.Container.PreStop = &typesv1.PreStop{Command: []string{"CMD-SHELL", "say goodbye"}}
+		a.assign(whole(5, task))
+		a.settle(time.Second)
+		a.assign(change(6, func() *dispatcherv1.AssignedTask {
+			t := proto.CloneOf(task)
+			t.Desired, t.StopRevision = shutdown, 6
+			return t
+		}()))
+		a.settle(0)
+		if got := host.Commands(); len(got) != 0 {
+			t.Errorf("ran %q while the mesh still sends", got)
+		}
+		a.Barrier(a.ctx, version(6))
+		a.settle(time.Second)
+		a.expect("a", shutdown, false, "stopped")
+		if got := host.Commands(); !slices.Equal(got, []string{"/bin/sh -c say goodbye"}) {
+			t.Errorf("ran %q", got)
+		}
 	})
 }

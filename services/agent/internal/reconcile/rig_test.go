@@ -21,6 +21,7 @@ import (
 
 const (
 	ready    = typesv1.TaskState_TASK_STATE_READY
+	starting = typesv1.TaskState_TASK_STATE_STARTING
 	running  = typesv1.TaskState_TASK_STATE_RUNNING
 	shutdown = typesv1.TaskState_TASK_STATE_SHUTDOWN
 	failed   = typesv1.TaskState_TASK_STATE_FAILED

@@ -23,6 +23,7 @@ func (l *Loop) step(ctx context.Context, e *entry) {
 		a := e.life.Next()
 		l.report(e)
 		l.watch(ctx, e)
+		l.attend(ctx, e)
 		switch a {
 		case task.None:
 			return
@@ -46,7 +47,9 @@ func (l *Loop) report(e *entry) {
 	if e.life.State == typesv1.TaskState_TASK_STATE_UNSPECIFIED {
 		return
 	}
-	next := &typesv1.TaskObserved{Attempt: e.attempt, State: e.life.State, Ready: e.life.Ready, Message: e.life.Message}
+	next := &typesv1.TaskObserved{
+		Attempt: e.attempt, State: e.life.State, Ready: e.life.Ready, Message: e.life.Message, Health: healthOf(e.life.Health),
+	}
 	if e.life.State >= typesv1.TaskState_TASK_STATE_READY {
 		next.ContainerId, next.Pid = container.ID(e.id, e.attempt), e.pid
 	}
@@ -69,6 +72,19 @@ func (l *Loop) report(e *entry) {
 	}
 	e.observed, e.acked = next, false
 	l.note(e)
+}
+
+func healthOf(h task.Health) typesv1.HealthState {
+	switch h {
+	case task.Unknown:
+		return typesv1.HealthState_HEALTH_STATE_STARTING
+	case task.Healthy:
+		return typesv1.HealthState_HEALTH_STATE_HEALTHY
+	case task.Unhealthy:
+		return typesv1.HealthState_HEALTH_STATE_UNHEALTHY
+	case task.Unchecked:
+	}
+	return typesv1.HealthState_HEALTH_STATE_UNSPECIFIED
 }
 
 // reportAgain tells a status that was acknowledged by a cluster that has forgotten it.

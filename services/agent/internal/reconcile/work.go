@@ -8,6 +8,7 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/look"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 )
 
@@ -19,7 +20,8 @@ func (l *Loop) do(ctx context.Context, e *entry, a task.Action) {
 	case task.Start:
 		l.start(ctx, e)
 	case task.Stop:
-		l.remove(ctx, e, container.Stop{Signal: e.assigned.GetSpec().GetContainer().GetStopSignal(), Grace: graceOf(e)})
+		c := e.assigned.GetSpec().GetContainer()
+		l.remove(ctx, e, container.Stop{Signal: c.GetStopSignal(), Grace: graceOf(e), Before: look.Args(c.GetPreStop().GetCommand())})
 	case task.Clean:
 		l.remove(ctx, e, container.Stop{})
 	case task.Cancel:
@@ -85,12 +87,17 @@ func (l *Loop) wire(ctx context.Context, w container.Wiring) {
 }
 
 func (l *Loop) start(ctx context.Context, e *entry) {
-	id := container.ID(e.id, e.attempt)
+	id, c := container.ID(e.id, e.attempt), e.assigned.GetSpec().GetContainer()
 	l.workers.Go(ctx, "start", func(ctx context.Context) error {
 		pid, err := l.Executor.Start(ctx, id)
+		var p *probes
+		if err == nil {
+			p, err = l.probesOf(ctx, c)
+		}
 		l.post(ctx, func(ctx context.Context) {
 			if err == nil {
-				e.pid = pid
+				e.pid, e.probes, e.looks = pid, p, nil
+				e.life.Checked(p.health != nil, p.ready != nil)
 			}
 			l.settle(ctx, e, err, e.life.Started)
 			l.step(ctx, e)
@@ -125,7 +132,9 @@ func (l *Loop) hold(ctx context.Context, e *entry, err error) {
 // remove ends and deletes. It never gives up: what can't be removed now is tried again.
 func (l *Loop) remove(ctx context.Context, e *entry, stop container.Stop) {
 	id := container.ID(e.id, e.attempt)
+	e.unattend()
 	l.workers.Go(ctx, "remove", func(ctx context.Context) error {
+		stop.Grace = l.before(ctx, id, stop)
 		exit, err := l.Executor.Remove(ctx, id, stop)
 		if err == nil && l.Mesh != nil {
 			if err := l.Mesh.Unwire(id); err != nil { // it has none, or will see that the task is gone
@@ -168,6 +177,9 @@ func (l *Loop) waitFor(ctx context.Context, e *entry) {
 // ended is the loop's half of waitFor. Without an exit the wait itself has failed and is begun anew.
 func (l *Loop) ended(ctx context.Context, e *entry, exit *task.Exit, vanished bool) {
 	e.watched = false
+	if vanished || exit != nil {
+		e.unattend()
+	}
 	switch {
 	case vanished:
 		e.life.Vanished()

@@ -12,13 +12,17 @@ type Exit struct {
 
 // Words tells an exit to a person.
 func (e Exit) Words() string {
-	switch {
-	case e.OOM:
-		return fmt.Sprintf("exit code %d: out of memory: the kernel killed it at its memory limit", e.Code)
-	case e.Code > 128 && signalName(e.Code-128) != "":
-		return fmt.Sprintf("exit code %d: killed by %s", e.Code, signalName(e.Code-128))
+	words := fmt.Sprintf("exit code %d", e.Code)
+	if n := e.Code - 128; signalName(n) != "" {
+		words += fmt.Sprintf(": killed by signal %d (%s)", n, signalName(n))
 	}
-	return fmt.Sprintf("exit code %d", e.Code)
+	switch {
+	case e.OOM && e.Code == 137:
+		words += ": out of memory"
+	case e.OOM:
+		words += "; out of memory: the kernel has killed a process of it"
+	}
+	return words
 }
 
 // signalName knows the signals that end a process (signal(7), x86 and ARM numbers).

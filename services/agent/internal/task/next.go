@@ -1,6 +1,8 @@
 package task
 
 import (
+	"strings"
+
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
@@ -48,6 +50,8 @@ func (l *Life) step() Action {
 	case l.presence == Ended:
 		l.ended()
 		return None
+	case l.sick != "" && !l.Leaving():
+		return l.expel()
 	case l.Leaving():
 		return l.leave()
 	case l.busy != None || l.waiting:
@@ -65,8 +69,8 @@ func (l *Life) look() {
 	case l.Over():
 	case l.presence == Ended:
 		l.ended()
-	case l.presence == Running && l.State < running:
-		l.report(running, true, "")
+	case l.presence == Running && l.State < running && l.Health != Unknown:
+		l.serve()
 	}
 }
 
@@ -93,6 +97,8 @@ func (l *Life) ended() {
 		return
 	}
 	switch {
+	case l.sick != "":
+		l.fail(l.sick + "; " + l.Exit.Words())
 	case l.asked:
 		l.report(shutdown, false, "stopped: "+l.Exit.Words())
 	case l.Exit.Code == 0:
@@ -126,6 +132,10 @@ func (l *Life) leave() Action {
 		return None
 	case l.leftovers || l.presence != Absent:
 		return Clean
+	case l.sick != "" && l.Exit != nil:
+		l.fail(l.sick + "; " + l.Exit.Words())
+	case l.sick != "":
+		l.fail(l.sick)
 	case l.stopped && l.Exit != nil:
 		l.report(shutdown, false, "stopped: "+l.Exit.Words())
 	case l.stopped:
@@ -138,6 +148,37 @@ func (l *Life) leave() Action {
 	return None
 }
 
+// expelled follows the reason while an unhealthy container is stopped.
+const expelled = "; stopping"
+
+// WhyUnhealthy is the reason in a message that was reported while an unhealthy container was stopped.
+func WhyUnhealthy(message string) string {
+	why, _, _ := strings.Cut(message, expelled)
+	if !strings.HasPrefix(why, "unhealthy: ") { // another message came after it
+		return "unhealthy: its health check has failed"
+	}
+	return why
+}
+
+// expel stops a container that is unhealthy. It is out of the mesh at once; there is no revision to wait for, since nobody
+// has asked for its end. Its task has failed whatever the exit code says: a process that ends well when it is asked to was
+// asked because it was not well.
+func (l *Life) expel() Action {
+	switch {
+	case l.busy != None || l.waiting:
+	case l.presence == Running:
+		l.Ready, l.Message, l.stopped = false, l.sick+expelled, true
+		return Stop
+	case l.leftovers || l.presence != Absent:
+		return Clean
+	case l.Exit != nil:
+		l.fail(l.sick + "; " + l.Exit.Words())
+	default:
+		l.fail(l.sick)
+	}
+	return None
+}
+
 // gone is told when what was started is not there: the machine was switched off, or somebody deleted the container.
 const gone = "the container is gone: its machine was restarted, or it was deleted by hand"
 
@@ -145,7 +186,7 @@ const gone = "the container is gone: its machine was restarted, or it was delete
 func (l *Life) advance() Action {
 	switch {
 	case l.presence == Running:
-		l.report(running, true, "")
+		l.serve()
 	case l.State < accepted:
 		l.report(accepted, false, "")
 	case l.State == accepted && l.desired > accepted:
@@ -167,6 +208,15 @@ func (l *Life) advance() Action {
 		l.fail(gone)
 	}
 	return None
+}
+
+// serve says how far a container that runs is: STARTING until it is healthy, and in the mesh while it is ready.
+func (l *Life) serve() {
+	if l.Health == Unknown && l.State < running {
+		l.report(starting, false, "waits until its health check succeeds")
+		return
+	}
+	l.report(running, l.closed == "", l.closed)
 }
 
 // fail ends the task: before STARTING it could not be had (REJECTED), from then on it failed.

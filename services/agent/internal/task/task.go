@@ -25,6 +25,20 @@ const (
 	Ended
 )
 
+// Health is what the health check says.
+type Health uint8
+
+const (
+	// Unchecked says that there is no health check.
+	Unchecked Health = iota
+	// Unknown says that no look has succeeded yet.
+	Unknown
+	// Healthy says that it is well.
+	Healthy
+	// Unhealthy says that it has failed for good: the container is stopped, and the task fails whatever its exit code.
+	Unhealthy
+)
+
 // Action is a step for the caller to take. All but Cancel, ArmBound and Forget are answered by a method of Life.
 type Action uint8
 
@@ -59,6 +73,7 @@ type Life struct {
 	Ready   bool
 	Message string
 	Exit    *Exit // of the container, when it ended
+	Health  Health
 
 	desired   typesv1.TaskState
 	known     bool // the cluster has said something of it in this life of the agent
@@ -75,6 +90,9 @@ type Life struct {
 	bound     bool   // it has ended
 	stopped   bool   // the container was ended by us
 	asked     bool   // an earlier life of the agent was told to stop it
+	sick      string // why its health check has failed for good
+	gate      bool   // it has a readiness probe
+	closed    string // what that says when it takes no connections
 }
 
 // Desired says how far the task should be.
@@ -100,6 +118,45 @@ func (l *Life) Found(p Presence, leftovers bool, exit *Exit) {
 // WasAsked says that an earlier life of the agent was told to stop the task: if its container has ended since, it was
 // stopped.
 func (l *Life) WasAsked() { l.asked = true }
+
+// Checked says which probes the container has, before it is started, or when it is found. What was reported before holds
+// until a look says otherwise.
+func (l *Life) Checked(healthcheck, readiness bool) {
+	switch {
+	case !healthcheck:
+		l.Health = Unchecked
+	case l.Health == Unchecked && l.State >= running:
+		l.Health = Healthy
+	case l.Health == Unchecked:
+		l.Health = Unknown
+	}
+	l.gate = readiness
+	if readiness && !(l.State >= running && l.Ready) {
+		l.closed = "waits for its readiness probe"
+	}
+}
+
+// WasUnhealthy says that an earlier life of the agent has seen the health check fail for good.
+func (l *Life) WasUnhealthy(why string) { l.Health, l.sick = Unhealthy, why }
+
+// Looked says what the health check says now. Why is in words, for a container that is unhealthy.
+func (l *Life) Looked(h Health, why string) {
+	if l.Health == Unchecked || l.Health == Unhealthy || l.presence != Running || l.stopped {
+		return
+	}
+	l.Health = h
+	if h == Unhealthy {
+		l.sick = why
+	}
+}
+
+// Answers says whether the container takes connections, and why not.
+func (l *Life) Answers(ok bool, why string) {
+	l.closed = ""
+	if !ok {
+		l.closed = "takes no connections: " + why
+	}
+}
 
 // MeshPassed says that every meshproxy has dropped the task.
 func (l *Life) MeshPassed() { l.passed = true }

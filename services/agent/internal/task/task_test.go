@@ -70,6 +70,18 @@ func happen(t *testing.T, d *datadriven.TestData, l *Life, line string) {
 		l.Failed(arg)
 	case "exited":
 		l.Exited(*exit)
+	case "checked":
+		l.Checked(strings.Contains(arg, "health"), strings.Contains(arg, "readiness"))
+	case "was-unhealthy":
+		l.WasUnhealthy("unhealthy: " + arg)
+	case "healthy":
+		l.Looked(Healthy, "")
+	case "unhealthy":
+		l.Looked(Unhealthy, "unhealthy: "+arg)
+	case "answers":
+		l.Answers(true, "")
+	case "refuses":
+		l.Answers(false, arg)
 	case "mesh-passed":
 		l.MeshPassed()
 	case "bound-over":

@@ -3,6 +3,7 @@ package main
 
 import (
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -35,6 +36,17 @@ func main() {
 			fmt.Println(err)
 		}
 		return
+	case "sick": // a look that fails
+		fmt.Println("not well")
+		os.Exit(1)
+	case "serve": // answers one page, on all addresses
+		go func() {
+			fmt.Println(http.ListenAndServe(":8080", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path != "/well" {
+					w.WriteHeader(http.StatusServiceUnavailable)
+				}
+			})))
+		}()
 	case "polite": // ends with 7 when it is asked to
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGUSR1)
