@@ -58,6 +58,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		return err
 	}
 	var spaces *space.Spaces // a machine in memory has no containers' namespaces
+	var lacks error          // what the kernel cannot do for published ports
 	if env.Tables == nil {
 		spaces = space.New(p.Env)
 		kernel, err := tables.New()
@@ -65,7 +66,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 			return err
 		}
 		defer kernel.Close()
-		env.Tables = kernel
+		env.Tables, lacks = kernel, tables.Probe(ctx)
 	}
 	bootID := "" // an agent says it, where there is one
 	if cfg.Ingress {
@@ -96,6 +97,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		follow = append(follow, spaces)
 	}
 	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health, follow...)
+	if lacks != nil {
+		p.Env.Log.Warn("the kernel cannot carry published ports, the meshproxy does it itself", "error", lacks)
+		loop.UserSpace()
+	}
 	loop.Load()
 	// Step 4: the line to the cluster that feeds it.
 	health.Set("dispatcher", false, "waits for the first tables")
@@ -104,6 +109,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 	agent := &local.Service{Out: func(task string) {
 		forwarder.Withdraw(task)
+		loop.Withdraw(task)
 		if spaces != nil {
 			spaces.Withdraw(task)
 		}

@@ -29,14 +29,25 @@ func (c *cluster) beyondFrame(host string) []string {
 			left = append(left, "interface "+name)
 		}
 	}
-	// The skeleton: our chains and the sets of peers. A map, or a rule that names a port of a service, would be more.
-	for line := range strings.Lines(c.on(host, "nft", "list", "table", "inet", "shoal")) {
-		if line = strings.TrimSpace(line); strings.HasPrefix(line, "map ") || strings.Contains(line, "30000") || strings.Contains(line, "dnat") {
-			left = append(left, "rule "+line)
+	// The skeleton: our chains, and sets and maps of which only those that tell of peers have elements.
+	for _, name := range []string{"ports", "bound", "turns", "backends", "hairpins", "returns"} {
+		for _, family := range []string{"4", "6"} {
+			kind := "map"
+			if name == "hairpins" || name == "returns" {
+				kind = "set"
+			}
+			if out := c.on(host, "nft", "list", kind, "inet", "shoal", name+family); strings.Contains(out, "elements") {
+				left = append(left, "elements of "+out)
+			}
 		}
 	}
-	if n := len(strings.Split(c.on(host, "nft", "list", "tables"), "\n")); n != 1 {
-		left = append(left, "tables "+c.on(host, "nft", "list", "tables"))
+	for line := range strings.Lines(c.on(host, "nft", "list", "table", "inet", "shoal")) {
+		if strings.Contains(line, "30000") || strings.Contains(line, "chain turn") {
+			left = append(left, "rule "+strings.TrimSpace(line))
+		}
+	}
+	if tables := c.on(host, "nft", "list", "tables"); !slices.Equal(lines(tables), []string{"table inet shoal", "table netdev shoal"}) {
+		left = append(left, "tables "+tables)
 	}
 	// No tunnel leads to the machine that has left.
 	for _, line := range lines(c.on(host, "bridge", "fdb", "show")) {
@@ -60,7 +71,7 @@ func (c *cluster) ours(host string) []string {
 	for _, probe := range []struct{ what, command string }{
 		{"table", "nft list tables | grep shoal"},
 		{"route", "ip route show table all | grep shoal"},
-		{"policy rule", "ip rule | grep -v 'lookup \\(local\\|main\\|default\\)'"},
+		{"policy rule", "(ip rule; ip -6 rule) | grep -v 'lookup \\(local\\|main\\|default\\)'"},
 		{"configuration", "ls -A /etc/shoal"},
 		{"certificate or key", "find /var/lib/shoal -name '*.pem*'"},
 		{"process folder", "find /var/lib/shoal -mindepth 1 -type d"},

@@ -3,6 +3,7 @@ package e2e
 import (
 	"encoding/json"
 	"maps"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -111,6 +112,17 @@ func everyMachineAnswers(t *testing.T, c *cluster) {
 	for _, host := range []string{"m1", "w1", "w2"} {
 		if _, err := ask(t.Context(), published(c.address(host), 30000)); err != nil {
 			t.Errorf("%s does not answer: %v", host, err)
+		}
+	}
+	// The service sees the caller's address, not a machine's, by whichever machine the call came.
+	for _, host := range []string{"m1", "w1", "w2"} {
+		conn, err := net.Dial("tcp", published(c.address(host), 30000))
+		c.must(err)
+		own, _, err := net.SplitHostPort(conn.LocalAddr().String())
+		c.must(err)
+		_ = conn.Close() // it has told what it was for
+		if a, err := ask(t.Context(), published(c.address(host), 30000)); err != nil || a.caller != own {
+			t.Errorf("by %s the service saw %q, %v; want the caller's address %s", host, a.caller, err, own)
 		}
 	}
 	// From the machine itself, by loopback, too.

@@ -15,17 +15,23 @@ import (
 
 // Tables are a machine's network in memory. They outlive the meshproxy that uses them, as a kernel does.
 type Tables struct {
-	mu      sync.Mutex // guards all below
-	kernel  mesh.Kernel
-	applied int
-	fault   error
+	mu       sync.Mutex // guards all below
+	kernel   mesh.Kernel
+	elements map[mesh.Slot]string
+	applied  int
+	fault    error
 }
 
 // NewTables makes the network of a machine that has nothing of ours.
-func NewTables() *Tables { return &Tables{kernel: mesh.NewKernel()} }
+func NewTables() *Tables { return &Tables{kernel: mesh.NewKernel(), elements: map[mesh.Slot]string{}} }
 
 // Underlay is that of an Ethernet, whatever the address.
 func (t *Tables) Underlay(context.Context, netip.Addr) (int, error) { return 1500, nil }
+
+// Addresses are one of a documentation range.
+func (t *Tables) Addresses(context.Context) ([]netip.Addr, error) {
+	return []netip.Addr{netip.MustParseAddr("198.51.100.1")}, nil
+}
 
 // Watch hears nothing: nobody else changes these tables.
 func (t *Tables) Watch(ctx context.Context, _ func()) error {
@@ -43,7 +49,8 @@ func (t *Tables) Read(_ context.Context, settings []string) (mesh.Kernel, error)
 	k := t.kernel
 	k.Links, k.Addresses, k.Routes = maps.Clone(k.Links), maps.Clone(k.Addresses), maps.Clone(k.Routes)
 	k.Neighbours, k.Forwards, k.Peers = maps.Clone(k.Neighbours), maps.Clone(k.Forwards), maps.Clone(k.Peers)
-	k.Settings = maps.Clone(k.Settings)
+	k.Settings, k.Policies = maps.Clone(k.Settings), maps.Clone(k.Policies)
+	k.Entries = mesh.Entries{"kernel": mesh.NewPart(maps.Clone(t.elements))}
 	maps.DeleteFunc(k.Settings, func(path, _ string) bool { return !slices.Contains(settings, path) })
 	k.Rules = mesh.Rules{Mark: k.Rules.Mark}
 	return k, nil
@@ -113,6 +120,12 @@ func (t *Tables) step(c mesh.Change) error {
 		k.Settings[c.Setting.Path] = c.Setting.Value
 	case c.Rules != nil:
 		k.Rules = *c.Rules
+	case c.Policy != nil:
+		return change(k, c.Verb, k.Policies, *c.Policy, c.Policy.In)
+	case c.Entry != nil:
+		return t.changeEntry(c.Verb, *c.Entry)
+	case c.Return:
+		k.Return = mesh.ReturnMark
 	case c.Verb == mesh.Add:
 		k.Peers[c.Peer] = struct{}{}
 	default:
@@ -121,12 +134,43 @@ func (t *Tables) step(c mesh.Change) error {
 	return nil
 }
 
+// changeEntry refuses what nftables would: to remove what is not there, or to add it with another value.
+func (t *Tables) changeEntry(v mesh.Verb, e mesh.Entry) error {
+	was, there := t.elements[e.Slot]
+	switch {
+	case v == mesh.Remove && !there:
+		return fmt.Errorf("no element %s", e)
+	case v == mesh.Add && there && was != e.Value:
+		return fmt.Errorf("element %s is %s already", e, was)
+	case v == mesh.Remove:
+		delete(t.elements, e.Slot)
+	default:
+		t.elements[e.Slot] = e.Value
+	}
+	return nil
+}
+
+// Elements counts those of one set or map.
+func (t *Tables) Elements(set string) int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for slot := range t.elements {
+		if slot.Set == set {
+			n++
+		}
+	}
+	return n
+}
+
 func (t *Tables) changeLink(v mesh.Verb, l mesh.Link) error {
 	k := &t.kernel
 	have, there := k.Links[l.Name]
 	switch v {
 	case mesh.Remove: // and all that is on it
-		delete(k.Links, l.Name)
+		if delete(k.Links, l.Name); l.Name == mesh.MachineTunnel {
+			k.Return = ""
+		}
 		maps.DeleteFunc(k.Addresses, func(a mesh.Address, _ struct{}) bool { return a.Link == l.Name })
 		maps.DeleteFunc(k.Routes, func(r mesh.Route, _ struct{}) bool { return r.Link == l.Name })
 		maps.DeleteFunc(k.Neighbours, func(n mesh.Neighbour, _ struct{}) bool { return n.Link == l.Name })

@@ -105,8 +105,10 @@ type EndpointsResponse struct {
 	LocalTasks []*LocalTask `protobuf:"bytes,15,rep,name=local_tasks,json=localTasks,proto3" json:"local_tasks,omitempty"`
 	// Ids of tasks that are not this machine's any more.
 	RemovedLocalTasks []string `protobuf:"bytes,16,rep,name=removed_local_tasks,json=removedLocalTasks,proto3" json:"removed_local_tasks,omitempty"`
-	unknownFields     protoimpl.UnknownFields
-	sizeCache         protoimpl.SizeCache
+	// What carries connections to ports that do not say it themselves.
+	Dataplane     v1.Dataplane `protobuf:"varint,17,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndpointsResponse) Reset() {
@@ -251,6 +253,13 @@ func (x *EndpointsResponse) GetRemovedLocalTasks() []string {
 	return nil
 }
 
+func (x *EndpointsResponse) GetDataplane() v1.Dataplane {
+	if x != nil {
+		return x.Dataplane
+	}
+	return v1.Dataplane(0)
+}
+
 // MeshService is a service as a meshproxy sees it.
 type MeshService struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -260,7 +269,7 @@ type MeshService struct {
 	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
 	// Published ports.
 	Ports []*v1.PortConfig `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
-	// Tasks that are running and ready.
+	// Tasks that run.
 	Endpoints     []*MeshEndpoint `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -324,7 +333,7 @@ func (x *MeshService) GetEndpoints() []*MeshEndpoint {
 	return nil
 }
 
-// MeshEndpoint is a task that takes traffic.
+// MeshEndpoint is a task that has traffic.
 type MeshEndpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The task.
@@ -334,7 +343,11 @@ type MeshEndpoint struct {
 	// Its addresses on the machine network, without prefix length, IPv4 first.
 	Addresses []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	// Its slot.
-	Slot          uint64 `protobuf:"varint,4,opt,name=slot,proto3" json:"slot,omitempty"`
+	Slot uint64 `protobuf:"varint,4,opt,name=slot,proto3" json:"slot,omitempty"`
+	// It takes no new connections: it stops, is not ready, or its machine is silent. Those that it has go on.
+	Draining bool `protobuf:"varint,5,opt,name=draining,proto3" json:"draining,omitempty"`
+	// Ports of its machine that it answers on.
+	HostPorts     []*v1.PortConfig `protobuf:"bytes,6,rep,name=host_ports,json=hostPorts,proto3" json:"host_ports,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -395,6 +408,20 @@ func (x *MeshEndpoint) GetSlot() uint64 {
 		return x.Slot
 	}
 	return 0
+}
+
+func (x *MeshEndpoint) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *MeshEndpoint) GetHostPorts() []*v1.PortConfig {
+	if x != nil {
+		return x.HostPorts
+	}
+	return nil
 }
 
 // MeshMachine is another machine as a meshproxy sees it.
@@ -923,7 +950,7 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
 	"\"shoal/dispatcher/v1/endpoint.proto\x12\x13shoal.dispatcher.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a!shoal/dispatcher/v1/session.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/port.proto\"E\n" +
 	"\x10EndpointsRequest\x121\n" +
-	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\xe6\x06\n" +
+	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\x9f\a\n" +
 	"\x11EndpointsResponse\x121\n" +
 	"\aversion\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x12<\n" +
@@ -942,18 +969,22 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\x18removed_network_services\x18\x0e \x03(\v2&.shoal.dispatcher.v1.NetworkServiceKeyR\x16removedNetworkServices\x12?\n" +
 	"\vlocal_tasks\x18\x0f \x03(\v2\x1e.shoal.dispatcher.v1.LocalTaskR\n" +
 	"localTasks\x12.\n" +
-	"\x13removed_local_tasks\x18\x10 \x03(\tR\x11removedLocalTasks\"\xb3\x01\n" +
+	"\x13removed_local_tasks\x18\x10 \x03(\tR\x11removedLocalTasks\x127\n" +
+	"\tdataplane\x18\x11 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\"\xb3\x01\n" +
 	"\vMeshService\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x120\n" +
 	"\x05ports\x18\x03 \x03(\v2\x1a.shoal.types.v1.PortConfigR\x05ports\x12?\n" +
-	"\tendpoints\x18\x04 \x03(\v2!.shoal.dispatcher.v1.MeshEndpointR\tendpoints\"r\n" +
+	"\tendpoints\x18\x04 \x03(\v2!.shoal.dispatcher.v1.MeshEndpointR\tendpoints\"\xc9\x01\n" +
 	"\fMeshEndpoint\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x1c\n" +
 	"\taddresses\x18\x03 \x03(\tR\taddresses\x12\x12\n" +
-	"\x04slot\x18\x04 \x01(\x04R\x04slot\"\x8f\x01\n" +
+	"\x04slot\x18\x04 \x01(\x04R\x04slot\x12\x1a\n" +
+	"\bdraining\x18\x05 \x01(\bR\bdraining\x129\n" +
+	"\n" +
+	"host_ports\x18\x06 \x03(\v2\x1a.shoal.types.v1.PortConfigR\thostPorts\"\x8f\x01\n" +
 	"\vMeshMachine\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x14\n" +
@@ -1028,7 +1059,8 @@ var file_shoal_dispatcher_v1_endpoint_proto_goTypes = []any{
 	(*v1.Version)(nil),        // 11: shoal.types.v1.Version
 	(*Trust)(nil),             // 12: shoal.dispatcher.v1.Trust
 	(*v11.Directory)(nil),     // 13: shoal.ca.v1.Directory
-	(*v1.PortConfig)(nil),     // 14: shoal.types.v1.PortConfig
+	(v1.Dataplane)(0),         // 14: shoal.types.v1.Dataplane
+	(*v1.PortConfig)(nil),     // 15: shoal.types.v1.PortConfig
 }
 var file_shoal_dispatcher_v1_endpoint_proto_depIdxs = []int32{
 	11, // 0: shoal.dispatcher.v1.EndpointsRequest.applied:type_name -> shoal.types.v1.Version
@@ -1041,17 +1073,19 @@ var file_shoal_dispatcher_v1_endpoint_proto_depIdxs = []int32{
 	8,  // 7: shoal.dispatcher.v1.EndpointsResponse.network_services:type_name -> shoal.dispatcher.v1.NetworkService
 	7,  // 8: shoal.dispatcher.v1.EndpointsResponse.removed_network_services:type_name -> shoal.dispatcher.v1.NetworkServiceKey
 	10, // 9: shoal.dispatcher.v1.EndpointsResponse.local_tasks:type_name -> shoal.dispatcher.v1.LocalTask
-	14, // 10: shoal.dispatcher.v1.MeshService.ports:type_name -> shoal.types.v1.PortConfig
-	3,  // 11: shoal.dispatcher.v1.MeshService.endpoints:type_name -> shoal.dispatcher.v1.MeshEndpoint
-	6,  // 12: shoal.dispatcher.v1.MeshNetwork.entries:type_name -> shoal.dispatcher.v1.NetworkEntry
-	9,  // 13: shoal.dispatcher.v1.NetworkService.endpoints:type_name -> shoal.dispatcher.v1.NetworkEndpoint
-	0,  // 14: shoal.dispatcher.v1.EndpointService.Endpoints:input_type -> shoal.dispatcher.v1.EndpointsRequest
-	1,  // 15: shoal.dispatcher.v1.EndpointService.Endpoints:output_type -> shoal.dispatcher.v1.EndpointsResponse
-	15, // [15:16] is the sub-list for method output_type
-	14, // [14:15] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	14, // 10: shoal.dispatcher.v1.EndpointsResponse.dataplane:type_name -> shoal.types.v1.Dataplane
+	15, // 11: shoal.dispatcher.v1.MeshService.ports:type_name -> shoal.types.v1.PortConfig
+	3,  // 12: shoal.dispatcher.v1.MeshService.endpoints:type_name -> shoal.dispatcher.v1.MeshEndpoint
+	15, // 13: shoal.dispatcher.v1.MeshEndpoint.host_ports:type_name -> shoal.types.v1.PortConfig
+	6,  // 14: shoal.dispatcher.v1.MeshNetwork.entries:type_name -> shoal.dispatcher.v1.NetworkEntry
+	9,  // 15: shoal.dispatcher.v1.NetworkService.endpoints:type_name -> shoal.dispatcher.v1.NetworkEndpoint
+	0,  // 16: shoal.dispatcher.v1.EndpointService.Endpoints:input_type -> shoal.dispatcher.v1.EndpointsRequest
+	1,  // 17: shoal.dispatcher.v1.EndpointService.Endpoints:output_type -> shoal.dispatcher.v1.EndpointsResponse
+	17, // [17:18] is the sub-list for method output_type
+	16, // [16:17] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_endpoint_proto_init() }

@@ -126,7 +126,9 @@ type ClusterSpec struct {
 	// How tasks are placed and replaced.
 	Scheduling *SchedulingConfig `protobuf:"bytes,8,opt,name=scheduling,proto3" json:"scheduling,omitempty"`
 	// What containers may ask for.
-	Containers    *ContainerPolicy `protobuf:"bytes,9,opt,name=containers,proto3" json:"containers,omitempty"`
+	Containers *ContainerPolicy `protobuf:"bytes,9,opt,name=containers,proto3" json:"containers,omitempty"`
+	// What carries connections to published ports that do not say it themselves. Default the kernel.
+	Dataplane     Dataplane `protobuf:"varint,10,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -222,6 +224,13 @@ func (x *ClusterSpec) GetContainers() *ContainerPolicy {
 		return x.Containers
 	}
 	return nil
+}
+
+func (x *ClusterSpec) GetDataplane() Dataplane {
+	if x != nil {
+		return x.Dataplane
+	}
+	return Dataplane_DATAPLANE_UNSPECIFIED
 }
 
 // SchedulingConfig holds for all services.
@@ -832,7 +841,7 @@ var File_shoal_types_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/placement.proto\"\xa9\x02\n" +
+	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\"\xa9\x02\n" +
 	"\aCluster\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ClusterSpecB\a\x92\xb5\x18\x03\n" +
@@ -841,7 +850,7 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\x01\x01R\tauthority\x12;\n" +
 	"\x06tokens\x18\x04 \x01(\v2\x1a.shoal.types.v1.JoinTokensB\a\x92\xb5\x18\x03\n" +
 	"\x01\x01R\x06tokens\x12;\n" +
-	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\xec\x03\n" +
+	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\xa5\x04\n" +
 	"\vClusterSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x12task_history_limit\x18\x02 \x01(\x05R\x10taskHistoryLimit\x12D\n" +
@@ -856,7 +865,9 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"scheduling\x12?\n" +
 	"\n" +
 	"containers\x18\t \x01(\v2\x1f.shoal.types.v1.ContainerPolicyR\n" +
-	"containers\"\xb9\x02\n" +
+	"containers\x127\n" +
+	"\tdataplane\x18\n" +
+	" \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\"\xb9\x02\n" +
 	"\x10SchedulingConfig\x12=\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2!.shoal.types.v1.PlacementStrategyR\bstrategy\x12/\n" +
 	"\x11mass_loss_percent\x18\x02 \x01(\rH\x00R\x0fmassLossPercent\x88\x01\x01\x12C\n" +
@@ -938,8 +949,9 @@ var file_shoal_types_v1_cluster_proto_goTypes = []any{
 	(*Annotations)(nil),           // 12: shoal.types.v1.Annotations
 	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
 	(*ContainerPolicy)(nil),       // 14: shoal.types.v1.ContainerPolicy
-	(PlacementStrategy)(0),        // 15: shoal.types.v1.PlacementStrategy
-	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(Dataplane)(0),                // 15: shoal.types.v1.Dataplane
+	(PlacementStrategy)(0),        // 16: shoal.types.v1.PlacementStrategy
+	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
 }
 var file_shoal_types_v1_cluster_proto_depIdxs = []int32{
 	11, // 0: shoal.types.v1.Cluster.meta:type_name -> shoal.types.v1.Meta
@@ -952,23 +964,24 @@ var file_shoal_types_v1_cluster_proto_depIdxs = []int32{
 	13, // 7: shoal.types.v1.ClusterSpec.certificate_grace:type_name -> google.protobuf.Duration
 	2,  // 8: shoal.types.v1.ClusterSpec.scheduling:type_name -> shoal.types.v1.SchedulingConfig
 	14, // 9: shoal.types.v1.ClusterSpec.containers:type_name -> shoal.types.v1.ContainerPolicy
-	15, // 10: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
-	13, // 11: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
-	13, // 12: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
-	4,  // 13: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
-	5,  // 14: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
-	7,  // 15: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
-	7,  // 16: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
-	16, // 17: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
-	11, // 18: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
-	16, // 19: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
-	11, // 20: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
-	16, // 21: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	15, // 10: shoal.types.v1.ClusterSpec.dataplane:type_name -> shoal.types.v1.Dataplane
+	16, // 11: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
+	13, // 12: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
+	13, // 13: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
+	4,  // 14: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
+	5,  // 15: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
+	7,  // 16: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
+	7,  // 17: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
+	17, // 18: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
+	11, // 19: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
+	17, // 20: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
+	11, // 21: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
+	17, // 22: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	23, // [23:23] is the sub-list for method output_type
+	23, // [23:23] is the sub-list for method input_type
+	23, // [23:23] is the sub-list for extension type_name
+	23, // [23:23] is the sub-list for extension extendee
+	0,  // [0:23] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_cluster_proto_init() }
@@ -979,6 +992,7 @@ func file_shoal_types_v1_cluster_proto_init() {
 	file_shoal_types_v1_isolation_proto_init()
 	file_shoal_types_v1_meta_proto_init()
 	file_shoal_types_v1_placement_proto_init()
+	file_shoal_types_v1_port_proto_init()
 	file_shoal_types_v1_cluster_proto_msgTypes[2].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -127,6 +127,169 @@ func (PublishMode) EnumDescriptor() ([]byte, []int) {
 	return file_shoal_types_v1_port_proto_rawDescGZIP(), []int{1}
 }
 
+// Dataplane says what carries connections to a published port.
+type Dataplane int32
+
+const (
+	// The default: for a port the cluster's, for the cluster the kernel.
+	Dataplane_DATAPLANE_UNSPECIFIED Dataplane = 0
+	// The kernel's packet filter, on machines that have its parts; the others use the meshproxy.
+	Dataplane_DATAPLANE_KERNEL Dataplane = 1
+	// The meshproxy itself.
+	Dataplane_DATAPLANE_USERSPACE Dataplane = 2
+)
+
+// Enum value maps for Dataplane.
+var (
+	Dataplane_name = map[int32]string{
+		0: "DATAPLANE_UNSPECIFIED",
+		1: "DATAPLANE_KERNEL",
+		2: "DATAPLANE_USERSPACE",
+	}
+	Dataplane_value = map[string]int32{
+		"DATAPLANE_UNSPECIFIED": 0,
+		"DATAPLANE_KERNEL":      1,
+		"DATAPLANE_USERSPACE":   2,
+	}
+)
+
+func (x Dataplane) Enum() *Dataplane {
+	p := new(Dataplane)
+	*p = x
+	return p
+}
+
+func (x Dataplane) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Dataplane) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_port_proto_enumTypes[2].Descriptor()
+}
+
+func (Dataplane) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_port_proto_enumTypes[2]
+}
+
+func (x Dataplane) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Dataplane.Descriptor instead.
+func (Dataplane) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_port_proto_rawDescGZIP(), []int{2}
+}
+
+// TrafficPolicy says which tasks a machine leads connections to.
+type TrafficPolicy int32
+
+const (
+	// The default: cluster.
+	TrafficPolicy_TRAFFIC_POLICY_UNSPECIFIED TrafficPolicy = 0
+	// All tasks, wherever they run.
+	TrafficPolicy_TRAFFIC_POLICY_CLUSTER TrafficPolicy = 1
+	// Those of the machine itself. One without a task refuses, so that a balancer before the cluster can see it.
+	TrafficPolicy_TRAFFIC_POLICY_LOCAL TrafficPolicy = 2
+	// Those of the machine itself if there are any, else all.
+	TrafficPolicy_TRAFFIC_POLICY_PREFER_LOCAL TrafficPolicy = 3
+)
+
+// Enum value maps for TrafficPolicy.
+var (
+	TrafficPolicy_name = map[int32]string{
+		0: "TRAFFIC_POLICY_UNSPECIFIED",
+		1: "TRAFFIC_POLICY_CLUSTER",
+		2: "TRAFFIC_POLICY_LOCAL",
+		3: "TRAFFIC_POLICY_PREFER_LOCAL",
+	}
+	TrafficPolicy_value = map[string]int32{
+		"TRAFFIC_POLICY_UNSPECIFIED":  0,
+		"TRAFFIC_POLICY_CLUSTER":      1,
+		"TRAFFIC_POLICY_LOCAL":        2,
+		"TRAFFIC_POLICY_PREFER_LOCAL": 3,
+	}
+)
+
+func (x TrafficPolicy) Enum() *TrafficPolicy {
+	p := new(TrafficPolicy)
+	*p = x
+	return p
+}
+
+func (x TrafficPolicy) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (TrafficPolicy) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_port_proto_enumTypes[3].Descriptor()
+}
+
+func (TrafficPolicy) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_port_proto_enumTypes[3]
+}
+
+func (x TrafficPolicy) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use TrafficPolicy.Descriptor instead.
+func (TrafficPolicy) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_port_proto_rawDescGZIP(), []int{3}
+}
+
+// SessionAffinity says what the connections of one client have in common.
+type SessionAffinity int32
+
+const (
+	// The default: nothing.
+	SessionAffinity_SESSION_AFFINITY_UNSPECIFIED SessionAffinity = 0
+	// Nothing: each goes to the next task.
+	SessionAffinity_SESSION_AFFINITY_NONE SessionAffinity = 1
+	// One client address goes to one task on every machine, as long as the tasks stay the same.
+	SessionAffinity_SESSION_AFFINITY_CLIENT_IP SessionAffinity = 2
+)
+
+// Enum value maps for SessionAffinity.
+var (
+	SessionAffinity_name = map[int32]string{
+		0: "SESSION_AFFINITY_UNSPECIFIED",
+		1: "SESSION_AFFINITY_NONE",
+		2: "SESSION_AFFINITY_CLIENT_IP",
+	}
+	SessionAffinity_value = map[string]int32{
+		"SESSION_AFFINITY_UNSPECIFIED": 0,
+		"SESSION_AFFINITY_NONE":        1,
+		"SESSION_AFFINITY_CLIENT_IP":   2,
+	}
+)
+
+func (x SessionAffinity) Enum() *SessionAffinity {
+	p := new(SessionAffinity)
+	*p = x
+	return p
+}
+
+func (x SessionAffinity) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SessionAffinity) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_port_proto_enumTypes[4].Descriptor()
+}
+
+func (SessionAffinity) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_port_proto_enumTypes[4]
+}
+
+func (x SessionAffinity) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SessionAffinity.Descriptor instead.
+func (SessionAffinity) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_port_proto_rawDescGZIP(), []int{4}
+}
+
 // EndpointMode says what a service's name leads to on its networks.
 type EndpointMode int32
 
@@ -164,11 +327,11 @@ func (x EndpointMode) String() string {
 }
 
 func (EndpointMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_shoal_types_v1_port_proto_enumTypes[2].Descriptor()
+	return file_shoal_types_v1_port_proto_enumTypes[5].Descriptor()
 }
 
 func (EndpointMode) Type() protoreflect.EnumType {
-	return &file_shoal_types_v1_port_proto_enumTypes[2]
+	return &file_shoal_types_v1_port_proto_enumTypes[5]
 }
 
 func (x EndpointMode) Number() protoreflect.EnumNumber {
@@ -177,7 +340,7 @@ func (x EndpointMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use EndpointMode.Descriptor instead.
 func (EndpointMode) EnumDescriptor() ([]byte, []int) {
-	return file_shoal_types_v1_port_proto_rawDescGZIP(), []int{2}
+	return file_shoal_types_v1_port_proto_rawDescGZIP(), []int{5}
 }
 
 // PortConfig publishes a port.
@@ -190,7 +353,17 @@ type PortConfig struct {
 	// Port on the machines. 0: the first free one of the cluster's range.
 	PublishedPort uint32 `protobuf:"varint,3,opt,name=published_port,json=publishedPort,proto3" json:"published_port,omitempty"`
 	// Where it answers. Default ingress.
-	PublishMode   PublishMode `protobuf:"varint,4,opt,name=publish_mode,json=publishMode,proto3,enum=shoal.types.v1.PublishMode" json:"publish_mode,omitempty"`
+	PublishMode PublishMode `protobuf:"varint,4,opt,name=publish_mode,json=publishMode,proto3,enum=shoal.types.v1.PublishMode" json:"publish_mode,omitempty"`
+	// What carries its connections. Default the cluster's.
+	Dataplane Dataplane `protobuf:"varint,5,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
+	// Which tasks a machine leads to. Default all; no matter in host mode.
+	TrafficPolicy TrafficPolicy `protobuf:"varint,6,opt,name=traffic_policy,json=trafficPolicy,proto3,enum=shoal.types.v1.TrafficPolicy" json:"traffic_policy,omitempty"`
+	// What one client's connections have in common. Default nothing.
+	SessionAffinity SessionAffinity `protobuf:"varint,7,opt,name=session_affinity,json=sessionAffinity,proto3,enum=shoal.types.v1.SessionAffinity" json:"session_affinity,omitempty"`
+	// Address, or range of addresses as a CIDR, on which it answers: a machine takes those of its own that match. Empty: all.
+	HostIp string `protobuf:"bytes,8,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
+	// Whether the task is told the client's address by PROXY protocol, version 2. TCP alone; the meshproxy then carries it.
+	ProxyProtocol bool `protobuf:"varint,9,opt,name=proxy_protocol,json=proxyProtocol,proto3" json:"proxy_protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -251,6 +424,41 @@ func (x *PortConfig) GetPublishMode() PublishMode {
 		return x.PublishMode
 	}
 	return PublishMode_PUBLISH_MODE_UNSPECIFIED
+}
+
+func (x *PortConfig) GetDataplane() Dataplane {
+	if x != nil {
+		return x.Dataplane
+	}
+	return Dataplane_DATAPLANE_UNSPECIFIED
+}
+
+func (x *PortConfig) GetTrafficPolicy() TrafficPolicy {
+	if x != nil {
+		return x.TrafficPolicy
+	}
+	return TrafficPolicy_TRAFFIC_POLICY_UNSPECIFIED
+}
+
+func (x *PortConfig) GetSessionAffinity() SessionAffinity {
+	if x != nil {
+		return x.SessionAffinity
+	}
+	return SessionAffinity_SESSION_AFFINITY_UNSPECIFIED
+}
+
+func (x *PortConfig) GetHostIp() string {
+	if x != nil {
+		return x.HostIp
+	}
+	return ""
+}
+
+func (x *PortConfig) GetProxyProtocol() bool {
+	if x != nil {
+		return x.ProxyProtocol
+	}
+	return false
 }
 
 // EndpointSpec says how a service is reached.
@@ -422,14 +630,19 @@ var File_shoal_types_v1_port_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_port_proto_rawDesc = "" +
 	"\n" +
-	"\x19shoal/types/v1/port.proto\x12\x0eshoal.types.v1\"\xca\x01\n" +
+	"\x19shoal/types/v1/port.proto\x12\x0eshoal.types.v1\"\xd5\x03\n" +
 	"\n" +
 	"PortConfig\x124\n" +
 	"\bprotocol\x18\x01 \x01(\x0e2\x18.shoal.types.v1.ProtocolR\bprotocol\x12\x1f\n" +
 	"\vtarget_port\x18\x02 \x01(\rR\n" +
 	"targetPort\x12%\n" +
 	"\x0epublished_port\x18\x03 \x01(\rR\rpublishedPort\x12>\n" +
-	"\fpublish_mode\x18\x04 \x01(\x0e2\x1b.shoal.types.v1.PublishModeR\vpublishMode\"r\n" +
+	"\fpublish_mode\x18\x04 \x01(\x0e2\x1b.shoal.types.v1.PublishModeR\vpublishMode\x127\n" +
+	"\tdataplane\x18\x05 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12D\n" +
+	"\x0etraffic_policy\x18\x06 \x01(\x0e2\x1d.shoal.types.v1.TrafficPolicyR\rtrafficPolicy\x12J\n" +
+	"\x10session_affinity\x18\a \x01(\x0e2\x1f.shoal.types.v1.SessionAffinityR\x0fsessionAffinity\x12\x17\n" +
+	"\ahost_ip\x18\b \x01(\tR\x06hostIp\x12%\n" +
+	"\x0eproxy_protocol\x18\t \x01(\bR\rproxyProtocol\"r\n" +
 	"\fEndpointSpec\x120\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1a.shoal.types.v1.PortConfigR\x05ports\x120\n" +
 	"\x04mode\x18\x02 \x01(\x0e2\x1c.shoal.types.v1.EndpointModeR\x04mode\"x\n" +
@@ -448,7 +661,20 @@ const file_shoal_types_v1_port_proto_rawDesc = "" +
 	"\vPublishMode\x12\x1c\n" +
 	"\x18PUBLISH_MODE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PUBLISH_MODE_INGRESS\x10\x01\x12\x15\n" +
-	"\x11PUBLISH_MODE_HOST\x10\x02*]\n" +
+	"\x11PUBLISH_MODE_HOST\x10\x02*U\n" +
+	"\tDataplane\x12\x19\n" +
+	"\x15DATAPLANE_UNSPECIFIED\x10\x00\x12\x14\n" +
+	"\x10DATAPLANE_KERNEL\x10\x01\x12\x17\n" +
+	"\x13DATAPLANE_USERSPACE\x10\x02*\x86\x01\n" +
+	"\rTrafficPolicy\x12\x1e\n" +
+	"\x1aTRAFFIC_POLICY_UNSPECIFIED\x10\x00\x12\x1a\n" +
+	"\x16TRAFFIC_POLICY_CLUSTER\x10\x01\x12\x18\n" +
+	"\x14TRAFFIC_POLICY_LOCAL\x10\x02\x12\x1f\n" +
+	"\x1bTRAFFIC_POLICY_PREFER_LOCAL\x10\x03*n\n" +
+	"\x0fSessionAffinity\x12 \n" +
+	"\x1cSESSION_AFFINITY_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15SESSION_AFFINITY_NONE\x10\x01\x12\x1e\n" +
+	"\x1aSESSION_AFFINITY_CLIENT_IP\x10\x02*]\n" +
 	"\fEndpointMode\x12\x1d\n" +
 	"\x19ENDPOINT_MODE_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11ENDPOINT_MODE_VIP\x10\x01\x12\x17\n" +
@@ -466,29 +692,35 @@ func file_shoal_types_v1_port_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_port_proto_rawDescData
 }
 
-var file_shoal_types_v1_port_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_shoal_types_v1_port_proto_enumTypes = make([]protoimpl.EnumInfo, 6)
 var file_shoal_types_v1_port_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_shoal_types_v1_port_proto_goTypes = []any{
 	(Protocol)(0),        // 0: shoal.types.v1.Protocol
 	(PublishMode)(0),     // 1: shoal.types.v1.PublishMode
-	(EndpointMode)(0),    // 2: shoal.types.v1.EndpointMode
-	(*PortConfig)(nil),   // 3: shoal.types.v1.PortConfig
-	(*EndpointSpec)(nil), // 4: shoal.types.v1.EndpointSpec
-	(*Endpoint)(nil),     // 5: shoal.types.v1.Endpoint
-	(*VirtualIP)(nil),    // 6: shoal.types.v1.VirtualIP
+	(Dataplane)(0),       // 2: shoal.types.v1.Dataplane
+	(TrafficPolicy)(0),   // 3: shoal.types.v1.TrafficPolicy
+	(SessionAffinity)(0), // 4: shoal.types.v1.SessionAffinity
+	(EndpointMode)(0),    // 5: shoal.types.v1.EndpointMode
+	(*PortConfig)(nil),   // 6: shoal.types.v1.PortConfig
+	(*EndpointSpec)(nil), // 7: shoal.types.v1.EndpointSpec
+	(*Endpoint)(nil),     // 8: shoal.types.v1.Endpoint
+	(*VirtualIP)(nil),    // 9: shoal.types.v1.VirtualIP
 }
 var file_shoal_types_v1_port_proto_depIdxs = []int32{
 	0, // 0: shoal.types.v1.PortConfig.protocol:type_name -> shoal.types.v1.Protocol
 	1, // 1: shoal.types.v1.PortConfig.publish_mode:type_name -> shoal.types.v1.PublishMode
-	3, // 2: shoal.types.v1.EndpointSpec.ports:type_name -> shoal.types.v1.PortConfig
-	2, // 3: shoal.types.v1.EndpointSpec.mode:type_name -> shoal.types.v1.EndpointMode
-	3, // 4: shoal.types.v1.Endpoint.ports:type_name -> shoal.types.v1.PortConfig
-	6, // 5: shoal.types.v1.Endpoint.virtual_ips:type_name -> shoal.types.v1.VirtualIP
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	2, // 2: shoal.types.v1.PortConfig.dataplane:type_name -> shoal.types.v1.Dataplane
+	3, // 3: shoal.types.v1.PortConfig.traffic_policy:type_name -> shoal.types.v1.TrafficPolicy
+	4, // 4: shoal.types.v1.PortConfig.session_affinity:type_name -> shoal.types.v1.SessionAffinity
+	6, // 5: shoal.types.v1.EndpointSpec.ports:type_name -> shoal.types.v1.PortConfig
+	5, // 6: shoal.types.v1.EndpointSpec.mode:type_name -> shoal.types.v1.EndpointMode
+	6, // 7: shoal.types.v1.Endpoint.ports:type_name -> shoal.types.v1.PortConfig
+	9, // 8: shoal.types.v1.Endpoint.virtual_ips:type_name -> shoal.types.v1.VirtualIP
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_port_proto_init() }
@@ -501,7 +733,7 @@ func file_shoal_types_v1_port_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_port_proto_rawDesc), len(file_shoal_types_v1_port_proto_rawDesc)),
-			NumEnums:      3,
+			NumEnums:      6,
 			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   0,

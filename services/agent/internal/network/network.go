@@ -141,6 +141,13 @@ func plug(host, inside *netlink.Handle, space netns.NsHandle, id string, i int, 
 	if err != nil {
 		return err
 	}
+	if l.VNI == 0 {
+		// A container that asks a published port may be led to itself. Where br_netfilter is on, the bridge then sends the packet
+		// straight back by the port that it came from, which it does only if the port allows it.
+		if err := host.LinkSetHairpin(pair, true); err != nil {
+			return fmt.Errorf("let it reach itself: %w", err)
+		}
+	}
 	end, err := inside.LinkByName(name)
 	if err != nil {
 		return err

@@ -178,8 +178,8 @@ func TestWholeDifferenceBarrier(t *testing.T) {
 		b.applied(b.next().GetVersion())
 		at := r.store.Put(task(stop))
 		diff := a.next()
-		if diff.GetFull() || len(diff.GetServices()) != 1 || len(diff.GetServices()[0].GetEndpoints()) != 0 {
-			t.Fatalf("second: %v, want the service without endpoints", diff)
+		if diff.GetFull() || len(diff.GetServices()) != 1 || !diff.GetServices()[0].GetEndpoints()[0].GetDraining() {
+			t.Fatalf("second: %v, want the service's endpoint to take no more", diff)
 		}
 		a.applied(diff.GetVersion())
 		late := b.next().GetVersion()

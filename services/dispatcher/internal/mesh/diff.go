@@ -19,6 +19,7 @@ func Full(t *Tables) *dispatcherv1.EndpointsResponse {
 		Networks:        sorted(t.Networks),
 		DataPort:        t.Shared.DataPort,
 		MachineNetwork:  t.Shared.MachineNetwork,
+		Dataplane:       t.Shared.Dataplane,
 	}
 }
 
@@ -28,7 +29,7 @@ func Diff(old, next *Tables) *dispatcherv1.EndpointsResponse {
 	r := &dispatcherv1.EndpointsResponse{
 		Services: d.services, RemovedServices: d.removedServices,
 		Machines: d.machines, RemovedMachines: d.removedMachines,
-		DataPort: next.Shared.DataPort, MachineNetwork: next.Shared.MachineNetwork,
+		DataPort: next.Shared.DataPort, MachineNetwork: next.Shared.MachineNetwork, Dataplane: next.Shared.Dataplane,
 	}
 	r.Networks, r.RemovedNetworks = changes(old.Networks, next.Networks)
 	r.NetworkServices, r.RemovedNetworkServices = directoryChanges(old.directories, next.directories)
@@ -45,7 +46,7 @@ type difference struct {
 	services                         []*dispatcherv1.MeshService
 	machines                         []*dispatcherv1.MeshMachine
 	removedServices, removedMachines []string
-	settings                         bool // data port or machine network
+	settings                         bool // data port, machine network or dataplane
 }
 
 func (d *difference) none() bool {
@@ -64,7 +65,7 @@ func differenceOf(old, next *Shared) *difference {
 }
 
 func compare(old, next *Shared) *difference {
-	d := &difference{settings: old.DataPort != next.DataPort || old.MachineNetwork != next.MachineNetwork}
+	d := &difference{settings: old.DataPort != next.DataPort || old.MachineNetwork != next.MachineNetwork || old.Dataplane != next.Dataplane}
 	d.services, d.removedServices = changes(old.Services, next.Services)
 	d.machines, d.removedMachines = changes(old.Machines, next.Machines)
 	return d

@@ -1,6 +1,7 @@
 // Package mesh computes the tables that meshproxies need from a snapshot, and the difference between two of them.
 //
-// It owns the answer to "who takes traffic", by port, by virtual address and by name: a task that is wanted, running and ready on a machine that is heard. Entries
+// It owns the answer to "who takes traffic", by port, by virtual address and by name: a task that is wanted, running and
+// ready on a machine that is heard. One that runs without that is told as draining, as long as it may have connections. Entries
 // of overlays exist earlier, from the moment a task has a machine, so that an early dial leaves no failed neighbour
 // behind. It is pure: no clock, no I/O, no goroutine.
 package mesh
@@ -64,15 +65,16 @@ func machine(n *typesv1.Node) *dispatcherv1.MeshMachine {
 	}
 }
 
-// service makes a service from its tasks; ready are the machines that are heard.
-func service(svc *typesv1.Service, tasks []*typesv1.Task, ready map[string]bool) *dispatcherv1.MeshService {
+// service makes a service from its tasks. Heard are the machines whose tasks run for all we know; true: they are heard.
+func service(svc *typesv1.Service, tasks []*typesv1.Task, heard map[string]bool) *dispatcherv1.MeshService {
 	m := &dispatcherv1.MeshService{
 		ServiceId: svc.GetMeta().GetId(),
 		Name:      svc.GetSpec().GetAnnotations().GetName(),
 		Ports:     svc.GetEndpoint().GetPorts(),
 	}
 	for _, t := range tasks {
-		if !takesTraffic(t) || !ready[t.GetDecided().GetNodeId()] {
+		now, known := heard[t.GetDecided().GetNodeId()]
+		if !known || !mayHaveTraffic(t) {
 			continue
 		}
 		m.Endpoints = append(m.Endpoints, &dispatcherv1.MeshEndpoint{
@@ -80,12 +82,19 @@ func service(svc *typesv1.Service, tasks []*typesv1.Task, ready map[string]bool)
 			NodeId:    t.GetDecided().GetNodeId(),
 			Slot:      t.GetDecided().GetSlot(),
 			Addresses: bare(addressOn(t, "")),
+			Draining:  !now || !takesTraffic(t),
+			HostPorts: t.GetDecided().GetHostPorts(),
 		})
 	}
 	slices.SortFunc(m.Endpoints, func(a, b *dispatcherv1.MeshEndpoint) int {
 		return cmp.Or(cmp.Compare(a.GetSlot(), b.GetSlot()), cmp.Compare(a.GetTaskId(), b.GetTaskId()))
 	})
 	return m
+}
+
+// mayHaveTraffic says that a task runs, and may have connections although it takes no new ones.
+func mayHaveTraffic(t *typesv1.Task) bool {
+	return t.GetObserved().GetState() == typesv1.TaskState_TASK_STATE_RUNNING && !t.GetDecided().GetAbandoned()
 }
 
 func takesTraffic(t *typesv1.Task) bool {

@@ -82,30 +82,32 @@ func TestWhoTakesTraffic(t *testing.T) {
 		change  func(*typesv1.Task)
 		node    typesv1.NodeState
 		takes   bool
+		drains  bool
 		onPaths bool // has its entry on the overlay
 	}{
-		{"running and ready", func(*typesv1.Task) {}, ready, true, true},
-		{"only assigned", func(x *typesv1.Task) { x.Observed = nil }, ready, false, true},
-		{"not ready", func(x *typesv1.Task) { x.Observed.Ready = false }, ready, false, true},
-		{"starting", func(x *typesv1.Task) { x.Observed.State = typesv1.TaskState_TASK_STATE_STARTING }, ready, false, true},
-		{"told to stop", func(x *typesv1.Task) { x.Decided.Desired = typesv1.TaskState_TASK_STATE_SHUTDOWN }, ready, false, true},
-		{"abandoned", func(x *typesv1.Task) { x.Decided.Abandoned = true }, ready, false, true},
-		{"failed", func(x *typesv1.Task) { x.Observed.State = typesv1.TaskState_TASK_STATE_FAILED }, ready, false, false},
-		{"node suspect", func(*typesv1.Task) {}, typesv1.NodeState_NODE_STATE_SUSPECT, false, true},
-		{"node down", func(*typesv1.Task) {}, typesv1.NodeState_NODE_STATE_DOWN, false, true},
-		{"no node", func(x *typesv1.Task) { x.Decided.NodeId = "" }, ready, false, false},
+		{"running and ready", func(*typesv1.Task) {}, ready, true, false, true},
+		{"only assigned", func(x *typesv1.Task) { x.Observed = nil }, ready, false, false, true},
+		{"not ready", func(x *typesv1.Task) { x.Observed.Ready = false }, ready, false, true, true},
+		{"starting", func(x *typesv1.Task) { x.Observed.State = typesv1.TaskState_TASK_STATE_STARTING }, ready, false, false, true},
+		{"told to stop", func(x *typesv1.Task) { x.Decided.Desired = typesv1.TaskState_TASK_STATE_SHUTDOWN }, ready, false, true, true},
+		{"abandoned", func(x *typesv1.Task) { x.Decided.Abandoned = true }, ready, false, false, true},
+		{"failed", func(x *typesv1.Task) { x.Observed.State = typesv1.TaskState_TASK_STATE_FAILED }, ready, false, false, false},
+		{"node suspect", func(*typesv1.Task) {}, typesv1.NodeState_NODE_STATE_SUSPECT, false, true, true},
+		{"node down", func(*typesv1.Task) {}, typesv1.NodeState_NODE_STATE_DOWN, false, false, true},
+		{"no node", func(x *typesv1.Task) { x.Decided.NodeId = "" }, ready, false, false, false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			task := running("t1", "n1")
 			c.change(task)
 			s := put(state.Empty(), node("n1", c.node), node("n2", ready), web(), overlay(), task, running("t2", "n2"))
 			tables := mesh.Of(s, "n2", mesh.SharedOf(s, nil), nil)
-			takes := false
+			takes, drains := false, false
 			for _, e := range tables.Shared.Services["s1"].GetEndpoints() {
-				takes = takes || e.GetTaskId() == "t1"
+				takes = takes || e.GetTaskId() == "t1" && !e.GetDraining()
+				drains = drains || e.GetTaskId() == "t1" && e.GetDraining()
 			}
-			if takes != c.takes {
-				t.Errorf("takes traffic: %t, want %t", takes, c.takes)
+			if takes != c.takes || drains != c.drains {
+				t.Errorf("takes traffic: %t, drains: %t; want %t, %t", takes, drains, c.takes, c.drains)
 			}
 			entry := false
 			for _, e := range tables.Networks["o1"].GetEntries() {

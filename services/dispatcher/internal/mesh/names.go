@@ -33,7 +33,7 @@ func (x *Shared) makeNames(s *state.Snapshot, prev *Shared, sameReady bool) {
 		}
 		n := named{made: made[*typesv1.Service]{svc, tasks}, on: old.on}
 		if !sameReady || !old.same(svc, tasks) {
-			n.on = namesOf(svc, tasks, x.from.ready, old.on)
+			n.on = namesOf(svc, tasks, x.from.heard, old.on)
 		}
 		if len(n.on) == 0 {
 			continue

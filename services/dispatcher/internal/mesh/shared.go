@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 
@@ -24,6 +25,8 @@ type Shared struct {
 	DataPort uint32
 	// MachineNetwork is its IPv4 range, as a CIDR.
 	MachineNetwork string
+	// Dataplane carries connections to ports that do not say it themselves.
+	Dataplane typesv1.Dataplane
 
 	networks    map[string]*dispatcherv1.MeshNetwork
 	directories map[string]*directory // by network
@@ -37,7 +40,7 @@ type Shared struct {
 // make the same message.
 type sources struct {
 	nodes    map[string]*typesv1.Node
-	ready    map[string]bool // machines that are heard
+	heard    map[string]bool // machines whose tasks run for all we know: true if they are heard now
 	services map[string]made[*typesv1.Service]
 	names    map[string]named // services on networks
 	networks map[string]made[*typesv1.Network]
@@ -67,16 +70,17 @@ func SharedOf(s *state.Snapshot, prev *Shared) *Shared {
 		networks: prev.networks, directories: prev.directories, from: prev.from,
 		DataPort:       s.Cluster().GetDataPath().GetPort(),
 		MachineNetwork: s.Cluster().GetDataPath().GetMachineNetwork(),
+		Dataplane:      cmp.Or(s.Cluster().GetSpec().GetDataplane(), typesv1.Dataplane_DATAPLANE_KERNEL),
 		marks:          at,
 		seq:            prev.seq + 1,
 	}
 	if at.nodes != prev.marks.nodes {
 		next.makeMachines(s, prev)
 	}
-	sameReady := maps.Equal(prev.from.ready, next.from.ready)
-	if at.services != prev.marks.services || !sameReady {
-		next.makeServices(s, prev, sameReady)
-		next.makeNames(s, prev, sameReady)
+	sameHeard := maps.Equal(prev.from.heard, next.from.heard)
+	if at.services != prev.marks.services || !sameHeard {
+		next.makeServices(s, prev, sameHeard)
+		next.makeNames(s, prev, sameHeard)
 	}
 	if at.networks != prev.marks.networks {
 		next.makeNetworks(s, prev)
@@ -103,12 +107,15 @@ func marksOf(s *state.Snapshot) marks {
 }
 
 func (x *Shared) makeMachines(s *state.Snapshot, prev *Shared) {
-	x.Machines, x.from.nodes, x.from.ready = map[string]*dispatcherv1.MeshMachine{}, map[string]*typesv1.Node{}, map[string]bool{}
+	x.Machines, x.from.nodes, x.from.heard = map[string]*dispatcherv1.MeshMachine{}, map[string]*typesv1.Node{}, map[string]bool{}
 	for n := range s.Nodes() {
 		id := n.GetMeta().GetId()
 		x.from.nodes[id] = n
-		if n.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_READY {
-			x.from.ready[id] = true
+		switch n.GetStatus().GetState() {
+		case typesv1.NodeState_NODE_STATE_READY:
+			x.from.heard[id] = true
+		case typesv1.NodeState_NODE_STATE_SUSPECT:
+			x.from.heard[id] = false
 		}
 		if prev.from.nodes[id] == n {
 			x.Machines[id] = prev.Machines[id]
@@ -118,11 +125,11 @@ func (x *Shared) makeMachines(s *state.Snapshot, prev *Shared) {
 	}
 }
 
-func (x *Shared) makeServices(s *state.Snapshot, prev *Shared, sameReady bool) {
+func (x *Shared) makeServices(s *state.Snapshot, prev *Shared, sameHeard bool) {
 	x.Services, x.from.services = map[string]*dispatcherv1.MeshService{}, map[string]made[*typesv1.Service]{}
 	for svc := range s.Services() {
 		if len(svc.GetEndpoint().GetPorts()) == 0 {
-			continue
+			continue // host ports are among them
 		}
 		id := svc.GetMeta().GetId()
 		old := prev.from.services[id]
@@ -131,11 +138,11 @@ func (x *Shared) makeServices(s *state.Snapshot, prev *Shared, sameReady bool) {
 			tasks = append(tasks, t)
 		}
 		x.from.services[id] = made[*typesv1.Service]{svc, tasks}
-		if sameReady && old.same(svc, tasks) {
+		if sameHeard && old.same(svc, tasks) {
 			x.Services[id] = prev.Services[id]
 			continue
 		}
-		keep(x.Services, prev.Services, id, service(svc, tasks, x.from.ready))
+		keep(x.Services, prev.Services, id, service(svc, tasks, x.from.heard))
 	}
 }
 

@@ -65,12 +65,24 @@ type Loop struct {
 	wake      chan struct{} // has a token when there is something to do
 	pulse     *run.Pulse
 
-	mu      sync.Mutex // guards all below
-	model   *mesh.Model
-	applied *typesv1.Version
-	changed chan struct{} // closed when applied is replaced
-	look    bool          // the kernel must be read, whatever the model says
-	settled mesh.Kernel   // what the kernel was brought to last
+	state // Run's alone
+
+	mu        sync.Mutex // guards all below
+	model     *mesh.Model
+	applied   *typesv1.Version
+	changed   chan struct{}        // closed when applied is replaced
+	look      bool                 // the kernel must be read, whatever the model says
+	withdrawn map[string]time.Time // when, by task
+}
+
+// state is what the loop has done so far.
+type state struct {
+	userSpace bool
+	ground    mesh.Self              // what the machine looks like, but for what changes with the model
+	numbers   map[string]uint16      // of the peers; nil until the kernel was read
+	held      map[mesh.Listener]bool // ports that another process has
+	published *mesh.Published
+	settled   mesh.Kernel // what the kernel was brought to last
 }
 
 // New makes a loop. File is where the last known tables are kept. The parts are put in force in their order, before the forwarder.
@@ -78,8 +90,12 @@ func New(env run.Env, node string, advertise []string, file string, t tables.Tab
 	return &Loop{
 		env: env, node: node, advertise: advertise, file: file, tables: t, forwarder: f, parts: parts, health: h,
 		wake: make(chan struct{}, 1), changed: make(chan struct{}), pulse: run.NewPulse(),
+		look: true, withdrawn: map[string]time.Time{},
 	}
 }
+
+// UserSpace has the forwarder carry all published ports, because the kernel cannot. Call it before Run.
+func (l *Loop) UserSpace() { l.userSpace = true }
 
 // Take builds the next model from a response, and has it put in force soon. Several that come fast are put in force as one.
 func (l *Loop) Take(r *dispatcherv1.EndpointsResponse) error {
@@ -175,21 +191,13 @@ func (l *Loop) suspect() {
 	l.look = true
 }
 
-// must says whether the kernel has to be read for this, and takes it that it will be.
-func (l *Loop) must(want mesh.Kernel) bool {
+// looks says whether the kernel has to be read, and takes it that it will be.
+func (l *Loop) looks() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.look && want.Equal(l.settled) {
-		return false
-	}
-	l.look, l.settled = false, mesh.Kernel{}
-	return true
-}
-
-func (l *Loop) settle(k mesh.Kernel) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.settled = k
+	look := l.look
+	l.look = false
+	return look
 }
 
 func (l *Loop) current() *mesh.Model {
@@ -224,13 +232,14 @@ func (l *Loop) enforce(ctx context.Context, m *mesh.Model) bool {
 	for _, p := range l.parts {
 		failed = append(failed, p.Apply(ctx, m))
 	}
-	ports, err := m.Ports()
-	if err != nil {
-		l.env.Log.Warn("part of the published ports left out", "error", err)
+	look := l.looks()
+	self, err := l.self(ctx, m, look)
+	if err == nil {
+		err = l.connect(ctx, m, self, look)
 	}
-	l.tellPorts(l.forwarder.Apply(ctx, ports, m.Peers(l.node)))
-	err = errors.Join(append(failed, l.program(ctx, m))...)
+	err = errors.Join(append(failed, err)...)
 	if err != nil && ctx.Err() == nil {
+		l.suspect() // what has been done of it is not known
 		l.env.Log.Warn("tables not in force, will retry", "version", mesh.Text(m.Version()), "error", err)
 		l.health.Set("tables", false, err.Error())
 		return false
@@ -241,33 +250,78 @@ func (l *Loop) enforce(ctx context.Context, m *mesh.Model) bool {
 	return err == nil
 }
 
-func (l *Loop) program(ctx context.Context, m *mesh.Model) error {
-	self := mesh.Self{Node: l.node, Tunnel: m.Tunnel(l.node, l.advertise), MTU: defaultMTU}
-	if self.Tunnel.IsValid() {
-		mtu, err := l.tables.Underlay(ctx, self.Tunnel)
-		if err != nil {
+// self is what the machine knows of itself. Its links are looked at when the kernel is.
+func (l *Loop) self(ctx context.Context, m *mesh.Model, look bool) (mesh.Self, error) {
+	tunnel := m.Tunnel(l.node, l.advertise)
+	if look || l.ground.Tunnel != tunnel {
+		l.ground = mesh.Self{Node: l.node, Tunnel: tunnel, MTU: defaultMTU, UserSpace: l.userSpace}
+		var err error
+		if l.ground.Local, err = l.tables.Addresses(ctx); err != nil {
+			return mesh.Self{}, fmt.Errorf("list the machine's addresses: %w", err)
+		}
+		if mtu, err := l.tables.Underlay(ctx, tunnel); tunnel.IsValid() && err == nil {
+			l.ground.MTU = mtu
+		} else if tunnel.IsValid() {
 			// A machine behind a translated address has it on no link: the common MTU is then the best guess.
-			l.env.Log.Debug("MTU of the underlay not known, taking the common one", "address", self.Tunnel, "error", err)
-		} else {
-			self.MTU = mtu
+			l.env.Log.Debug("MTU of the underlay not known, taking the common one", "address", tunnel, "error", err)
 		}
 	}
-	want, err := m.Desired(self)
-	if err != nil {
-		l.env.Log.Warn("part of the tables left out", "error", err)
+	if l.numbers == nil {
+		have, err := l.tables.Read(ctx, nil)
+		if err != nil {
+			return mesh.Self{}, fmt.Errorf("read the kernel: %w", err)
+		}
+		l.numbers = have.Numbers()
 	}
-	if !l.must(want) {
-		return nil
+	self := l.ground
+	l.numbers = m.Number(self, l.numbers)
+	self.Numbers, self.Held, self.Withdrawn = l.numbers, l.held, l.out(m)
+	return self, nil
+}
+
+// connect opens the ports and programs the kernel.
+func (l *Loop) connect(ctx context.Context, m *mesh.Model, self mesh.Self, look bool) error {
+	published, faults := m.Publish(self, l.published)
+	if faults != nil {
+		l.env.Log.Warn("part of the published ports left out", "error", faults)
 	}
-	have, err := l.tables.Read(ctx, slices.Collect(maps.Keys(want.Settings)))
-	if err != nil {
-		return fmt.Errorf("read the kernel: %w", err)
+	unbound := l.forwarder.Apply(ctx, published.Ports(), m.Peers(l.node))
+	l.tellPorts(unbound)
+	// A port that is another process's here stays that one's: the kernel must not lead its clients away.
+	if held := heldOf(unbound); !maps.Equal(held, l.held) {
+		l.held, self.Held = held, held
+		published, _ = m.Publish(self, published) // its faults are told
+	}
+	l.published = published
+	want, faults := m.Desired(self, published)
+	if faults != nil {
+		l.env.Log.Warn("part of the tables left out", "error", faults)
+	}
+	return l.program(ctx, m, want, look)
+}
+
+func heldOf(unbound []forward.Unbound) map[mesh.Listener]bool {
+	out := map[mesh.Listener]bool{}
+	for _, u := range unbound {
+		out[u.Listener] = true
+	}
+	return out
+}
+
+// program brings the kernel to what is wanted: from what it was brought to last, or from what is really there.
+func (l *Loop) program(ctx context.Context, m *mesh.Model, want mesh.Kernel, look bool) error {
+	have := l.settled
+	if look {
+		var err error
+		if have, err = l.tables.Read(ctx, slices.Collect(maps.Keys(want.Settings))); err != nil {
+			return fmt.Errorf("read the kernel: %w", err)
+		}
 	}
 	changes := mesh.Diff(want, have)
 	if err := l.tables.Apply(ctx, changes); err != nil {
 		return err
 	}
-	l.settle(want)
+	l.settled = want
 	if len(changes) == 0 {
 		return nil
 	}

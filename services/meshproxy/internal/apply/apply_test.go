@@ -149,7 +149,7 @@ func TestRestartWithoutControlPlaneServes(t *testing.T) {
 		synctest.Wait()
 		stop()
 		steps := m.tables.Steps()
-		if want := []string{"shoal0", "shoalbr4097", "shoalvx4097"}; !slices.Equal(m.tables.Links(), want) {
+		if want := []string{"shoal-mesh", "shoal0", "shoalbr4097", "shoalvx4097"}; !slices.Equal(m.tables.Links(), want) {
 			t.Errorf("after the stop there is %s, want %s", m.tables.Links(), want)
 		}
 		m.Apply(t.Context(), nil, nil)

@@ -113,7 +113,9 @@ func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[stri
 	missing, gone := f.swap(ports)
 	for _, p := range gone {
 		p.close()
-		f.report(run.ForgetSocket(f.env.Net, p.Network, wildcard(p.Port)))
+		for _, a := range addressesOf(p.bind, p.Port) {
+			f.report(run.ForgetSocket(f.env.Net, p.Network, a))
+		}
 		f.env.Log.Info("port closed", "port", p.Listener.String(), "service", p.Service)
 	}
 	var unbound []Unbound
@@ -149,6 +151,9 @@ func (f *Forwarder) swap(ports []mesh.Port) (missing []mesh.Port, gone []*port) 
 	clear(f.local)
 	wanted := map[mesh.Listener]bool{}
 	for _, p := range ports {
+		if p.Refused {
+			continue
+		}
 		wanted[p.Listener] = true
 		p.Backends = slices.DeleteFunc(slices.Clone(p.Backends), func(b mesh.Backend) bool {
 			_, out := f.withdrawn[b.Task]
@@ -159,9 +164,14 @@ func (f *Forwarder) swap(ports []mesh.Port) (missing []mesh.Port, gone []*port) 
 				f.local[target{p.Network, b.Task, b.Address}] = struct{}{}
 			}
 		}
-		if open := f.ports[p.Listener]; open != nil {
+		switch open := f.ports[p.Listener]; {
+		case open != nil && slices.Equal(open.bind, p.Bind) && (open.bind == nil) == (p.Bind == nil):
 			open.set(p)
-		} else {
+		case open != nil: // it answers elsewhere from now on
+			gone = append(gone, open)
+			delete(f.ports, p.Listener)
+			missing = append(missing, p)
+		default:
 			missing = append(missing, p)
 		}
 	}
@@ -237,4 +247,15 @@ func (f *Forwarder) has(t target) bool {
 	return ok
 }
 
-func wildcard(port uint16) string { return ":" + strconv.Itoa(int(port)) }
+// addressesOf are where a port listens: on all addresses of the machine, loopback and IPv6 too, or on those that it is bound
+// to.
+func addressesOf(bind []netip.Addr, port uint16) []string {
+	if bind == nil {
+		return []string{":" + strconv.Itoa(int(port))}
+	}
+	var out []string
+	for _, a := range bind {
+		out = append(out, netip.AddrPortFrom(a, port).String())
+	}
+	return out
+}

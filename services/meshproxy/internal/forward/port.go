@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -20,6 +21,7 @@ import (
 type port struct {
 	mesh.Listener
 	f     *Forwarder
+	bind  []netip.Addr // see mesh.Port
 	close func()
 
 	mu       sync.Mutex // guards all below
@@ -29,26 +31,51 @@ type port struct {
 	sessions map[string]*session // UDP: by client
 }
 
-// open listens on all addresses of the machine: loopback and IPv6 too, where they are.
+// open listens where the port answers. A port that cannot have one of its addresses has none.
 func (f *Forwarder) open(ctx context.Context, want mesh.Port) (*port, error) {
-	p := &port{Listener: want.Listener, f: f, sessions: map[string]*session{}}
+	p := &port{Listener: want.Listener, f: f, bind: want.Bind, sessions: map[string]*session{}}
 	p.set(want)
-	if want.Network == "udp" {
-		pc, err := f.env.Net.ListenPacket(ctx, "udp", wildcard(want.Port))
+	var closers []func()
+	p.close = func() {
+		for _, c := range closers {
+			c()
+		}
+	}
+	for _, address := range addressesOf(want.Bind, want.Port) {
+		c, err := p.listen(ctx, address)
+		if err != nil {
+			p.close()
+			return nil, err
+		}
+		closers = append(closers, c)
+	}
+	return p, nil
+}
+
+// listen opens one socket.
+func (p *port) listen(ctx context.Context, address string) (closer func(), err error) {
+	if p.Network == "udp" {
+		pc, err := p.f.env.Net.ListenPacket(ctx, "udp", address)
 		if err != nil {
 			return nil, err
 		}
-		p.close = func() { _ = pc.Close() } // nobody has an interest in why a listener did not close
-		f.tasks.Go(ctx, "port "+want.Listener.String(), func(ctx context.Context) error { return p.receive(ctx, packet.New(pc)) })
-		return p, nil
+		closer = func() { _ = pc.Close() } // nobody has an interest in why a listener did not close
+		p.f.tasks.Go(ctx, "port "+p.Listener.String(), func(ctx context.Context) error {
+			defer context.AfterFunc(ctx, closer)()
+			return p.receive(ctx, packet.New(pc))
+		})
+		return closer, nil
 	}
-	l, err := f.env.Net.Listen(ctx, "tcp", wildcard(want.Port))
+	l, err := p.f.env.Net.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	p.close = func() { _ = l.Close() }
-	f.tasks.Go(ctx, "port "+want.Listener.String(), func(ctx context.Context) error { return p.accept(ctx, l) })
-	return p, nil
+	closer = func() { _ = l.Close() }
+	p.f.tasks.Go(ctx, "port "+p.Listener.String(), func(ctx context.Context) error {
+		defer context.AfterFunc(ctx, closer)()
+		return p.accept(ctx, l)
+	})
+	return closer, nil
 }
 
 // set swaps the backends. UDP clients of a backend that has gone are let go; connections stay.
@@ -164,7 +191,6 @@ type acceptor interface{ Accept() (net.Conn, error) }
 // accept takes TCP connections until the listener is closed. At the bound it takes no more: the kernel's queue holds the
 // next ones, and then refuses.
 func (p *port) accept(ctx context.Context, l acceptor) error {
-	defer context.AfterFunc(ctx, p.close)()
 	slots := make(chan struct{}, portConnections)
 	for {
 		select {

@@ -26,7 +26,6 @@ type session struct {
 
 // receive takes datagrams until the socket is closed.
 func (p *port) receive(ctx context.Context, sock *packet.Socket) error {
-	defer context.AfterFunc(ctx, p.close)()
 	defer p.endAll()
 	buf := make([]byte, maxPacket)
 	for {

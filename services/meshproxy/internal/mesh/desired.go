@@ -12,6 +12,7 @@ import (
 // Names of links. The numbers are network identifiers. Host ends are made by the agent.
 const (
 	MachineBridge = "shoal0"
+	MachineTunnel = "shoal-mesh"
 	bridgePrefix  = "shoalbr"
 	tunnelPrefix  = "shoalvx"
 	hostEndPrefix = "shoalv"
@@ -34,6 +35,15 @@ type Self struct {
 	Tunnel netip.Addr
 	// MTU is that of the link with the tunnel's end.
 	MTU int
+	// Local are its addresses, for ports that are bound to some of them.
+	Local []netip.Addr
+	// Numbers are those of its peers; see Model.Number.
+	Numbers map[string]uint16
+	// UserSpace says that the kernel lacks what it needs to carry published ports.
+	UserSpace bool
+	// Withdrawn are tasks that have died, and Held are ports that another process of the machine has.
+	Withdrawn map[string]bool
+	Held      map[Listener]bool
 }
 
 // Bridge is the name of a network's bridge.
@@ -54,23 +64,25 @@ func (m *Model) Tunnel(self string, advertised []string) netip.Addr {
 	return a
 }
 
-// Desired is the kernel as it should be. What is wrong in the tables is left out and told in the error, one fault each,
+// Desired is the kernel as it should be, with what Publish has made for it. What is wrong in the tables is left out and told in the error, one fault each,
 // beside the part that is right.
-func (m *Model) Desired(self Self) (Kernel, error) {
+func (m *Model) Desired(self Self, published *Published) (Kernel, error) {
 	k := NewKernel()
+	k.Entries = published.Entries()
 	var faults errs.Collector
 	port := m.dataPort
 	if port == 0 || port > 65535 {
 		port = defaultDataPort
 	}
 	// 2384 is the gateway's, which containers may well be clients of; the rest is only ours.
-	k.Rules = Rules{DataPort: uint16(port), Own: []uint16{2377, 2381, 2382, 2383, 2385}}
+	k.Rules = Rules{DataPort: uint16(port), Mesh: !self.UserSpace, Own: []uint16{2377, 2381, 2382, 2383, 2385}}
 	for machine := range inOrder(m.machines) {
 		if machine.GetNodeId() != self.Node {
 			m.peer(machine, &k, &faults)
 		}
 	}
 	m.machineSide(self, &k, &faults)
+	m.machineTunnel(self, &k, &faults)
 	for n := range inOrder(m.networks) {
 		m.overlay(n, self, &k, &faults)
 	}
@@ -130,8 +142,9 @@ func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
 		}
 		k.Addresses[Address{MachineBridge, netip.PrefixFrom(server, server.BitLen())}] = struct{}{}
 		k.Rules.Blocks = append(k.Rules.Blocks, block)
+		k.Rules.gateway(gateway)
 		k.Addresses[Address{MachineBridge, netip.PrefixFrom(gateway, gateway.BitLen())}] = struct{}{}
-		k.Routes[Route{MachineBridge, block, gateway}] = struct{}{}
+		k.Routes[Route{Link: MachineBridge, Prefix: block, Source: gateway}] = struct{}{}
 	}
 	k.Links[link.Name] = link
 }

@@ -13,12 +13,15 @@ import (
 //	Step 1: peers and rules, so that what is then made is guarded from its first moment.
 //	Step 2: what must go, the entries before the links that they are on.
 //	Step 3: links, down; the settings, which need the links; then up.
-//	Step 4: addresses, routes, and last the entries.
+//	Step 4: addresses, routes, the entries, and last what leads packets there.
+//
+// The elements of the packet filter's maps come first, between peers and rules: one transaction takes all of it.
 //
 // Nothing that is right already is touched.
 func Diff(want, have Kernel) []Change {
 	var out []Change
 	out = append(out, diffSet(have.Peers, want.Peers, func(a netip.Addr) Change { return Change{Verb: Add, Peer: a} })...)
+	out = append(out, diffEntries(want.Entries, have.Entries)...)
 	if want.Rules.Mark != have.Rules.Mark {
 		out = append(out, Change{Verb: Set, Rules: new(want.Rules)})
 	}
@@ -29,6 +32,7 @@ func Diff(want, have Kernel) []Change {
 	addresses := withoutLinks(have.Addresses, gone, func(a Address) string { return a.Link })
 	routes := withoutLinks(have.Routes, gone, func(r Route) string { return r.Link })
 
+	out = append(out, diffSet(want.Policies, have.Policies, func(p Policy) Change { return Change{Verb: Remove, Policy: &p} })...)
 	out = append(out, diffSet(want.Forwards, forwards, func(f Forward) Change { return Change{Verb: Remove, Forward: &f} })...)
 	out = append(out, diffSet(want.Neighbours, neighbours, func(n Neighbour) Change { return Change{Verb: Remove, Neighbour: &n} })...)
 	out = append(out, diffSet(want.Routes, routes, func(r Route) Change { return Change{Verb: Remove, Route: &r} })...)
@@ -43,7 +47,11 @@ func Diff(want, have Kernel) []Change {
 	out = append(out, diffSet(addresses, want.Addresses, func(a Address) Change { return Change{Verb: Add, Address: &a} })...)
 	out = append(out, diffSet(routes, want.Routes, func(r Route) Change { return Change{Verb: Add, Route: &r} })...)
 	out = append(out, diffSet(neighbours, want.Neighbours, func(n Neighbour) Change { return Change{Verb: Add, Neighbour: &n} })...)
-	return append(out, diffSet(forwards, want.Forwards, func(f Forward) Change { return Change{Verb: Add, Forward: &f} })...)
+	out = append(out, diffSet(forwards, want.Forwards, func(f Forward) Change { return Change{Verb: Add, Forward: &f} })...)
+	if want.Return != "" && (want.Return != have.Return || gone[MachineTunnel]) {
+		out = append(out, Change{Verb: Set, Return: true})
+	}
+	return append(out, diffSet(have.Policies, want.Policies, func(p Policy) Change { return Change{Verb: Add, Policy: &p} })...)
 }
 
 // diffLinks makes the steps for links, tunnels' removals first (a bridge's would only set them free), bridges' additions

@@ -24,6 +24,12 @@ type Kernel struct {
 	Rules Rules
 	// Peers are the addresses from which tunnel packets are taken.
 	Peers map[netip.Addr]struct{}
+	// Policies lead packets to a table by their mark.
+	Policies map[Policy]struct{}
+	// Entries are the elements of the packet filter's sets and maps.
+	Entries Entries
+	// Return is the mark of the rule on the machine's tunnel that sends replies to where they belong: ReturnMark, or "".
+	Return string
 }
 
 // NewKernel makes an empty one.
@@ -31,7 +37,7 @@ func NewKernel() Kernel {
 	return Kernel{
 		Links: map[string]Link{}, Addresses: map[Address]struct{}{}, Routes: map[Route]struct{}{},
 		Neighbours: map[Neighbour]struct{}{}, Forwards: map[Forward]struct{}{}, Settings: map[string]string{},
-		Peers: map[netip.Addr]struct{}{},
+		Peers: map[netip.Addr]struct{}{}, Policies: map[Policy]struct{}{}, Entries: Entries{},
 	}
 }
 
@@ -39,7 +45,8 @@ func NewKernel() Kernel {
 func (k Kernel) Equal(o Kernel) bool {
 	return maps.Equal(k.Links, o.Links) && maps.Equal(k.Addresses, o.Addresses) && maps.Equal(k.Routes, o.Routes) &&
 		maps.Equal(k.Neighbours, o.Neighbours) && maps.Equal(k.Forwards, o.Forwards) &&
-		maps.Equal(k.Settings, o.Settings) && k.Rules.Mark == o.Rules.Mark && maps.Equal(k.Peers, o.Peers)
+		maps.Equal(k.Settings, o.Settings) && k.Rules.Mark == o.Rules.Mark && maps.Equal(k.Peers, o.Peers) &&
+		maps.Equal(k.Policies, o.Policies) && k.Return == o.Return && k.Entries.equal(o.Entries)
 }
 
 // Link is a bridge, or a VXLAN device when VNI is not 0.
@@ -63,11 +70,22 @@ type Address struct {
 	Prefix netip.Prefix
 }
 
-// Route leads a prefix onto a link, from a source address.
+// Route leads a prefix onto a link: from a source address, or to a gateway that is taken to be on the link.
 type Route struct {
 	Link   string
 	Prefix netip.Prefix
 	Source netip.Addr
+	Via    netip.Addr
+	// Table is its routing table; 0: the main one.
+	Table int
+}
+
+// Policy leads packets with a mark, which a link's containers sent, to a routing table.
+type Policy struct {
+	IPv6       bool
+	In         string
+	Mark, Mask uint32
+	Table      int
 }
 
 // Neighbour is a permanent one, on a bridge: who has that address.
@@ -93,10 +111,25 @@ type Rules struct {
 	Mark string
 	// DataPort is the tunnels' UDP port.
 	DataPort uint16
+	// Mesh says that the kernel carries published ports.
+	Mesh bool
 	// Own are TCP ports of our processes that no container may dial.
 	Own []uint16
 	// Blocks are this machine's part of the machine network, Networks is all of it.
 	Blocks, Networks []netip.Prefix
+	// Gateways are the machine's addresses, one a family, from which it speaks for another machine of the cluster whose own
+	// task is behind the connection that it has opened here: its own address would come back to it as a stranger's.
+	Gateways [2]netip.Addr
+}
+
+func (r *Rules) gateway(a netip.Addr) {
+	i := 0
+	if a.Is6() {
+		i = 1
+	}
+	if !r.Gateways[i].IsValid() {
+		r.Gateways[i] = a
+	}
 }
 
 // rulesFormat counts up with each change of the rules that are made from Rules, so that an upgraded process replaces them.
@@ -104,7 +137,13 @@ const rulesFormat = 2
 
 // Text has all that the rules depend on: equal texts mean equal rules.
 func (r Rules) Text() string {
-	return fmt.Sprintf("data=%d own=%d blocks=%s networks=%s", r.DataPort, r.Own, r.Blocks, r.Networks)
+	text := fmt.Sprintf("data=%d own=%d blocks=%s networks=%s mesh=%t", r.DataPort, r.Own, r.Blocks, r.Networks, r.Mesh)
+	for _, g := range r.Gateways {
+		if g.IsValid() {
+			text += " gateway=" + g.String()
+		}
+	}
+	return text
 }
 
 // Digest is the mark of these rules in the kernel: short enough for a rule's comment.
@@ -135,6 +174,9 @@ type Change struct {
 	Setting   *Setting
 	Rules     *Rules
 	Peer      netip.Addr
+	Policy    *Policy
+	Entry     *Entry
+	Return    bool
 }
 
 // Setting is a sysctl with its value.
@@ -150,7 +192,7 @@ func (c Change) String() string {
 	case c.Address != nil:
 		fmt.Fprintf(&b, "address %s on %s", c.Address.Prefix, c.Address.Link)
 	case c.Route != nil:
-		fmt.Fprintf(&b, "route %s on %s from %s", c.Route.Prefix, c.Route.Link, c.Route.Source)
+		b.WriteString(c.Route.text())
 	case c.Neighbour != nil:
 		fmt.Fprintf(&b, "neighbour %s is %s on %s", c.Neighbour.Addr, c.Neighbour.MAC, c.Neighbour.Link)
 	case c.Forward != nil:
@@ -159,10 +201,38 @@ func (c Change) String() string {
 		fmt.Fprintf(&b, "%s=%s", c.Setting.Path, c.Setting.Value)
 	case c.Rules != nil:
 		fmt.Fprintf(&b, "rules %s", c.Rules.Text())
+	case c.Policy != nil:
+		b.WriteString(c.Policy.text())
+	case c.Entry != nil:
+		fmt.Fprintf(&b, "entry %s", c.Entry)
+	case c.Return:
+		b.WriteString("the way back")
 	default:
 		fmt.Fprintf(&b, "peer %s", c.Peer)
 	}
 	return b.String()
+}
+
+func (r *Route) text() string {
+	text := fmt.Sprintf("route %s on %s", r.Prefix, r.Link)
+	if r.Source.IsValid() {
+		text += " from " + r.Source.String()
+	}
+	if r.Via.IsValid() {
+		text += " via " + r.Via.String()
+	}
+	if r.Table != 0 {
+		text += fmt.Sprintf(" table=%d", r.Table)
+	}
+	return text
+}
+
+func (p *Policy) text() string {
+	family := "ipv4"
+	if p.IPv6 {
+		family = "ipv6"
+	}
+	return fmt.Sprintf("policy %s in=%s mark=%#x/%#x table=%d", family, p.In, p.Mark, p.Mask, p.Table)
 }
 
 func (l *Link) text(v Verb) string {
@@ -185,7 +255,7 @@ func (l *Link) text(v Verb) string {
 // Ours says that a link's name is one that shoal gives: ours, and the host ends that the agent makes. Only such links are
 // ever removed.
 func Ours(name string) bool {
-	if name == MachineBridge || name == "shoal-mesh" {
+	if name == MachineBridge || name == MachineTunnel {
 		return true
 	}
 	for _, prefix := range []string{bridgePrefix, tunnelPrefix} {

@@ -1,7 +1,7 @@
 // Package mesh says what a machine's data path should be: which ports answer and who stands behind them, and which links,
 // addresses, routes, entries and rules the kernel should have.
 //
-// It owns the model that the dispatcher's stream builds up (Model), what follows from it for this machine (Ports, Peers,
+// It owns the model that the dispatcher's stream builds up (Model), what follows from it for this machine (Publish, Peers,
 // Desired), and the difference between that and what is in force (Diff). It is pure: no kernel, no socket, no clock. A
 // Model is immutable once made, so it is safe for concurrent use.
 package mesh
@@ -29,6 +29,11 @@ type Model struct {
 	networks       map[string]*dispatcherv1.MeshNetwork
 	directories    map[string]*Directory // by network
 	local          map[string]*dispatcherv1.LocalTask
+	dataplane      typesv1.Dataplane
+	// owners are the services that published ports belong to; disputed says that one is claimed twice.
+	owners   map[Listener]string
+	disputed bool
+	era      *era
 }
 
 // Apply makes the model after a response: the whole, or a difference to m. M may be nil, and stays as it is. A difference
@@ -46,6 +51,7 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 		version:        r.GetVersion(),
 		dataPort:       r.GetDataPort(),
 		machineNetwork: r.GetMachineNetwork(),
+		dataplane:      r.GetDataplane(),
 		services:       map[string]*dispatcherv1.MeshService{},
 		machines:       map[string]*dispatcherv1.MeshMachine{},
 		networks:       map[string]*dispatcherv1.MeshNetwork{},
@@ -65,13 +71,70 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 		if next.machineNetwork == "" {
 			next.machineNetwork = m.machineNetwork
 		}
+		if next.dataplane == typesv1.Dataplane_DATAPLANE_UNSPECIFIED {
+			next.dataplane = m.dataplane
+		}
 	}
+	next.own(m, r)
 	merge(next.services, r.GetRemovedServices(), r.GetServices())
 	merge(next.machines, r.GetRemovedMachines(), r.GetMachines())
 	merge(next.networks, r.GetRemovedNetworks(), r.GetNetworks())
 	merge(next.local, r.GetRemovedLocalTasks(), r.GetLocalTasks())
 	next.mergeNames(r.GetRemovedNetworkServices(), r.GetNetworkServices())
+	if next.era == nil || next.disputed {
+		next.claim(inOrder(next.services))
+		next.era = new(era)
+	}
 	return next, nil
+}
+
+// own keeps who owns the published ports over a response, as long as nobody claims one that another has. Without an era
+// all of it is to be made anew.
+func (m *Model) own(old *Model, r *dispatcherv1.EndpointsResponse) {
+	if old == nil || r.GetFull() || old.disputed || old.dataplane != m.dataplane || len(r.GetMachines())+len(r.GetRemovedMachines()) > 0 {
+		return
+	}
+	m.era, m.owners = old.era, maps.Clone(old.owners)
+	drop := func(svc *dispatcherv1.MeshService) {
+		for _, l := range listenersOf(svc) {
+			delete(m.owners, l)
+		}
+	}
+	for _, id := range r.GetRemovedServices() {
+		drop(old.services[id])
+	}
+	for _, svc := range r.GetServices() {
+		drop(old.services[svc.GetServiceId()])
+	}
+	m.claim(slices.Values(r.GetServices()))
+}
+
+// claim gives each port to the first that claims it.
+func (m *Model) claim(services iter.Seq[*dispatcherv1.MeshService]) {
+	if m.era == nil || m.disputed {
+		m.owners, m.disputed = map[Listener]string{}, false
+	}
+	for svc := range services {
+		for _, l := range listenersOf(svc) {
+			if holder, taken := m.owners[l]; taken && holder != svc.GetServiceId() {
+				m.disputed = true
+				continue
+			}
+			m.owners[l] = svc.GetServiceId()
+		}
+	}
+}
+
+// listenersOf are the ports on which every machine answers for a service.
+func listenersOf(svc *dispatcherv1.MeshService) []Listener {
+	var out []Listener
+	for _, pc := range svc.GetPorts() {
+		network, ok := networkOf(pc.GetProtocol())
+		if mode := pc.GetPublishMode(); ok && mode != typesv1.PublishMode_PUBLISH_MODE_HOST {
+			out = append(out, Listener{network, uint16(pc.GetPublishedPort())})
+		}
+	}
+	return out
 }
 
 // keyed is what the parts of the tables have in common.
@@ -111,10 +174,22 @@ func (m *Model) Version() *typesv1.Version {
 	return m.version
 }
 
+// Has says that a task runs behind some service.
+func (m *Model) Has(task string) bool {
+	for _, svc := range m.services {
+		for _, e := range svc.GetEndpoints() {
+			if e.GetTaskId() == task {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // Whole is the model as one full response, in id order, for the file of last known tables.
 func (m *Model) Whole() *dispatcherv1.EndpointsResponse {
 	return &dispatcherv1.EndpointsResponse{
-		Version: m.version, Full: true, DataPort: m.dataPort, MachineNetwork: m.machineNetwork,
+		Version: m.version, Full: true, DataPort: m.dataPort, MachineNetwork: m.machineNetwork, Dataplane: m.dataplane,
 		Services:        slices.Collect(inOrder(m.services)),
 		Machines:        slices.Collect(inOrder(m.machines)),
 		Networks:        slices.Collect(inOrder(m.networks)),

@@ -28,71 +28,197 @@ type Port struct {
 	Service string
 	// Backends are the tasks that take its traffic, in slot order.
 	Backends []Backend
+	// Bind are the addresses of this machine on which it answers. Nil: all; empty: none.
+	Bind []netip.Addr
+	// Refused says that nothing may answer: a balancer before the cluster must see that no task is here.
+	Refused bool
+	// Affinity leads all connections of one client address to one task.
+	Affinity bool
+	// UserSpace says that the kernel does not carry it.
+	UserSpace bool
+	// Proxy has each connection begin with a PROXY header.
+	Proxy bool
 }
 
 // Backend is a task behind a port.
 type Backend struct {
 	// Task and Node are ids.
 	Task, Node string
-	// Address is the task's, on the machine network, with the port in the container.
+	// Address is the task's, on the machine network, with the port in the container: IPv4 if it has both.
 	Address netip.AddrPort
+	// Address6 is the IPv6 one of a task that has both.
+	Address6 netip.AddrPort
 }
 
-// Ports lists the published ports in order of network and number. What is wrong in the tables is left out and told in the
-// error, one fault each, beside the ports that are right.
-func (m *Model) Ports() ([]Port, error) {
-	if m == nil {
-		return nil, nil
+// of is the backend's address of a family.
+func (b Backend) of(is4 bool) (netip.AddrPort, bool) {
+	switch {
+	case b.Address.Addr().Is4() == is4:
+		return b.Address, true
+	case !is4 && b.Address6.IsValid():
+		return b.Address6, true
 	}
-	var faults errs.Collector
-	seen := map[Listener]string{}
+	return netip.AddrPort{}, false
+}
+
+// portsOf lists a service's ports as this machine serves them. Owner says whether a port is the service's.
+func (m *Model) portsOf(svc *dispatcherv1.MeshService, self Self, faults *faults) []Port {
+	where := "service " + svc.GetName()
+	backends := backendsOf(svc, self, where, faults)
 	var out []Port
-	for svc := range inOrder(m.services) {
-		for _, pc := range svc.GetPorts() {
-			p, ok := portOf(svc, pc, &faults)
-			if !ok {
-				continue
-			}
-			if holder, taken := seen[p.Listener]; taken {
-				faults.Add("service "+svc.GetName(), "port %s is service %q's already", p.Listener, holder)
-				continue
-			}
-			seen[p.Listener] = svc.GetName()
-			out = append(out, p)
+	for _, pc := range svc.GetPorts() {
+		mode := pc.GetPublishMode()
+		if mode != typesv1.PublishMode_PUBLISH_MODE_UNSPECIFIED && mode != typesv1.PublishMode_PUBLISH_MODE_INGRESS {
+			continue // host ports are the tasks'; others are of a newer cluster
+		}
+		p, ok := m.portOf(svc, pc, self, where, faults)
+		if !ok {
+			continue
+		}
+		if holder := m.owners[p.Listener]; holder != svc.GetServiceId() {
+			faults.add(where, "port %s is service %q's already", p.Listener, m.services[holder].GetName())
+			continue
+		}
+		p.lead(pc, backends, self)
+		out = append(out, p)
+	}
+	for _, e := range svc.GetEndpoints() {
+		if e.GetNodeId() == self.Node {
+			out = append(out, m.hostPorts(svc, e, self, where, faults)...)
 		}
 	}
-	slices.SortFunc(out, func(a, b Port) int {
-		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Port, b.Port))
+	return out
+}
+
+// lead chooses among the service's tasks as the port's policy says.
+func (p *Port) lead(pc *typesv1.PortConfig, backends []*dispatcherv1.MeshEndpoint, self Self) {
+	var all, here []Backend
+	for _, e := range backends {
+		b := backendOf(e, uint16(pc.GetTargetPort()))
+		all = append(all, b)
+		if b.Node == self.Node {
+			here = append(here, b)
+		}
+	}
+	p.Backends = all
+	switch pc.GetTrafficPolicy() {
+	case typesv1.TrafficPolicy_TRAFFIC_POLICY_LOCAL:
+		p.Backends, p.Refused = here, len(here) == 0
+	case typesv1.TrafficPolicy_TRAFFIC_POLICY_PREFER_LOCAL:
+		if len(here) > 0 {
+			p.Backends = here
+		}
+	}
+}
+
+// hostPorts are those of a task of this machine, which answers on them alone.
+func (m *Model) hostPorts(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEndpoint, self Self, where string, faults *faults) []Port {
+	var out []Port
+	for _, pc := range e.GetHostPorts() {
+		p, ok := m.portOf(svc, pc, self, where, faults)
+		if !ok || e.GetDraining() || self.Withdrawn[e.GetTaskId()] || wrong(e) != "" {
+			continue
+		}
+		p.Backends = []Backend{backendOf(e, uint16(pc.GetTargetPort()))}
+		out = append(out, p)
+	}
+	return out
+}
+
+// backendsOf lists the tasks that take new connections, in slot order.
+func backendsOf(svc *dispatcherv1.MeshService, self Self, where string, faults *faults) []*dispatcherv1.MeshEndpoint {
+	var out []*dispatcherv1.MeshEndpoint
+	for _, e := range svc.GetEndpoints() {
+		if text := wrong(e); text != "" {
+			faults.add(where, "task %s: %s", e.GetTaskId(), text)
+		} else if !e.GetDraining() && !self.Withdrawn[e.GetTaskId()] {
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(a, b *dispatcherv1.MeshEndpoint) int {
+		return cmp.Or(cmp.Compare(a.GetSlot(), b.GetSlot()), cmp.Compare(a.GetTaskId(), b.GetTaskId()))
 	})
-	return out, faults.Err("published ports")
+	return out
 }
 
 // portOf is one published port; ok is false for one that is not the mesh's, or is wrong.
-func portOf(svc *dispatcherv1.MeshService, pc *typesv1.PortConfig, faults *errs.Collector) (p Port, ok bool) {
+func (m *Model) portOf(svc *dispatcherv1.MeshService, pc *typesv1.PortConfig, self Self, where string, faults *faults) (p Port, ok bool) {
 	network, ok := networkOf(pc.GetProtocol())
-	mode := pc.GetPublishMode()
-	if !ok || (mode != typesv1.PublishMode_PUBLISH_MODE_UNSPECIFIED && mode != typesv1.PublishMode_PUBLISH_MODE_INGRESS) {
+	if !ok {
 		return Port{}, false // of a newer cluster: others serve it
 	}
 	published, target := pc.GetPublishedPort(), pc.GetTargetPort()
 	if published < 1 || published > 65535 || target < 1 || target > 65535 {
-		faults.Add("service "+svc.GetName(), "port %d to %d is not between 1 and 65535", published, target)
+		faults.add(where, "port %d to %d is not between 1 and 65535", published, target)
 		return Port{}, false
 	}
-	p = Port{Listener: Listener{network, uint16(published)}, Service: svc.GetName()}
-	endpoints := slices.Clone(svc.GetEndpoints())
-	slices.SortFunc(endpoints, func(a, b *dispatcherv1.MeshEndpoint) int {
-		return cmp.Or(cmp.Compare(a.GetSlot(), b.GetSlot()), cmp.Compare(a.GetTaskId(), b.GetTaskId()))
-	})
-	for _, e := range endpoints {
-		addr, err := first(e.GetAddresses())
+	p = Port{
+		Listener: Listener{network, uint16(published)}, Service: svc.GetName(),
+		Affinity: pc.GetSessionAffinity() == typesv1.SessionAffinity_SESSION_AFFINITY_CLIENT_IP,
+		Proxy:    pc.GetProxyProtocol() && network == "tcp",
+	}
+	plane := cmp.Or(pc.GetDataplane(), m.dataplane)
+	p.UserSpace = plane == typesv1.Dataplane_DATAPLANE_USERSPACE || p.Proxy || self.UserSpace
+	if text := pc.GetHostIp(); text != "" {
+		if p.Bind, ok = bindOf(text, self.Local); !ok {
+			faults.add(where, "port %s: host_ip %q is not an IP address or a CIDR", p.Listener, text)
+		}
+	}
+	return p, ok
+}
+
+// bindOf lists the machine's addresses that match an address or range. Nil for one that matches all there are.
+func bindOf(text string, local []netip.Addr) ([]netip.Addr, bool) {
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		a, err := netip.ParseAddr(text)
 		if err != nil {
-			faults.Add("service "+svc.GetName(), "task %s: %s", e.GetTaskId(), err)
+			return nil, false
+		}
+		if a.IsUnspecified() {
+			return nil, true
+		}
+		prefix = netip.PrefixFrom(a.Unmap(), a.Unmap().BitLen())
+	}
+	out := []netip.Addr{}
+	for _, a := range local {
+		if prefix.Contains(a) {
+			out = append(out, a)
+		}
+	}
+	return out, true
+}
+
+// wrong says what is wrong with an endpoint's addresses, or nothing.
+func wrong(e *dispatcherv1.MeshEndpoint) string {
+	if len(e.GetAddresses()) == 0 {
+		return "has no address"
+	}
+	for _, text := range e.GetAddresses() {
+		if _, err := netip.ParseAddr(text); err != nil {
+			return strconv.Quote(text) + " is not an IP address"
+		}
+	}
+	return ""
+}
+
+// backendOf is a task whose addresses are right. The first address is its main one; a second counts if it is of IPv6.
+func backendOf(e *dispatcherv1.MeshEndpoint, target uint16) Backend {
+	b := Backend{Task: e.GetTaskId(), Node: e.GetNodeId()}
+	for _, text := range e.GetAddresses() {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
 			continue
 		}
-		p.Backends = append(p.Backends, Backend{e.GetTaskId(), e.GetNodeId(), netip.AddrPortFrom(addr, uint16(target))})
+		at := netip.AddrPortFrom(a.Unmap(), target)
+		switch {
+		case !b.Address.IsValid():
+			b.Address = at
+		case b.Address.Addr().Is4() && at.Addr().Is6() && !b.Address6.IsValid():
+			b.Address6 = at
+		}
 	}
-	return p, true
+	return b
 }
 
 func networkOf(p typesv1.Protocol) (string, bool) {

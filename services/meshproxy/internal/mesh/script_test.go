@@ -3,6 +3,7 @@ package mesh_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,6 +20,8 @@ import (
 //	tables v=N [epoch=N] [full] [data=PORT] [net=CIDR]   a response; lines below it are its parts
 //	steps [mtu=N]                                        what machine a does in its kernel; then that is done
 //	ports                                                what answers on machine a
+//	entries [only=SET,…]                                 what changes in the sets and maps; then that is done
+//	local|held|withdrawn A…                              addresses of machine a; ports that others have; tasks that died
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		s := &script{kernel: mesh.NewKernel()}
@@ -30,6 +33,10 @@ func TestScripts(t *testing.T) {
 				return s.steps(t, d)
 			case "ports":
 				return s.ports()
+			case "entries":
+				return s.entries(t, d)
+			case "local", "held", "withdrawn":
+				return s.know(t, d)
 			}
 			t.Fatalf("no command %q", d.Cmd)
 			return ""
@@ -38,8 +45,13 @@ func TestScripts(t *testing.T) {
 }
 
 type script struct {
-	model  *mesh.Model
-	kernel mesh.Kernel
+	model     *mesh.Model
+	kernel    mesh.Kernel
+	published *mesh.Published
+	numbers   map[string]uint16
+	local     []netip.Addr
+	held      map[mesh.Listener]bool
+	withdrawn map[string]bool
 }
 
 func (s *script) tables(t *testing.T, d *datadriven.TestData) string {
@@ -88,17 +100,12 @@ func part(t *testing.T, r *dispatcherv1.EndpointsResponse, f []string) {
 	case "service":
 		s := &dispatcherv1.MeshService{ServiceId: f[1], Name: f[1]}
 		for _, p := range kv["port"] {
-			network, rest, _ := strings.Cut(p, "/")
-			published, target, _ := strings.Cut(rest, ":")
-			pub, _ := strconv.Atoi(published)
-			tgt, _ := strconv.Atoi(target)
-			proto := map[string]typesv1.Protocol{"tcp": 1, "udp": 2, "sctp": 99}[network]
-			s.Ports = append(s.Ports, &typesv1.PortConfig{Protocol: proto, PublishedPort: uint32(pub), TargetPort: uint32(tgt)})
+			s.Ports = append(s.Ports, port(p))
 		}
 		r.Services = append(r.Services, s)
 	case "endpoint":
 		s := r.Services[len(r.Services)-1]
-		s.Endpoints = append(s.Endpoints, &dispatcherv1.MeshEndpoint{TaskId: f[1], NodeId: one("node"), Addresses: kv["address"], Slot: uint64(number("slot"))})
+		s.Endpoints = append(s.Endpoints, &dispatcherv1.MeshEndpoint{TaskId: f[1], NodeId: one("node"), Addresses: kv["address"], Slot: uint64(number("slot")), Draining: one("draining") != "", HostPorts: hostPorts(kv["host"])})
 	case "gone":
 		r.RemovedServices, r.RemovedMachines, r.RemovedNetworks = kv["service"], kv["machine"], kv["network"]
 	default:
@@ -106,10 +113,91 @@ func part(t *testing.T, r *dispatcherv1.EndpointsResponse, f []string) {
 	}
 }
 
+// port is "tcp/30000:8000" with options behind commas.
+func port(text string) *typesv1.PortConfig {
+	text, options, _ := strings.Cut(text, ",")
+	network, rest, _ := strings.Cut(text, "/")
+	published, target, _ := strings.Cut(rest, ":")
+	pub, _ := strconv.Atoi(published)
+	tgt, _ := strconv.Atoi(target)
+	p := &typesv1.PortConfig{
+		Protocol:      map[string]typesv1.Protocol{"tcp": 1, "udp": 2, "sctp": 99}[network],
+		PublishedPort: uint32(pub), TargetPort: uint32(tgt),
+	}
+	for o := range strings.SplitSeq(options, ",") {
+		switch name, value, _ := strings.Cut(o, "="); name {
+		case "local":
+			p.TrafficPolicy = typesv1.TrafficPolicy_TRAFFIC_POLICY_LOCAL
+		case "prefer-local":
+			p.TrafficPolicy = typesv1.TrafficPolicy_TRAFFIC_POLICY_PREFER_LOCAL
+		case "sticky":
+			p.SessionAffinity = typesv1.SessionAffinity_SESSION_AFFINITY_CLIENT_IP
+		case "userspace":
+			p.Dataplane = typesv1.Dataplane_DATAPLANE_USERSPACE
+		case "proxy":
+			p.ProxyProtocol = true
+		case "on":
+			p.HostIp = value
+		}
+	}
+	return p
+}
+
+func hostPorts(texts []string) (out []*typesv1.PortConfig) {
+	for _, text := range texts {
+		p := port(text)
+		p.PublishMode = typesv1.PublishMode_PUBLISH_MODE_HOST
+		out = append(out, p)
+	}
+	return out
+}
+
+// know takes what machine a knows of itself.
+func (s *script) know(t *testing.T, d *datadriven.TestData) string {
+	s.held, s.withdrawn = map[mesh.Listener]bool{}, map[string]bool{}
+	for _, a := range d.CmdArgs {
+		switch d.Cmd {
+		case "local":
+			s.local = append(s.local, netip.MustParseAddr(a.Key))
+		case "withdrawn":
+			s.withdrawn[a.Key] = true
+		case "held":
+			network, number, _ := strings.Cut(a.Key, "/")
+			n, err := strconv.ParseUint(number, 10, 16)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.held[mesh.Listener{Network: network, Port: uint16(n)}] = true
+		}
+	}
+	return ""
+}
+
+// entries shows the elements that change, and has all of the machine be as it should.
+func (s *script) entries(t *testing.T, d *datadriven.TestData) string {
+	var only string
+	d.MaybeScanArgs(t, "only", &only)
+	want, err := s.desired(1500)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, c := range mesh.Diff(want, s.kernel) {
+		if c.Entry != nil && (only == "" || slices.Contains(strings.Split(only, ","), c.Entry.Set)) {
+			fmt.Fprintf(&out, "%s %s\n", c.Verb, c.Entry)
+		}
+	}
+	s.kernel = want
+	if out.Len() == 0 {
+		return "none"
+	}
+	return out.String()
+}
+
 func (s *script) steps(t *testing.T, d *datadriven.TestData) string {
 	mtu := 1500
 	d.MaybeScanArgs(t, "mtu", &mtu)
-	want, err := s.model.Desired(mesh.Self{Node: "a", Tunnel: s.model.Tunnel("a", nil), MTU: mtu})
+	want, err := s.desired(mtu)
 	var out strings.Builder
 	if err != nil {
 		fmt.Fprintln(&out, err)
@@ -124,14 +212,40 @@ func (s *script) steps(t *testing.T, d *datadriven.TestData) string {
 	return out.String()
 }
 
+// desired is what machine a should be. What is wrong with ports is told by the command ports.
+func (s *script) desired(mtu int) (mesh.Kernel, error) {
+	self := s.self(mtu)
+	s.published, _ = s.model.Publish(self, s.published)
+	return s.model.Desired(self, s.published)
+}
+
+func (s *script) self(mtu int) mesh.Self {
+	self := mesh.Self{Node: "a", Tunnel: s.model.Tunnel("a", nil), MTU: mtu, Local: s.local, Held: s.held, Withdrawn: s.withdrawn}
+	s.numbers = s.model.Number(self, s.numbers)
+	self.Numbers = s.numbers
+	return self
+}
+
 func (s *script) ports() string {
 	var out strings.Builder
-	ports, err := s.model.Ports()
+	published, err := s.model.Publish(s.self(1500), nil)
+	ports := published.Ports()
 	if err != nil {
 		fmt.Fprintln(&out, err)
 	}
 	for _, p := range ports {
 		fmt.Fprintf(&out, "%s %s:", p.Listener, p.Service)
+		switch {
+		case p.Refused:
+			out.WriteString(" refused")
+		case p.UserSpace:
+			out.WriteString(" by the meshproxy")
+		case p.Bind != nil && len(p.Bind) == 0:
+			out.WriteString(" on nothing")
+		}
+		for _, a := range p.Bind {
+			fmt.Fprintf(&out, " on %s", a)
+		}
 		for _, b := range p.Backends {
 			fmt.Fprintf(&out, " %s@%s=%s", b.Task, b.Node, b.Address)
 		}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/google/nftables"
@@ -26,10 +27,14 @@ const (
 
 // filter is our table with its chains and sets, as objects to name them by.
 type filter struct {
-	table                              *nftables.Table
-	raw, input, output, forward, leave *nftables.Chain
-	user                               *nftables.Chain
-	peers4, peers6                     *nftables.Set
+	table                      *nftables.Table
+	raw, mark, dialled, dstnat *nftables.Chain
+	input, forward             *nftables.Chain
+	output, local, leave       *nftables.Chain
+	choose4, choose6           *nftables.Chain
+	user, zones                *nftables.Chain
+	peers4, peers6             *nftables.Set
+	maps                       mapped
 }
 
 func newFilter() filter {
@@ -43,30 +48,58 @@ func newFilter() filter {
 	f.output = base("output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityFilter)
 	f.forward = base("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
 	f.leave = base("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+	before := func(p *nftables.ChainPriority, by int32) *nftables.ChainPriority {
+		return nftables.ChainPriorityRef(*p - nftables.ChainPriority(by))
+	}
+	f.mark = base("senders", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, before(nftables.ChainPriorityConntrack, -1))
+	f.dialled = base("dialled", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, before(nftables.ChainPriorityNATDest, 2))
+	f.dstnat = base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, before(nftables.ChainPriorityNATDest, 1))
+	f.local = base("local-output", nftables.ChainTypeNAT, nftables.ChainHookOutput, before(nftables.ChainPriorityNATDest, 1))
+	f.zones = base("zones", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, before(nftables.ChainPriorityRaw, -1))
+	f.choose4, f.choose6 = &nftables.Chain{Name: "choose4", Table: f.table}, &nftables.Chain{Name: "choose6", Table: f.table}
 	f.user = &nftables.Chain{Name: userChain, Table: f.table}
 	f.peers4 = &nftables.Set{Table: f.table, Name: peers4, KeyType: nftables.TypeIPAddr}
 	f.peers6 = &nftables.Set{Table: f.table, Name: peers6, KeyType: nftables.TypeIP6Addr}
+	all, _ := layouts()
+	f.maps = newMaps(f.table, all)
 	return f
 }
 
-func (f filter) chains() []*nftables.Chain {
+// chains have our rules, but for that of the zones.
+func (f filter) chains() []*nftables.Chain { return append(f.guards(), f.carriers()...) }
+
+// guards are the chains that every machine has; carriers have published ports go by the kernel.
+func (f filter) guards() []*nftables.Chain {
 	return []*nftables.Chain{f.raw, f.input, f.output, f.forward, f.leave}
 }
 
-// applyFilter makes one transaction of all changes of rules and peers.
+func (f filter) carriers() []*nftables.Chain {
+	return []*nftables.Chain{f.mark, f.dialled, f.dstnat, f.local, f.choose4, f.choose6}
+}
+
+func (f filter) choose(is4 bool) *nftables.Chain {
+	if is4 {
+		return f.choose4
+	}
+	return f.choose6
+}
+
+// applyFilter makes one transaction of all changes of rules, peers and elements.
 func (k *Kernel) applyFilter(changes []mesh.Change) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	f := newFilter()
-	// Step 1: what the rest stands on. All of it is left as it is where it is there.
-	conn.AddTable(f.table)
-	for _, c := range append(f.chains(), f.user) {
-		conn.AddChain(c)
+	// Step 1: what the rest stands on, where it may be missing. All of it is left as it is where it is there.
+	var rules *mesh.Rules
+	for _, c := range changes {
+		if c.Rules != nil {
+			rules = c.Rules
+		}
 	}
-	for _, s := range []*nftables.Set{f.peers4, f.peers6} {
-		if err := conn.AddSet(s, nil); err != nil {
+	if rules != nil {
+		if err := f.ground(conn, rules.Mesh); err != nil {
 			return err
 		}
 	}
@@ -74,13 +107,39 @@ func (k *Kernel) applyFilter(changes []mesh.Change) error {
 	if err := f.changePeers(conn, changes); err != nil {
 		return err
 	}
+	if err := f.maps.change(conn, changes); err != nil {
+		return err
+	}
 	// Step 3: the rules, whole.
-	for _, c := range changes {
-		if c.Rules != nil {
-			f.install(conn, *c.Rules)
+	if rules != nil {
+		f.install(conn, *rules)
+	}
+	if err := conn.Flush(); err != nil || rules == nil || !rules.Mesh {
+		return err
+	}
+	return f.installZones(rules.Digest())
+}
+
+// ground makes table, chains and sets. On a kernel that lacks what the mesh needs its share is left out.
+func (f filter) ground(conn *nftables.Conn, mesh bool) error {
+	conn.AddTable(f.table)
+	for _, c := range append(f.guards(), f.user) {
+		conn.AddChain(c)
+	}
+	if mesh {
+		for _, c := range append(f.carriers(), f.zones) {
+			conn.AddChain(c)
 		}
 	}
-	return conn.Flush()
+	for _, s := range []*nftables.Set{f.peers4, f.peers6} {
+		if err := conn.AddSet(s, nil); err != nil {
+			return err
+		}
+	}
+	if !mesh {
+		return nil
+	}
+	return f.maps.make(conn)
 }
 
 func (f filter) changePeers(conn *nftables.Conn, changes []mesh.Change) error {
@@ -120,10 +179,19 @@ func inBatches(all []nftables.SetElement, f func([]nftables.SetElement) error) e
 // install replaces our rules. Each carries a comment with the digest of what it was made from, its number and how many there
 // are, so that reading back sees a rule that is missing, added or replaced.
 func (f filter) install(conn *nftables.Conn, r mesh.Rules) {
-	for _, c := range f.chains() {
+	flushed := f.guards()
+	if r.Mesh {
+		flushed = f.chains()
+	}
+	for _, c := range flushed {
 		conn.FlushChain(c)
 	}
 	rules := f.rules(r)
+	order := map[string]int{}
+	for i, c := range f.chains() {
+		order[c.Name] = i
+	}
+	slices.SortStableFunc(rules, func(a, b *nftables.Rule) int { return order[a.Chain.Name] - order[b.Chain.Name] })
 	for i, rule := range rules {
 		rule.UserData = userdata.AppendString(nil, userdata.TypeComment, fmt.Sprintf("%s %d/%d", r.Digest(), i+1, len(rules)))
 		conn.AddRule(rule)
@@ -136,8 +204,16 @@ func (k *Kernel) readFilter(out *mesh.Kernel) error {
 		return err
 	}
 	f := newFilter()
+	elements := map[mesh.Slot]string{}
+	if out.Return, err = newTunnelSide().read(conn, elements); err != nil {
+		return err
+	}
+	out.Entries = mesh.Entries{"kernel": mesh.NewPart(elements)}
 	if _, err := conn.ListTableOfFamily(tableName, nftables.TableFamilyINet); err != nil {
 		return ignoreAbsent(err)
+	}
+	if err := f.maps.read(conn, elements); err != nil {
+		return err
 	}
 	for _, name := range []string{peers4, peers6} {
 		set, err := conn.GetSetByName(f.table, name)
@@ -157,18 +233,23 @@ func (k *Kernel) readFilter(out *mesh.Kernel) error {
 			}
 		}
 	}
-	var comments []string
+	rules, err := comments(f.table)
+	if err != nil {
+		return err
+	}
+	var all []string
 	for _, c := range f.chains() {
-		rules, err := conn.GetRules(f.table, c)
-		if err != nil {
-			return ignoreAbsent(err)
-		}
-		for _, r := range rules {
-			text, _ := userdata.GetString(r.UserData, userdata.TypeComment)
-			comments = append(comments, strings.TrimRight(text, "\x00"))
+		all = append(all, rules[c.Name]...)
+	}
+	if out.Rules.Mark = markOf(all); len(rules[f.mark.Name]) > 0 && markOf(rules[f.zones.Name]) != out.Rules.Mark {
+		out.Rules.Mark = ""
+	}
+	// A turn whose chain has lost its rule, or has another's, is no turn.
+	for slot, chain := range elements {
+		if f.maps.layouts[slot.Set].verdict && !slices.Equal(rules[chain], []string{chain}) {
+			elements[slot] = changedTurn
 		}
 	}
-	out.Rules.Mark = markOf(comments)
 	return nil
 }
 

@@ -123,9 +123,13 @@ func (k *Kernel) changeRoute(v mesh.Verb, r mesh.Route) error {
 		return err
 	}
 	route := &netlink.Route{LinkIndex: index, Dst: ipNet(r.Prefix), Src: r.Source.AsSlice(), Protocol: Protocol}
-	if r.Prefix.Addr().Is4() {
+	switch {
+	case r.Via.IsValid():
+		route.Gw, route.Flags = r.Via.AsSlice(), int(netlink.FLAG_ONLINK)
+	case r.Prefix.Addr().Is4():
 		route.Scope = netlink.SCOPE_LINK
 	}
+	route.Table = r.Table
 	if v == mesh.Remove {
 		return ignore(k.nl.RouteDel(route), unix.ESRCH)
 	}
@@ -155,6 +159,23 @@ func (k *Kernel) changeNeighbour(v mesh.Verb, n mesh.Neighbour) error {
 	return possible(n.Addr, k.nl.NeighSet(entry))
 }
 
+// policyPriority is before those of a machine's own tables, which end at 32766.
+const policyPriority = 8477
+
+func (k *Kernel) changePolicy(v mesh.Verb, p mesh.Policy) error {
+	rule := netlink.NewRule()
+	rule.Family, rule.Priority, rule.Protocol = netlink.FAMILY_V4, policyPriority, Protocol
+	rule.IifName, rule.Mark, rule.Mask, rule.Table = p.In, p.Mark, &p.Mask, p.Table
+	family := netip.IPv4Unspecified()
+	if p.IPv6 {
+		rule.Family, family = netlink.FAMILY_V6, netip.IPv6Unspecified()
+	}
+	if v == mesh.Remove {
+		return possible(family, ignore(k.nl.RuleDel(rule), unix.ENOENT))
+	}
+	return possible(family, ignore(k.nl.RuleAdd(rule), unix.EEXIST))
+}
+
 // changeForward writes two entries: the tunnel's own, which says behind which end the address is, and the bridge's, which
 // says that it is behind the tunnel. The bridge's is NOARP, which is static; PERMANENT would mean this machine itself.
 func (k *Kernel) changeForward(v mesh.Verb, f mesh.Forward) error {
@@ -172,6 +193,12 @@ func (k *Kernel) changeForward(v mesh.Verb, f mesh.Forward) error {
 	tunnel := &netlink.Neigh{
 		LinkIndex: index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
 		State: netlink.NUD_NOARP | netlink.NUD_PERMANENT, HardwareAddr: mac, IP: f.VTEP.AsSlice(),
+	}
+	if f.Link == mesh.MachineTunnel { // it is no port of a bridge
+		if v == mesh.Remove {
+			return ignore(k.nl.NeighDel(tunnel), unix.ENOENT)
+		}
+		return k.nl.NeighSet(tunnel)
 	}
 	if v == mesh.Remove {
 		err := ignore(k.nl.NeighDel(bridge), unix.ENOENT)

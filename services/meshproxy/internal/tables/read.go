@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/vishvananda/netlink"
@@ -31,6 +33,7 @@ func (k *Kernel) Read(ctx context.Context, settings []string) (mesh.Kernel, erro
 	}
 	for part, read := range map[string]func(*mesh.Kernel, map[int]string) error{
 		"addresses": k.readAddresses, "routes": k.readRoutes, "neighbours": k.readNeighbours, "forwarding entries": k.readForwards,
+		"policies": k.readPolicies,
 	} {
 		if err := errors.Join(ctx.Err(), read(&out, names)); err != nil {
 			return out, fmt.Errorf("read %s: %w", part, err)
@@ -44,6 +47,7 @@ func (k *Kernel) Read(ctx context.Context, settings []string) (mesh.Kernel, erro
 	if err := k.readFilter(&out); err != nil {
 		return out, fmt.Errorf("read the packet filter: %w", err)
 	}
+	out.Entries["flows"] = mesh.NewPart(maps.Clone(k.flows))
 	return out, nil
 }
 
@@ -90,7 +94,7 @@ func (k *Kernel) readAddresses(out *mesh.Kernel, names map[int]string) error {
 	}
 	for _, a := range addrs {
 		p, ok := prefix(a.IPNet)
-		if ok && names[a.LinkIndex] != "" && !(p.Addr().Is6() && p.Addr().IsLinkLocalUnicast()) {
+		if ok && names[a.LinkIndex] != "" && (p.Addr().Is4() || !p.Addr().IsLinkLocalUnicast()) {
 			out.Addresses[mesh.Address{Link: names[a.LinkIndex], Prefix: p}] = struct{}{}
 		}
 	}
@@ -99,7 +103,7 @@ func (k *Kernel) readAddresses(out *mesh.Kernel, names map[int]string) error {
 
 func (k *Kernel) readRoutes(out *mesh.Kernel, names map[int]string) error {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := k.nl.RouteListFiltered(family, &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
+		routes, err := k.ourRoutes(family)
 		if err != nil {
 			return err
 		}
@@ -109,10 +113,43 @@ func (k *Kernel) readRoutes(out *mesh.Kernel, names map[int]string) error {
 				continue
 			}
 			src, _ := netip.AddrFromSlice(r.Src) // invalid if none, and then not what is wanted
-			out.Routes[mesh.Route{Link: names[r.LinkIndex], Prefix: p, Source: src.Unmap()}] = struct{}{}
+			via, _ := netip.AddrFromSlice(r.Gw)  // likewise
+			route := mesh.Route{Link: names[r.LinkIndex], Prefix: p, Source: src.Unmap(), Via: via.Unmap()}
+			if r.Table != unix.RT_TABLE_MAIN {
+				route.Table = r.Table
+			}
+			out.Routes[route] = struct{}{}
 		}
 	}
 	return nil
+}
+
+// ourRoutes are those of all tables that carry our number.
+func (k *Kernel) ourRoutes(family int) ([]netlink.Route, error) {
+	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_UNSPEC}
+	return k.nl.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+}
+
+func (k *Kernel) readPolicies(out *mesh.Kernel, _ map[int]string) error {
+	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
+		rules, err := k.ourPolicies(family)
+		if err != nil {
+			return err
+		}
+		for _, r := range rules {
+			p := mesh.Policy{IPv6: family == netlink.FAMILY_V6, In: r.IifName, Mark: r.Mark, Table: r.Table}
+			if r.Mask != nil {
+				p.Mask = *r.Mask
+			}
+			out.Policies[p] = struct{}{}
+		}
+	}
+	return nil
+}
+
+func (k *Kernel) ourPolicies(family int) ([]netlink.Rule, error) {
+	all, err := k.nl.RuleList(family)
+	return slices.DeleteFunc(all, func(r netlink.Rule) bool { return r.Protocol != Protocol }), err
 }
 
 // readNeighbours leaves out those of the machine's own bridge, which the kernel learns by itself.
@@ -156,7 +193,7 @@ func (k *Kernel) readForwards(out *mesh.Kernel, names map[int]string) error {
 	}
 	for at, vteps := range tunnel {
 		for _, vtep := range vteps {
-			half := !bridge[at] || len(vteps) > 1
+			half := len(vteps) > 1 || (!bridge[at] && at.link != mesh.MachineTunnel)
 			out.Forwards[mesh.Forward{Link: at.link, MAC: at.mac, VTEP: vtep, Half: half}] = struct{}{}
 		}
 		delete(bridge, at)

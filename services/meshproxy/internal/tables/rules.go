@@ -20,7 +20,7 @@ const (
 // match is a part of a rule: expressions in the kernel's own terms (nftables(8) has the words for them).
 type match []expr.Any
 
-// rules lists our rules in the order of chains(): first all of raw, then input, output, forward, postrouting.
+// rules lists our rules, those of a chain in order.
 func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 	var out []*nftables.Rule
 	add := func(c *nftables.Chain, parts ...match) {
@@ -56,7 +56,20 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 		add(f.output, from(at), resets(), drop())
 	}
 
-	add(f.forward, iifname(anyOfOurs), tunnel, drop())
+	f.guardForward(add, r)
+	if r.Mesh {
+		f.publish(add, r)
+	}
+	for _, b := range r.Blocks {
+		add(f.leave, from(b), notOifname(anyOfOurs), match{&expr.Masq{}})
+	}
+	return out
+}
+
+// guardForward adds the rules for what passes through: what no container may reach, the administrator's chain, and then who
+// may speak to whom.
+func (f filter) guardForward(add func(*nftables.Chain, ...match), r mesh.Rules) {
+	add(f.forward, iifname(anyOfOurs), dport(unix.IPPROTO_UDP, r.DataPort), drop())
 	for _, port := range r.Own {
 		own := dport(unix.IPPROTO_TCP, port)
 		add(f.forward, iifname(anyOfOurs), own, family(unix.NFPROTO_IPV4), in(target4(), f.peers4), drop())
@@ -67,6 +80,9 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 	add(f.forward, iifname(anyOverlay), oifname(anyOverlay), accept())
 	add(f.forward, iifname(anyOverlay), drop())
 	add(f.forward, oifname(anyOverlay), drop())
+	if r.Mesh {
+		f.guardMesh(add)
+	}
 	add(f.forward, iifname(mesh.MachineBridge), oifname(mesh.MachineBridge), accept())
 	add(f.forward, established(), accept())
 	// On the machine network containers of different machines do not reach each other: that is what overlays are for.
@@ -75,11 +91,6 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 	}
 	add(f.forward, iifname(mesh.MachineBridge), accept())
 	add(f.forward, oifname(mesh.MachineBridge), drop())
-
-	for _, b := range r.Blocks {
-		add(f.leave, from(b), notOifname(anyOfOurs), match{&expr.Masq{}})
-	}
-	return out
 }
 
 func iifname(name string) match { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpEq, name) }

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -29,6 +30,8 @@ const Protocol = 83
 type Tables interface {
 	// Underlay is the MTU of the link that has an address.
 	Underlay(ctx context.Context, address netip.Addr) (mtu int, err error)
+	// Addresses are the machine's, but for those of links that are ours.
+	Addresses(ctx context.Context) ([]netip.Addr, error)
 	// Read is what there is of ours, and the settings of these paths.
 	Read(ctx context.Context, settings []string) (mesh.Kernel, error)
 	// Apply takes the steps in order. A step that fails stops no other; all errors come together.
@@ -42,6 +45,8 @@ type Tables interface {
 // Kernel is the real one, in the network namespace of the thread that made it.
 type Kernel struct {
 	nl *netlink.Handle
+	// flows are the places where connections may be: see mesh.SetFlows.
+	flows map[mesh.Slot]string
 }
 
 // New opens it. Errors name what the kernel lacks.
@@ -50,7 +55,7 @@ func New() (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink to the kernel: %w; the meshproxy needs CAP_NET_ADMIN", err)
 	}
-	return &Kernel{nl: h}, nil
+	return &Kernel{nl: h, flows: map[mesh.Slot]string{}}, nil
 }
 
 // Close gives the socket back. What is in the kernel stays.
@@ -79,12 +84,39 @@ func (k *Kernel) Underlay(_ context.Context, address netip.Addr) (int, error) {
 	return 0, fmt.Errorf("no link of this machine has the address %s; set `advertise` to one that it has", address)
 }
 
+// Addresses lists them in order.
+func (k *Kernel) Addresses(context.Context) ([]netip.Addr, error) {
+	links, err := k.nl.LinkList()
+	if err != nil {
+		return nil, err
+	}
+	ours := map[int]bool{}
+	for _, l := range links {
+		ours[l.Attrs().Index] = mesh.Ours(l.Attrs().Name)
+	}
+	addrs, err := k.nl.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil {
+		return nil, err
+	}
+	var out []netip.Addr
+	for _, a := range addrs {
+		if p, ok := prefix(a.IPNet); ok && !ours[a.LinkIndex] && !p.Addr().IsLinkLocalUnicast() {
+			out = append(out, p.Addr())
+		}
+	}
+	slices.SortFunc(out, netip.Addr.Compare)
+	return slices.Compact(out), nil
+}
+
 // Apply does the packet filter's part in one transaction: guarded before and guarded after, with no moment between.
 func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
-	var filter []mesh.Change
+	var filter, ways []mesh.Change
 	var faults []error
 	for _, c := range changes {
-		if c.Rules != nil || c.Peer.IsValid() {
+		switch {
+		case isWay(c):
+			ways = append(ways, c)
+		case isFilter(c):
 			filter = append(filter, c)
 		}
 	}
@@ -97,14 +129,24 @@ func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(faults, err)...)
 		}
-		if c.Rules != nil || c.Peer.IsValid() {
+		if isFilter(c) || isWay(c) {
 			continue
 		}
 		if err := k.step(c); err != nil {
 			faults = append(faults, fmt.Errorf("%s: %w", c, err))
 		}
 	}
-	return errors.Join(faults...)
+	if len(ways) > 0 { // it needs the tunnel
+		if err := newTunnelSide().apply(ways); err != nil {
+			faults = append(faults, fmt.Errorf("way back by the tunnel: %w", err))
+		}
+	}
+	return errors.Join(append(faults, k.forget(changes))...)
+}
+
+// isFilter says that a change belongs into the one transaction of the packet filter.
+func isFilter(c mesh.Change) bool {
+	return c.Rules != nil || c.Peer.IsValid() || (c.Entry != nil && !isWay(c))
 }
 
 func (k *Kernel) step(c mesh.Change) error {
@@ -119,6 +161,8 @@ func (k *Kernel) step(c mesh.Change) error {
 		return k.changeNeighbour(c.Verb, *c.Neighbour)
 	case c.Forward != nil:
 		return k.changeForward(c.Verb, *c.Forward)
+	case c.Policy != nil:
+		return k.changePolicy(c.Verb, *c.Policy)
 	case c.Setting != nil:
 		return writeSetting(c.Setting.Path, c.Setting.Value)
 	}

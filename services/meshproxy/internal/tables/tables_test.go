@@ -123,7 +123,7 @@ func TestMachineNetwork(t *testing.T) {
 		t.Errorf("from the machine: answered %q, %v; want the gateway's address", got, err)
 	}
 	serve(t, l.cb, "10.128.2.5:8000")
-	route(l.a, "10.128.2.0/24", "198.51.100.2") // even if somebody has made a way
+	route(l.a, "10.128.2.0/25", "198.51.100.2") // even if somebody has made another way
 	if got, err := ask(l.ca, "10.128.2.5:8000"); !errors.Is(err, syscall.EHOSTUNREACH) {
 		t.Errorf("a container of another machine: %q, %v on the machine network; want to be told at once that it is forbidden", got, err)
 	}
@@ -150,6 +150,9 @@ func TestStrangersStayOut(t *testing.T) {
 		}
 		l.model = m
 		tablestest.Converge(t, here{l.a, l.tablesA}, m, mesh.Self{Node: "a", Tunnel: addr("198.51.100.1"), MTU: 1500})
+		l.a.do(func() error {
+			return netlink.LinkDel(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: mesh.MachineTunnel}})
+		})
 	}
 	rules("198.51.100.2")
 	if !hears(t, l.a, l.b, "198.51.100.1:9000") {

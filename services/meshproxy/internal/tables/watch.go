@@ -92,7 +92,12 @@ func ownerOf(inode string) string {
 func (k *Kernel) Reset(ctx context.Context) error {
 	var faults []error
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := k.nl.RouteListFiltered(family, &netlink.Route{Protocol: Protocol}, netlink.RT_FILTER_PROTOCOL)
+		rules, err := k.ourPolicies(family)
+		faults = append(faults, err)
+		for _, r := range rules {
+			faults = append(faults, ignore(k.nl.RuleDel(&r), unix.ENOENT))
+		}
+		routes, err := k.ourRoutes(family)
 		faults = append(faults, err)
 		for _, r := range routes {
 			faults = append(faults, ignore(k.nl.RouteDel(&r), unix.ESRCH))
@@ -113,10 +118,13 @@ func removeFilter() error {
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	if _, err := conn.ListTableOfFamily(tableName, nftables.TableFamilyINet); err != nil {
-		return ignoreAbsent(err)
+	for _, t := range []*nftables.Table{newFilter().table, newTunnelSide().table} {
+		if _, err := conn.ListTableOfFamily(tableName, t.Family); err == nil {
+			conn.DelTable(t)
+		} else if err := ignoreAbsent(err); err != nil {
+			return err
+		}
 	}
-	conn.DelTable(newFilter().table)
 	if err := conn.Flush(); err != nil {
 		return fmt.Errorf("remove the packet filter: %w", err)
 	}

@@ -1,0 +1,129 @@
+package mesh
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+)
+
+// Names of the sets and maps of the packet filter that hold what is published and who is a peer. Where there is one a
+// family, its name ends in 4 or 6; Family adds it. Keys and values are texts: fields with a blank between them.
+const (
+	// SetPorts leads a published port, "tcp 30000", to its turn.
+	SetPorts = "ports"
+	// SetBound is the same for ports that answer on some addresses alone: "198.51.100.1 tcp 30000".
+	SetBound = "bound"
+	// SetTurns leads a turn to the chain that takes it. Adding an element makes the chain, removing it takes it away.
+	SetTurns = "turns"
+	// SetBackends has the tasks of a port by their place in the turn: "tcp 30000 0" leads to "10.128.1.5 8000".
+	SetBackends = "backends"
+	// SetHairpins has the containers that may reach themselves through a published port, each twice.
+	SetHairpins = "hairpins"
+	// SetReturns pairs an address of a machine with that of a task on it: see Rules.Gateways.
+	SetReturns = "returns"
+	// SetSenders and SetZones lead from the MAC address of a peer's tunnel end to its mark and its zone.
+	SetSenders = "senders"
+	SetZones   = "zones"
+	// SetFlows has the places where the kernel may know connections: "tcp 10.128.1.5 8000". It is no set of the kernel's:
+	// removing an element removes those connections.
+	SetFlows = "flows"
+	// SetWays leads from a mark back to the MAC address. It is in the table of the tunnel itself.
+	SetWays = "ways"
+)
+
+// Slot is a place in a set or map.
+type Slot struct{ Set, Key string }
+
+// Entry is an element: of a set when Value is empty, else of a map.
+type Entry struct {
+	Slot
+	Value string
+}
+
+// String is for logs and scripts.
+func (e Entry) String() string {
+	if e.Value == "" {
+		return e.Set + " " + e.Key
+	}
+	return e.Set + " " + e.Key + " = " + e.Value
+}
+
+// Part is the share of one owner in the elements: a service's, or all that is read back. It is never changed once made.
+type Part struct {
+	elements map[Slot]string
+	// ports are the service's, with the turns that they take; from says what the part was made of, so that it is made again
+	// only when that changes.
+	ports  []Port
+	turns  []Entry
+	faults faults
+	from   partSource
+}
+
+// NewPart makes one of elements that nobody changes any more.
+func NewPart(elements map[Slot]string) *Part { return &Part{elements: elements} }
+
+// Entries are elements of sets and maps, by owner.
+type Entries map[string]*Part
+
+// equal compares owner by owner: parts that were made twice of the same count as different, and cost a look.
+func (e Entries) equal(o Entries) bool {
+	if len(e) != len(o) {
+		return false
+	}
+	for owner, p := range e {
+		if o[owner] != p {
+			return false
+		}
+	}
+	return true
+}
+
+// diffEntries lists the steps from have to want: removals first, so that an element which changes its value is never
+// there twice. Only parts that are not the very same are looked at: the cost is that of the change.
+func diffEntries(want, have Entries) []Change {
+	old, next := map[Slot]string{}, map[Slot]string{}
+	collect(old, have, want)
+	collect(next, want, have)
+	var removed, added []Change
+	for slot, value := range old {
+		if now, there := next[slot]; !there || now != value {
+			removed = append(removed, Change{Verb: Remove, Entry: &Entry{slot, value}})
+		}
+	}
+	for slot, value := range next {
+		if was, there := old[slot]; !there || was != value {
+			added = append(added, Change{Verb: Add, Entry: &Entry{slot, value}})
+		}
+	}
+	for _, list := range [][]Change{removed, added} {
+		slices.SortFunc(list, func(a, b Change) int { return compareSlots(a.Entry.Slot, b.Entry.Slot) })
+	}
+	return append(removed, added...)
+}
+
+func collect(into map[Slot]string, parts, other Entries) {
+	for owner, p := range parts {
+		if other[owner] == p {
+			continue
+		}
+		for slot, value := range p.elements {
+			into[slot] = value
+		}
+	}
+}
+
+func compareSlots(a, b Slot) int {
+	return cmp.Or(cmp.Compare(a.Set, b.Set), cmp.Compare(len(a.Key), len(b.Key)), cmp.Compare(a.Key, b.Key))
+}
+
+// Family is the name of a set for addresses of one family.
+func Family(set string, is4 bool) string {
+	if is4 {
+		return set + "4"
+	}
+	return set + "6"
+}
+
+func put(into map[Slot]string, set, value, format string, args ...any) {
+	into[Slot{set, fmt.Sprintf(format, args...)}] = value
+}

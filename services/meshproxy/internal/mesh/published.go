@@ -1,0 +1,279 @@
+package mesh
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+)
+
+// Published is what a machine does for the published ports: who listens, and what the packet filter's maps have. It is made
+// from another one, of which it keeps what has not changed. It is never changed once made.
+type Published struct {
+	parts Entries
+	// turns counts the ports of each turn and family. Its elements have no owner: ports share them.
+	turns map[Slot]turnUse
+	// use is the part of turns in the elements.
+	use *Part
+}
+
+type turnUse struct {
+	chain string
+	ports int
+}
+
+// partSource says all that a service's part is made of: while it is the same, so is the part.
+type partSource struct {
+	service *dispatcherv1.MeshService
+	era     *era
+	self    string
+	// out are the tasks and listeners of the service that this machine leaves out.
+	out string
+}
+
+// era is the time in which machines, settings and owners of ports have not changed.
+type era struct{ _ byte }
+
+// faults are what is wrong in a part, kept with it: it is told as long as it is so.
+type faults []errs.Fault
+
+func (f *faults) add(where, format string, args ...any) {
+	*f = append(*f, errs.Fault{Field: where, Reason: fmt.Sprintf(format, args...)})
+}
+
+// Publish makes what follows from the model for this machine. Prev may be nil. What is wrong in the tables is left out and
+// told in the error, one fault each, beside what is right.
+func (m *Model) Publish(self Self, prev *Published) (*Published, error) {
+	next := &Published{parts: Entries{}, turns: map[Slot]turnUse{}}
+	if prev == nil {
+		prev = &Published{}
+	}
+	if m == nil {
+		return next, nil
+	}
+	maps.Copy(next.turns, prev.turns)
+	about := self.text()
+	changed := prev.use == nil
+	var wrong []errs.Fault
+	for id, svc := range m.services {
+		from := partSource{service: svc, era: m.era, self: about, out: self.leftOut(svc)}
+		p := prev.parts[id]
+		if p == nil || p.from != from {
+			old := p
+			p = m.partOf(svc, self, from)
+			changed = next.count(old, p) || changed
+		}
+		next.parts[id] = p
+		wrong = append(wrong, p.faults...)
+	}
+	for id, p := range prev.parts {
+		if next.parts[id] == nil {
+			changed = next.count(p, nil) || changed
+		}
+	}
+	next.use = prev.use
+	if changed {
+		elements := map[Slot]string{}
+		for slot, t := range next.turns {
+			elements[slot] = t.chain
+		}
+		next.use = NewPart(elements)
+	}
+	var all errs.Collector
+	slices.SortFunc(wrong, func(a, b errs.Fault) int {
+		return cmp.Or(cmp.Compare(a.Field, b.Field), cmp.Compare(a.Reason, b.Reason))
+	})
+	for _, f := range wrong {
+		all.Add(f.Field, "%s", f.Reason)
+	}
+	return next, all.Err("published ports")
+}
+
+// count keeps the uses of turns, and says whether one came or went.
+func (p *Published) count(old, next *Part) (changed bool) {
+	for _, t := range next.turnsOf() {
+		was := p.turns[t.Slot]
+		changed = changed || was.ports == 0
+		p.turns[t.Slot] = turnUse{t.Value, was.ports + 1}
+	}
+	for _, t := range old.turnsOf() {
+		was := p.turns[t.Slot]
+		if was.ports--; was.ports <= 0 {
+			changed = true
+			delete(p.turns, t.Slot)
+			continue
+		}
+		p.turns[t.Slot] = was
+	}
+	return changed
+}
+
+func (p *Part) turnsOf() []Entry {
+	if p == nil {
+		return nil
+	}
+	return p.turns
+}
+
+// Entries are the elements of the packet filter's maps.
+func (p *Published) Entries() Entries {
+	if p == nil {
+		return Entries{}
+	}
+	out := maps.Clone(p.parts)
+	if p.use != nil {
+		out["turns"] = p.use // ids of services are longer
+	}
+	return out
+}
+
+// Ports lists the published ports in order of network and number.
+func (p *Published) Ports() []Port {
+	var out []Port
+	for _, part := range p.parts {
+		out = append(out, part.ports...)
+	}
+	slices.SortFunc(out, func(a, b Port) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Port, b.Port))
+	})
+	return out
+}
+
+// text has what a part depends on, beside the service.
+func (s Self) text() string { return fmt.Sprint(s.Node, s.Tunnel, s.UserSpace, s.Local) }
+
+// leftOut names what of a service this machine leaves out for the moment.
+func (s Self) leftOut(svc *dispatcherv1.MeshService) string {
+	var out, held []string
+	if len(s.Withdrawn) > 0 {
+		for _, e := range svc.GetEndpoints() {
+			if s.Withdrawn[e.GetTaskId()] {
+				out = append(out, e.GetTaskId())
+			}
+		}
+	}
+	if len(s.Held) > 0 {
+		for l := range s.Held {
+			if s.answers(svc, l) {
+				held = append(held, l.String())
+			}
+		}
+		slices.Sort(held)
+	}
+	return strings.Join(append(out, held...), " ")
+}
+
+// answers says that this machine has a port of the service's.
+func (s Self) answers(svc *dispatcherv1.MeshService, l Listener) bool {
+	for _, e := range svc.GetEndpoints() {
+		for _, pc := range e.GetHostPorts() {
+			if network, ok := networkOf(pc.GetProtocol()); ok && e.GetNodeId() == s.Node && l == (Listener{network, uint16(pc.GetPublishedPort())}) {
+				return true
+			}
+		}
+	}
+	return slices.Contains(listenersOf(svc), l)
+}
+
+// partOf is one service's.
+func (m *Model) partOf(svc *dispatcherv1.MeshService, self Self, from partSource) *Part {
+	p := &Part{elements: map[Slot]string{}, from: from}
+	p.ports = m.portsOf(svc, self, &p.faults)
+	for _, port := range p.ports {
+		m.flows(p, port)
+		if port.UserSpace || port.Refused || self.Held[port.Listener] {
+			continue
+		}
+		for _, is4 := range []bool{true, false} {
+			m.carry(p, port, self, is4)
+		}
+	}
+	for _, e := range svc.GetEndpoints() {
+		p.lasting(svc, e)
+	}
+	return p
+}
+
+// carry has the kernel lead a port's connections of one family to its tasks.
+func (m *Model) carry(p *Part, port Port, self Self, is4 bool) {
+	n := 0
+	for _, b := range port.Backends {
+		at, ok := b.of(is4)
+		if !ok {
+			continue
+		}
+		put(p.elements, Family(SetBackends, is4), fmt.Sprintf("%s %d", at.Addr(), at.Port()), "%s %d %d", port.Network, port.Port, n)
+		n++
+		if b.Node == self.Node {
+			put(p.elements, Family(SetHairpins, is4), "", "%s %s", at.Addr(), at.Addr())
+			continue
+		}
+		for a := range m.addressesOf(b.Node, is4) {
+			put(p.elements, Family(SetReturns, is4), "", "%s %s", a, at.Addr())
+		}
+	}
+	if n == 0 {
+		return
+	}
+	t := turnOf(port.Listener, n, port.Affinity)
+	p.turns = append(p.turns, Entry{Slot{Family(SetTurns, is4), t.String()}, t.chain(is4)})
+	if port.Bind == nil {
+		put(p.elements, Family(SetPorts, is4), t.String(), "%s %d", port.Network, port.Port)
+		return
+	}
+	for _, a := range port.Bind {
+		if a.Is4() == is4 {
+			put(p.elements, Family(SetBound, is4), t.String(), "%s %s %d", a, port.Network, port.Port)
+		}
+	}
+}
+
+// flows notes where UDP clients may be led now. What is led elsewhere later must not stay with who has left: a client with
+// one port would never notice.
+func (m *Model) flows(p *Part, port Port) {
+	if port.Network != "udp" {
+		return
+	}
+	for _, b := range port.Backends {
+		for _, is4 := range []bool{true, false} {
+			if at, ok := b.of(is4); ok {
+				put(p.elements, SetFlows, "", "udp %s %d", at.Addr(), at.Port())
+			}
+		}
+	}
+}
+
+// lasting notes where TCP connections may be: at all tasks that run, also those that take no new ones.
+func (p *Part) lasting(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEndpoint) {
+	if wrong(e) != "" {
+		return
+	}
+	for _, pc := range slices.Concat(svc.GetPorts(), e.GetHostPorts()) {
+		if network, ok := networkOf(pc.GetProtocol()); !ok || network != "tcp" {
+			continue
+		}
+		b := backendOf(e, uint16(pc.GetTargetPort()))
+		for _, is4 := range []bool{true, false} {
+			if at, ok := b.of(is4); ok {
+				put(p.elements, SetFlows, "", "tcp %s %d", at.Addr(), at.Port())
+			}
+		}
+	}
+}
+
+// addressesOf are a machine's own, of one family, by which its connections may come.
+func (m *Model) addressesOf(node string, is4 bool) map[netip.Addr]struct{} {
+	out := map[netip.Addr]struct{}{}
+	machine := m.machines[node]
+	for _, text := range slices.Concat(machine.GetAddresses(), machine.GetVteps()) {
+		if a, err := netip.ParseAddr(text); err == nil && a.Unmap().Is4() == is4 {
+			out[a.Unmap()] = struct{}{}
+		}
+	}
+	return out
+}

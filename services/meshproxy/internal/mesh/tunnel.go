@@ -1,0 +1,200 @@
+package mesh
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strconv"
+
+	"github.com/shoalproject/shoal/internal/errs"
+)
+
+const (
+	// machineVNI is the machine network's identifier: user networks begin at 4096.
+	machineVNI = 4095
+	// ReturnFlag is on each packet and connection that has come by a peer's tunnel; the peer's number is above bit 16.
+	ReturnFlag = 0x4000_0000
+	// ReturnMask has the flag and the number. The other bits of a mark are other people's.
+	ReturnMask = 0x7fff_0000
+	numberBit  = 16
+	numbers    = 1<<14 - 1 // 0 is nobody
+	// returnTable is the routing table of replies.
+	returnTable = 8477
+	// ReturnMark changes with each change of the rule on the tunnel.
+	ReturnMark = "return 1"
+)
+
+// nobody4 and nobody6 are the next hops of replies, on no machine: the tunnel's rule writes the right one's MAC address
+// over theirs.
+var (
+	// here4 is every machine's own address on the tunnel: the kernel takes packets with clients' addresses only on a link that
+	// has some address (fib_validate_source). It is never on the wire.
+	here4   = netip.MustParseAddr("169.254.84.78")
+	nobody4 = netip.MustParseAddr("169.254.84.77")
+	nobody6 = netip.MustParseAddr("fe80::5477")
+)
+
+// nobodyMAC is in no forwarding table, so that a reply without a way goes nowhere.
+const nobodyMAC = "02:44:00:00:00:00"
+
+// tunnelMAC is the address of a machine's end of the mesh: 02:43 and its IPv4 address, or a part of a digest of its IPv6 one.
+func tunnelMAC(a netip.Addr) string {
+	b := a.As16()
+	tail := b[12:]
+	if a.Is6() {
+		sum := sha256.Sum256(b[:])
+		tail = sum[:4]
+	}
+	return fmt.Sprintf("02:43:%02x:%02x:%02x:%02x", tail[0], tail[1], tail[2], tail[3])
+}
+
+// nextHop stands for a peer in the routes of a family: an address that the peer need not have, since its neighbour entry
+// is permanent.
+func nextHop(vtep netip.Addr, is4 bool) netip.Addr {
+	mac := tunnelMAC(vtep)
+	var b [6]byte
+	_, _ = fmt.Sscanf(mac, "%02x:%02x:%02x:%02x:%02x:%02x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]) // as just written
+	if !is4 {
+		return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: 0x02, 0x43, 12: b[2], b[3], b[4], b[5]})
+	}
+	if vtep.Is4() {
+		return vtep
+	}
+	return netip.AddrFrom4([4]byte{0xf0 | b[2], b[3], b[4], b[5]}) // of a range that nobody uses on the wire
+}
+
+// Number gives each peer a number of this machine's own, by the MAC address of its tunnel end. Who has one keeps it: it is
+// in the marks of connections that live.
+func (m *Model) Number(self Self, known map[string]uint16) map[string]uint16 {
+	out, taken := map[string]uint16{}, map[uint16]bool{0: true}
+	if m == nil {
+		return out
+	}
+	var fresh []string
+	for id := range inOrder(m.machines) {
+		vtep, ok := m.tunnelOf(id.GetNodeId(), self.Tunnel.Is4())
+		if !ok || id.GetNodeId() == self.Node {
+			continue
+		}
+		mac := tunnelMAC(vtep)
+		if n := known[mac]; n != 0 && !taken[n] {
+			out[mac], taken[n] = n, true
+			continue
+		}
+		fresh = append(fresh, mac)
+	}
+	slices.Sort(fresh)
+	for _, mac := range fresh {
+		sum := sha256.Sum256([]byte(mac))
+		n := binary.BigEndian.Uint16(sum[:]) & numbers
+		for tries := 0; taken[n] && tries < numbers; tries++ {
+			n = (n + 1) & numbers
+		}
+		if !taken[n] {
+			out[mac], taken[n] = n, true
+		}
+	}
+	return out
+}
+
+// Numbers are those that the peers have in a kernel that was read.
+func (k Kernel) Numbers() map[string]uint16 {
+	out := map[string]uint16{}
+	for _, p := range k.Entries {
+		for slot, value := range p.elements {
+			if n, err := strconv.ParseUint(value, 10, 16); slot.Set == SetZones && err == nil {
+				out[slot.Key] = uint16(n)
+			}
+		}
+	}
+	return out
+}
+
+// machineTunnel joins the machines' blocks by layer 3: a route to each peer's, and the way back for what came from it.
+func (m *Model) machineTunnel(self Self, k *Kernel, faults *errs.Collector) {
+	if self.UserSpace || !self.Tunnel.IsValid() || !m.hasBlocks() {
+		return
+	}
+	k.Links[MachineTunnel] = Link{
+		Name: MachineTunnel, Up: true, MTU: self.MTU - overhead, MAC: tunnelMAC(self.Tunnel),
+		VNI: machineVNI, Port: k.Rules.DataPort, Local: self.Tunnel,
+	}
+	k.Addresses[Address{MachineTunnel, netip.PrefixFrom(here4, 32)}] = struct{}{}
+	k.Settings["net/ipv4/ip_forward"] = "1"
+	// What comes by the tunnel has clients' addresses, which this machine reaches some other way: the sender is known by its
+	// tunnel end, not by its address.
+	k.Settings["net/ipv4/conf/"+MachineTunnel+"/rp_filter"] = "2"
+	k.Settings["net/ipv4/conf/"+MachineTunnel+"/send_redirects"] = "0"
+	k.Settings["net/ipv6/conf/"+MachineTunnel+"/disable_ipv6"] = "0"
+	k.Settings["net/ipv6/conf/"+MachineTunnel+"/addr_gen_mode"] = "1"
+	if len(k.Rules.Blocks) == 0 {
+		k.Rules.gateway(self.Tunnel)
+	}
+	elements := map[Slot]string{}
+	for machine := range inOrder(m.machines) {
+		if machine.GetNodeId() == self.Node {
+			continue
+		}
+		vtep, ok := m.tunnelOf(machine.GetNodeId(), self.Tunnel.Is4())
+		if !ok {
+			continue // its own faults are told with its networks
+		}
+		mac := tunnelMAC(vtep)
+		k.Forwards[Forward{Link: MachineTunnel, MAC: mac, VTEP: vtep}] = struct{}{}
+		m.routesTo(machine.GetNodeId(), vtep, machine.GetBlocks(), k, faults)
+		if n := self.Numbers[mac]; n != 0 {
+			mark := fmt.Sprintf("%#x", ReturnFlag|uint32(n)<<numberBit)
+			elements[Slot{SetSenders, mac}] = mark
+			elements[Slot{SetZones, mac}] = fmt.Sprint(n)
+			elements[Slot{SetWays, mark}] = mac
+		}
+	}
+	k.Entries["tunnel"] = NewPart(elements)
+	if len(k.Rules.Blocks) > 0 {
+		wayBack(k)
+	}
+}
+
+func (m *Model) hasBlocks() bool {
+	for _, machine := range m.machines {
+		if len(machine.GetBlocks()) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+// routesTo leads to a peer's blocks.
+func (m *Model) routesTo(node string, vtep netip.Addr, blocks []string, k *Kernel, faults *errs.Collector) {
+	mac := tunnelMAC(vtep)
+	for _, text := range blocks {
+		block, err := netip.ParsePrefix(text)
+		if err != nil {
+			faults.Add("machine "+node, "block %q is not a CIDR", text)
+			continue
+		}
+		hop := nextHop(vtep, block.Addr().Is4())
+		k.Routes[Route{Link: MachineTunnel, Prefix: block.Masked(), Via: hop}] = struct{}{}
+		k.Neighbours[Neighbour{MachineTunnel, hop, mac}] = struct{}{}
+		if block.Addr().Is6() {
+			k.Settings["net/ipv6/conf/all/forwarding"] = "1"
+		}
+	}
+}
+
+// wayBack sends replies of containers to the machine by which the connection came. The rule looks at what comes from
+// containers alone: a packet in its envelope has the mark of what is inside, and would be led into the tunnel once more.
+func wayBack(k *Kernel) {
+	k.Return = ReturnMark
+	for _, hop := range []netip.Addr{nobody4, nobody6} {
+		everything := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		if hop.Is6() {
+			everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		k.Routes[Route{Link: MachineTunnel, Prefix: everything, Via: hop, Table: returnTable}] = struct{}{}
+		k.Neighbours[Neighbour{MachineTunnel, hop, nobodyMAC}] = struct{}{}
+		k.Policies[Policy{IPv6: hop.Is6(), In: MachineBridge, Mark: ReturnFlag, Mask: ReturnFlag, Table: returnTable}] = struct{}{}
+	}
+}

@@ -1,0 +1,150 @@
+package tables
+
+import (
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+// mapped are our table's sets and maps by name, with what is in them.
+type mapped struct {
+	table   *nftables.Table
+	layouts map[string]layout
+	sets    map[string]*nftables.Set
+}
+
+func newMaps(t *nftables.Table, all map[string]layout) mapped {
+	m := mapped{table: t, layouts: all, sets: map[string]*nftables.Set{}}
+	for name, l := range all {
+		m.sets[name] = l.set(t, name)
+	}
+	return m
+}
+
+// make has all sets and maps be there.
+func (m mapped) make(conn *nftables.Conn) error {
+	for _, s := range m.sets {
+		if err := conn.AddSet(s, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// change puts a transaction's share of the elements together: removals first, so that what changes its value is free when
+// it comes again; chains before the elements that lead to them, and away after.
+func (m mapped) change(conn *nftables.Conn, changes []mesh.Change) error {
+	elements, made := map[string]map[mesh.Verb][]nftables.SetElement{}, map[string]bool{}
+	for _, c := range changes {
+		l, ours := m.layouts[entrySet(c)]
+		if !ours {
+			continue
+		}
+		e, err := l.element(*c.Entry)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c, err)
+		}
+		if l.verdict && c.Verb == mesh.Add {
+			if err := m.addTurn(conn, c.Entry.Value); err != nil {
+				return err
+			}
+			made[c.Entry.Value] = true
+		}
+		if elements[c.Entry.Set] == nil {
+			elements[c.Entry.Set] = map[mesh.Verb][]nftables.SetElement{}
+		}
+		elements[c.Entry.Set][c.Verb] = append(elements[c.Entry.Set][c.Verb], e)
+	}
+	for name, verbs := range elements {
+		s := m.sets[name]
+		if err := inBatches(verbs[mesh.Remove], func(e []nftables.SetElement) error { return conn.SetDeleteElements(s, e) }); err != nil {
+			return err
+		}
+		if err := inBatches(verbs[mesh.Add], func(e []nftables.SetElement) error { return conn.SetAddElements(s, e) }); err != nil {
+			return err
+		}
+	}
+	for _, c := range changes {
+		if l, ours := m.layouts[entrySet(c)]; ours && l.verdict && c.Verb == mesh.Remove && !made[c.Entry.Value] && c.Entry.Value != changedTurn {
+			chain := &nftables.Chain{Table: m.table, Name: c.Entry.Value}
+			conn.FlushChain(chain)
+			conn.DelChain(chain)
+		}
+	}
+	return nil
+}
+
+func entrySet(c mesh.Change) string {
+	if c.Entry == nil {
+		return ""
+	}
+	return c.Entry.Set
+}
+
+func (l layout) element(e mesh.Entry) (nftables.SetElement, error) {
+	key, err := encodeAll(l.key, e.Key)
+	if err != nil {
+		return nftables.SetElement{}, err
+	}
+	out := nftables.SetElement{Key: key}
+	switch {
+	case l.verdict:
+		out.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.Value}
+	case len(l.value) > 0:
+		if out.Val, err = encodeAll(l.value, e.Value); err != nil {
+			return nftables.SetElement{}, err
+		}
+	}
+	return out, nil
+}
+
+// read lists what is in the sets and maps. One that is not there is empty.
+func (m mapped) read(conn *nftables.Conn, into map[mesh.Slot]string) error {
+	there, err := conn.GetSets(m.table)
+	if err != nil {
+		return ignoreAbsent(err)
+	}
+	for _, s := range there {
+		name := s.Name
+		l, ours := m.layouts[name]
+		if !ours {
+			continue
+		}
+		elements, err := conn.GetSetElements(m.sets[name])
+		if err != nil {
+			return fmt.Errorf("list %s: %w", name, err)
+		}
+		for _, e := range elements {
+			slot := mesh.Slot{Set: name, Key: decodeAll(l.key, e.Key)}
+			switch {
+			case l.verdict:
+				into[slot] = chainOf(e.Val)
+			default:
+				into[slot] = decodeAll(l.value, e.Val)
+			}
+		}
+	}
+	return nil
+}
+
+// changedTurn is read for the chain of a turn that somebody has changed. Adding the turn makes it right again.
+const changedTurn = "changed"
+
+// chainOf reads the chain that an element leads to. What the library gives is the kernel's nested attributes.
+func chainOf(data []byte) string {
+	attributes, err := netlink.NewAttributeDecoder(data)
+	if err != nil {
+		return ""
+	}
+	for attributes.Next() {
+		if attributes.Type() == unix.NFTA_VERDICT_CHAIN {
+			return attributes.String()
+		}
+	}
+	return ""
+}

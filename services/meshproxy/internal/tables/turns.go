@@ -1,0 +1,71 @@
+package tables
+
+import (
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+// Registers of 32 bits; a wide one is four of them. What the kernel compares as a concatenation lies side by side.
+const (
+	reg0 = unix.NFT_REG32_00
+	reg1 = unix.NFT_REG32_01
+	reg2 = unix.NFT_REG32_02
+	reg4 = unix.NFT_REG32_04
+	reg5 = unix.NFT_REG32_05
+)
+
+// addTurn makes the chain that chooses one of so many tasks of whichever port a packet is for. It has one rule: all that
+// differs from port to port is in the map of the tasks. If a change of that map comes between the choice and the look,
+// nothing is found, and the packet goes on to the meshproxy's own listener.
+func (m mapped) addTurn(conn *nftables.Conn, name string) error {
+	is4, size, counter, ok := mesh.ParseTurn(name)
+	if !ok {
+		return fmt.Errorf("%q is no turn", name)
+	}
+	chain := conn.AddChain(&nftables.Chain{Table: m.table, Name: name})
+	conn.FlushChain(chain) // it may be there already, of an earlier try
+	choose := match{&expr.Numgen{Register: reg2, Modulus: size, Type: unix.NFT_NG_INCREMENTAL}}
+	if counter == 0 {
+		choose = byClient(is4, size)
+	}
+	backends := m.sets[mesh.Family(mesh.SetBackends, is4)]
+	family, portRegister := uint32(unix.NFPROTO_IPV4), uint32(reg1)
+	if !is4 {
+		family, portRegister = unix.NFPROTO_IPV6, reg4
+	}
+	rule := &nftables.Rule{Table: m.table, Chain: chain, UserData: userdata.AppendString(nil, userdata.TypeComment, name)}
+	rule.Exprs = append(rule.Exprs, portKey(reg0, reg1)...)
+	rule.Exprs = append(rule.Exprs, choose...)
+	rule.Exprs = append(rule.Exprs,
+		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: backends.Name, SetID: backends.ID},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: reg0, RegProtoMin: portRegister},
+	)
+	conn.AddRule(rule)
+	return nil
+}
+
+// byClient chooses by the client's address: every machine chooses the same.
+func byClient(is4 bool, size uint32) match {
+	load := source4()
+	if !is4 {
+		load = source6()
+	}
+	load.DestRegister = reg4
+	return match{load, &expr.Hash{
+		SourceRegister: reg4, DestRegister: reg2, Length: load.Len, Modulus: size, Seed: 1, Type: expr.HashTypeJenkins,
+	}}
+}
+
+// portKey loads protocol and port as the maps have them.
+func portKey(protocol, port uint32) match {
+	return match{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: protocol},
+		&expr.Payload{DestRegister: port, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+	}
+}

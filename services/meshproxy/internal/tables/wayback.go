@@ -1,0 +1,86 @@
+package tables
+
+import (
+	"fmt"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+// tunnelSide is our table on the tunnel itself: the rule that sends a reply to the machine that its mark names.
+type tunnelSide struct {
+	table *nftables.Table
+	chain *nftables.Chain
+	ways  mapped
+}
+
+func newTunnelSide() tunnelSide {
+	t := tunnelSide{table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev}}
+	accept := nftables.ChainPolicyAccept
+	t.chain = &nftables.Chain{
+		Name: "way-back", Table: t.table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookEgress,
+		Priority: nftables.ChainPriorityFilter, Policy: &accept, Device: mesh.MachineTunnel,
+	}
+	_, ways := layouts()
+	t.ways = newMaps(t.table, map[string]layout{mesh.SetWays: ways})
+	return t
+}
+
+// apply makes the rule where it is asked for, and changes the map.
+func (t tunnelSide) apply(changes []mesh.Change) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return fmt.Errorf("open nftables: %w", err)
+	}
+	conn.AddTable(t.table)
+	if err := t.ways.make(conn); err != nil {
+		return err
+	}
+	if err := t.ways.change(conn, changes); err != nil {
+		return err
+	}
+	for _, c := range changes {
+		if c.Return {
+			conn.AddChain(t.chain)
+			conn.FlushChain(t.chain)
+			conn.AddRule(t.rule())
+		}
+	}
+	return conn.Flush()
+}
+
+// rule writes the MAC address of the peer's tunnel end over that of nobody, by which the route led here.
+func (t tunnelSide) rule() *nftables.Rule {
+	ways := t.ways.sets[mesh.SetWays]
+	return &nftables.Rule{
+		Table: t.table, Chain: t.chain, UserData: userdata.AppendString(nil, userdata.TypeComment, mesh.ReturnMark),
+		Exprs: []expr.Any{
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, masked(mesh.ReturnMask),
+			&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: ways.Name, SetID: ways.ID},
+			&expr.Payload{
+				OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 0, Len: 6,
+			},
+		},
+	}
+}
+
+func (t tunnelSide) read(conn *nftables.Conn, into map[mesh.Slot]string) (mark string, err error) {
+	if _, err := conn.ListTableOfFamily(tableName, nftables.TableFamilyNetdev); err != nil {
+		return "", ignoreAbsent(err)
+	}
+	if err := t.ways.read(conn, into); err != nil {
+		return "", err
+	}
+	rules, err := conn.GetRules(t.table, t.chain)
+	if err != nil || len(rules) != 1 || len(rules[0].Exprs) != len(t.rule().Exprs) {
+		return "", ignoreAbsent(err)
+	}
+	mark, _ = userdata.GetString(rules[0].UserData, userdata.TypeComment)
+	return mark, nil
+}
+
+// isWay says that a change is about the tunnel's own table.
+func isWay(c mesh.Change) bool { return c.Return || entrySet(c) == mesh.SetWays }
