@@ -1,5 +1,5 @@
 // Command reference writes docs/reference/config, a page for each process's config file, from the doc comments of the
-// Config structs and the values of DefaultConfig. With -check it writes nothing and fails if a page is not what it would
+// Config structs and the values of DefaultConfig, and docs/reference/service-spec.md from the comments of the protos. With -check it writes nothing and fails if a page is not what it would
 // write.
 //
 // It reads the sources as text: nothing of a process is run or linked. It must never hold a fact about a key that does not
@@ -36,17 +36,23 @@ func work(root string, check bool) error {
 			faults = append(faults, err)
 			continue
 		}
-		name := filepath.Join(root, folder, p.name+".md")
-		old, err := os.ReadFile(name)
-		switch {
-		case err == nil && bytes.Equal(old, text):
-		case check:
-			faults = append(faults, fmt.Errorf("%s/%s.md is not what the code says; run: make fix-docs", folder, p.name))
-		default:
-			if err := os.WriteFile(name, text, 0o644); err != nil {
-				faults = append(faults, err)
-			}
-		}
+		faults = append(faults, put(root, filepath.Join(folder, p.name+".md"), text, check))
 	}
-	return errors.Join(faults...)
+	text, err := specText(root)
+	if err == nil {
+		err = put(root, specPage, text, check)
+	}
+	return errors.Join(append(faults, err)...)
+}
+
+// put writes a page, or says that it would be another.
+func put(root, name string, text []byte, check bool) error {
+	old, err := os.ReadFile(filepath.Join(root, name))
+	switch {
+	case err == nil && bytes.Equal(old, text):
+		return nil
+	case check:
+		return fmt.Errorf("%s is not what the code says; run: make fix-docs", name)
+	}
+	return os.WriteFile(filepath.Join(root, name), text, 0o644)
 }

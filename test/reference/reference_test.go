@@ -86,7 +86,7 @@ func TestLiveKeysAreWhatAReloadTakes(t *testing.T) {
 
 func TestPageThatIsOldIsNamed(t *testing.T) {
 	root := t.TempDir()
-	for _, dir := range []string{"internal", "services"} {
+	for _, dir := range []string{"internal", "services", "proto"} {
 		from, err := filepath.Abs(filepath.Join("../..", dir))
 		if err != nil {
 			t.Fatal(err)
@@ -96,6 +96,13 @@ func TestPageThatIsOldIsNamed(t *testing.T) {
 		}
 	}
 	if err := os.MkdirAll(filepath.Join(root, folder), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	examples, err := os.ReadFile(filepath.Join("../..", specExamples))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, specExamples), examples, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if err := work(root, false); err != nil {
@@ -110,6 +117,22 @@ func TestPageThatIsOldIsNamed(t *testing.T) {
 	}
 	if err := work(root, true); err == nil || !strings.Contains(err.Error(), "store.md") || strings.Contains(err.Error(), "ca.md") {
 		t.Errorf("got %v, want store.md alone", err)
+	}
+}
+
+// TestSpecPage: every field of the protos has its row, and the words of enums and comments are the protos'.
+func TestSpecPage(t *testing.T) {
+	text, err := specText("../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{
+		"## ContainerSpec\n", "| `mounts` | list of [Mount](#mount) | What is mounted into it. |", "| `type` | bind, volume, tmpfs | What kind. Default volume. |",
+		"| `sysctls` | map |", "`--cap-add NET_ADMIN`",
+	} {
+		if !strings.Contains(string(text), want) {
+			t.Errorf("the page lacks %q", want)
+		}
 	}
 }
 

@@ -1,0 +1,68 @@
+package admit
+
+import (
+	"encoding/json"
+	"os"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+
+	"github.com/shoalproject/shoal/internal/state"
+)
+
+// TestExamples: what the page of the service spec shows is admitted, by a cluster that allows all; see docs/reference/service-spec.md.
+func TestExamples(t *testing.T) {
+	data, err := os.ReadFile("../../../../docs/reference/service-spec-examples.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var examples map[string]json.RawMessage
+	if err := json.Unmarshal(data, &examples); err != nil || len(examples) < 100 {
+		t.Fatalf("%d examples, %v", len(examples), err)
+	}
+	s := allowing()
+	for name, body := range examples {
+		spec := &typesv1.ServiceSpec{}
+		if err := protojson.Unmarshal(body, spec); err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if spec.GetTask().GetContainer().GetPrivileges().GetSeccomp().GetProfile() == "{}" { // the file of the example stands for a real one
+			spec.Task.Container.Privileges.Seccomp.Profile = `{"defaultAction":"SCMP_ACT_ALLOW"}`
+		}
+		if _, f := Service(s, "", spec); f.Err("x") != nil {
+			t.Errorf("%s: %v", name, f.Err("x"))
+		}
+	}
+}
+
+// TestPolicy: what the cluster allows is admitted, and each setting allows its own.
+func TestPolicy(t *testing.T) {
+	for _, privileged := range []bool{false, true} {
+		for _, namespaces := range []bool{false, true} {
+			f := &Faults{}
+			policy := &typesv1.ContainerPolicy{AllowPrivileged: privileged, AllowHostNamespaces: namespaces}
+			f.isolation(policy, &typesv1.ContainerSpec{Privileges: &typesv1.Privileges{Privileged: true}})
+			if ok := f.Err("x") == nil; ok != privileged {
+				t.Errorf("allow_privileged %v, allow_host_namespaces %v: privileged is admitted: %v", privileged, namespaces, ok)
+			}
+			f = &Faults{}
+			f.isolation(policy, &typesv1.ContainerSpec{Privileges: &typesv1.Privileges{HostPid: true}})
+			if ok := f.Err("x") == nil; ok != namespaces {
+				t.Errorf("allow_privileged %v, allow_host_namespaces %v: host_pid is admitted: %v", privileged, namespaces, ok)
+			}
+		}
+	}
+}
+
+// allowing is the usual snapshot of a cluster that allows all.
+func allowing() *state.Snapshot {
+	t := snapshot().Begin()
+	t.Put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c1"}, Spec: &typesv1.ClusterSpec{
+		Containers: &typesv1.ContainerPolicy{AllowPrivileged: true, AllowHostNamespaces: true},
+	}}))
+	return t.Commit(state.Version{EpochNumber: 1, Revision: 2}, time.Unix(0, 0))
+}
