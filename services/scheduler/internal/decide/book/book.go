@@ -137,6 +137,7 @@ func (b *Book) SetNode(id string, n *typesv1.Node) {
 		}
 		b.noteMoved(info)
 	}
+	info.Changed = b.Placement
 	b.wakeNode(id)
 }
 

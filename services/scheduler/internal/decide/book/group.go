@@ -37,6 +37,8 @@ type Slot struct {
 	// Calm says that nothing was to be done in it when it was looked at last, and will not be before Wake unless it changes.
 	Calm bool
 	Wake time.Time
+	// Filled says that it has a task, or is to have none, and nothing has changed in it since that was found out.
+	Filled bool
 	// Steady says, while it is calm, that its one task runs and is what it should be.
 	Steady bool
 }
@@ -61,6 +63,10 @@ type Group struct {
 	Placement uint64    // of the book, then
 	Wake      time.Time // when it has to be asked at the latest; zero: never
 
+	// Filled is the book's Placement when every node was seen to have the task that it should have, of the run FilledRun, by
+	// the spec version FilledBy. 0: never, or the slot of a node is gone since.
+	Filled, FilledRun, FilledBy uint64
+
 	Rests uint64 // the last decision that rests on it
 
 	requests []request // few: those of the spec versions that are asked for
@@ -77,7 +83,7 @@ func newGroup(id string) *Group {
 }
 
 func (g *Group) setService(svc *typesv1.Service) {
-	g.Service, g.Dirty, g.requests = svc, true, nil
+	g.Service, g.Dirty, g.requests, g.Filled = svc, true, nil, 0
 	for _, s := range g.Slots {
 		s.Calm, s.Steady = false, false
 	}
@@ -153,11 +159,12 @@ func (g *Group) remove(t *typesv1.Task) {
 	s.Tasks = slices.DeleteFunc(s.Tasks, func(x *typesv1.Task) bool { return x == t })
 	g.touched(s)
 	if len(s.Tasks) == 0 {
+		g.Filled = 0
 		g.Slots = slices.Delete(g.Slots, i, i+1)
 	}
 }
 
-func (g *Group) touched(s *Slot) { s.Calm, s.Steady, g.Dirty = false, false, true }
+func (g *Group) touched(s *Slot) { s.Calm, s.Steady, s.Filled, g.Dirty = false, false, false, true }
 
 // older is the order of age: tasks without a creation time, which are just being made, are the newest.
 func older(a, b *typesv1.Task) bool {

@@ -1,6 +1,7 @@
 package mode
 
 import (
+	"cmp"
 	"slices"
 
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -20,21 +21,49 @@ func (m *mode) reconcileGlobal() {
 	m.Roll()
 }
 
-// fillNodes makes a task on each node that should have one and has none.
+// fillNodes makes a task on each node that should have one and has none. Once all were looked at, only those that have
+// changed are, and those whose slot has.
 func (m *mode) fillNodes(iteration uint64) {
-	for _, n := range m.Book.Nodes {
+	g, at := m.Group, m.Book.Placement
+	nodes := m.Book.Nodes
+	if g.Filled > 0 && g.FilledRun == iteration && g.FilledBy == m.Target {
+		nodes = m.unsettled(g.Filled)
+	}
+	g.Filled = 0
+	for _, n := range nodes {
 		if m.Full() {
 			return
 		}
-		if !m.BelongsOn(n) {
-			continue
-		}
 		key := book.SlotKey{Iteration: iteration, Node: n.ID()}
-		if s := m.Group.Slot(key); s == nil || !slices.ContainsFunc(s.Tasks, book.Wanted) && !m.completed(s) {
-			s = m.Group.MakeSlot(key)
+		s := g.Slot(key)
+		if s != nil {
+			s.Filled = true // what is made below takes that back, until it is committed
+		}
+		if m.BelongsOn(n) && (s == nil || !slices.ContainsFunc(s.Tasks, book.Wanted) && !m.completed(s)) {
+			s = g.MakeSlot(key)
 			m.Create(s, visit.Order{Version: m.VersionForNew(), StartAfter: m.Now, Held: m.Predecessor(s)})
 		}
 	}
+	g.Filled, g.FilledRun, g.FilledBy = at, iteration, m.Target
+}
+
+// unsettled are the nodes that have changed since then, and those whose slot has, in the order of ids.
+func (m *mode) unsettled(since uint64) (out []*place.Node) {
+	for _, n := range m.Book.Nodes {
+		if n.Changed > since {
+			out = append(out, n)
+		}
+	}
+	for _, s := range m.Group.Slots {
+		if s.Filled {
+			continue
+		}
+		if n := m.Book.Node(s.Key.Node); n != nil {
+			out = append(out, n)
+		}
+	}
+	slices.SortFunc(out, func(a, b *place.Node) int { return cmp.Compare(a.Ord, b.Ord) })
+	return slices.Compact(out)
 }
 
 // completed reports whether a job has run to its end on a slot: it never runs there again, though its node may have left and

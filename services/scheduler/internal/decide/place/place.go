@@ -35,6 +35,8 @@ type Node struct {
 	Full bool
 	// Moved is for whoever keeps nodes in order: when it was noted last that it has to be sorted in anew.
 	Moved int
+	// Changed is for whoever remembers what was found of the machine: it grows with each change of the object.
+	Changed uint64
 	// Rests is the last decision that rests on it.
 	Rests uint64
 
