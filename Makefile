@@ -91,9 +91,12 @@ bench: deps build ## the figures; PEERS=1 also takes Docker Swarm's
 	PEERS=$(PEERS) go -C test run ./bench
 
 .PHONY: bench-scheduler
-bench-scheduler: ## the decision's figures: SwarmKit's shapes, many replicas, one failure
+bench-scheduler: ## the decision's figures beside SwarmKit's, a day of 10,000 nodes, charts into docs/benchmarks/scheduler
+	@GOWORK=off go -C tools/swarmkit test -run '^$$' -bench . -benchtime 3x .
 	@cd services/scheduler && go test -run '^$$' -bench Fill -benchtime 5x ./internal/decide
 	@cd services/scheduler && go test -run '^$$' -bench OneFailure -benchtime 500x ./internal/decide
+	@cd services/scheduler && go test -v -timeout 1h -run 'TestDay|TestGrowth' ./internal/decide \
+		-day 24h -nodes 10000 -figures $(CURDIR)/docs/benchmarks/scheduler
 
 mutants: ## remove one guarantee at a time, expect its test to turn red; RUN=regexp picks some
 	@go -C test run ./mutants -run '$(RUN)'
@@ -144,13 +147,13 @@ fix-docs:
 
 check-tidy: ## every go.mod, without the workspace
 	$(call each,GOWORK=off go mod tidy -diff)
-	@for m in tools tools/packages tools/images tools/compose; do GOWORK=off go -C $$m mod tidy -diff; done
+	@for m in tools tools/packages tools/images tools/compose tools/swarmkit; do GOWORK=off go -C $$m mod tidy -diff; done
 fix-tidy: # Step 1: one go line for all, the highest that any has. Step 2: each names what it imports. Step 3: all agree on
 	go work use # versions, which may leave some with lines that they no longer need, hence step 4: tidy again.
 	$(call each,go mod edit -go=$$(sed -n 's/^go //p' $(CURDIR)/go.work) && GOWORK=off go mod tidy)
 	go work sync
 	$(call each,GOWORK=off go mod tidy)
-	@for m in tools tools/packages tools/images tools/compose; do GOWORK=off go -C $$m mod tidy; done
+	@for m in tools tools/packages tools/images tools/compose tools/swarmkit; do GOWORK=off go -C $$m mod tidy; done
 
 check-vet: ## go vet
 	@$(STATIC) go vet $(PATTERNS)

@@ -1,6 +1,8 @@
 module github.com/shoalproject/shoal/tools/swarmkit
 
-go 1.26
+go 1.26.7
+
+require github.com/moby/swarmkit/v2 v2.0.0
 
 require (
 	github.com/beorn7/perks v1.0.1 // indirect
@@ -13,7 +15,6 @@ require (
 	github.com/hashicorp/go-memdb v1.3.2 // indirect
 	github.com/hashicorp/golang-lru v0.5.4 // indirect
 	github.com/matttproud/golang_protobuf_extensions v1.0.4 // indirect
-	github.com/moby/swarmkit/v2 v2.0.0 // indirect
 	github.com/pkg/errors v0.9.1 // indirect
 	github.com/prometheus/client_golang v1.14.0 // indirect
 	github.com/prometheus/client_model v0.3.0 // indirect
