@@ -56,6 +56,9 @@ func (v *view) Member(id string) *typesv1.Member {
 	return v.get(typesv1.Kind_KIND_MEMBER, id).GetMember()
 }
 
+// Load by the dispatcher's machine.
+func (v *view) Load(id string) *typesv1.Load { return v.get(typesv1.Kind_KIND_LOAD, id).GetLoad() }
+
 // Lease by the duty's name.
 func (v *view) Lease(id string) *typesv1.Lease { return v.get(typesv1.Kind_KIND_LEASE, id).GetLease() }
 
@@ -121,6 +124,11 @@ func (v *view) Volumes() iter.Seq[*typesv1.Volume] {
 // Members walks all members.
 func (v *view) Members() iter.Seq[*typesv1.Member] {
 	return all(v, typesv1.Kind_KIND_MEMBER, (*typesv1.Object).GetMember)
+}
+
+// Loads walks what all dispatchers' machines use.
+func (v *view) Loads() iter.Seq[*typesv1.Load] {
+	return all(v, typesv1.Kind_KIND_LOAD, (*typesv1.Object).GetLoad)
 }
 
 // Leases walks all leases.

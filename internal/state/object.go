@@ -20,7 +20,7 @@ func (k Key) valid() bool {
 }
 
 // kinds is one more than the highest kind.
-const kinds = int(typesv1.Kind_KIND_CREDENTIAL) + 1
+const kinds = int(typesv1.Kind_KIND_LOAD) + 1
 
 // KindName is the kind in lower case, as a person writes it.
 func KindName(k typesv1.Kind) string {
@@ -49,6 +49,8 @@ func KindName(k typesv1.Kind) string {
 		return "denial"
 	case typesv1.Kind_KIND_CREDENTIAL:
 		return "credential"
+	case typesv1.Kind_KIND_LOAD:
+		return "load"
 	case typesv1.Kind_KIND_UNSPECIFIED:
 	}
 	return "unknown"
@@ -90,6 +92,8 @@ func KindOf(o *typesv1.Object) typesv1.Kind {
 		return typesv1.Kind_KIND_DENIAL
 	case *typesv1.Object_Credential:
 		return typesv1.Kind_KIND_CREDENTIAL
+	case *typesv1.Object_Load:
+		return typesv1.Kind_KIND_LOAD
 	}
 	return typesv1.Kind_KIND_UNSPECIFIED
 }
@@ -132,6 +136,8 @@ func Unwrap(o *typesv1.Object) proto.Message {
 		return k.Denial
 	case *typesv1.Object_Credential:
 		return k.Credential
+	case *typesv1.Object_Load:
+		return k.Load
 	}
 	return nil
 }
@@ -163,6 +169,8 @@ func Wrap(msg proto.Message) *typesv1.Object {
 		return &typesv1.Object{Kind: &typesv1.Object_Denial{Denial: m}}
 	case *typesv1.Credential:
 		return &typesv1.Object{Kind: &typesv1.Object_Credential{Credential: m}}
+	case *typesv1.Load:
+		return &typesv1.Object{Kind: &typesv1.Object_Load{Load: m}}
 	}
 	return &typesv1.Object{}
 }

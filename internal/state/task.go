@@ -55,37 +55,10 @@ func TaskReason(t *typesv1.Task, n *typesv1.Node) string {
 		return "its node is down"
 	case state == typesv1.TaskState_TASK_STATE_RUNNING:
 		return ""
-	case observed.GetMessage() != "":
-		return observed.GetMessage()
-	default:
-		return onItsWay(state)
-	}
-}
-
-// onItsWay are the words for a state of which nobody has said more. A job that is complete needs none.
-func onItsWay(s typesv1.TaskState) string {
-	switch s {
-	case typesv1.TaskState_TASK_STATE_NEW, typesv1.TaskState_TASK_STATE_PENDING:
-		return "waits for the scheduler"
-	case typesv1.TaskState_TASK_STATE_ASSIGNED:
+	case state == typesv1.TaskState_TASK_STATE_ASSIGNED && observed.GetMessage() == "":
 		return "waits for its node to take it on"
-	case typesv1.TaskState_TASK_STATE_ACCEPTED:
-		return "its node has taken it on"
-	case typesv1.TaskState_TASK_STATE_PREPARING:
-		return "gets its image"
-	case typesv1.TaskState_TASK_STATE_READY:
-		return "is prepared, and starts next"
-	case typesv1.TaskState_TASK_STATE_STARTING:
-		return "starts"
-	case typesv1.TaskState_TASK_STATE_SHUTDOWN, typesv1.TaskState_TASK_STATE_REMOVE:
-		return "was stopped"
-	case typesv1.TaskState_TASK_STATE_FAILED:
-		return "failed"
-	case typesv1.TaskState_TASK_STATE_REJECTED:
-		return "its node refused it"
-	default:
-		return ""
 	}
+	return observed.GetMessage()
 }
 
 // TaskName is "web.1", or "web.NODE" where each node has a task; when the service is gone its id stands for the name.
@@ -136,6 +109,7 @@ func counts(s *Snapshot, t *typesv1.Task) bool {
 }
 
 // Replicas is the number of tasks that a replicated service asks for, or a replicated job at once; 1 when it does not say.
+// Of one that scales by its load it is what that calls for, from min to max.
 func Replicas(svc *typesv1.Service) uint64 {
 	if j := svc.GetSpec().GetReplicatedJob(); j != nil {
 		total := max(j.GetTotalCompletions(), 1)
@@ -144,11 +118,17 @@ func Replicas(svc *typesv1.Service) uint64 {
 		}
 		return total
 	}
-	r := svc.GetSpec().GetReplicated()
-	if r == nil || r.Replicas == nil {
-		return 1
+	r, want := svc.GetSpec().GetReplicated(), uint64(1)
+	if r != nil && r.Replicas != nil {
+		want = r.GetReplicas()
 	}
-	return r.GetReplicas()
+	if a := svc.GetSpec().GetAutoscale(); a != nil {
+		if svc.GetScale() != nil {
+			want = svc.GetScale().GetReplicas()
+		}
+		want = min(max(want, a.GetMin()), a.GetMax())
+	}
+	return want
 }
 
 // SpecOf is the service's task spec of a version: the current one or one from its history; nil when it has left that.

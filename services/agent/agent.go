@@ -25,11 +25,13 @@ import (
 	"github.com/shoalproject/shoal/services/agent/internal/initd"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
 	"github.com/shoalproject/shoal/services/agent/internal/mesh"
+	"github.com/shoalproject/shoal/services/agent/internal/meter"
 	"github.com/shoalproject/shoal/services/agent/internal/network"
 	"github.com/shoalproject/shoal/services/agent/internal/reconcile"
 	"github.com/shoalproject/shoal/services/agent/internal/report"
 	"github.com/shoalproject/shoal/services/agent/internal/session"
 	"github.com/shoalproject/shoal/services/agent/internal/system"
+	"github.com/shoalproject/shoal/services/agent/internal/usage"
 )
 
 const (
@@ -50,6 +52,8 @@ type Env struct {
 	Network reconcile.Network
 	// Journal keeps what must outlive the agent; nil: a file.
 	Journal journal.Journal
+	// Usage has the counters of containers; nil: control groups.
+	Usage meter.Source
 	// Machine says what this is; nil: the operating system.
 	Machine interface {
 		Describe() *typesv1.NodeDescription
@@ -86,8 +90,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		Node: container.Node{ID: p.ID.Name, Hostname: env.Host, OS: runtime.GOOS, Architecture: runtime.GOARCH}, Journal: env.Journal, Mesh: proxy, Outbox: outbox,
 	})
 	// Step 2: the line to the cluster, which waits until that is done.
+	gauge := meter.New(env.Rand, env.Now, env.Usage)
 	line := &session.Client{
-		Env: env.Env, Directory: p.Directory, Trust: p.Keeper.SetTrust, Machine: loop, Outbox: outbox, Health: p.Server.Health(),
+		Usage: gauge.Reports(),
+		Env:   env.Env, Directory: p.Directory, Trust: p.Keeper.SetTrust, Machine: loop, Outbox: outbox, Health: p.Server.Health(),
 		Dispatchers: func() []*cav1.DirectoryEntry { return p.Directory.Entries(authzv1.Role_ROLE_DISPATCHER) },
 		Dial: func(address string) (*grpc.ClientConn, error) {
 			return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
@@ -106,6 +112,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g.Go("workers", loop.Workers)
 	g.Go("mesh", proxy.Run)
 	g.Go("session", line.Run)
+	g.Go("meter", gauge.Run)
 	return g.Wait(ctx)
 }
 
@@ -121,6 +128,9 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 	}
 	if e.Machine == nil {
 		e.Machine = system.Machine{}
+	}
+	if e.Usage == nil {
+		e.Usage = meter.Kernel{Reader: usage.Real()}
 	}
 	if e.Network == nil {
 		e.Network = network.New(cfg.RunDir)

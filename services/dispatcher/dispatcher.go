@@ -22,6 +22,7 @@ import (
 	"github.com/shoalproject/shoal/services/dispatcher/internal/bulletin"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/endpoint"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/load"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/session"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/spread"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/status"
@@ -80,7 +81,8 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	commit := commit.New(commits, p.Env.Rand)
 	view := replica.New(p.Env, storev1.NewWatchServiceClient(conn),
 		typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_NODE, typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_TASK,
-		typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LEASE, typesv1.Kind_KIND_DENIAL)
+		typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LEASE, typesv1.Kind_KIND_DENIAL,
+		typesv1.Kind_KIND_LOAD)
 	self := p.ID.Name
 	times := liveness.Times{Suspect: cfg.SuspectAfter, Down: cfg.DownAfter, Lease: cfg.Lease}
 
@@ -89,10 +91,11 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	monitor := liveness.New(self, p.Env, view, commit, table, times)
 	mesh := barrier.New(self, p.ID.Member(), p.Env.Log, view, commit, monitor.Live, cfg.SuspectAfter)
 	statuses := status.New(self, p.Env, view, commit)
+	loads := load.New(self, p.Env, view, commit)
 	board := new(bulletin.Board)
 	spreader := spread.New(self, p.Env, view.Snapshot, monitor.Live, p.Drain)
 	sessions := session.New(session.Parts{
-		Self: self, Env: p.Env, View: view, Commit: commit, Statuses: statuses, Table: table, Barrier: mesh, Board: board,
+		Self: self, Env: p.Env, View: view, Commit: commit, Statuses: statuses, Usage: loads, Table: table, Barrier: mesh, Board: board,
 		Refusal: spreader.Refusal,
 	}, session.Options{HeartbeatPeriod: cfg.HeartbeatPeriod, HeartbeatTimeout: cfg.SuspectAfter, Times: times})
 	endpoints := endpoint.New(p.Env, view, mesh, board, spreader.Refusal)
@@ -114,6 +117,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	g.Go("liveness", monitor.Run)
 	g.Go("barrier", mesh.Run)
 	g.Go("status", statuses.Run)
+	g.Go("load", loads.Run)
 	g.Go("sessions", sessions.Run)
 	g.Go("endpoints", endpoints.Run)
 	g.Go("spread", func(ctx context.Context) error { return spreader.Run(ctx, table, endpoints) })

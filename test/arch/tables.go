@@ -53,6 +53,8 @@ var clockReaders = map[string]string{
 	"internal/lease": "counts silence by its own monotonic clock",
 	"internal/rpc":   "measures calls",
 
+	"services/agent/agenttest": "counts what hollow containers use",
+
 	"internal/process": "measures how long ago it said how it is, and how many calls come in a minute",
 
 	"services/scheduler/internal/decideloop": "measures decisions and commits",

@@ -37,6 +37,17 @@ Service Mode:	{{with .Spec.Mode}}{{if .Global}}Global{{else if .GlobalJob}}Globa
  Max Concurrent:	{{.ReplicatedJob.MaxConcurrent}}
  Total Completions:	{{.ReplicatedJob.TotalCompletions}}{{else}}Replicated
  Replicas:	{{.Replicated.Replicas}}{{end}}{{end}}
+{{- with .Spec.Autoscale}}
+Autoscale:
+ Bounds:	{{.Min}} to {{.Max}}
+ Target:	{{.Target}}{{end}}
+{{- with .Load}}
+ Load:		{{.}}{{end}}
+{{- with .Scale}}
+ Tasks:		{{.Replicas}}
+ Last change:	{{.Reason}} ({{.ChangedAt}})
+{{- if .Pending}}
+ Pending:	{{.Pending}}{{end}}{{end}}
 {{- if .Spec.Priority}}
 Priority:	{{.Spec.Priority}}{{end}}
 {{- with .Spec.Job}}

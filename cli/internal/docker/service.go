@@ -23,6 +23,8 @@ type Service struct {
 	JobStatus    *JobStatus    `json:",omitempty"`
 	// RebalanceStatus tells of the last time that a person had the tasks evened out.
 	RebalanceStatus *RebalanceStatus `json:",omitempty"`
+	Scale           *Scale           `json:",omitempty"`
+	Load            *Load            `json:",omitempty"`
 	// SpecVersion counts the changes of the task template; SpecHistory are the earlier ones that are kept.
 	SpecVersion uint64
 	SpecHistory []SpecRecord `json:",omitempty"`
@@ -44,6 +46,8 @@ type ServiceSpec struct {
 	Priority  int32    `json:",omitempty"`
 	// Rebalance says that its tasks are kept evenly placed all the time.
 	Rebalance bool `json:",omitempty"`
+	// Autoscale lets the number of tasks follow their load.
+	Autoscale *Autoscale `json:",omitempty"`
 }
 
 // TaskSpec is what one task is.
@@ -138,7 +142,7 @@ func ServiceOf(s *typesv1.Service) Service {
 			out.Endpoint.VirtualIPs = append(out.Endpoint.VirtualIPs, VirtualIP{NetworkID: v.GetNetworkId(), Addr: a})
 		}
 	}
-	out.UpdateStatus, out.JobStatus = updateStatusOf(s.GetUpdateStatus()), jobStatusOf(s)
+	out.UpdateStatus, out.JobStatus, out.Scale = updateStatusOf(s.GetUpdateStatus()), jobStatusOf(s), scaleOf(s.GetScale())
 	out.RebalanceStatus = rebalanceStatusOf(s.GetRebalanceStatus())
 	out.SpecVersion = s.GetSpecVersion()
 	for _, r := range s.GetSpecHistory() {
@@ -154,6 +158,7 @@ func specOf(s *typesv1.ServiceSpec) ServiceSpec {
 		UpdateConfig: updateConfigOf(s.GetUpdate()), RollbackConfig: updateConfigOf(s.GetRollback()),
 		Job: jobOf(s.GetJob()), MaxUnavailable: s.MaxUnavailable, HoldUpdate: s.GetHoldUpdate(),
 		DependsOn: s.GetDependsOn(), Priority: s.GetPriority(), Rebalance: s.GetRebalance().GetAlways(),
+		Autoscale: autoscaleOf(s.GetAutoscale()),
 	}
 }
 

@@ -41,6 +41,7 @@ type Host struct {
 	ran         []string        // commands that were run in containers
 	journal     journal.State
 	starts      int
+	uses        map[string]Use // by image
 }
 
 // Behaviour is how the containers of an image behave. The zero value starts at once, runs for ever and ends at once, with
@@ -83,6 +84,8 @@ type hollow struct {
 	presence task.Presence
 	origin   origin
 	ended    chan struct{} // closed when the process ends; made at the start
+	used     time.Duration // of processors
+	read     time.Time     // until when that was counted
 }
 
 // NewHost is a machine with 4 processors and 8 GiB. Its choices come from rand.
@@ -103,7 +106,7 @@ func (h *Host) Env(env run.Env) agent.Env {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	own := handle{host: h, life: h.life, dead: h.dead}
-	return agent.Env{Env: env, Executor: &Executor{own}, Network: &Network{own}, Journal: &Journal{own}, Machine: machine{h}}
+	return agent.Env{Env: env, Executor: &Executor{own}, Network: &Network{own}, Journal: &Journal{own}, Machine: machine{h}, Usage: &Usage{own}}
 }
 
 // SetResources changes what the machine says of itself, for the next session.

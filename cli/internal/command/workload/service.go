@@ -166,7 +166,9 @@ func serviceInspect(a *app.App) *cobra.Command {
 				fault := app.Each(args, func(name string) error {
 					got, err := app.Service(c.Context(), cl, name)
 					if err == nil {
-						list = append(list, docker.ServiceOf(docker.InForce(got.GetService(), got.GetInForce())))
+						svc := docker.ServiceOf(docker.InForce(got.GetService(), got.GetInForce()))
+						svc.Load = docker.LoadOf(got.GetLoad())
+						list = append(list, svc)
 					}
 					return err
 				})

@@ -195,7 +195,9 @@ type GetServiceResponse struct {
 	Counts *TaskCounts `protobuf:"bytes,3,opt,name=counts,proto3" json:"counts,omitempty"`
 	// What its tasks are, when that is not service.spec.task: the earlier task spec that a failed update has gone back to by
 	// itself.
-	InForce       *v1.TaskSpec `protobuf:"bytes,4,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	InForce *v1.TaskSpec `protobuf:"bytes,4,opt,name=in_force,json=inForce,proto3" json:"in_force,omitempty"`
+	// What its running tasks use together, when it scales by its load and figures are there.
+	Load          *v1.ServiceLoad `protobuf:"bytes,5,opt,name=load,proto3" json:"load,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -254,6 +256,13 @@ func (x *GetServiceResponse) GetCounts() *TaskCounts {
 func (x *GetServiceResponse) GetInForce() *v1.TaskSpec {
 	if x != nil {
 		return x.InForce
+	}
+	return nil
+}
+
+func (x *GetServiceResponse) GetLoad() *v1.ServiceLoad {
+	if x != nil {
+		return x.Load
 	}
 	return nil
 }
@@ -866,7 +875,7 @@ var File_shoal_control_v1_service_proto protoreflect.FileDescriptor
 
 const file_shoal_control_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1eshoal/control/v1/service.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/service.proto\"f\n" +
+	"\x1eshoal/control/v1/service.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/service.proto\"f\n" +
 	"\x14CreateServiceRequest\x12/\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1b.shoal.types.v1.ServiceSpecR\x04spec\x12\x1d\n" +
 	"\n" +
@@ -875,12 +884,13 @@ const file_shoal_control_v1_service_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\v2\x17.shoal.types.v1.ServiceR\aservice\x121\n" +
 	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\"-\n" +
 	"\x11GetServiceRequest\x12\x18\n" +
-	"\aservice\x18\x01 \x01(\tR\aservice\"\xe5\x01\n" +
+	"\aservice\x18\x01 \x01(\tR\aservice\"\x96\x02\n" +
 	"\x12GetServiceResponse\x121\n" +
 	"\aservice\x18\x01 \x01(\v2\x17.shoal.types.v1.ServiceR\aservice\x121\n" +
 	"\aversion\x18\x02 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x124\n" +
 	"\x06counts\x18\x03 \x01(\v2\x1c.shoal.control.v1.TaskCountsR\x06counts\x123\n" +
-	"\bin_force\x18\x04 \x01(\v2\x18.shoal.types.v1.TaskSpecR\ainForce\"t\n" +
+	"\bin_force\x18\x04 \x01(\v2\x18.shoal.types.v1.TaskSpecR\ainForce\x12/\n" +
+	"\x04load\x18\x05 \x01(\v2\x1b.shoal.types.v1.ServiceLoadR\x04load\"t\n" +
 	"\n" +
 	"TaskCounts\x12\x18\n" +
 	"\arunning\x18\x01 \x01(\x04R\arunning\x12\x18\n" +
@@ -968,6 +978,7 @@ var file_shoal_control_v1_service_proto_goTypes = []any{
 	(*v1.Service)(nil),              // 15: shoal.types.v1.Service
 	(*v1.Version)(nil),              // 16: shoal.types.v1.Version
 	(*v1.TaskSpec)(nil),             // 17: shoal.types.v1.TaskSpec
+	(*v1.ServiceLoad)(nil),          // 18: shoal.types.v1.ServiceLoad
 }
 var file_shoal_control_v1_service_proto_depIdxs = []int32{
 	14, // 0: shoal.control.v1.CreateServiceRequest.spec:type_name -> shoal.types.v1.ServiceSpec
@@ -977,34 +988,35 @@ var file_shoal_control_v1_service_proto_depIdxs = []int32{
 	16, // 4: shoal.control.v1.GetServiceResponse.version:type_name -> shoal.types.v1.Version
 	4,  // 5: shoal.control.v1.GetServiceResponse.counts:type_name -> shoal.control.v1.TaskCounts
 	17, // 6: shoal.control.v1.GetServiceResponse.in_force:type_name -> shoal.types.v1.TaskSpec
-	7,  // 7: shoal.control.v1.ListServicesResponse.services:type_name -> shoal.control.v1.ListedService
-	15, // 8: shoal.control.v1.ListedService.service:type_name -> shoal.types.v1.Service
-	4,  // 9: shoal.control.v1.ListedService.counts:type_name -> shoal.control.v1.TaskCounts
-	17, // 10: shoal.control.v1.ListedService.in_force:type_name -> shoal.types.v1.TaskSpec
-	16, // 11: shoal.control.v1.UpdateServiceRequest.version:type_name -> shoal.types.v1.Version
-	14, // 12: shoal.control.v1.UpdateServiceRequest.spec:type_name -> shoal.types.v1.ServiceSpec
-	15, // 13: shoal.control.v1.UpdateServiceResponse.service:type_name -> shoal.types.v1.Service
-	16, // 14: shoal.control.v1.UpdateServiceResponse.version:type_name -> shoal.types.v1.Version
-	16, // 15: shoal.control.v1.RollbackServiceRequest.version:type_name -> shoal.types.v1.Version
-	15, // 16: shoal.control.v1.RollbackServiceResponse.service:type_name -> shoal.types.v1.Service
-	16, // 17: shoal.control.v1.RollbackServiceResponse.version:type_name -> shoal.types.v1.Version
-	0,  // 18: shoal.control.v1.ServiceService.CreateService:input_type -> shoal.control.v1.CreateServiceRequest
-	2,  // 19: shoal.control.v1.ServiceService.GetService:input_type -> shoal.control.v1.GetServiceRequest
-	5,  // 20: shoal.control.v1.ServiceService.ListServices:input_type -> shoal.control.v1.ListServicesRequest
-	8,  // 21: shoal.control.v1.ServiceService.UpdateService:input_type -> shoal.control.v1.UpdateServiceRequest
-	10, // 22: shoal.control.v1.ServiceService.RollbackService:input_type -> shoal.control.v1.RollbackServiceRequest
-	12, // 23: shoal.control.v1.ServiceService.DeleteService:input_type -> shoal.control.v1.DeleteServiceRequest
-	1,  // 24: shoal.control.v1.ServiceService.CreateService:output_type -> shoal.control.v1.CreateServiceResponse
-	3,  // 25: shoal.control.v1.ServiceService.GetService:output_type -> shoal.control.v1.GetServiceResponse
-	6,  // 26: shoal.control.v1.ServiceService.ListServices:output_type -> shoal.control.v1.ListServicesResponse
-	9,  // 27: shoal.control.v1.ServiceService.UpdateService:output_type -> shoal.control.v1.UpdateServiceResponse
-	11, // 28: shoal.control.v1.ServiceService.RollbackService:output_type -> shoal.control.v1.RollbackServiceResponse
-	13, // 29: shoal.control.v1.ServiceService.DeleteService:output_type -> shoal.control.v1.DeleteServiceResponse
-	24, // [24:30] is the sub-list for method output_type
-	18, // [18:24] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	18, // 7: shoal.control.v1.GetServiceResponse.load:type_name -> shoal.types.v1.ServiceLoad
+	7,  // 8: shoal.control.v1.ListServicesResponse.services:type_name -> shoal.control.v1.ListedService
+	15, // 9: shoal.control.v1.ListedService.service:type_name -> shoal.types.v1.Service
+	4,  // 10: shoal.control.v1.ListedService.counts:type_name -> shoal.control.v1.TaskCounts
+	17, // 11: shoal.control.v1.ListedService.in_force:type_name -> shoal.types.v1.TaskSpec
+	16, // 12: shoal.control.v1.UpdateServiceRequest.version:type_name -> shoal.types.v1.Version
+	14, // 13: shoal.control.v1.UpdateServiceRequest.spec:type_name -> shoal.types.v1.ServiceSpec
+	15, // 14: shoal.control.v1.UpdateServiceResponse.service:type_name -> shoal.types.v1.Service
+	16, // 15: shoal.control.v1.UpdateServiceResponse.version:type_name -> shoal.types.v1.Version
+	16, // 16: shoal.control.v1.RollbackServiceRequest.version:type_name -> shoal.types.v1.Version
+	15, // 17: shoal.control.v1.RollbackServiceResponse.service:type_name -> shoal.types.v1.Service
+	16, // 18: shoal.control.v1.RollbackServiceResponse.version:type_name -> shoal.types.v1.Version
+	0,  // 19: shoal.control.v1.ServiceService.CreateService:input_type -> shoal.control.v1.CreateServiceRequest
+	2,  // 20: shoal.control.v1.ServiceService.GetService:input_type -> shoal.control.v1.GetServiceRequest
+	5,  // 21: shoal.control.v1.ServiceService.ListServices:input_type -> shoal.control.v1.ListServicesRequest
+	8,  // 22: shoal.control.v1.ServiceService.UpdateService:input_type -> shoal.control.v1.UpdateServiceRequest
+	10, // 23: shoal.control.v1.ServiceService.RollbackService:input_type -> shoal.control.v1.RollbackServiceRequest
+	12, // 24: shoal.control.v1.ServiceService.DeleteService:input_type -> shoal.control.v1.DeleteServiceRequest
+	1,  // 25: shoal.control.v1.ServiceService.CreateService:output_type -> shoal.control.v1.CreateServiceResponse
+	3,  // 26: shoal.control.v1.ServiceService.GetService:output_type -> shoal.control.v1.GetServiceResponse
+	6,  // 27: shoal.control.v1.ServiceService.ListServices:output_type -> shoal.control.v1.ListServicesResponse
+	9,  // 28: shoal.control.v1.ServiceService.UpdateService:output_type -> shoal.control.v1.UpdateServiceResponse
+	11, // 29: shoal.control.v1.ServiceService.RollbackService:output_type -> shoal.control.v1.RollbackServiceResponse
+	13, // 30: shoal.control.v1.ServiceService.DeleteService:output_type -> shoal.control.v1.DeleteServiceResponse
+	25, // [25:31] is the sub-list for method output_type
+	19, // [19:25] is the sub-list for method input_type
+	19, // [19:19] is the sub-list for extension type_name
+	19, // [19:19] is the sub-list for extension extendee
+	0,  // [0:19] is the sub-list for field type_name
 }
 
 func init() { file_shoal_control_v1_service_proto_init() }

@@ -91,6 +91,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Heartbeat
 	//	*SessionRequest_Status
 	//	*SessionRequest_Description
+	//	*SessionRequest_Usage
 	Message       isSessionRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -169,6 +170,15 @@ func (x *SessionRequest) GetDescription() *v1.NodeDescription {
 	return nil
 }
 
+func (x *SessionRequest) GetUsage() *UsageReport {
+	if x != nil {
+		if x, ok := x.Message.(*SessionRequest_Usage); ok {
+			return x.Usage
+		}
+	}
+	return nil
+}
+
 type isSessionRequest_Message interface {
 	isSessionRequest_Message()
 }
@@ -193,6 +203,11 @@ type SessionRequest_Description struct {
 	Description *v1.NodeDescription `protobuf:"bytes,4,opt,name=description,proto3,oneof"`
 }
 
+type SessionRequest_Usage struct {
+	// What tasks use.
+	Usage *UsageReport `protobuf:"bytes,7,opt,name=usage,proto3,oneof"`
+}
+
 func (*SessionRequest_Hello) isSessionRequest_Message() {}
 
 func (*SessionRequest_Heartbeat) isSessionRequest_Message() {}
@@ -200,6 +215,8 @@ func (*SessionRequest_Heartbeat) isSessionRequest_Message() {}
 func (*SessionRequest_Status) isSessionRequest_Message() {}
 
 func (*SessionRequest_Description) isSessionRequest_Message() {}
+
+func (*SessionRequest_Usage) isSessionRequest_Message() {}
 
 // Hello opens a session.
 type Hello struct {
@@ -402,6 +419,116 @@ func (x *StatusBatch) GetTasks() []*TaskStatus {
 	return nil
 }
 
+// UsageReport tells what the machine's running tasks use, about every 10 s. The last one counts, for 30 s.
+type UsageReport struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// At most 1000.
+	Tasks         []*TaskUsage `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UsageReport) Reset() {
+	*x = UsageReport{}
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UsageReport) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UsageReport) ProtoMessage() {}
+
+func (x *UsageReport) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UsageReport.ProtoReflect.Descriptor instead.
+func (*UsageReport) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *UsageReport) GetTasks() []*TaskUsage {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
+// TaskUsage is what one task uses.
+type TaskUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The task.
+	TaskId string `protobuf:"bytes,1,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
+	// Processors, in billionths, since the report before.
+	NanoCpus int64 `protobuf:"varint,2,opt,name=nano_cpus,json=nanoCpus,proto3" json:"nano_cpus,omitempty"`
+	// Memory, in bytes, without what the kernel takes back first.
+	MemoryBytes   int64 `protobuf:"varint,3,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TaskUsage) Reset() {
+	*x = TaskUsage{}
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TaskUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TaskUsage) ProtoMessage() {}
+
+func (x *TaskUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TaskUsage.ProtoReflect.Descriptor instead.
+func (*TaskUsage) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *TaskUsage) GetTaskId() string {
+	if x != nil {
+		return x.TaskId
+	}
+	return ""
+}
+
+func (x *TaskUsage) GetNanoCpus() int64 {
+	if x != nil {
+		return x.NanoCpus
+	}
+	return 0
+}
+
+func (x *TaskUsage) GetMemoryBytes() int64 {
+	if x != nil {
+		return x.MemoryBytes
+	}
+	return 0
+}
+
 // TaskStatus is what became of one task.
 type TaskStatus struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -415,7 +542,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[4]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -427,7 +554,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[4]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -440,7 +567,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{4}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TaskStatus) GetTaskId() string {
@@ -478,7 +605,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[5]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -490,7 +617,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[5]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -503,7 +630,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *SessionResponse) GetMessage() isSessionResponse_Message {
@@ -646,7 +773,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[6]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +785,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[6]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +798,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Welcome) GetSession() uint64 {
@@ -713,7 +840,7 @@ type HeartbeatAck struct {
 
 func (x *HeartbeatAck) Reset() {
 	*x = HeartbeatAck{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[7]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -725,7 +852,7 @@ func (x *HeartbeatAck) String() string {
 func (*HeartbeatAck) ProtoMessage() {}
 
 func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[7]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -738,7 +865,7 @@ func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAck.ProtoReflect.Descriptor instead.
 func (*HeartbeatAck) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *HeartbeatAck) GetSeq() uint64 {
@@ -759,7 +886,7 @@ type StatusAck struct {
 
 func (x *StatusAck) Reset() {
 	*x = StatusAck{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[8]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -771,7 +898,7 @@ func (x *StatusAck) String() string {
 func (*StatusAck) ProtoMessage() {}
 
 func (x *StatusAck) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[8]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -784,7 +911,7 @@ func (x *StatusAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAck.ProtoReflect.Descriptor instead.
 func (*StatusAck) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *StatusAck) GetSeq() uint64 {
@@ -813,7 +940,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[9]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -825,7 +952,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[9]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -838,7 +965,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Assignment) GetGeneration() *v1.Version {
@@ -907,7 +1034,7 @@ type AssignedTask struct {
 
 func (x *AssignedTask) Reset() {
 	*x = AssignedTask{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[10]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1046,7 @@ func (x *AssignedTask) String() string {
 func (*AssignedTask) ProtoMessage() {}
 
 func (x *AssignedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[10]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1059,7 @@ func (x *AssignedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignedTask.ProtoReflect.Descriptor instead.
 func (*AssignedTask) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *AssignedTask) GetTaskId() string {
@@ -1033,7 +1160,7 @@ type AssignedNetwork struct {
 
 func (x *AssignedNetwork) Reset() {
 	*x = AssignedNetwork{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[11]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1172,7 @@ func (x *AssignedNetwork) String() string {
 func (*AssignedNetwork) ProtoMessage() {}
 
 func (x *AssignedNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[11]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1185,7 @@ func (x *AssignedNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignedNetwork.ProtoReflect.Descriptor instead.
 func (*AssignedNetwork) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AssignedNetwork) GetNetworkId() string {
@@ -1114,7 +1241,7 @@ type MeshBarrier struct {
 
 func (x *MeshBarrier) Reset() {
 	*x = MeshBarrier{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1126,7 +1253,7 @@ func (x *MeshBarrier) String() string {
 func (*MeshBarrier) ProtoMessage() {}
 
 func (x *MeshBarrier) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1139,7 +1266,7 @@ func (x *MeshBarrier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshBarrier.ProtoReflect.Descriptor instead.
 func (*MeshBarrier) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *MeshBarrier) GetApplied() *v1.Version {
@@ -1162,7 +1289,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1174,7 +1301,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1187,7 +1314,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Trust) GetBundle() []byte {
@@ -1208,12 +1335,13 @@ var File_shoal_dispatcher_v1_session_proto protoreflect.FileDescriptor
 
 const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"!shoal/dispatcher/v1/session.proto\x12\x13shoal.dispatcher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"\x9c\x02\n" +
+	"!shoal/dispatcher/v1/session.proto\x12\x13shoal.dispatcher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"\xd6\x02\n" +
 	"\x0eSessionRequest\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.shoal.dispatcher.v1.HelloH\x00R\x05hello\x12>\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1e.shoal.dispatcher.v1.HeartbeatH\x00R\theartbeat\x12:\n" +
 	"\x06status\x18\x03 \x01(\v2 .shoal.dispatcher.v1.StatusBatchH\x00R\x06status\x12C\n" +
-	"\vdescription\x18\x04 \x01(\v2\x1f.shoal.types.v1.NodeDescriptionH\x00R\vdescriptionB\t\n" +
+	"\vdescription\x18\x04 \x01(\v2\x1f.shoal.types.v1.NodeDescriptionH\x00R\vdescription\x128\n" +
+	"\x05usage\x18\a \x01(\v2 .shoal.dispatcher.v1.UsageReportH\x00R\x05usageB\t\n" +
 	"\amessageJ\x04\b\x05\x10\x06J\x04\b\x06\x10\a\"\xa3\x02\n" +
 	"\x05Hello\x124\n" +
 	"\x04kind\x18\x01 \x01(\x0e2 .shoal.dispatcher.v1.SessionKindR\x04kind\x12\x17\n" +
@@ -1229,7 +1357,13 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"V\n" +
 	"\vStatusBatch\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x125\n" +
-	"\x05tasks\x18\x02 \x03(\v2\x1f.shoal.dispatcher.v1.TaskStatusR\x05tasks\"_\n" +
+	"\x05tasks\x18\x02 \x03(\v2\x1f.shoal.dispatcher.v1.TaskStatusR\x05tasks\"C\n" +
+	"\vUsageReport\x124\n" +
+	"\x05tasks\x18\x01 \x03(\v2\x1e.shoal.dispatcher.v1.TaskUsageR\x05tasks\"d\n" +
+	"\tTaskUsage\x12\x17\n" +
+	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1b\n" +
+	"\tnano_cpus\x18\x02 \x01(\x03R\bnanoCpus\x12!\n" +
+	"\fmemory_bytes\x18\x03 \x01(\x03R\vmemoryBytes\"_\n" +
 	"\n" +
 	"TaskStatus\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x128\n" +
@@ -1317,67 +1451,71 @@ func file_shoal_dispatcher_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_dispatcher_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shoal_dispatcher_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 15)
+var file_shoal_dispatcher_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
 var file_shoal_dispatcher_v1_session_proto_goTypes = []any{
 	(SessionKind)(0),            // 0: shoal.dispatcher.v1.SessionKind
 	(*SessionRequest)(nil),      // 1: shoal.dispatcher.v1.SessionRequest
 	(*Hello)(nil),               // 2: shoal.dispatcher.v1.Hello
 	(*Heartbeat)(nil),           // 3: shoal.dispatcher.v1.Heartbeat
 	(*StatusBatch)(nil),         // 4: shoal.dispatcher.v1.StatusBatch
-	(*TaskStatus)(nil),          // 5: shoal.dispatcher.v1.TaskStatus
-	(*SessionResponse)(nil),     // 6: shoal.dispatcher.v1.SessionResponse
-	(*Welcome)(nil),             // 7: shoal.dispatcher.v1.Welcome
-	(*HeartbeatAck)(nil),        // 8: shoal.dispatcher.v1.HeartbeatAck
-	(*StatusAck)(nil),           // 9: shoal.dispatcher.v1.StatusAck
-	(*Assignment)(nil),          // 10: shoal.dispatcher.v1.Assignment
-	(*AssignedTask)(nil),        // 11: shoal.dispatcher.v1.AssignedTask
-	(*AssignedNetwork)(nil),     // 12: shoal.dispatcher.v1.AssignedNetwork
-	(*MeshBarrier)(nil),         // 13: shoal.dispatcher.v1.MeshBarrier
-	(*Trust)(nil),               // 14: shoal.dispatcher.v1.Trust
-	nil,                         // 15: shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
-	(*v1.NodeDescription)(nil),  // 16: shoal.types.v1.NodeDescription
-	(*v1.Version)(nil),          // 17: shoal.types.v1.Version
-	(*v1.TaskObserved)(nil),     // 18: shoal.types.v1.TaskObserved
-	(*v11.Directory)(nil),       // 19: shoal.ca.v1.Directory
-	(*durationpb.Duration)(nil), // 20: google.protobuf.Duration
-	(*v1.TaskSpec)(nil),         // 21: shoal.types.v1.TaskSpec
-	(v1.TaskState)(0),           // 22: shoal.types.v1.TaskState
-	(*v1.TaskAddress)(nil),      // 23: shoal.types.v1.TaskAddress
+	(*UsageReport)(nil),         // 5: shoal.dispatcher.v1.UsageReport
+	(*TaskUsage)(nil),           // 6: shoal.dispatcher.v1.TaskUsage
+	(*TaskStatus)(nil),          // 7: shoal.dispatcher.v1.TaskStatus
+	(*SessionResponse)(nil),     // 8: shoal.dispatcher.v1.SessionResponse
+	(*Welcome)(nil),             // 9: shoal.dispatcher.v1.Welcome
+	(*HeartbeatAck)(nil),        // 10: shoal.dispatcher.v1.HeartbeatAck
+	(*StatusAck)(nil),           // 11: shoal.dispatcher.v1.StatusAck
+	(*Assignment)(nil),          // 12: shoal.dispatcher.v1.Assignment
+	(*AssignedTask)(nil),        // 13: shoal.dispatcher.v1.AssignedTask
+	(*AssignedNetwork)(nil),     // 14: shoal.dispatcher.v1.AssignedNetwork
+	(*MeshBarrier)(nil),         // 15: shoal.dispatcher.v1.MeshBarrier
+	(*Trust)(nil),               // 16: shoal.dispatcher.v1.Trust
+	nil,                         // 17: shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
+	(*v1.NodeDescription)(nil),  // 18: shoal.types.v1.NodeDescription
+	(*v1.Version)(nil),          // 19: shoal.types.v1.Version
+	(*v1.TaskObserved)(nil),     // 20: shoal.types.v1.TaskObserved
+	(*v11.Directory)(nil),       // 21: shoal.ca.v1.Directory
+	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
+	(*v1.TaskSpec)(nil),         // 23: shoal.types.v1.TaskSpec
+	(v1.TaskState)(0),           // 24: shoal.types.v1.TaskState
+	(*v1.TaskAddress)(nil),      // 25: shoal.types.v1.TaskAddress
 }
 var file_shoal_dispatcher_v1_session_proto_depIdxs = []int32{
 	2,  // 0: shoal.dispatcher.v1.SessionRequest.hello:type_name -> shoal.dispatcher.v1.Hello
 	3,  // 1: shoal.dispatcher.v1.SessionRequest.heartbeat:type_name -> shoal.dispatcher.v1.Heartbeat
 	4,  // 2: shoal.dispatcher.v1.SessionRequest.status:type_name -> shoal.dispatcher.v1.StatusBatch
-	16, // 3: shoal.dispatcher.v1.SessionRequest.description:type_name -> shoal.types.v1.NodeDescription
-	0,  // 4: shoal.dispatcher.v1.Hello.kind:type_name -> shoal.dispatcher.v1.SessionKind
-	16, // 5: shoal.dispatcher.v1.Hello.description:type_name -> shoal.types.v1.NodeDescription
-	17, // 6: shoal.dispatcher.v1.Hello.generation:type_name -> shoal.types.v1.Version
-	5,  // 7: shoal.dispatcher.v1.StatusBatch.tasks:type_name -> shoal.dispatcher.v1.TaskStatus
-	18, // 8: shoal.dispatcher.v1.TaskStatus.observed:type_name -> shoal.types.v1.TaskObserved
-	7,  // 9: shoal.dispatcher.v1.SessionResponse.welcome:type_name -> shoal.dispatcher.v1.Welcome
-	8,  // 10: shoal.dispatcher.v1.SessionResponse.heartbeat_ack:type_name -> shoal.dispatcher.v1.HeartbeatAck
-	9,  // 11: shoal.dispatcher.v1.SessionResponse.status_ack:type_name -> shoal.dispatcher.v1.StatusAck
-	10, // 12: shoal.dispatcher.v1.SessionResponse.assignment:type_name -> shoal.dispatcher.v1.Assignment
-	13, // 13: shoal.dispatcher.v1.SessionResponse.barrier:type_name -> shoal.dispatcher.v1.MeshBarrier
-	19, // 14: shoal.dispatcher.v1.SessionResponse.directory:type_name -> shoal.ca.v1.Directory
-	14, // 15: shoal.dispatcher.v1.SessionResponse.trust:type_name -> shoal.dispatcher.v1.Trust
-	20, // 16: shoal.dispatcher.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
-	20, // 17: shoal.dispatcher.v1.Welcome.heartbeat_timeout:type_name -> google.protobuf.Duration
-	17, // 18: shoal.dispatcher.v1.Assignment.generation:type_name -> shoal.types.v1.Version
-	11, // 19: shoal.dispatcher.v1.Assignment.tasks:type_name -> shoal.dispatcher.v1.AssignedTask
-	21, // 20: shoal.dispatcher.v1.AssignedTask.spec:type_name -> shoal.types.v1.TaskSpec
-	22, // 21: shoal.dispatcher.v1.AssignedTask.desired:type_name -> shoal.types.v1.TaskState
-	23, // 22: shoal.dispatcher.v1.AssignedTask.addresses:type_name -> shoal.types.v1.TaskAddress
-	12, // 23: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
-	15, // 24: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
-	17, // 25: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
-	1,  // 26: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
-	6,  // 27: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
-	27, // [27:28] is the sub-list for method output_type
-	26, // [26:27] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	18, // 3: shoal.dispatcher.v1.SessionRequest.description:type_name -> shoal.types.v1.NodeDescription
+	5,  // 4: shoal.dispatcher.v1.SessionRequest.usage:type_name -> shoal.dispatcher.v1.UsageReport
+	0,  // 5: shoal.dispatcher.v1.Hello.kind:type_name -> shoal.dispatcher.v1.SessionKind
+	18, // 6: shoal.dispatcher.v1.Hello.description:type_name -> shoal.types.v1.NodeDescription
+	19, // 7: shoal.dispatcher.v1.Hello.generation:type_name -> shoal.types.v1.Version
+	7,  // 8: shoal.dispatcher.v1.StatusBatch.tasks:type_name -> shoal.dispatcher.v1.TaskStatus
+	6,  // 9: shoal.dispatcher.v1.UsageReport.tasks:type_name -> shoal.dispatcher.v1.TaskUsage
+	20, // 10: shoal.dispatcher.v1.TaskStatus.observed:type_name -> shoal.types.v1.TaskObserved
+	9,  // 11: shoal.dispatcher.v1.SessionResponse.welcome:type_name -> shoal.dispatcher.v1.Welcome
+	10, // 12: shoal.dispatcher.v1.SessionResponse.heartbeat_ack:type_name -> shoal.dispatcher.v1.HeartbeatAck
+	11, // 13: shoal.dispatcher.v1.SessionResponse.status_ack:type_name -> shoal.dispatcher.v1.StatusAck
+	12, // 14: shoal.dispatcher.v1.SessionResponse.assignment:type_name -> shoal.dispatcher.v1.Assignment
+	15, // 15: shoal.dispatcher.v1.SessionResponse.barrier:type_name -> shoal.dispatcher.v1.MeshBarrier
+	21, // 16: shoal.dispatcher.v1.SessionResponse.directory:type_name -> shoal.ca.v1.Directory
+	16, // 17: shoal.dispatcher.v1.SessionResponse.trust:type_name -> shoal.dispatcher.v1.Trust
+	22, // 18: shoal.dispatcher.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
+	22, // 19: shoal.dispatcher.v1.Welcome.heartbeat_timeout:type_name -> google.protobuf.Duration
+	19, // 20: shoal.dispatcher.v1.Assignment.generation:type_name -> shoal.types.v1.Version
+	13, // 21: shoal.dispatcher.v1.Assignment.tasks:type_name -> shoal.dispatcher.v1.AssignedTask
+	23, // 22: shoal.dispatcher.v1.AssignedTask.spec:type_name -> shoal.types.v1.TaskSpec
+	24, // 23: shoal.dispatcher.v1.AssignedTask.desired:type_name -> shoal.types.v1.TaskState
+	25, // 24: shoal.dispatcher.v1.AssignedTask.addresses:type_name -> shoal.types.v1.TaskAddress
+	14, // 25: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
+	17, // 26: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
+	19, // 27: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
+	1,  // 28: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
+	8,  // 29: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
+	29, // [29:30] is the sub-list for method output_type
+	28, // [28:29] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_session_proto_init() }
@@ -1390,8 +1528,9 @@ func file_shoal_dispatcher_v1_session_proto_init() {
 		(*SessionRequest_Heartbeat)(nil),
 		(*SessionRequest_Status)(nil),
 		(*SessionRequest_Description)(nil),
+		(*SessionRequest_Usage)(nil),
 	}
-	file_shoal_dispatcher_v1_session_proto_msgTypes[5].OneofWrappers = []any{
+	file_shoal_dispatcher_v1_session_proto_msgTypes[7].OneofWrappers = []any{
 		(*SessionResponse_Welcome)(nil),
 		(*SessionResponse_HeartbeatAck)(nil),
 		(*SessionResponse_StatusAck)(nil),
@@ -1406,7 +1545,7 @@ func file_shoal_dispatcher_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_dispatcher_v1_session_proto_rawDesc), len(file_shoal_dispatcher_v1_session_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   15,
+			NumMessages:   17,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

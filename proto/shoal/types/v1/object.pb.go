@@ -40,6 +40,7 @@ type Object struct {
 	//	*Object_Lease
 	//	*Object_Denial
 	//	*Object_Credential
+	//	*Object_Load
 	Kind          isObject_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -190,6 +191,15 @@ func (x *Object) GetCredential() *Credential {
 	return nil
 }
 
+func (x *Object) GetLoad() *Load {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_Load); ok {
+			return x.Load
+		}
+	}
+	return nil
+}
+
 type isObject_Kind interface {
 	isObject_Kind()
 }
@@ -254,6 +264,11 @@ type Object_Credential struct {
 	Credential *Credential `protobuf:"bytes,12,opt,name=credential,proto3,oneof"`
 }
 
+type Object_Load struct {
+	// What machines use.
+	Load *Load `protobuf:"bytes,13,opt,name=load,proto3,oneof"`
+}
+
 func (*Object_Cluster) isObject_Kind() {}
 
 func (*Object_Node) isObject_Kind() {}
@@ -278,11 +293,13 @@ func (*Object_Denial) isObject_Kind() {}
 
 func (*Object_Credential) isObject_Kind() {}
 
+func (*Object_Load) isObject_Kind() {}
+
 var File_shoal_types_v1_object_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_object_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshoal/types/v1/object.proto\x12\x0eshoal.types.v1\x1a\x1cshoal/types/v1/cluster.proto\x1a\x1bshoal/types/v1/member.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1bshoal/types/v1/secret.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"\xee\x04\n" +
+	"\x1bshoal/types/v1/object.proto\x12\x0eshoal.types.v1\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x1bshoal/types/v1/member.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1bshoal/types/v1/secret.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"\x9a\x05\n" +
 	"\x06Object\x123\n" +
 	"\acluster\x18\x01 \x01(\v2\x17.shoal.types.v1.ClusterH\x00R\acluster\x12*\n" +
 	"\x04node\x18\x02 \x01(\v2\x14.shoal.types.v1.NodeH\x00R\x04node\x123\n" +
@@ -298,7 +315,8 @@ const file_shoal_types_v1_object_proto_rawDesc = "" +
 	"\x06denial\x18\v \x01(\v2\x16.shoal.types.v1.DenialH\x00R\x06denial\x12<\n" +
 	"\n" +
 	"credential\x18\f \x01(\v2\x1a.shoal.types.v1.CredentialH\x00R\n" +
-	"credentialB\x06\n" +
+	"credential\x12*\n" +
+	"\x04load\x18\r \x01(\v2\x14.shoal.types.v1.LoadH\x00R\x04loadB\x06\n" +
 	"\x04kindB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
@@ -328,6 +346,7 @@ var file_shoal_types_v1_object_proto_goTypes = []any{
 	(*Lease)(nil),      // 10: shoal.types.v1.Lease
 	(*Denial)(nil),     // 11: shoal.types.v1.Denial
 	(*Credential)(nil), // 12: shoal.types.v1.Credential
+	(*Load)(nil),       // 13: shoal.types.v1.Load
 }
 var file_shoal_types_v1_object_proto_depIdxs = []int32{
 	1,  // 0: shoal.types.v1.Object.cluster:type_name -> shoal.types.v1.Cluster
@@ -342,11 +361,12 @@ var file_shoal_types_v1_object_proto_depIdxs = []int32{
 	10, // 9: shoal.types.v1.Object.lease:type_name -> shoal.types.v1.Lease
 	11, // 10: shoal.types.v1.Object.denial:type_name -> shoal.types.v1.Denial
 	12, // 11: shoal.types.v1.Object.credential:type_name -> shoal.types.v1.Credential
-	12, // [12:12] is the sub-list for method output_type
-	12, // [12:12] is the sub-list for method input_type
-	12, // [12:12] is the sub-list for extension type_name
-	12, // [12:12] is the sub-list for extension extendee
-	0,  // [0:12] is the sub-list for field type_name
+	13, // 12: shoal.types.v1.Object.load:type_name -> shoal.types.v1.Load
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_object_proto_init() }
@@ -354,6 +374,7 @@ func file_shoal_types_v1_object_proto_init() {
 	if File_shoal_types_v1_object_proto != nil {
 		return
 	}
+	file_shoal_types_v1_autoscale_proto_init()
 	file_shoal_types_v1_cluster_proto_init()
 	file_shoal_types_v1_member_proto_init()
 	file_shoal_types_v1_network_proto_init()
@@ -374,6 +395,7 @@ func file_shoal_types_v1_object_proto_init() {
 		(*Object_Lease)(nil),
 		(*Object_Denial)(nil),
 		(*Object_Credential)(nil),
+		(*Object_Load)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -100,6 +100,8 @@ type Service struct {
 	UpdateStatus *UpdateStatus `protobuf:"bytes,7,opt,name=update_status,json=updateStatus,proto3" json:"update_status,omitempty"`
 	// How far a job is.
 	JobStatus *JobStatus `protobuf:"bytes,8,opt,name=job_status,json=jobStatus,proto3" json:"job_status,omitempty"`
+	// How many tasks its load calls for, while spec.autoscale is set.
+	Scale *ServiceScale `protobuf:"bytes,11,opt,name=scale,proto3" json:"scale,omitempty"`
 	// That what the service depends on was healthy when its first tasks were to start. From then on nothing waits for it.
 	DependencyStatus *DependencyStatus `protobuf:"bytes,9,opt,name=dependency_status,json=dependencyStatus,proto3" json:"dependency_status,omitempty"`
 	// How far the tasks have been evened out.
@@ -190,6 +192,13 @@ func (x *Service) GetUpdateStatus() *UpdateStatus {
 func (x *Service) GetJobStatus() *JobStatus {
 	if x != nil {
 		return x.JobStatus
+	}
+	return nil
+}
+
+func (x *Service) GetScale() *ServiceScale {
+	if x != nil {
+		return x.Scale
 	}
 	return nil
 }
@@ -366,7 +375,9 @@ type ServiceSpec struct {
 	// lower one if the cluster allows it.
 	Priority int32 `protobuf:"varint,15,opt,name=priority,proto3" json:"priority,omitempty"`
 	// When running tasks are moved to even out the load. Replicated services only.
-	Rebalance     *Rebalance `protobuf:"bytes,16,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
+	Rebalance *Rebalance `protobuf:"bytes,16,opt,name=rebalance,proto3" json:"rebalance,omitempty"`
+	// Lets the number of tasks follow their load. Replicated services only; replicas is then the number to begin with.
+	Autoscale     *Autoscale `protobuf:"bytes,17,opt,name=autoscale,proto3" json:"autoscale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -524,6 +535,13 @@ func (x *ServiceSpec) GetPriority() int32 {
 func (x *ServiceSpec) GetRebalance() *Rebalance {
 	if x != nil {
 		return x.Rebalance
+	}
+	return nil
+}
+
+func (x *ServiceSpec) GetAutoscale() *Autoscale {
+	if x != nil {
+		return x.Autoscale
 	}
 	return nil
 }
@@ -820,7 +838,7 @@ var File_shoal_types_v1_service_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x18shoal/types/v1/job.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/rebalance.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/update.proto\"\x82\x05\n" +
+	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x18shoal/types/v1/job.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/rebalance.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/update.proto\"\xbf\x05\n" +
 	"\aService\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ServiceSpecB\a\x92\xb5\x18\x03\n" +
@@ -837,7 +855,9 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\x01\x03R\fupdateStatus\x12A\n" +
 	"\n" +
 	"job_status\x18\b \x01(\v2\x19.shoal.types.v1.JobStatusB\a\x92\xb5\x18\x03\n" +
-	"\x01\x03R\tjobStatus\x12V\n" +
+	"\x01\x03R\tjobStatus\x12;\n" +
+	"\x05scale\x18\v \x01(\v2\x1c.shoal.types.v1.ServiceScaleB\a\x92\xb5\x18\x03\n" +
+	"\x01\x03R\x05scale\x12V\n" +
 	"\x11dependency_status\x18\t \x01(\v2 .shoal.types.v1.DependencyStatusB\a\x92\xb5\x18\x03\n" +
 	"\x01\x03R\x10dependencyStatus\x12S\n" +
 	"\x10rebalance_status\x18\n" +
@@ -850,7 +870,7 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"SpecRecord\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\x04R\aversion\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12,\n" +
-	"\x04task\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\"\xc9\x06\n" +
+	"\x04task\x18\x03 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\"\x82\a\n" +
 	"\vServiceSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x04task\x18\x02 \x01(\v2\x18.shoal.types.v1.TaskSpecR\x04task\x12<\n" +
@@ -873,7 +893,8 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\n" +
 	"depends_on\x18\x0e \x03(\tR\tdependsOn\x12\x1a\n" +
 	"\bpriority\x18\x0f \x01(\x05R\bpriority\x127\n" +
-	"\trebalance\x18\x10 \x01(\v2\x19.shoal.types.v1.RebalanceR\trebalanceB\x06\n" +
+	"\trebalance\x18\x10 \x01(\v2\x19.shoal.types.v1.RebalanceR\trebalance\x127\n" +
+	"\tautoscale\x18\x11 \x01(\v2\x19.shoal.types.v1.AutoscaleR\tautoscaleB\x06\n" +
 	"\x04modeB\x12\n" +
 	"\x10_max_unavailable\":\n" +
 	"\n" +
@@ -928,20 +949,22 @@ var file_shoal_types_v1_service_proto_goTypes = []any{
 	(*Endpoint)(nil),              // 10: shoal.types.v1.Endpoint
 	(*UpdateStatus)(nil),          // 11: shoal.types.v1.UpdateStatus
 	(*JobStatus)(nil),             // 12: shoal.types.v1.JobStatus
-	(*RebalanceStatus)(nil),       // 13: shoal.types.v1.RebalanceStatus
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*Annotations)(nil),           // 15: shoal.types.v1.Annotations
-	(*ReplicatedJob)(nil),         // 16: shoal.types.v1.ReplicatedJob
-	(*GlobalJob)(nil),             // 17: shoal.types.v1.GlobalJob
-	(*EndpointSpec)(nil),          // 18: shoal.types.v1.EndpointSpec
-	(*UpdateConfig)(nil),          // 19: shoal.types.v1.UpdateConfig
-	(*JobConfig)(nil),             // 20: shoal.types.v1.JobConfig
-	(*Rebalance)(nil),             // 21: shoal.types.v1.Rebalance
-	(*ContainerSpec)(nil),         // 22: shoal.types.v1.ContainerSpec
-	(*Placement)(nil),             // 23: shoal.types.v1.Placement
-	(*NetworkAttachment)(nil),     // 24: shoal.types.v1.NetworkAttachment
-	(*ResourceRequirements)(nil),  // 25: shoal.types.v1.ResourceRequirements
-	(*durationpb.Duration)(nil),   // 26: google.protobuf.Duration
+	(*ServiceScale)(nil),          // 13: shoal.types.v1.ServiceScale
+	(*RebalanceStatus)(nil),       // 14: shoal.types.v1.RebalanceStatus
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Annotations)(nil),           // 16: shoal.types.v1.Annotations
+	(*ReplicatedJob)(nil),         // 17: shoal.types.v1.ReplicatedJob
+	(*GlobalJob)(nil),             // 18: shoal.types.v1.GlobalJob
+	(*EndpointSpec)(nil),          // 19: shoal.types.v1.EndpointSpec
+	(*UpdateConfig)(nil),          // 20: shoal.types.v1.UpdateConfig
+	(*JobConfig)(nil),             // 21: shoal.types.v1.JobConfig
+	(*Rebalance)(nil),             // 22: shoal.types.v1.Rebalance
+	(*Autoscale)(nil),             // 23: shoal.types.v1.Autoscale
+	(*ContainerSpec)(nil),         // 24: shoal.types.v1.ContainerSpec
+	(*Placement)(nil),             // 25: shoal.types.v1.Placement
+	(*NetworkAttachment)(nil),     // 26: shoal.types.v1.NetworkAttachment
+	(*ResourceRequirements)(nil),  // 27: shoal.types.v1.ResourceRequirements
+	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
 }
 var file_shoal_types_v1_service_proto_depIdxs = []int32{
 	9,  // 0: shoal.types.v1.Service.meta:type_name -> shoal.types.v1.Meta
@@ -950,35 +973,37 @@ var file_shoal_types_v1_service_proto_depIdxs = []int32{
 	3,  // 3: shoal.types.v1.Service.spec_history:type_name -> shoal.types.v1.SpecRecord
 	11, // 4: shoal.types.v1.Service.update_status:type_name -> shoal.types.v1.UpdateStatus
 	12, // 5: shoal.types.v1.Service.job_status:type_name -> shoal.types.v1.JobStatus
-	2,  // 6: shoal.types.v1.Service.dependency_status:type_name -> shoal.types.v1.DependencyStatus
-	13, // 7: shoal.types.v1.Service.rebalance_status:type_name -> shoal.types.v1.RebalanceStatus
-	14, // 8: shoal.types.v1.DependencyStatus.met_at:type_name -> google.protobuf.Timestamp
-	7,  // 9: shoal.types.v1.SpecRecord.task:type_name -> shoal.types.v1.TaskSpec
-	15, // 10: shoal.types.v1.ServiceSpec.annotations:type_name -> shoal.types.v1.Annotations
-	7,  // 11: shoal.types.v1.ServiceSpec.task:type_name -> shoal.types.v1.TaskSpec
-	5,  // 12: shoal.types.v1.ServiceSpec.replicated:type_name -> shoal.types.v1.Replicated
-	6,  // 13: shoal.types.v1.ServiceSpec.global:type_name -> shoal.types.v1.Global
-	16, // 14: shoal.types.v1.ServiceSpec.replicated_job:type_name -> shoal.types.v1.ReplicatedJob
-	17, // 15: shoal.types.v1.ServiceSpec.global_job:type_name -> shoal.types.v1.GlobalJob
-	18, // 16: shoal.types.v1.ServiceSpec.endpoint:type_name -> shoal.types.v1.EndpointSpec
-	19, // 17: shoal.types.v1.ServiceSpec.update:type_name -> shoal.types.v1.UpdateConfig
-	19, // 18: shoal.types.v1.ServiceSpec.rollback:type_name -> shoal.types.v1.UpdateConfig
-	20, // 19: shoal.types.v1.ServiceSpec.job:type_name -> shoal.types.v1.JobConfig
-	21, // 20: shoal.types.v1.ServiceSpec.rebalance:type_name -> shoal.types.v1.Rebalance
-	22, // 21: shoal.types.v1.TaskSpec.container:type_name -> shoal.types.v1.ContainerSpec
-	8,  // 22: shoal.types.v1.TaskSpec.restart:type_name -> shoal.types.v1.RestartPolicy
-	23, // 23: shoal.types.v1.TaskSpec.placement:type_name -> shoal.types.v1.Placement
-	24, // 24: shoal.types.v1.TaskSpec.networks:type_name -> shoal.types.v1.NetworkAttachment
-	25, // 25: shoal.types.v1.TaskSpec.resources:type_name -> shoal.types.v1.ResourceRequirements
-	0,  // 26: shoal.types.v1.RestartPolicy.condition:type_name -> shoal.types.v1.RestartCondition
-	26, // 27: shoal.types.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	26, // 28: shoal.types.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
-	26, // 29: shoal.types.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	30, // [30:30] is the sub-list for method output_type
-	30, // [30:30] is the sub-list for method input_type
-	30, // [30:30] is the sub-list for extension type_name
-	30, // [30:30] is the sub-list for extension extendee
-	0,  // [0:30] is the sub-list for field type_name
+	13, // 6: shoal.types.v1.Service.scale:type_name -> shoal.types.v1.ServiceScale
+	2,  // 7: shoal.types.v1.Service.dependency_status:type_name -> shoal.types.v1.DependencyStatus
+	14, // 8: shoal.types.v1.Service.rebalance_status:type_name -> shoal.types.v1.RebalanceStatus
+	15, // 9: shoal.types.v1.DependencyStatus.met_at:type_name -> google.protobuf.Timestamp
+	7,  // 10: shoal.types.v1.SpecRecord.task:type_name -> shoal.types.v1.TaskSpec
+	16, // 11: shoal.types.v1.ServiceSpec.annotations:type_name -> shoal.types.v1.Annotations
+	7,  // 12: shoal.types.v1.ServiceSpec.task:type_name -> shoal.types.v1.TaskSpec
+	5,  // 13: shoal.types.v1.ServiceSpec.replicated:type_name -> shoal.types.v1.Replicated
+	6,  // 14: shoal.types.v1.ServiceSpec.global:type_name -> shoal.types.v1.Global
+	17, // 15: shoal.types.v1.ServiceSpec.replicated_job:type_name -> shoal.types.v1.ReplicatedJob
+	18, // 16: shoal.types.v1.ServiceSpec.global_job:type_name -> shoal.types.v1.GlobalJob
+	19, // 17: shoal.types.v1.ServiceSpec.endpoint:type_name -> shoal.types.v1.EndpointSpec
+	20, // 18: shoal.types.v1.ServiceSpec.update:type_name -> shoal.types.v1.UpdateConfig
+	20, // 19: shoal.types.v1.ServiceSpec.rollback:type_name -> shoal.types.v1.UpdateConfig
+	21, // 20: shoal.types.v1.ServiceSpec.job:type_name -> shoal.types.v1.JobConfig
+	22, // 21: shoal.types.v1.ServiceSpec.rebalance:type_name -> shoal.types.v1.Rebalance
+	23, // 22: shoal.types.v1.ServiceSpec.autoscale:type_name -> shoal.types.v1.Autoscale
+	24, // 23: shoal.types.v1.TaskSpec.container:type_name -> shoal.types.v1.ContainerSpec
+	8,  // 24: shoal.types.v1.TaskSpec.restart:type_name -> shoal.types.v1.RestartPolicy
+	25, // 25: shoal.types.v1.TaskSpec.placement:type_name -> shoal.types.v1.Placement
+	26, // 26: shoal.types.v1.TaskSpec.networks:type_name -> shoal.types.v1.NetworkAttachment
+	27, // 27: shoal.types.v1.TaskSpec.resources:type_name -> shoal.types.v1.ResourceRequirements
+	0,  // 28: shoal.types.v1.RestartPolicy.condition:type_name -> shoal.types.v1.RestartCondition
+	28, // 29: shoal.types.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	28, // 30: shoal.types.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	28, // 31: shoal.types.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	32, // [32:32] is the sub-list for method output_type
+	32, // [32:32] is the sub-list for method input_type
+	32, // [32:32] is the sub-list for extension type_name
+	32, // [32:32] is the sub-list for extension extendee
+	0,  // [0:32] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_service_proto_init() }
@@ -986,6 +1011,7 @@ func file_shoal_types_v1_service_proto_init() {
 	if File_shoal_types_v1_service_proto != nil {
 		return
 	}
+	file_shoal_types_v1_autoscale_proto_init()
 	file_shoal_types_v1_container_proto_init()
 	file_shoal_types_v1_job_proto_init()
 	file_shoal_types_v1_meta_proto_init()

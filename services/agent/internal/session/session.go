@@ -83,6 +83,8 @@ type Client struct {
 	Health  Health
 	// Describe says what the machine is, for the hello.
 	Describe func(ctx context.Context) *typesv1.NodeDescription
+	// Usage has what containers use, when it was measured; nil: never.
+	Usage <-chan *dispatcherv1.UsageReport
 	// Hello is said first; description and generation are filled in.
 	Hello *dispatcherv1.Hello
 

@@ -72,6 +72,10 @@ func (t *talk) speak(ctx context.Context, ended <-chan run.Result[struct{}]) err
 		if err := t.report(); err != nil {
 			return err
 		}
+		var measured <-chan *dispatcherv1.UsageReport
+		if t.welcomed {
+			measured = t.Usage
+		}
 		select {
 		case r := <-t.heard:
 			if err := t.hear(ctx, r); err != nil {
@@ -80,6 +84,10 @@ func (t *talk) speak(ctx context.Context, ended <-chan run.Result[struct{}]) err
 		case <-news:
 		case <-t.ticker.C():
 			if err := t.heartbeat(); err != nil {
+				return err
+			}
+		case r := <-measured:
+			if err := t.send(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Usage{Usage: r}}); err != nil {
 				return err
 			}
 		case <-t.rest.C:

@@ -63,6 +63,28 @@ func (r Reader) Read(group string) (Figures, error) {
 	return r.readSplit(group)
 }
 
+// Groups are the names of the groups below a parent; none when it is not there.
+func (r Reader) Groups(parent string) (names []string) {
+	parent = strings.Trim(path.Clean(parent), "/")
+	trees := []string{"cpuacct", "memory"}
+	if r.unified {
+		trees = []string{""}
+	}
+	for _, tree := range trees {
+		entries, err := fs.ReadDir(r.root, path.Join(tree, parent))
+		if err != nil {
+			continue
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				names = append(names, e.Name())
+			}
+		}
+		return names
+	}
+	return nil
+}
+
 // readUnified reads cgroup v2 (the kernel's admin-guide/cgroup-v2.rst).
 func (r Reader) readUnified(group string) (f Figures, err error) {
 	cpu, errCPU := r.keyed(path.Join(group, "cpu.stat"))

@@ -55,6 +55,9 @@ func TestGolden(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
+		if groups := usage.New(tree(files)).Groups("/shoal"); len(groups) != 1 || groups[0] != "t.1" {
+			t.Errorf("%s: groups %v, want t.1", name, groups)
+		}
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("%s:\n%s", name, diff)
 		}

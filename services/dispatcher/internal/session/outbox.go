@@ -94,6 +94,10 @@ func (s *Server) receive(str stream, l *line) error {
 			if err := s.report(l, m.Status); err != nil {
 				return err
 			}
+		case *dispatcherv1.SessionRequest_Usage:
+			if err := s.Usage.Report(l.node, m.Usage); err != nil {
+				return err
+			}
 		case *dispatcherv1.SessionRequest_Description:
 			if size := proto.Size(m.Description); size > maxDescription {
 				return errs.New(errs.Invalid, "description: %d bytes, at most %d", size, maxDescription)

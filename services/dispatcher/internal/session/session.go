@@ -50,8 +50,12 @@ type Parts struct {
 	Commit   *commit.Committer
 	Statuses *status.Committer
 	Table    *liveness.Table
-	Barrier  Barrier
-	Board    *bulletin.Board
+	Usage    interface {
+		// Report takes what a machine's tasks use.
+		Report(node string, r *dispatcherv1.UsageReport) error
+	}
+	Barrier Barrier
+	Board   *bulletin.Board
 	// Refusal is why a machine that comes now should go elsewhere; nil: it is welcome.
 	Refusal func() error
 }

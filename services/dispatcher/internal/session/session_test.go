@@ -28,6 +28,7 @@ import (
 	"github.com/shoalproject/shoal/services/dispatcher/internal/barrier"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/bulletin"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/load"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/session"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/status"
 )
@@ -64,7 +65,7 @@ func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
 	statuses := status.New(self, env, view, commits)
 	sessions := session.New(session.Parts{
 		Self: self, Env: env, View: view, Commit: commits, Statuses: statuses, Table: table, Barrier: mesh, Board: new(bulletin.Board),
-		Refusal: func() error { return nil },
+		Refusal: func() error { return nil }, Usage: load.New(self, env, view, commits),
 	}, session.Options{
 		HeartbeatPeriod: 500 * time.Millisecond, HeartbeatTimeout: 2 * time.Second, Times: times(),
 	})

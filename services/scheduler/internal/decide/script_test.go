@@ -36,6 +36,8 @@ import (
 //	node … [label.KEY=V] [engine.KEY=V] [taint=KEY:VALUE:no-schedule|avoid|no-execute] [generic=gpu:a+b or gpu:N] [role=manager]
 //	        [ip=A] [pids=N] [stamp=true: down and ready carry the time]
 //	rebalance NAME=N[@NODE]: a request
+//	service … [min=N] [max=N] [cpu-target=PERCENT] [memory-target=PERCENT or SIZE] [up=D] [down=D] [step=N] [limit-cpus=N]
+//	load NAME [tasks=N] [cpu=N] [memory=SIZE] [dispatcher=ID]   what its tasks use together; without tasks: nothing is told
 //	scale NAME=N    remove NAME
 //	observe NAME.SLOT[~N back] STATE [exit=N] [at=D] [message]
 //	settle [at=D]   agents do what is desired
@@ -116,6 +118,8 @@ func (m *sim) command(out *strings.Builder, words []string) {
 			s.Spec.Rebalance = &typesv1.Rebalance{Always: s.GetSpec().GetRebalance().GetAlways(), Request: uint64(m.number(request, 0)), RequestNodeId: node}
 			m.change(state.Wrap(s))
 		}
+	case "load":
+		m.load(rest[0], opts)
 	case "remove":
 		m.delete(typesv1.Kind_KIND_SERVICE, rest[0])
 	case "observe":
@@ -311,8 +315,8 @@ func (m *sim) service(name string, opts map[string]string) {
 	if old := m.s.Service(name); old != nil { // an update: the replicas stay unless they are named
 		s.Meta, s.UpdateStatus, s.SpecVersion = proto.CloneOf(old.GetMeta()), old.GetUpdateStatus(), old.GetSpecVersion()+1
 		s.SpecHistory = append([]*typesv1.SpecRecord{{Version: old.GetSpecVersion(), Task: old.GetSpec().GetTask()}}, old.GetSpecHistory()...)
-		s.JobStatus, s.DependencyStatus = old.GetJobStatus(), old.GetDependencyStatus()
 		s.RebalanceStatus = old.GetRebalanceStatus()
+		s.JobStatus, s.DependencyStatus, s.Scale = old.GetJobStatus(), old.GetDependencyStatus(), old.GetScale()
 		if opts["same-spec"] != "" {
 			s.SpecVersion, s.SpecHistory, s.Spec.Task = old.GetSpecVersion(), old.GetSpecHistory(), old.GetSpec().GetTask()
 		}
@@ -415,6 +419,7 @@ func (m *sim) serviceOptions(s *typesv1.Service, opts map[string]string) {
 		s.Spec.MaxUnavailable = proto.Uint64(uint64(m.number(n, 1)))
 	}
 	s.Spec.HoldUpdate, s.Spec.ResumeUpdate = opts["hold"] != "", uint64(m.number(opts["resume"], 0))
+	m.autoscale(s, opts)
 	s.Spec.Priority = int32(m.number(opts["priority"], 0))
 	if n, ok := opts["rollback-parallelism"]; ok {
 		s.Spec.Rollback = &typesv1.UpdateConfig{Parallelism: proto.Uint64(uint64(m.number(n, 1))), Monitor: s.GetSpec().GetUpdate().GetMonitor()}

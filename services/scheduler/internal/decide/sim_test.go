@@ -79,7 +79,6 @@ func (m *sim) decide() (lines []string, wake time.Time) {
 			if !again.Empty() {
 				m.fault("a second decision at once does more: puts %v deletes %v; before it\n%s", again.Puts, again.Deletes, strings.Join(lines, "\n"))
 			}
-			m.sayWhy()
 			return lines, again.Wake
 		}
 	}
@@ -202,6 +201,9 @@ func (m *sim) describeService(was, s *typesv1.Service) (lines []string) {
 	id := s.GetMeta().GetId()
 	if d := s.GetDependencyStatus(); !proto.Equal(d, was.GetDependencyStatus()) {
 		lines = append(lines, fmt.Sprintf("depends  %s met=%v", id, d.GetMetAt() != nil))
+	}
+	if !proto.Equal(s.GetScale(), was.GetScale()) {
+		lines = append(lines, m.describeScale(id, was.GetScale(), s.GetScale()))
 	}
 	if j := s.GetJobStatus(); !proto.Equal(j, was.GetJobStatus()) {
 		lines = append(lines, fmt.Sprintf("job %s run=%d %s (%s)", id, j.GetIteration(),

@@ -126,6 +126,14 @@ func TestServiceFaults(t *testing.T) {
 		{"sound job", sound + `replicated_job { total_completions: 7 max_concurrent: 2 } job { schedule { cron: "0 2 * * *" time_zone: "Europe/Berlin" } }`, errs.None, nil},
 		{"priority", sound + `priority: 1001`, errs.Invalid, []string{`priority: 1001 is not from -1000 to 1000`}},
 		{"low priority", sound + `priority: -1000`, errs.None, nil},
+		{"autoscale", sound + `autoscale { min: 5 max: 3 cpu_percent: 2000 memory_percent: 50 up_window { seconds: 7200 } down_window { seconds: -1 } max_step: 10001 }`, errs.Invalid, []string{
+			`autoscale.min: 5 is above the most, 3`, `autoscale.cpu_percent: 2000 is not from 0 to 1000`, `autoscale.cpu_percent: is a share of nothing`,
+			`autoscale.memory_percent: is a share of nothing`, `autoscale.up_window: 2h0m0s is above the most`, `autoscale.down_window: -1s is below 0`, `autoscale.max_step: 10001 is not`,
+		}},
+		{"autoscale of nothing", sound + `autoscale {}`, errs.Invalid, []string{`autoscale.max: is missing`, `autoscale: has no target`}},
+		{"autoscale begins", sound + `replicated { replicas: 9 } autoscale { min: 2 max: 3 memory_bytes: 4194304 }`, errs.Invalid, []string{`replicas: 9 is not from autoscale.min to autoscale.max, 2 to 3`}},
+		{"autoscale of all", sound + `global {} autoscale { max: 3 memory_bytes: 4194304 }`, errs.Invalid, []string{`autoscale: is for replicated services, and the mode is global`}},
+		{"sound autoscale", sound + `task { resources { limits { nano_cpus: 1000000000 } } } autoscale { max: 3 cpu_percent: 50 }`, errs.None, nil},
 		{"sound global", sound + `global {}`, errs.None, nil},
 		{"mixed kinds", `annotations { name: "micro" } task { container { image: "nginx" } networks { target: "nowhere" } }`, errs.Invalid, []string{`name: "micro" is taken`, `networks[0]: no network`}},
 	} {
@@ -280,6 +288,32 @@ func TestOthers(t *testing.T) {
 	} {
 		if (tc.err == nil) != (tc.want == "") || (tc.err != nil && !strings.Contains(tc.err.Error(), tc.want)) {
 			t.Errorf("%s: %v, want %q", tc.name, tc.err, tc.want)
+		}
+	}
+}
+
+// TestScaleByHand: the replicas of a service that follows its load are nobody's to set; when it stops to follow, it keeps what
+// it has.
+func TestScaleByHand(t *testing.T) {
+	spec := func(replicas uint64, auto *typesv1.Autoscale) *typesv1.ServiceSpec {
+		return &typesv1.ServiceSpec{
+			Annotations: &typesv1.Annotations{Name: "web"}, Task: &typesv1.TaskSpec{Container: &typesv1.ContainerSpec{Image: "nginx"}},
+			Mode: &typesv1.ServiceSpec_Replicated{Replicated: &typesv1.Replicated{Replicas: new(replicas)}}, Autoscale: auto,
+		}
+	}
+	auto := &typesv1.Autoscale{Min: 2, Max: 9, MemoryBytes: 1 << 30}
+	with := snapshot().Begin()
+	with.Put(state.Wrap(&typesv1.Service{Meta: &typesv1.Meta{Id: "web"}, Spec: spec(3, auto), Scale: &typesv1.ServiceScale{Replicas: 7}}))
+	s := with.Commit(state.Version{EpochNumber: 1, Revision: 2}, time.Unix(0, 0))
+	if _, f := Service(s, "web", spec(5, auto)); f.Err("x") == nil || !strings.Contains(f.Err("x").Error(), "replicas: follows the load, from 2 to 9") {
+		t.Errorf("scaled by hand: %v", f.Err("x"))
+	}
+	if _, f := Service(s, "web", spec(3, &typesv1.Autoscale{Min: 5, Max: 9, MemoryBytes: 1 << 30})); f.Err("x") != nil {
+		t.Errorf("bounds: %v", f.Err("x"))
+	}
+	for given, want := range map[uint64]uint64{3: 7, 4: 4} {
+		if out, f := Service(s, "web", spec(given, nil)); f.Err("x") != nil || out.GetReplicated().GetReplicas() != want {
+			t.Errorf("taken away with %d replicas given: %d, want %d; %v", given, out.GetReplicated().GetReplicas(), want, f.Err("x"))
 		}
 	}
 }

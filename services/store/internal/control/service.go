@@ -177,8 +177,9 @@ func (s services) GetService(ctx context.Context, req *controlv1.GetServiceReque
 	if err != nil {
 		return nil, err
 	}
+	load, _ := state.LoadOf(snap, svc.GetMeta().GetId(), snap.ClusterTime())
 	return &controlv1.GetServiceResponse{
-		Service: svc, Version: versionOf(snap, svc.GetMeta()), Counts: countsOf(snap, svc.GetMeta().GetId()), InForce: state.RolledBack(svc),
+		Load: load, Service: svc, Version: versionOf(snap, svc.GetMeta()), Counts: countsOf(snap, svc.GetMeta().GetId()), InForce: state.RolledBack(svc),
 	}, nil
 }
 

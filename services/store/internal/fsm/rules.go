@@ -11,10 +11,13 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
-// own holds the caller to its own Member: what a process says of itself, nobody else says. A CA makes the Member of a
+// own holds the caller to its own Member, and a dispatcher to its own Load: what a process says of itself, nobody else says. A CA makes the Member of a
 // process that joins and writes what it joins with; a dispatcher speaks for the machines' processes that it serves; people say what
 // they want of one that is there.
 func (a *attempt) own(key state.Key, p *storev1.Put) *storev1.Outcome {
+	if key.Kind == typesv1.Kind_KIND_LOAD && key.ID != a.tx.GetCaller().GetName() {
+		return denied(key, "%s may not write the load %s", CallerID(a.tx.GetCaller()), key.ID)
+	}
 	if key.Kind != typesv1.Kind_KIND_MEMBER || key.ID == CallerID(a.tx.GetCaller()) {
 		return nil
 	}
@@ -56,7 +59,7 @@ func mayCreate(kind typesv1.Kind, role authzv1.Role) bool {
 		return role == authzv1.Role_ROLE_CA
 	case typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_SECRET, typesv1.Kind_KIND_CONFIG, typesv1.Kind_KIND_VOLUME:
 		return role == authzv1.Role_ROLE_OPERATOR
-	case typesv1.Kind_KIND_DENIAL, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LEASE:
+	case typesv1.Kind_KIND_DENIAL, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LEASE, typesv1.Kind_KIND_LOAD:
 		return true // who may write their fields
 	case typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_UNSPECIFIED:
 	}
@@ -77,6 +80,8 @@ func (a *attempt) mayDelete(key state.Key, old *typesv1.Object) bool {
 	case typesv1.Kind_KIND_MEMBER:
 		return c.GetRole() == authzv1.Role_ROLE_OPERATOR || key.ID == CallerID(c) ||
 			(c.GetRole() == authzv1.Role_ROLE_DISPATCHER && nodeSide(key.ID))
+	case typesv1.Kind_KIND_LOAD: // also of one that has gone
+		return c.GetRole() == authzv1.Role_ROLE_DISPATCHER
 	case typesv1.Kind_KIND_LEASE:
 		return old.GetLease().GetHolder() == CallerID(c)
 	case typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_UNSPECIFIED:

@@ -94,6 +94,10 @@ func (b *Book) follow(key state.Key, o *typesv1.Object) {
 		for _, g := range b.Groups {
 			g.setService(g.Service)
 		}
+	case typesv1.Kind_KIND_LOAD:
+		for _, g := range b.Groups {
+			g.Dirty = g.Dirty || g.Service.GetSpec().GetAutoscale() != nil
+		}
 	default:
 	}
 }

@@ -28,7 +28,7 @@ type fields struct{ node, service, create, task []string }
 
 func newFields() fields {
 	return fields{
-		node: []string{"blocks", "flaps"}, service: []string{"update_status", "job_status", "dependency_status", "rebalance_status"},
+		node: []string{"blocks", "flaps"}, service: []string{"update_status", "job_status", "dependency_status", "rebalance_status", "scale"},
 		create: []string{"service_id", "spec_version", "decided"}, task: []string{"decided"},
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/autoscale"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/visit"
@@ -12,6 +14,7 @@ import (
 
 // reconcile brings a replicated service nearer to its spec.
 func (m *mode) reconcile() {
+	m.autoscale()
 	want := state.Replicas(m.Service)
 	// Step 1: too many go first, so that nothing is mended that is not wanted.
 	m.scaleDown(want)
@@ -27,6 +30,16 @@ func (m *mode) reconcile() {
 			m.RemoveSlot(s, "")
 		}
 	}
+}
+
+// autoscale notes how many tasks the load calls for.
+func (m *mode) autoscale() {
+	if m.Service.GetSpec().GetAutoscale() == nil && m.Service.GetScale() == nil {
+		return
+	}
+	scale, wake := autoscale.Next(m.Snapshot(), m.Service, m.Now)
+	m.EditService(func(s *typesv1.Service) { s.Scale = scale })
+	m.AtAny(wake)
 }
 
 // runnable counts the slots that have a task that is wanted.
