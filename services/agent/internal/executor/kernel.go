@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -26,11 +27,19 @@ func appArmor(logger *slog.Logger) string {
 	if !apparmor.HostSupports() {
 		return ""
 	}
-	if err := profiles.LoadDefaultProfile(appArmorProfile); err != nil {
-		logger.Warn("this kernel has AppArmor, and its profile for containers can't be loaded; is the package apparmor installed?", "error", err)
-		return ""
+	err := profiles.LoadDefaultProfile(appArmorProfile)
+	if err == nil {
+		return appArmorProfile
 	}
-	return appArmorProfile
+	// One of the same content that somebody else has loaded does as well.
+	loaded, _ := os.ReadFile("/sys/kernel/security/apparmor/profiles")
+	for _, name := range []string{appArmorProfile, "docker-default", "cri-containerd.apparmor.d"} {
+		if strings.Contains("\n"+string(loaded), "\n"+name+" (enforce)") {
+			return name
+		}
+	}
+	logger.Warn("this kernel has AppArmor, and no profile for containers can be loaded; is the package apparmor installed?", "error", err)
+	return ""
 }
 
 // machine looks at what the kernel has, once: it does not change while it runs.
@@ -40,9 +49,21 @@ func machine(initProgram string, logger *slog.Logger) runtimespec.Machine {
 		AppArmor: appArmor(logger), CDI: []string{"/etc/cdi", "/var/run/cdi"},
 	}
 	m.Swap = m.Unified || exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
-	// A call with wrong arguments tells a kernel that knows it from one that does not.
-	m.Recursive = !errors.Is(unix.MountSetattr(-1, "", unix.AT_EMPTY_PATH, &unix.MountAttr{}), unix.ENOSYS)
+	m.Recursive = atLeast(5, 12)
 	return m
+}
+
+// atLeast says whether the kernel is of this version or a later one.
+func atLeast(major, minor int) bool {
+	var u unix.Utsname
+	var a, b int
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b); err != nil {
+		return false
+	}
+	return a > major || a == major && b >= minor
 }
 
 func exists(path string) bool {

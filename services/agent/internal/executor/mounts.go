@@ -40,7 +40,7 @@ func (e *Executor) source(id string, n int, m *typesv1.Mount, rootfs []mount.Mou
 	case typesv1.MountType_MOUNT_TYPE_TMPFS:
 		return "", nil
 	case typesv1.MountType_MOUNT_TYPE_BIND:
-		return bindSource(m)
+		return e.bindSource(m)
 	case typesv1.MountType_MOUNT_TYPE_UNSPECIFIED, typesv1.MountType_MOUNT_TYPE_VOLUME:
 	}
 	var fill volume.Fill
@@ -61,9 +61,14 @@ func (e *Executor) source(id string, n int, m *typesv1.Mount, rootfs []mount.Mou
 }
 
 // bindSource must be there, unless the task asks that it be made: a folder that appears by itself hides a typing mistake.
-func bindSource(m *typesv1.Mount) (string, error) {
+// An agent in a container of its own does not see the machine's files: what is missing there the runtime tells at the start.
+func (e *Executor) bindSource(m *typesv1.Mount) (string, error) {
 	_, err := os.Stat(m.GetSource())
 	switch {
+	case err != nil && e.apart():
+		if m.GetBind().GetCreateMountpoint() {
+			return "", errs.New(errs.Invalid, "bind source %s can't be made: this node's agent runs in a container and does not see the node's files", m.GetSource())
+		}
 	case errors.Is(err, fs.ErrNotExist) && m.GetBind().GetCreateMountpoint():
 		err = os.MkdirAll(m.GetSource(), 0o755) // as Docker makes it: containers of any user look into it
 		if err != nil {

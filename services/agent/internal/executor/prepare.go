@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
@@ -11,6 +12,7 @@ import (
 	"github.com/containerd/typeurl/v2"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 )
@@ -83,7 +85,11 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 	if err != nil {
 		return err
 	}
-	spec, err := runtimespec.Build(ctx, runtimespec.Input{Container: c, Image: img.ref, Config: img.config, User: user, Sources: sources}, e.machine)
+	machine := e.machine
+	if wide(c.Container) {
+		machine.Capabilities = e.grantable()
+	}
+	spec, err := runtimespec.Build(ctx, runtimespec.Input{Container: c, Image: img.ref, Config: img.config, User: user, Sources: sources}, machine)
 	if err != nil {
 		return err
 	}
@@ -95,6 +101,11 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 	}
 	e.keep(c.ID, rootfs)
 	return nil
+}
+
+// wide says whether a container asks for all capabilities that there are.
+func wide(c *typesv1.ContainerSpec) bool {
+	return c.GetPrivileges().GetPrivileged() || slices.Contains(c.GetCapabilityAdd(), "ALL")
 }
 
 // keep remembers the mounts for Start.

@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	"github.com/containerd/containerd/v2/contrib/seccomp"
-	own "github.com/containerd/containerd/v2/pkg/cap"
 	"github.com/containerd/containerd/v2/pkg/oci"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -26,10 +25,7 @@ func isolate(ctx context.Context, s *specs.Spec, c container.Spec, m Machine) er
 			return errs.New(errs.Invalid, "privileged: %s", err)
 		}
 	}
-	caps, err := capabilities(c.Container)
-	if err != nil {
-		return err
-	}
+	caps := capabilities(c.Container, m)
 	s.Process.Capabilities = &specs.LinuxCapabilities{Bounding: caps, Permitted: caps, Effective: caps}
 	// As Docker: programs may gain rights, since sudo, ping and su in images rely on it, unless the service says no.
 	s.Process.NoNewPrivileges = p.GetNoNewPrivileges()
@@ -48,16 +44,12 @@ func isolate(ctx context.Context, s *specs.Spec, c container.Spec, m Machine) er
 }
 
 // capabilities are Docker's default ones, all or none, with those added and without those dropped.
-func capabilities(c *typesv1.ContainerSpec) ([]string, error) {
+func capabilities(c *typesv1.ContainerSpec, m Machine) []string {
 	add, drop := c.GetCapabilityAdd(), c.GetCapabilityDrop()
 	var caps []string
 	switch {
 	case c.GetPrivileges().GetPrivileged(), slices.Contains(add, allCapabilities):
-		all, err := own.Current() // no more than this machine lets its agent have
-		if err != nil {
-			return nil, errs.New(errs.Unavailable, "look for the capabilities of this machine: %w", err)
-		}
-		caps = all
+		caps = slices.Clone(m.Capabilities)
 	case !slices.Contains(drop, allCapabilities):
 		caps = defaultCapabilities()
 	}
@@ -66,7 +58,7 @@ func capabilities(c *typesv1.ContainerSpec) ([]string, error) {
 			caps = append(caps, name)
 		}
 	}
-	return slices.DeleteFunc(caps, func(name string) bool { return slices.Contains(drop, name) }), nil
+	return slices.DeleteFunc(caps, func(name string) bool { return slices.Contains(drop, name) })
 }
 
 // defaultCapabilities are Docker's.

@@ -36,11 +36,13 @@ type Machine struct {
 	Seccomp   bool   // the kernel filters system calls; without it a runtime refuses a filter
 	AppArmor  string // name of the default profile, which is loaded; empty: no AppArmor
 	SELinux   bool
-	Swap      bool     // the kernel counts swap
-	Recursive bool     // read-only mounts reach what is mounted below (Linux 5.12)
-	Files     uint64   // the most open files that a container may ask for
-	CDI       []string // folders that describe devices by Container Device Interface names
-	Init      string   // path of the small init; empty: there is none
+	Swap      bool   // the kernel counts swap
+	Recursive bool   // read-only mounts reach what is mounted below (Linux 5.12)
+	Files     uint64 // the most open files that a container may ask for
+	// Capabilities are all that a container can have.
+	Capabilities []string
+	CDI          []string // folders that describe devices by Container Device Interface names
+	Init         string   // path of the small init; empty: there is none
 }
 
 // User is what a user's name means in an image.

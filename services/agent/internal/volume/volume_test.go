@@ -1,0 +1,142 @@
+package volume_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/volume"
+)
+
+func write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func read(t *testing.T, path string) string {
+	t.Helper()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// TestOneMakesIt: of many who use a new volume at once each finds it filled, by one of them, whole.
+func TestOneMakesIt(t *testing.T) {
+	s := volume.New(t.TempDir(), t.TempDir())
+	var wg sync.WaitGroup
+	for range 16 {
+		wg.Go(func() {
+			data, err := s.Named("v", map[string]string{"a": "b"}, func(dir string) error {
+				return errors.Join(os.WriteFile(filepath.Join(dir, "1"), nil, 0o600), os.WriteFile(filepath.Join(dir, "2"), nil, 0o600))
+			})
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if entries, err := os.ReadDir(data); err != nil || len(entries) != 2 {
+				t.Errorf("found %v, %v", entries, err)
+			}
+		})
+	}
+	wg.Wait()
+	if names, err := s.Names(); err != nil || len(names) != 1 {
+		t.Errorf("%v, %v", names, err)
+	}
+}
+
+// TestFailedFill: a volume that could not be filled is not there, and the next one who uses it fills it.
+func TestFailedFill(t *testing.T) {
+	s := volume.New(t.TempDir(), t.TempDir())
+	broken := errors.New("disk full")
+	if _, err := s.Named("v", nil, func(string) error { return broken }); !errors.Is(err, broken) {
+		t.Errorf("got %v", err)
+	}
+	data, err := s.Named("v", nil, func(dir string) error { return os.WriteFile(filepath.Join(dir, "x"), nil, 0o600) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(data, "x")); err != nil {
+		t.Error(err)
+	}
+}
+
+// linked is a volume with links in it, and a secret beside it.
+func linked(t *testing.T) (s *volume.Store, data, secret, pins string) {
+	t.Helper()
+	dir := t.TempDir()
+	pins = t.TempDir()
+	s = volume.New(dir, pins)
+	secret = filepath.Join(dir, "secret")
+	write(t, secret, "of the node")
+	data, err := s.Named("v", nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(data, "inside"), "of the volume")
+	for name, to := range map[string]string{"away": secret, "up": "../../../secret", "near": "/inside", "root": "/"} {
+		if err := os.Symlink(to, filepath.Join(data, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, data, secret, pins
+}
+
+// TestLinksLeadNowhere: a link in a volume leads to nothing outside of it, however it is written.
+func TestLinksLeadNowhere(t *testing.T) {
+	s, data, _, _ := linked(t)
+	for n, name := range []string{"away", "up", "none", "root/../../secret"} {
+		if part, err := s.Part("c.0", n, data, name); !errs.Is(err, errs.Invalid) {
+			t.Errorf("%s leads to %s, %v", name, part, err)
+		}
+	}
+	if err := s.Release("c.0"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestPart: a link that is changed after the look-up changes nothing; when the container is gone its own things are, and
+// nothing of the volume.
+func TestPart(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it mounts")
+	}
+	s, data, secret, pins := linked(t)
+	part, err := s.Part("c.0", 7, data, "near")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.Remove(filepath.Join(data, "near")), os.Symlink(secret, filepath.Join(data, "near"))); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, part); got != "of the volume" {
+		t.Errorf("the part is %q", got)
+	}
+	whole, err := s.Part("c.0", 8, data, ".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	own, err := s.Own("c.0", 9, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Sweep(func(string) bool { return false }); err != nil {
+		t.Fatal(err)
+	}
+	for _, gone := range []string{part, whole, own, filepath.Join(pins, "c.0")} {
+		if _, err := os.Lstat(gone); !errors.Is(err, unix.ENOENT) {
+			t.Errorf("%s is left: %v", gone, err)
+		}
+	}
+	if got := read(t, filepath.Join(data, "inside")); got != "of the volume" {
+		t.Errorf("the volume has %q", got)
+	}
+}
