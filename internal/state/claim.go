@@ -21,6 +21,31 @@ func PortClaim(p typesv1.Protocol, port uint32) string {
 	return fmt.Sprintf("port/%s/%d", name, port)
 }
 
+// Host ports that the cluster chooses are from this range: above those that a Linux machine gives to its own connections, and
+// apart from those that are published on every machine.
+const (
+	FirstHostPort = 61000
+	LastHostPort  = 65535
+)
+
+// OnHost reports whether a port is published on the machine of each task alone. Several services may have the same: the
+// scheduler keeps their tasks apart.
+func OnHost(p *typesv1.PortConfig) bool {
+	return p.GetPublishMode() == typesv1.PublishMode_PUBLISH_MODE_HOST
+}
+
+// HostPortHolder is a service, other than that of the id, that publishes the port on the machines of its tasks.
+func (s *Snapshot) HostPortHolder(p typesv1.Protocol, port uint32, id string) *typesv1.Service {
+	for svc := range s.Services() {
+		for _, c := range svc.GetEndpoint().GetPorts() {
+			if svc.GetMeta().GetId() != id && OnHost(c) && c.GetPublishedPort() == port && PortClaim(c.GetProtocol(), port) == PortClaim(p, port) {
+				return svc
+			}
+		}
+	}
+	return nil
+}
+
 // VNIClaim is the claim on a VXLAN network identifier: "vni/4097".
 func VNIClaim(vni uint32) string { return fmt.Sprintf("vni/%d", vni) }
 
@@ -82,7 +107,7 @@ func nameClaims(kind typesv1.Kind, a *typesv1.Annotations) []string {
 func serviceClaims(s *typesv1.Service) []string {
 	out := nameClaims(typesv1.Kind_KIND_SERVICE, s.GetSpec().GetAnnotations())
 	for _, p := range s.GetEndpoint().GetPorts() {
-		if p.GetPublishedPort() != 0 {
+		if p.GetPublishedPort() != 0 && !OnHost(p) {
 			out = append(out, PortClaim(p.GetProtocol(), p.GetPublishedPort()))
 		}
 	}

@@ -2,6 +2,7 @@ package docker
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -28,8 +29,13 @@ func ServiceRowOf(l *controlv1.ListedService, whole bool) ServiceRow {
 	return ServiceRow{
 		ID: id(s.GetMeta().GetId(), whole), Name: s.GetSpec().GetAnnotations().GetName(), Mode: modeWord(s.GetSpec()),
 		Replicas: replicas(s.GetSpec(), l.GetCounts()),
-		Image:    Image(s.GetSpec().GetTask().GetContainer().GetImage(), whole), Ports: Ports(s.GetEndpoint().GetPorts()),
+		Image:    Image(s.GetSpec().GetTask().GetContainer().GetImage(), whole), Ports: Ports(everywhere(s.GetEndpoint().GetPorts())),
 	}
+}
+
+// everywhere are the ports that answer on every machine: host ports are the tasks'.
+func everywhere(list []*typesv1.PortConfig) []*typesv1.PortConfig {
+	return slices.DeleteFunc(slices.Clone(list), state.OnHost)
 }
 
 // NetworkRow is a line of `network ls`.
@@ -85,7 +91,7 @@ func taskRow(l *controlv1.ListedTask, name string, now time.Time, whole bool) Ta
 		ID: id(t.GetMeta().GetId(), whole), Name: name, Image: Image(l.GetImage(), whole), Node: node,
 		DesiredState: Title(TaskState(state.DesiredState(t))),
 		CurrentState: fmt.Sprintf("%s %s ago", Title(TaskState(l.GetState())), strings.ToLower(units.HumanDuration(now.Sub(Since(l))))),
-		Error:        reason,
+		Error:        reason, Ports: Ports(t.GetDecided().GetHostPorts()),
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+
+	"github.com/shoalproject/shoal/internal/state"
 )
 
 // Service is what `service inspect` shows.
@@ -202,8 +204,12 @@ func amount(r *typesv1.Resources) *Amount {
 func ports(list []*typesv1.PortConfig) []Port {
 	var out []Port
 	for _, p := range list {
+		mode := "ingress"
+		if state.OnHost(p) {
+			mode = "host"
+		}
 		out = append(out, Port{
-			Protocol: protocol(p.GetProtocol()), TargetPort: p.GetTargetPort(), PublishedPort: p.GetPublishedPort(), PublishMode: "ingress",
+			Protocol: protocol(p.GetProtocol()), TargetPort: p.GetTargetPort(), PublishedPort: p.GetPublishedPort(), PublishMode: mode,
 		})
 	}
 	return out

@@ -47,7 +47,10 @@ func TestPublishSyntax(t *testing.T) {
 		{text: "-1", fault: "is no port"},
 		{text: "published=80", fault: "target is missing"},
 		{text: "target=80,target=81", fault: "target is given twice"},
-		{text: "target=80,mode=host", fault: `mode "host" is not ingress`},
+		{text: "target=80,mode=hast", fault: `mode "hast" is not ingress or host`},
+		{text: "target=80,published=8080,mode=host", want: []*typesv1.PortConfig{
+			{PublishedPort: 8080, TargetPort: 80, Protocol: tcp, PublishMode: typesv1.PublishMode_PUBLISH_MODE_HOST},
+		}},
 		{text: "target=80,color=red", fault: `"color=red" is not one of published, target, protocol, mode`},
 	} {
 		got, err := spec.ParsePorts(r.text)

@@ -87,13 +87,22 @@ func parseLongPort(text string) ([]*typesv1.PortConfig, error) {
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "%q: %w", text, err)
 	}
-	if mode := fields["mode"]; mode != "" && mode != "ingress" {
-		return nil, errs.New(errs.Invalid, "%q: mode %q is not ingress, the only one there is yet", text, mode)
+	mode := typesv1.PublishMode_PUBLISH_MODE_INGRESS
+	switch fields["mode"] {
+	case "", "ingress":
+	case "host":
+		mode = typesv1.PublishMode_PUBLISH_MODE_HOST
+	default:
+		return nil, errs.New(errs.Invalid, "%q: mode %q is not ingress or host", text, fields["mode"])
 	}
 	if fields["target"] == "" {
 		return nil, errs.New(errs.Invalid, "%q: target is missing", text)
 	}
-	return expand(text, fields["published"], fields["target"], protocol)
+	ports, err := expand(text, fields["published"], fields["target"], protocol)
+	for _, p := range ports {
+		p.PublishMode = mode
+	}
+	return ports, err
 }
 
 // parseFields reads `key=value,key=value`; src and dst are Docker's other names.

@@ -30,7 +30,7 @@ import (
 //	        [max-delay=D] [label.KEY=V] [mode=global|job|global-job] [completions=N] [concurrent=N] [job-deadline=D]
 //	        [cron=FIELDS_WITH_UNDERSCORES] [zone=Z] [policy=allow|replace] [catch-up=D] [constraint=A+B] [prefer=KEY+KEY]
 //	        [max-replicas=N] [strategy=binpack] [tolerate=KEY] [near=S] [far=S] [rather-near=S] [rather-far=S]
-//	        [generic=KIND:N] [pids=N] [host-port=N] [monitor=D] [action=continue|rollback] [ratio=F] [progress=D]
+//	        [generic=KIND:N] [pids=N] [host-port=N+any] [publish=N] [monitor=D] [action=continue|rollback] [ratio=F] [progress=D]
 //	        [depends-on=A+B] [max-unavailable=N] [hold=true] [resume=N] [rollback-order=…] [rollback-parallelism=N] [priority=N]
 //	        [rebalance=always]
 //	node … [label.KEY=V] [engine.KEY=V] [taint=KEY:VALUE:no-schedule|avoid|no-execute] [generic=gpu:a+b or gpu:N] [role=manager]
@@ -430,9 +430,18 @@ func (m *sim) serviceOptions(s *typesv1.Service, opts map[string]string) {
 	if on := opts["depends-on"]; on != "" {
 		s.Spec.DependsOn = strings.Split(on, "+")
 	}
-	if p, ok := opts["host-port"]; ok {
-		s.Endpoint = &typesv1.Endpoint{Ports: []*typesv1.PortConfig{{Protocol: typesv1.Protocol_PROTOCOL_TCP, TargetPort: 80,
-			PublishedPort: uint32(m.number(p, 0)), PublishMode: typesv1.PublishMode_PUBLISH_MODE_HOST}}}
+	for _, p := range strings.FieldsFunc(opts["host-port"], func(r rune) bool { return r == '+' }) {
+		if s.Endpoint == nil {
+			s.Endpoint = &typesv1.Endpoint{}
+		}
+		c := &typesv1.PortConfig{Protocol: typesv1.Protocol_PROTOCOL_TCP, TargetPort: 80, PublishMode: typesv1.PublishMode_PUBLISH_MODE_HOST}
+		if p != "any" {
+			c.PublishedPort = uint32(m.number(p, 0))
+		}
+		s.Endpoint.Ports = append(s.Endpoint.Ports, c)
+	}
+	if p, ok := opts["publish"]; ok {
+		s.Endpoint = &typesv1.Endpoint{Ports: []*typesv1.PortConfig{{Protocol: typesv1.Protocol_PROTOCOL_TCP, TargetPort: 80, PublishedPort: uint32(m.number(p, 0))}}}
 	}
 }
 

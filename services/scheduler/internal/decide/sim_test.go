@@ -240,6 +240,9 @@ func placeOf(t *typesv1.Task) string {
 	if t.GetSpecVersion() > 1 {
 		fmt.Fprintf(&b, " version=%d", t.GetSpecVersion())
 	}
+	for _, p := range t.GetDecided().GetHostPorts() {
+		fmt.Fprintf(&b, " port=%d", p.GetPublishedPort())
+	}
 	for _, a := range t.GetDecided().GetAddresses() {
 		b.WriteString(" " + strings.Join(a.GetAddresses(), ","))
 	}

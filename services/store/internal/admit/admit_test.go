@@ -115,7 +115,10 @@ func TestServiceFaults(t *testing.T) {
 		{"dnsrr", sound + `endpoint { mode: ENDPOINT_MODE_DNSRR }`, errs.None, nil},
 		{"dnsrr with a port", sound + `endpoint { mode: ENDPOINT_MODE_DNSRR ports { target_port: 80 } }`, errs.Invalid, []string{`ports[0]: a service with endpoint mode dnsrr`}},
 		{"no such mode", sound + `endpoint { mode: 7 }`, errs.Invalid, []string{`endpoint.mode: 7 is not known`}},
-		{"host port", sound + `endpoint { ports { target_port: 80 publish_mode: PUBLISH_MODE_HOST } }`, errs.Invalid, []string{`publish_mode: ports of single machines cannot be published yet`}},
+		{"host port", sound + `endpoint { ports { target_port: 80 publish_mode: PUBLISH_MODE_HOST } ports { target_port: 81 published_port: 31000 publish_mode: PUBLISH_MODE_HOST } }`, errs.None, nil},
+		{"host port and ingress", sound + `endpoint { ports { target_port: 80 published_port: 30000 publish_mode: PUBLISH_MODE_HOST } ports { target_port: 80 published_port: 9 publish_mode: PUBLISH_MODE_HOST } ports { target_port: 81 published_port: 9 } }`, errs.Invalid, []string{
+			`ports[0].published_port: 30000/tcp is taken by service "micro"`, `ports[2].published_port: 9/tcp is asked for by ports[1] already`,
+		}},
 		{"rebalance", sound + `global {} rebalance { always: true }`, errs.Invalid, []string{`rebalance: is for replicated services, and the mode is global`}},
 		{"rebalance nowhere", sound + `rebalance { request: 1 request_node_id: "gone" }`, errs.Precondition, []string{`rebalance.request_node_id: no node "gone"`}},
 		{"depends on", sound + `depends_on: "micro"`, errs.None, nil},
@@ -208,6 +211,38 @@ func TestDependencies(t *testing.T) {
 		}
 		if tc.name == "web" && out.GetDependsOn()[0] != "db" {
 			t.Errorf("an id stays: %v", out.GetDependsOn())
+		}
+	}
+}
+
+// TestHostPorts: a port on every machine must not be a host port of another service, nor one that a task has got for itself;
+// two services may have the same host port.
+func TestHostPorts(t *testing.T) {
+	host := func(port uint32) *typesv1.PortConfig {
+		return &typesv1.PortConfig{Protocol: typesv1.Protocol_PROTOCOL_TCP, TargetPort: 80, PublishedPort: port, PublishMode: typesv1.PublishMode_PUBLISH_MODE_HOST}
+	}
+	txn := snapshot().Begin()
+	txn.Put(state.Wrap(&typesv1.Service{Meta: &typesv1.Meta{Id: "svc2"}, Spec: &typesv1.ServiceSpec{Annotations: &typesv1.Annotations{Name: "edge"}},
+		Endpoint: &typesv1.Endpoint{Ports: []*typesv1.PortConfig{host(9000), host(0)}}}))
+	txn.Put(state.Wrap(&typesv1.Task{Meta: &typesv1.Meta{Id: "t1"}, ServiceId: "svc2", Decided: &typesv1.TaskDecided{HostPorts: []*typesv1.PortConfig{host(61007)}}}))
+	s := txn.Commit(state.Version{EpochNumber: 1, Revision: 2}, time.Unix(0, 0))
+	for _, tc := range []struct {
+		mode typesv1.PublishMode
+		port uint32
+		want string
+	}{
+		{typesv1.PublishMode_PUBLISH_MODE_HOST, 9000, ""},
+		{typesv1.PublishMode_PUBLISH_MODE_HOST, 30000, `30000/tcp is taken by service "micro"`},
+		{typesv1.PublishMode_PUBLISH_MODE_INGRESS, 9000, `9000/tcp is taken on the machines of service "edge"`},
+		{typesv1.PublishMode_PUBLISH_MODE_INGRESS, 61007, `61007/tcp is taken by a task of service "edge" on its machine; choose one below 61000`},
+		{typesv1.PublishMode_PUBLISH_MODE_INGRESS, 61008, ""},
+	} {
+		_, f := Service(s, "", &typesv1.ServiceSpec{
+			Annotations: &typesv1.Annotations{Name: "web"}, Task: &typesv1.TaskSpec{Container: &typesv1.ContainerSpec{Image: "nginx"}},
+			Endpoint: &typesv1.EndpointSpec{Ports: []*typesv1.PortConfig{{TargetPort: 80, PublishedPort: tc.port, PublishMode: tc.mode}}},
+		})
+		if err := f.Err("x"); (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%v %d: %v, want %q", tc.mode, tc.port, err, tc.want)
 		}
 	}
 }

@@ -170,7 +170,6 @@ func (f *Faults) ports(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) 
 		f.Check(known, field+".protocol", "%d is not known", p.GetProtocol())
 		_, known = typesv1.PublishMode_name[int32(p.GetPublishMode())]
 		f.Check(known, field+".publish_mode", "%d is not known", p.GetPublishMode())
-		f.Check(p.GetPublishMode() != typesv1.PublishMode_PUBLISH_MODE_HOST, field+".publish_mode", "ports of single machines cannot be published yet; use ingress")
 		f.Check(p.GetTargetPort() >= 1 && p.GetTargetPort() <= 65535, field+".target_port", "%d is not from 1 to 65535", p.GetTargetPort())
 		f.published(s, id, field+".published_port", p, seen, i)
 		f.Check(!dnsrr || p.GetPublishMode() != typesv1.PublishMode_PUBLISH_MODE_INGRESS, field,
@@ -197,6 +196,30 @@ func (f *Faults) published(s *state.Snapshot, id, field string, p *typesv1.PortC
 	if key, ok := s.ClaimHolder(claim); ok && key.ID != id {
 		f.AddKind(errs.Exists, field, "%s is taken by service %q; leave it out to get the next free one",
 			name, s.Service(key.ID).GetSpec().GetAnnotations().GetName())
+	}
+	if !state.OnHost(p) {
+		f.notOnHosts(s, id, field, p, name)
+	}
+}
+
+// notOnHosts: a port that answers on every machine may be a host port of no other service, and of no task that has got it for
+// itself. Two services may have the same host port: the scheduler keeps their tasks apart.
+func (f *Faults) notOnHosts(s *state.Snapshot, id, field string, p *typesv1.PortConfig, name string) {
+	if svc := s.HostPortHolder(p.GetProtocol(), p.GetPublishedPort(), id); svc != nil {
+		f.AddKind(errs.Exists, field, "%s is taken on the machines of service %q", name, svc.GetSpec().GetAnnotations().GetName())
+		return
+	}
+	if p.GetPublishedPort() < state.FirstHostPort {
+		return
+	}
+	for t := range s.Tasks() {
+		for _, c := range t.GetDecided().GetHostPorts() {
+			if c.GetPublishedPort() == p.GetPublishedPort() && c.GetProtocol() == p.GetProtocol() && !state.Terminal(t.GetObserved().GetState()) {
+				f.AddKind(errs.Exists, field, "%s is taken by a task of service %q on its machine; choose one below %d",
+					name, s.Service(t.GetServiceId()).GetSpec().GetAnnotations().GetName(), state.FirstHostPort)
+				return
+			}
+		}
 	}
 }
 

@@ -221,6 +221,11 @@ func claimsOf(tx *storev1.Transaction) []string {
 	out := []string{"request/" + relayKey(tx)}
 	for _, p := range tx.GetPuts() {
 		out = append(out, state.Claims(p.GetObject())...)
+		for _, c := range p.GetObject().GetService().GetEndpoint().GetPorts() {
+			if state.OnHost(c) { // no claim of the state, but who publishes it on every machine meanwhile must look again
+				out = append(out, state.PortClaim(c.GetProtocol(), c.GetPublishedPort()))
+			}
+		}
 	}
 	for _, d := range tx.GetDeletes() {
 		out = append(out, DeleteClaim(d.GetKind(), d.GetId()))

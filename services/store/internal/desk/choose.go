@@ -37,6 +37,10 @@ func (d *Desk) Ports(what string, want, had []*typesv1.PortConfig) ([]*typesv1.P
 	var out []*typesv1.PortConfig
 	for i, w := range want {
 		p := proto.CloneOf(w)
+		if state.OnHost(p) { // each task gets its own on its machine, if the service asks for no number
+			out = append(out, p)
+			continue
+		}
 		if p.GetPublishedPort() == 0 {
 			p.PublishedPort = kept(p, had, chosen)
 		}
@@ -72,7 +76,7 @@ func (d *Desk) except(chosen map[string]bool, p typesv1.Protocol, taken alloc.Ta
 
 func kept(p *typesv1.PortConfig, had []*typesv1.PortConfig, chosen map[string]bool) uint32 {
 	for _, h := range had {
-		if h.GetProtocol() == p.GetProtocol() && h.GetTargetPort() == p.GetTargetPort() &&
+		if !state.OnHost(h) && h.GetProtocol() == p.GetProtocol() && h.GetTargetPort() == p.GetTargetPort() &&
 			!chosen[state.PortClaim(h.GetProtocol(), h.GetPublishedPort())] {
 			return h.GetPublishedPort()
 		}

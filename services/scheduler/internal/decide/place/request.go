@@ -5,13 +5,15 @@ import (
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/constraint"
+	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
 // Request is what a task of one spec asks of a node.
 type Request struct {
 	Need        *typesv1.Resources    // nil: nothing
-	Ports       []*typesv1.PortConfig // on the host
+	Ports       []*typesv1.PortConfig // on the host, with their numbers
+	AnyPorts    []*typesv1.PortConfig // on the host, of any number
 	MaxReplicas int
 	Strategy    typesv1.PlacementStrategy
 	Preferences []string // keys of labels
@@ -46,7 +48,11 @@ func NewRequest(spec *typesv1.TaskSpec, ports []*typesv1.PortConfig, strategy ty
 		r.Preferences = append(r.Preferences, pref.GetSpread())
 	}
 	for _, port := range ports {
-		if port.GetPublishMode() == typesv1.PublishMode_PUBLISH_MODE_HOST && port.GetPublishedPort() != 0 {
+		switch {
+		case !state.OnHost(port):
+		case port.GetPublishedPort() == 0:
+			r.AnyPorts = append(r.AnyPorts, port)
+		default:
 			r.Ports = append(r.Ports, port)
 		}
 	}
@@ -137,6 +143,9 @@ func (r *Request) Fits(n *Node, count int) Cause {
 		if n.ports[Port{p.GetProtocol(), p.GetPublishedPort()}] > 0 {
 			return HostPort
 		}
+	}
+	if len(r.AnyPorts) > 0 && len(n.ports)+len(r.AnyPorts) > mostPorts {
+		return HostPort
 	}
 	if r.MaxReplicas > 0 && count >= r.MaxReplicas {
 		return MaxReplicas

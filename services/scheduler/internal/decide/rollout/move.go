@@ -33,7 +33,11 @@ func (r *Rollout) Misplaced(t *typesv1.Task) string {
 	n := r.Book.Node(t.GetDecided().GetNodeId())
 	req := r.Request(r.VersionFor(t)) // of what would follow it: or it would be moved for ever
 	switch {
-	case n == nil || n.Down() || task.Dead(t) || r.Group.PerNode():
+	case n == nil || n.Down() || task.Dead(t):
+		return ""
+	case n.Active() && !req.HasPorts(t.GetDecided().GetHostPorts()):
+		return "replaced: its host ports have changed"
+	case r.Group.PerNode():
 		return ""
 	case n.Drains():
 		return "moved: node " + n.Name() + " is drained"

@@ -83,7 +83,7 @@ func (r *Rollout) roll() {
 			continue
 		case takes && spare <= 0:
 			continue
-		case m.why != "" && serves && !r.HasPlace(r.Target): // nobody is helped by stopping it
+		case m.why != "" && serves && !r.Group.PerNode() && !r.HasPlace(r.Target): // nobody is helped by stopping it
 			continue
 		}
 		r.renew(m)
@@ -142,7 +142,12 @@ func MayMiss(spec *typesv1.ServiceSpec) int {
 	return mayMiss(spec, 1)
 }
 
+// startFirst reports whether a new task starts before the one that it replaces goes. Two tasks with the same host port can't be
+// on one node, so where it has a number the old one goes first.
 func (r *Rollout) startFirst() bool {
+	if len(r.Request(r.Target).Ports) > 0 {
+		return false
+	}
 	return r.config().GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST
 }
 

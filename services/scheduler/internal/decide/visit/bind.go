@@ -3,6 +3,7 @@ package visit
 import (
 	"time"
 
+	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/preempt"
@@ -27,7 +28,7 @@ type found struct {
 }
 
 // claim finds addresses on a node. Room is false when it has none of its own left.
-func (v *Visit) claim(n *place.Node, version uint64) (f found, room bool, why string) {
+func (v *Visit) claim(n *place.Node, version uint64, id string) (f found, room bool, why string) {
 	addresses, room, why := v.Addresses(n, v.Spec(version))
 	if why != "" {
 		if v.exhausted == nil {
@@ -36,7 +37,13 @@ func (v *Visit) claim(n *place.Node, version uint64) (f found, room bool, why st
 		v.exhausted[version] = why
 	}
 	req := v.Request(version)
-	return found{n, addresses, req.Reserved(n), req.Ports}, room, why
+	return found{n, addresses, req.Reserved(n), req.PortsOn(n, id, v.published)}, room, why
+}
+
+// published reports whether a port answers on every machine, be it a service's or our own.
+func (v *Visit) published(p typesv1.Protocol, port uint32) bool {
+	_, taken := v.Snapshot().ClaimHolder(state.PortClaim(p, port))
+	return taken || p == typesv1.Protocol_PROTOCOL_UDP && port == v.Snapshot().Cluster().GetDataPath().GetPort()
 }
 
 // bind gives a new task the best node and its addresses, or says why it has to wait. Held is the reason of a task that has
@@ -127,7 +134,7 @@ func (v *Visit) search(t *typesv1.Task) (found, string) {
 		if why != "" {
 			return found{}, why
 		}
-		f, room, why := v.claim(n, version)
+		f, room, why := v.claim(n, version, t.GetMeta().GetId())
 		switch {
 		case !room: // the next best is asked
 			continue
