@@ -119,7 +119,9 @@ func (v *Visit) Say(t *typesv1.Task, why string) {
 	}
 	v.Change(t, func(d *typesv1.TaskDecided) {
 		d.Reason = why
-		d.AwaitedNodeId, d.Reserved, d.HostPorts = "", nil, nil
+		if d.GetNodeId() == "" { // one that has a place keeps what it holds there
+			d.AwaitedNodeId, d.Reserved, d.HostPorts = "", nil, nil
+		}
 	})
 }
 
