@@ -28,6 +28,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/gateway"
@@ -91,6 +92,21 @@ func (c ca) GetJoinToken(ctx context.Context, _ *cav1.GetJoinTokenRequest) (*cav
 	return &cav1.GetJoinTokenResponse{Token: "SHOAL-1-x-y"}, store{world: c.world}.heard(ctx)
 }
 
+// scheduler is the little of a scheduler that a gateway needs.
+type scheduler struct {
+	schedulerv1.UnimplementedExplainServiceServer
+	schedulerv1.UnimplementedPlanServiceServer
+	*world
+}
+
+func (s scheduler) Explain(ctx context.Context, r *schedulerv1.ExplainRequest) (*schedulerv1.ExplainResponse, error) {
+	return &schedulerv1.ExplainResponse{ServiceName: r.GetService()}, store{world: s.world}.heard(ctx)
+}
+
+func (s scheduler) Plan(ctx context.Context, r *schedulerv1.PlanRequest) (*schedulerv1.PlanResponse, error) {
+	return &schedulerv1.PlanResponse{Unrest: strings.Join(r.GetPowerOff(), ",")}, store{world: s.world}.heard(ctx)
+}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	env := testx.Env(t)
@@ -106,6 +122,10 @@ func newWorld(t *testing.T) *world {
 	})
 	w.serve(authzv1.Role_ROLE_CA, "ca:2377", func(s grpc.ServiceRegistrar) {
 		cav1.RegisterTokenServiceServer(s, ca{world: w})
+	})
+	w.serve(authzv1.Role_ROLE_SCHEDULER, "scheduler:2382", func(s grpc.ServiceRegistrar) {
+		schedulerv1.RegisterExplainServiceServer(s, scheduler{world: w})
+		schedulerv1.RegisterPlanServiceServer(s, scheduler{world: w})
 	})
 	w.startGateway()
 	return w
@@ -145,6 +165,7 @@ func (w *world) startGateway() {
 	members := &cav1.Directory{Entries: []*cav1.DirectoryEntry{
 		{Role: authzv1.Role_ROLE_STORE, MachineId: "m1", Addresses: []string{"store:2381"}},
 		{Role: authzv1.Role_ROLE_CA, MachineId: "m1", Addresses: []string{"ca:2377"}},
+		{Role: authzv1.Role_ROLE_SCHEDULER, MachineId: "m1", Addresses: []string{"scheduler:2382"}},
 	}}
 	if err := directory.Write(w.env.Files, "/gateway/directory.json", members); err != nil {
 		w.t.Fatal(err)
@@ -262,6 +283,14 @@ func TestIdentityIsPassedOn(t *testing.T) {
 		t.Fatalf("%d %s, want 200 and the CA's token", code, body)
 	}
 	check("REST to the CA")
+	if code, body = w.rest(ann, "GET", "/v1/services/web/explanation", nil); code != http.StatusOK || !strings.Contains(body, `"web"`) {
+		t.Fatalf("%d %s, want 200 and the scheduler's answer", code, body)
+	}
+	check("REST to a scheduler")
+	if code, body = w.rest(ann, "POST", "/v1/plan", strings.NewReader(`{"power_off": ["w1", "w2"]}`)); code != http.StatusOK || !strings.Contains(body, "w1,w2") {
+		t.Fatalf("%d %s, want 200 and the scheduler's plan", code, body)
+	}
+	check("REST to a scheduler, with a body")
 }
 
 // What a client writes into headers is nobody's identity: the certificate alone is.
@@ -408,7 +437,7 @@ func TestReflection(t *testing.T) {
 	for _, want := range []string{
 		"shoal.control.v1.ServiceService", "shoal.control.v1.TaskService", "shoal.control.v1.NodeService",
 		"shoal.control.v1.NetworkService", "shoal.control.v1.ClusterService", "shoal.control.v1.MemberService",
-		"shoal.ca.v1.TokenService",
+		"shoal.ca.v1.TokenService", "shoal.control.v1.PreviewService", "shoal.scheduler.v1.ExplainService", "shoal.scheduler.v1.PlanService",
 	} {
 		if !listed[want] {
 			t.Errorf("%s is not listed", want)

@@ -18,7 +18,7 @@ func planCommand(a *app.App) *cobra.Command {
 	var format string
 	services := app.Group("service", "What a change of a service would do", workload.Changes(a)...)
 	nodes := app.Group("node", "What a change of a machine would do",
-		nodeDrain(a), nodeUpdate(a), nodeRm(a), nodePowerOff(a))
+		nodeDrain(a), nodeUpdate(a), workload.NodeRebalance(a), nodeRm(a), nodePowerOff(a))
 	c := app.Group("plan", "Show what a command would do, without doing it", services, nodes)
 	c.Long = "Show what a command would do, without doing it: which tasks would start, move and stop, where and in which order,\n" +
 		"which would wait and why, and whether services keep what they promise. Nothing is changed. It takes the flags of the\n" +

@@ -82,7 +82,7 @@ func rebalance(ctx context.Context, a *app.App, cl *client.Client, w waiting, na
 		}
 		return err
 	})
-	if w.detach {
+	if w.detach || a.Rehearse != nil {
 		return fault
 	}
 	watch := progress.Watch{Services: cl.Services, Tasks: cl.Tasks, Out: a.Err, Terminal: a.Terminal}

@@ -31,7 +31,7 @@ func Services(a *app.App) *cobra.Command {
 
 // Changes are the verbs that change services, for rehearsals.
 func Changes(a *app.App) []*cobra.Command {
-	return []*cobra.Command{serviceCreate(a), serviceUpdate(a), serviceRollback(a), serviceScale(a), serviceRm(a)}
+	return []*cobra.Command{serviceCreate(a), serviceUpdate(a), serviceRollback(a), serviceScale(a), serviceRebalance(a), serviceRm(a)}
 }
 
 // waiting are the flags of commands that show progress.

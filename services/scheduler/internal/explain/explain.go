@@ -122,8 +122,8 @@ func (e *explanation) task(t *typesv1.Task) *schedulerv1.ExplainedTask {
 	// As if it was nowhere: what it holds and how often it counts speaks neither for nor against its node.
 	e.book.SetTask(id, nil)
 	_, judged, tally := e.ask(t.GetSpecVersion(), e.nodesFor(t))
-	e.book.SetTask(id, t)
 	out.Choice = choice(judged, tally, d.GetNodeId())
+	e.book.SetTask(id, t)
 	return out
 }
 
@@ -169,8 +169,8 @@ func choice(judged []place.Judgement, tally place.Tally, own string) *schedulerv
 // told is a judgement as it goes out; i is its place in the order, from 0.
 func told(j place.Judgement, i int) *schedulerv1.JudgedNode {
 	out := &schedulerv1.JudgedNode{
-		NodeId: j.Node.ID(), NodeName: j.Node.Name(), Refusal: j.Refusal, Failures: uint32(j.Failures), UnmetWishes: uint32(j.Wishes),
-		ServiceTasks: uint32(max(j.Tasks, 0)), Load: j.Load, Resources: j.Resources,
+		NodeId: j.Node.ID(), NodeName: j.Node.Name(), Refusal: j.Refusal(), Failures: uint32(j.Failures), UnmetWishes: uint32(j.Wishes),
+		ServiceTasks: uint32(max(j.Tasks, 0)), Load: j.Load, Resources: j.Resources(),
 	}
 	if j.Passes() {
 		out.Rank = uint32(i + 1)

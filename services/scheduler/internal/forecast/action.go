@@ -124,11 +124,11 @@ func (w *world) predecessor(t *typesv1.Task) (out *typesv1.Task) {
 	return out
 }
 
-// serviceAction is a new state of an update, a rollback or a job.
+// serviceAction is a new state of an update, a rollback, a job or a rebalance.
 func serviceAction(was, is *typesv1.Service) *schedulerv1.PlannedAction {
 	a := &schedulerv1.PlannedAction{Kind: schedulerv1.ActionKind_ACTION_KIND_STATUS, ServiceId: is.GetMeta().GetId(),
 		ServiceName: is.GetSpec().GetAnnotations().GetName()}
-	switch update, job := is.GetUpdateStatus(), is.GetJobStatus(); {
+	switch update, job, even := is.GetUpdateStatus(), is.GetJobStatus(), is.GetRebalanceStatus(); {
 	case update.GetState() != was.GetUpdateStatus().GetState():
 		a.Reason, a.SpecVersion = update.GetMessage(), update.GetSpecVersion()
 		if a.GetReason() == "" {
@@ -139,6 +139,8 @@ func serviceAction(was, is *typesv1.Service) *schedulerv1.PlannedAction {
 		if job.GetMessage() != "" {
 			a.Reason = job.GetMessage()
 		}
+	case even.GetState() != was.GetRebalanceStatus().GetState() || even.GetRequest() != was.GetRebalanceStatus().GetRequest():
+		a.Reason = "rebalance: " + even.GetMessage()
 	default:
 		return nil
 	}

@@ -9,17 +9,16 @@ import (
 // Judgement is what speaks for and against a node for one task.
 type Judgement struct {
 	Node *Node
-	// Refusal is the filter that does not let it pass, to be read after its name; "" when it does.
-	Refusal string
+	// Cause is the filter that does not let it pass.
+	Cause Cause
 	// Failures of the spec there, wishes that it does not grant, tasks of the service, and Load, in the order in which they
 	// count; after the shares.
 	Failures, Wishes, Tasks int
 	Load                    uint64
 	// Shares are the parts of the cluster that it belongs to, one for each preference.
 	Shares []Share
-	// Resources is what is reserved of what it has, of the resources that the task needs.
-	Resources []string
 
+	req   *Request
 	order entry
 }
 
@@ -30,7 +29,24 @@ type Share struct {
 }
 
 // Passes reports whether every filter lets the node pass.
-func (j Judgement) Passes() bool { return j.Refusal == "" }
+func (j Judgement) Passes() bool { return j.Cause == None }
+
+// Refusal says why the node does not pass, to be read after its name; "" when it does.
+func (j Judgement) Refusal() string {
+	switch j.Cause {
+	case None:
+		return ""
+	case Constraint:
+		one, _ := j.req.words(j.Cause, j.req.unmet(j.Node))
+		return one
+	default:
+		one, _ := j.req.words(j.Cause, "")
+		return one
+	}
+}
+
+// Resources is what is reserved of what the node has, of the resources that the task needs.
+func (j Judgement) Resources() []string { return j.req.figures(j.Node) }
 
 // Judge looks at nodes as they are now. Those that pass come first, the best in front; of the others the order is that of ids.
 // It is no part of a decision, and the slow path.
@@ -55,15 +71,8 @@ func (p *Picker) Judge(nodes []*Node) []Judgement {
 }
 
 func (p *Picker) judge(n *Node) Judgement {
-	j := Judgement{Node: n, Failures: p.c.Failures[n], Wishes: int(p.wishes(n)), Tasks: p.c.Count[n], Load: n.Load(),
-		Resources: p.req.figures(n), order: p.key(n)}
-	if c := p.Refuses(n); c != None {
-		text := ""
-		if c == Constraint {
-			text = p.req.unmet(n)
-		}
-		j.Refusal, _ = p.req.words(c, text)
-	}
+	j := Judgement{Node: n, Cause: p.Refuses(n), Failures: p.c.Failures[n], Wishes: int(p.wishes(n)), Tasks: p.c.Count[n], Load: n.Load(),
+		req: p.req, order: p.key(n)}
 	b := p.root
 	for _, key := range p.req.Preferences {
 		b = b.descend(key, n)
