@@ -55,10 +55,37 @@ func TaskReason(t *typesv1.Task, n *typesv1.Node) string {
 		return "its node is down"
 	case state == typesv1.TaskState_TASK_STATE_RUNNING:
 		return ""
-	case state == typesv1.TaskState_TASK_STATE_ASSIGNED && observed.GetMessage() == "":
-		return "waits for its node to take it on"
+	case observed.GetMessage() != "":
+		return observed.GetMessage()
+	default:
+		return onItsWay(state)
 	}
-	return observed.GetMessage()
+}
+
+// onItsWay are the words for a state of which nobody has said more. A job that is complete needs none.
+func onItsWay(s typesv1.TaskState) string {
+	switch s {
+	case typesv1.TaskState_TASK_STATE_NEW, typesv1.TaskState_TASK_STATE_PENDING:
+		return "waits for the scheduler"
+	case typesv1.TaskState_TASK_STATE_ASSIGNED:
+		return "waits for its node to take it on"
+	case typesv1.TaskState_TASK_STATE_ACCEPTED:
+		return "its node has taken it on"
+	case typesv1.TaskState_TASK_STATE_PREPARING:
+		return "gets its image"
+	case typesv1.TaskState_TASK_STATE_READY:
+		return "is prepared, and starts next"
+	case typesv1.TaskState_TASK_STATE_STARTING:
+		return "starts"
+	case typesv1.TaskState_TASK_STATE_SHUTDOWN, typesv1.TaskState_TASK_STATE_REMOVE:
+		return "was stopped"
+	case typesv1.TaskState_TASK_STATE_FAILED:
+		return "failed"
+	case typesv1.TaskState_TASK_STATE_REJECTED:
+		return "its node refused it"
+	default:
+		return ""
+	}
 }
 
 // TaskName is "web.1", or "web.NODE" where each node has a task; when the service is gone its id stands for the name.

@@ -20,7 +20,7 @@ func TestTaskState(t *testing.T) {
 		state  typesv1.TaskState
 		reason string
 	}{
-		"just made":     {&typesv1.Task{}, nil, typesv1.TaskState_TASK_STATE_NEW, ""},
+		"just made":     {&typesv1.Task{}, nil, typesv1.TaskState_TASK_STATE_NEW, "waits for the scheduler"},
 		"without place": {&typesv1.Task{Decided: &typesv1.TaskDecided{Reason: "no suitable node"}}, nil, typesv1.TaskState_TASK_STATE_PENDING, "no suitable node"},
 		"with place":    {&typesv1.Task{Decided: placed}, node, typesv1.TaskState_TASK_STATE_ASSIGNED, "waits for its node to take it on"},
 		"running": {&typesv1.Task{Decided: placed, Observed: &typesv1.TaskObserved{State: typesv1.TaskState_TASK_STATE_RUNNING}},
@@ -38,6 +38,19 @@ func TestTaskState(t *testing.T) {
 		}
 		if got := state.TaskReason(c.task, c.node); got != c.reason {
 			t.Errorf("%s: reason %q, want %q", name, got, c.reason)
+		}
+	}
+}
+
+// TestWhoeverDoesNotRunSaysWhy: in any state but running and complete, also when nobody has said a word.
+func TestWhoeverDoesNotRunSaysWhy(t *testing.T) {
+	node := &typesv1.Node{Meta: &typesv1.Meta{Id: "a"}, Status: &typesv1.NodeStatus{State: typesv1.NodeState_NODE_STATE_READY}}
+	for number, name := range typesv1.TaskState_name {
+		task := &typesv1.Task{Decided: &typesv1.TaskDecided{NodeId: "a"}, Observed: &typesv1.TaskObserved{State: typesv1.TaskState(number)}}
+		s := state.TaskState(task, node)
+		silent := s == typesv1.TaskState_TASK_STATE_RUNNING || s == typesv1.TaskState_TASK_STATE_COMPLETE
+		if got := state.TaskReason(task, node); (got == "") != silent {
+			t.Errorf("%s says %q", name, got)
 		}
 	}
 }

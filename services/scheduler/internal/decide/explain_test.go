@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/shoalproject/shoal/internal/state"
 	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/explain"
 )
 
@@ -41,6 +43,18 @@ func (m *sim) explain(out *strings.Builder, rest []string, opts map[string]strin
 	}
 	fmt.Fprintln(out, "one more")
 	chosen(out, got.GetNext())
+}
+
+// sayWhy wants a reason, and since when, of every task that waits for a place or is held back.
+func (m *sim) sayWhy() {
+	for t := range m.s.Tasks() {
+		d := t.GetDecided()
+		waits := d.GetNodeId() == "" || d.GetDesired() == typesv1.TaskState_TASK_STATE_READY && !d.GetAbandoned()
+		if waits && d.GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING && !state.Terminal(t.GetObserved().GetState()) &&
+			(d.GetReason() == "" || d.GetSince() == nil) {
+			m.fault("%s waits and does not say why: %v", m.taskName(t), t)
+		}
+	}
 }
 
 func chosen(out *strings.Builder, c *schedulerv1.Choice) {

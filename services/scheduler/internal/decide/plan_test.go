@@ -5,10 +5,12 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+	"pgregory.net/rapid"
 
 	"github.com/shoalproject/shoal/internal/state"
 	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
@@ -22,7 +24,7 @@ import (
 func (m *sim) foresee(out *strings.Builder, words []string) {
 	before := m.s
 	image := checksum(before)
-	actual := &sim{s: m.s, now: m.now, ids: m.ids, decider: decide.NewDecider(decide.Batch), fault: m.fault}
+	actual := &sim{s: m.s, now: m.s.ClusterTime(), ids: m.ids, decider: decide.NewDecider(decide.Batch), fault: m.fault}
 	var c forecast.Change
 	if words[0] == "node" && words[2] == "off" {
 		c.PowerOff = []string{words[1]}
@@ -48,6 +50,32 @@ func (m *sim) foresee(out *strings.Builder, words []string) {
 	if diff := cmp.Diff(perNode(actual.s), foreseen(before, got)); diff != "" {
 		m.fault("it comes otherwise than foreseen (- what came, + what was foreseen):\n%s", diff)
 	}
+}
+
+// TestAnyPlanComesTrue: whatever is changed in whatever cluster, what was foreseen is what comes. Jobs are left out: when they
+// end is nobody's decision.
+func TestAnyPlanComesTrue(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		m := newSim(t)
+		m.command(nil, []string{"cluster", "history=2", "preemption=" + rapid.SampledFrom([]string{"on", "off"}).Draw(t, "preemption")})
+		nodes := rapid.IntRange(1, 5).Draw(t, "nodes")
+		for i := range nodes {
+			m.command(nil, []string{"node", fmt.Sprintf("n%d", i), "memory=4G", "generic=gpu:u1+u2",
+				"label.zone=" + rapid.SampledFrom([]string{"north", "south"}).Draw(t, "zone")})
+		}
+		service := func() string { return fmt.Sprintf("s%d", rapid.IntRange(0, 2).Draw(t, "service")) }
+		for range rapid.IntRange(1, 4).Draw(t, "services") {
+			name := service()
+			m.command(nil, append([]string{"service", name}, drawSpec(t, name)...))
+			m.settleAll(time.Hour)
+		}
+		name, node := service(), fmt.Sprintf("n%d", rapid.IntRange(0, nodes-1).Draw(t, "node"))
+		change := rapid.SampledFrom([][]string{
+			append([]string{"service", name}, drawSpec(t, name)...), {"node", node, "drain"}, {"node", node, "pause"}, {"node", node, "off"},
+			{"node", node, "remove"}, {"node", node, "taint=x::no-execute"}, {"node", node, "memory=1G"}, {"node", "n9", "memory=8G"},
+		}).Draw(t, "change")
+		m.foresee(&strings.Builder{}, change)
+	})
 }
 
 // settleAll is converge for a limit from now on, with jobs that complete.

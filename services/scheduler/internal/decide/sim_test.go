@@ -79,6 +79,7 @@ func (m *sim) decide() (lines []string, wake time.Time) {
 			if !again.Empty() {
 				m.fault("a second decision at once does more: puts %v deletes %v; before it\n%s", again.Puts, again.Deletes, strings.Join(lines, "\n"))
 			}
+			m.sayWhy()
 			return lines, again.Wake
 		}
 	}

@@ -253,24 +253,17 @@ func (f *Fleet) TooSmall(n *place.Node, t *typesv1.Task) bool {
 		f.small[id] = map[string]bool{}
 		var tasks []*typesv1.Task
 		for x := range f.Snapshot().TasksOfNode(id) {
-			if !task.Dead(x) && x.GetDecided().GetReserved() != nil {
+			// What is stopping already makes room: it must not drive out what may stay.
+			if !task.Dead(x) && book.Wanted(x) && x.GetDecided().GetReserved() != nil {
 				tasks = append(tasks, x)
 			}
 		}
-		slices.SortStableFunc(tasks, func(a, b *typesv1.Task) int {
-			if book.Wanted(a) != book.Wanted(b) { // what is stopping already goes first, so that it counts
-				if book.Wanted(a) {
-					return 1
-				}
-				return -1
-			}
-			return task.Created(a).Compare(task.Created(b))
-		})
+		slices.SortStableFunc(tasks, func(a, b *typesv1.Task) int { return task.Created(a).Compare(task.Created(b)) })
 		var cpus, memory int64
 		for _, x := range tasks {
 			r := x.GetDecided().GetReserved()
 			if cpus+r.GetNanoCpus() > n.Have.CPUs || memory+r.GetMemoryBytes() > n.Have.Memory {
-				f.small[id][x.GetMeta().GetId()] = book.Wanted(x)
+				f.small[id][x.GetMeta().GetId()] = true
 				continue
 			}
 			cpus, memory = cpus+r.GetNanoCpus(), memory+r.GetMemoryBytes()
