@@ -24,6 +24,7 @@ func TestSchedulingAsAsked(t *testing.T) {
 		{"a global service follows a join", func(t *testing.T, c *cluster) { follows(t, c, token) }},
 		{"a job completes", completes},
 		{"an update that fails goes back and says so", goesBack},
+		{"the number of tasks follows their load", followsLoad},
 		{"a plan says what comes, and changes nothing", foretells},
 		{"a drain moves what may move", drains},
 	})
@@ -82,6 +83,29 @@ func goesBack(t *testing.T, c *cluster) {
 	c.shoal("service", "rollback", "web")
 	c.runs("web", "1.1.0", 2)
 	c.shoal("service", "rm", "web")
+}
+
+// followsLoad has a container that is busier than its target: what the kernel counts of it brings more of them, and the reason
+// says so. One that is idle brings the number back after the window.
+func followsLoad(t *testing.T, c *cluster) {
+	c.shoal("service", "create", "--name", "busy", "--env", "BUSY_MS=20", "--limit-cpu", "0.2", "--autoscale-max", "3", "--autoscale-cpu", "40",
+		"--autoscale-down-window", "1s", c.image("1.0.0"))
+	count := func(want string) func() string {
+		return func() string {
+			return unless(c.shoal("service", "ls", "--filter", "name=busy", "--format", "{{.Replicas}}"), want)
+		}
+	}
+	took := until(t, "there are more tasks", time.Minute, count("3/3"))
+	why := c.shoal("service", "inspect", "-f", "{{.Scale.Reason}}", "busy")
+	if !strings.Contains(why, "→ 3: cpu ") || !strings.Contains(why, " % of target") {
+		t.Errorf("the reason is %q", why)
+	}
+	t.Logf("3 tasks after %s: %s", took.Round(time.Second), why)
+	c.shows([]string{"Scales by its load: 3 tasks, from 1 to 3", "% of target by"}, "service", "explain", "busy")
+	c.refused([]string{"replicas: follows the load, from 1 to 3"}, "service", "scale", "busy=2")
+	c.shoal("service", "update", "--env-rm", "BUSY_MS", "busy")
+	t.Logf("1 task after %s", until(t, "there is one task", time.Minute, count("1/1")).Round(time.Second))
+	c.shoal("service", "rm", "busy")
 }
 
 // foretells asks what a drain would do; the step after this one does it, and finds what was foretold.

@@ -20,7 +20,9 @@ type Explanation struct {
 	Revision uint64
 	Service  string
 	Ranking  string
-	Tasks    []Task
+	// Scale is how a service scales by its load, in words.
+	Scale string `json:",omitempty"`
+	Tasks []Task
 	// LeftOut are further tasks that are not told of.
 	LeftOut uint64 `json:",omitempty"`
 	Next    Choice
@@ -154,7 +156,7 @@ func choiceOf(c *schedulerv1.Choice) Choice {
 }
 
 func explanationOf(e *schedulerv1.ExplainResponse) Explanation {
-	out := Explanation{Revision: e.GetVersion().GetRevision(), Service: e.GetServiceName(), Ranking: e.GetRanking(), LeftOut: e.GetTasksLeftOut(),
+	out := Explanation{Revision: e.GetVersion().GetRevision(), Service: e.GetServiceName(), Ranking: e.GetRanking(), Scale: e.GetScale(), LeftOut: e.GetTasksLeftOut(),
 		Next: choiceOf(e.GetNext()), Tasks: []Task{}}
 	for _, t := range e.GetTasks() {
 		name := taskName(e.GetServiceName(), t.GetSlot(), t.GetForNode())
@@ -193,6 +195,9 @@ func WriteTasks(w io.Writer, format string, resp *schedulerv1.ExplainResponse) e
 	}
 	if e.LeftOut > 0 {
 		fmt.Fprintf(w, "%d more tasks are not shown; ask for one with --task.\n", e.LeftOut)
+	}
+	if e.Scale != "" {
+		fmt.Fprintf(w, "Scales by its load: %s.\n", e.Scale)
 	}
 	return e.writeNext(w)
 }

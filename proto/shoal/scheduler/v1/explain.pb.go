@@ -122,7 +122,10 @@ type ExplainResponse struct {
 	Next *Choice `protobuf:"bytes,8,opt,name=next,proto3" json:"next,omitempty"`
 	// On request: every node, judged for one more task of the present spec; those that would take it first, best first. At most
 	// 10,000.
-	Nodes         []*JudgedNode `protobuf:"bytes,9,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes []*JudgedNode `protobuf:"bytes,9,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// Of a service that scales by its load: how many tasks that calls for, how the load compares to its target now, and the last
+	// change with its reason.
+	Scale         string `protobuf:"bytes,10,opt,name=scale,proto3" json:"scale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -218,6 +221,13 @@ func (x *ExplainResponse) GetNodes() []*JudgedNode {
 		return x.Nodes
 	}
 	return nil
+}
+
+func (x *ExplainResponse) GetScale() string {
+	if x != nil {
+		return x.Scale
+	}
+	return ""
 }
 
 // ExplainedTask is one task.
@@ -703,7 +713,7 @@ const file_shoal_scheduler_v1_explain_proto_rawDesc = "" +
 	"\aservice\x18\x01 \x01(\tR\aservice\x12\x12\n" +
 	"\x04task\x18\x02 \x01(\tR\x04task\x12\x14\n" +
 	"\x05nodes\x18\x03 \x01(\bR\x05nodes\x122\n" +
-	"\bat_least\x18\x04 \x01(\v2\x17.shoal.types.v1.VersionR\aatLeast\"\xa4\x03\n" +
+	"\bat_least\x18\x04 \x01(\v2\x17.shoal.types.v1.VersionR\aatLeast\"\xba\x03\n" +
 	"\x0fExplainResponse\x121\n" +
 	"\aversion\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12=\n" +
 	"\fcluster_time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\vclusterTime\x12\x1d\n" +
@@ -714,7 +724,9 @@ const file_shoal_scheduler_v1_explain_proto_rawDesc = "" +
 	"\x05tasks\x18\x06 \x03(\v2!.shoal.scheduler.v1.ExplainedTaskR\x05tasks\x12$\n" +
 	"\x0etasks_left_out\x18\a \x01(\x04R\ftasksLeftOut\x12.\n" +
 	"\x04next\x18\b \x01(\v2\x1a.shoal.scheduler.v1.ChoiceR\x04next\x124\n" +
-	"\x05nodes\x18\t \x03(\v2\x1e.shoal.scheduler.v1.JudgedNodeR\x05nodes\"\x91\x03\n" +
+	"\x05nodes\x18\t \x03(\v2\x1e.shoal.scheduler.v1.JudgedNodeR\x05nodes\x12\x14\n" +
+	"\x05scale\x18\n" +
+	" \x01(\tR\x05scale\"\x91\x03\n" +
 	"\rExplainedTask\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x04R\x04slot\x12\x17\n" +

@@ -14,6 +14,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/autoscale"
 )
 
 // autoscale reads what a script says of a service that scales by its load.
@@ -68,6 +69,32 @@ func (m *sim) describeScale(id string, was, is *typesv1.ServiceScale) string {
 	}
 	slices.Sort(parts)
 	return fmt.Sprintf("scale %s=%d (%s)", id, is.GetReplicas(), strings.Join(parts, ", "))
+}
+
+// TestWords: a person is told the number, the target, and the last change with its reason.
+func TestWords(t *testing.T) {
+	m := newSim(t)
+	m.command(nil, []string{"node", "a", "cpus=64"})
+	m.command(nil, []string{"service", "web", "replicas=2", "min=2", "max=8", "cpus=1", "cpu-target=50"})
+	m.converge(m.now)
+	check := func(want string) {
+		t.Helper()
+		if got := autoscale.Words(m.s, m.s.Service("web"), m.now); got != want {
+			t.Errorf("told %q, want %q", got, want)
+		}
+	}
+	check("2 tasks, from 2 to 8; no figures, so nothing changes; begins with 2")
+	for _, cpu := range []string{"2.5", "1"} {
+		m.now = m.now.Add(time.Minute)
+		running, _ := state.Counts(m.s, "web")
+		m.command(nil, []string{"load", "web", fmt.Sprintf("tasks=%d", running), "cpu=" + cpu})
+		m.converge(m.now)
+	}
+	m.now = m.now.Add(7 * time.Second)
+	check("5 tasks, from 2 to 8; cpu 40 % of target by 5 tasks; fewer (2) are called for since 7s; scaled 2 → 5: cpu 250 % of target")
+	if other := autoscale.Words(m.s, nil, m.now); other != "" {
+		t.Errorf("a service that does not scale is told %q", other)
+	}
 }
 
 // TestScaleFollowsLoad: whatever load comes and goes, the number of tasks is from min to max, never falls sooner than its

@@ -17,6 +17,7 @@ import (
 	"github.com/shoalproject/shoal/internal/state"
 	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/autoscale"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/draft"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/fleet"
@@ -56,6 +57,7 @@ func Of(s *state.Snapshot, q Question) (*schedulerv1.ExplainResponse, error) {
 	for _, t := range tasks {
 		out.Tasks = append(out.Tasks, e.task(t))
 	}
+	out.Scale = autoscale.Words(s, q.Service, s.ClusterTime())
 	e.next(out, q.Nodes)
 	return out, nil
 }

@@ -1,6 +1,8 @@
 // Command micro is the small server that the lab's test images hold: it tells who it is and who asked, and can be made
 // slow, wrong or dead on request. HTTP is on port 8000, a TCP echo on 8001, a UDP echo on 8002.
 //
+// With BUSY_MS it keeps a processor busy for so many milliseconds of each 100.
+//
 // After SIGTERM it drains for DRAIN_MS milliseconds: it goes on answering, with "Connection: close" and an unhealthy
 // /healthz, so that clients move their kept-alive connections elsewhere, and then exits with code 0.
 package main
@@ -41,6 +43,10 @@ func run() error {
 	if err != nil {
 		return err
 	}
+	busy, err := busyTime(os.Getenv("BUSY_MS"))
+	if err != nil {
+		return err
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	server := newServer(version)
@@ -50,6 +56,7 @@ func run() error {
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var group errgroup.Group
+	group.Go(func() error { return spin(ctx, busy) })
 	for _, serve := range []func() error{
 		listener.ListenAndServe,
 		func() error { return echoTCP(":8001") },

@@ -65,9 +65,8 @@ type want struct {
 
 // weigh asks each target, and follows the one that asks for most.
 func (d *decision) weigh(load *typesv1.ServiceLoad, res *typesv1.ResourceRequirements) {
-	cpu, memory := targets(d.spec, res)
 	var best want
-	for _, w := range []want{d.ask("cpu", load.GetNanoCpus(), cpu, load.GetTasks()), d.ask("memory", load.GetMemoryBytes(), memory, load.GetTasks())} {
+	for _, w := range d.asks(load, res) {
 		if w.known && (!best.known || w.replicas > best.replicas) {
 			best = w
 		}
@@ -77,6 +76,12 @@ func (d *decision) weigh(load *typesv1.ServiceLoad, res *typesv1.ResourceRequire
 	}
 	best.replicas = min(max(best.replicas, d.spec.GetMin()), d.spec.GetMax())
 	d.follow(best, load.GetTasks() < d.have)
+}
+
+// asks is what each target calls for.
+func (d *decision) asks(load *typesv1.ServiceLoad, res *typesv1.ResourceRequirements) []want {
+	cpu, memory := targets(d.spec, res)
+	return []want{d.ask("cpu", load.GetNanoCpus(), cpu, load.GetTasks()), d.ask("memory", load.GetMemoryBytes(), memory, load.GetTasks())}
 }
 
 // targets are what a task should use; 0: no target.

@@ -1,0 +1,45 @@
+package autoscale
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/state"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// Words say how a service scales at a cluster time: "5 tasks, from 2 to 20; cpu 96 % of target by 5 tasks; last scaled 3 → 5:
+// cpu 143 % of target". Empty for one that does not scale by its load.
+func Words(s *state.Snapshot, svc *typesv1.Service, now time.Time) string {
+	spec := svc.GetSpec().GetAutoscale()
+	if spec == nil {
+		return ""
+	}
+	d := &decision{spec: spec, now: now, have: state.Replicas(svc)}
+	parts := []string{fmt.Sprintf("%d tasks, from %d to %d", d.have, spec.GetMin(), spec.GetMax())}
+	if load, _ := state.LoadOf(s, svc.GetMeta().GetId(), now); load.GetTasks() > 0 {
+		var now []string
+		for _, w := range d.asks(load, svc.GetSpec().GetTask().GetResources()) {
+			if w.known {
+				now = append(now, w.why)
+			}
+		}
+		parts = append(parts, fmt.Sprintf("%s by %d tasks", strings.Join(now, ", "), load.GetTasks()))
+	} else {
+		parts = append(parts, "no figures, so nothing changes")
+	}
+	for _, a := range []struct {
+		word   string
+		advice *typesv1.ScaleAdvice
+	}{{"more", svc.GetScale().GetMore()}, {"fewer", svc.GetScale().GetFewer()}} {
+		if a.advice != nil {
+			parts = append(parts, fmt.Sprintf("%s (%d) are called for since %s", a.word, a.advice.GetReplicas(),
+				now.Sub(a.advice.GetSince().AsTime()).Round(time.Second)))
+		}
+	}
+	if r := svc.GetScale().GetReason(); r != "" {
+		parts = append(parts, r)
+	}
+	return strings.Join(parts, "; ")
+}
