@@ -127,6 +127,9 @@ func networkClaims(n *typesv1.Network) []string {
 	for _, s := range n.GetIpam().GetSubnets() {
 		out = append(out, SubnetClaim(s))
 	}
+	for _, a := range n.GetIpam().GetReserved() {
+		out = append(out, AddressClaim(n.GetMeta().GetId(), a))
+	}
 	return out
 }
 

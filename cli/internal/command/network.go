@@ -2,6 +2,8 @@ package command
 
 import (
 	"fmt"
+	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -22,27 +24,26 @@ func networkCommand(a *app.App) *cobra.Command {
 	return app.Group("network", "Networks that containers of several machines share", networkCreate(a), networkLs(a), networkInspect(a), networkRm(a))
 }
 
+// networkFlags are those of `network create`.
+type networkFlags struct {
+	spec                       typesv1.NetworkSpec
+	labels, auxiliary, options []string
+	attachable                 bool
+}
+
 func networkCreate(a *app.App) *cobra.Command {
-	var driver string
-	var subnets, labels []string
-	var internal, attachable bool
+	var f networkFlags
 	c := &cobra.Command{
 		Use: "create [OPTIONS] NETWORK", Short: "Create a network", Args: app.Exactly(1),
-		Example: "  shoal network create -d overlay front\n  shoal network create --subnet 10.20.0.0/16 --internal back",
+		Example: "  shoal network create -d overlay front\n  shoal network create --subnet 10.20.0.0/16 --internal back\n" +
+			"  shoal network create --subnet 10.30.0.0/16 --ip-range 10.30.1.0/24 --aux-address printer=10.30.0.9 --ipv6 office",
 		RunE: func(c *cobra.Command, args []string) error {
-			var faults errs.Collector
-			set, err := spec.Labels(labels, nil)
-			faults.Merge("label", err)
-			faults.Check(!attachable, "attachable", "containers that no service has made cannot be on a network yet")
-			if err := faults.Err(fmt.Sprintf("create network %q", args[0])); err != nil {
+			if err := f.read(args[0]); err != nil {
 				return err
 			}
 			return a.Connect(c.Context(), func(cl *client.Client) error {
 				resp, err := cl.Networks.CreateNetwork(c.Context(), &controlv1.CreateNetworkRequest{
-					RequestId: identity.NewID(a.Env.Rand),
-					Spec: &typesv1.NetworkSpec{
-						Annotations: &typesv1.Annotations{Name: args[0], Labels: set}, Driver: driver, Subnets: subnets, Internal: internal,
-					},
+					RequestId: identity.NewID(a.Env.Rand), Spec: &f.spec,
 				})
 				if err != nil {
 					return app.Wrap(err, "create network %q", args[0])
@@ -52,14 +53,44 @@ func networkCreate(a *app.App) *cobra.Command {
 			})
 		},
 	}
-	f := c.Flags()
-	f.StringVarP(&driver, "driver", "d", "overlay", "driver: overlay")
-	f.StringArrayVar(&subnets, "subnet", nil, "subnet as a `CIDR`; by default the next free one")
-	f.StringArrayVar(&labels, "label", nil, "label the network: `key=value`")
-	f.BoolVar(&internal, "internal", false, "no way out of the network")
-	f.BoolVar(&attachable, "attachable", false, "not there yet")
-	_ = f.MarkHidden("attachable") // the flag is there
+	s := c.Flags()
+	s.StringVarP(&f.spec.Driver, "driver", "d", "overlay", "driver: overlay")
+	s.StringArrayVar(&f.spec.Subnets, "subnet", nil, "subnet as a `CIDR`, at most one of each family; by default the next free one")
+	s.StringArrayVar(&f.spec.Gateways, "gateway", nil, "`address` kept for a gateway of your own; the first of a subnet is kept anyway")
+	s.StringArrayVar(&f.spec.IpRanges, "ip-range", nil, "part of a subnet that addresses are given from, as a `CIDR`")
+	s.StringArrayVar(&f.auxiliary, "aux-address", nil, "address of somebody else on the network: `name=address`")
+	s.BoolVar(&f.spec.Ipv6, "ipv6", false, "an IPv6 subnet too; a private one if --subnet names none")
+	s.StringArrayVarP(&f.options, "opt", "o", nil, "mtu=`number` (or com.docker.network.driver.mtu): at most that much in a packet")
+	s.StringArrayVar(&f.labels, "label", nil, "label the network: `key=value`")
+	s.BoolVar(&f.spec.Internal, "internal", false, "no way out of the network")
+	s.BoolVar(&f.attachable, "attachable", false, "not there yet")
+	_ = s.MarkHidden("attachable") // the flag is there
 	return c
+}
+
+// read takes what is more than a value from the flags.
+func (f *networkFlags) read(name string) error {
+	var faults errs.Collector
+	labels, err := spec.Labels(f.labels, nil)
+	faults.Merge("label", err)
+	f.spec.Annotations = &typesv1.Annotations{Name: name, Labels: labels}
+	f.spec.AuxAddresses, err = spec.Labels(f.auxiliary, nil)
+	faults.Merge("aux-address", err)
+	for _, text := range f.options {
+		key, value, _ := strings.Cut(text, "=")
+		n, err := strconv.ParseUint(value, 10, 32)
+		switch {
+		case key == "encrypted":
+			faults.Add("opt", "networks are not encrypted yet")
+		case key != "mtu" && key != "com.docker.network.driver.mtu":
+			faults.Add("opt", "%q is not known; there is mtu", key)
+		case err != nil:
+			faults.Add("opt", "%q is no number of bytes", value)
+		}
+		f.spec.Mtu = uint32(n)
+	}
+	faults.Check(!f.attachable, "attachable", "containers that no service has made cannot be on a network yet")
+	return faults.Err(fmt.Sprintf("create network %q", name))
 }
 
 func networkLs(a *app.App) *cobra.Command {
@@ -76,8 +107,12 @@ func networkLs(a *app.App) *cobra.Command {
 				var rows []docker.NetworkRow
 				err := client.Pages(func(token string) (string, error) {
 					resp, err := cl.Networks.ListNetworks(c.Context(), &controlv1.ListNetworksRequest{Filters: filters, PageToken: token})
-					for _, n := range resp.GetNetworks() {
-						rows = append(rows, docker.NetworkRowOf(n, l.Whole()))
+					for i, n := range resp.GetNetworks() {
+						usage := &controlv1.NetworkUsage{} // of an older store
+						if i < len(resp.GetUsage()) {
+							usage = resp.GetUsage()[i]
+						}
+						rows = append(rows, docker.NetworkRowOf(n, usage, l.Whole()))
 					}
 					return resp.GetNextPageToken(), err
 				})
@@ -86,6 +121,7 @@ func networkLs(a *app.App) *cobra.Command {
 				}
 				columns := []table.Column{
 					{Header: "NETWORK ID", Field: "ID"}, {Header: "NAME", Field: "Name"}, {Header: "DRIVER", Field: "Driver"}, {Header: "SCOPE", Field: "Scope"},
+					{Header: "ADDRESSES", Field: "Usage"},
 				}
 				return app.PrintRows(a, &l, columns, rows, func(r docker.NetworkRow) string { return r.ID },
 					table.Column{Header: "CREATED AT", Field: "CreatedAt"}, table.Column{Header: "LABELS", Field: "Labels"},
@@ -105,11 +141,12 @@ func networkInspect(a *app.App) *cobra.Command {
 			return a.Connect(c.Context(), func(cl *client.Client) error {
 				var list []docker.Network
 				fault := app.Each(args, func(name string) error {
-					n, err := app.Network(c.Context(), cl, name)
-					if err == nil {
-						list = append(list, docker.NetworkOf(n))
+					resp, err := cl.Networks.GetNetwork(c.Context(), &controlv1.GetNetworkRequest{Network: name})
+					if err != nil {
+						return app.Wrap(err, "inspect network %q", name)
 					}
-					return err
+					list = append(list, docker.NetworkOf(resp.GetNetwork(), resp.GetUsage()))
+					return nil
 				})
 				return app.JoinFaults(table.Inspect(a.Out, format, list), fault)
 			})

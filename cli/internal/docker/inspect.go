@@ -2,6 +2,7 @@ package docker
 
 import (
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -118,11 +119,17 @@ type IPAM struct {
 	Config []Subnet
 }
 
-// Subnet is one range.
-type Subnet struct{ Subnet string }
+// Subnet is one range, and how full it is.
+type Subnet struct {
+	Subnet             string
+	IPRange            string            `json:",omitempty"`
+	Gateway            string            `json:",omitempty"`
+	AuxiliaryAddresses map[string]string `json:",omitempty"`
+	Used, Free         uint64
+}
 
 // NetworkOf translates a network.
-func NetworkOf(n *typesv1.Network) Network {
+func NetworkOf(n *typesv1.Network, usage []*controlv1.SubnetUsage) Network {
 	name := named(n.GetSpec().GetAnnotations())
 	out := Network{
 		Name: name.Name, ID: n.GetMeta().GetId(), Created: stamp(n.GetMeta().GetCreatedAt()), Scope: scope,
@@ -130,10 +137,42 @@ func NetworkOf(n *typesv1.Network) Network {
 		Internal: n.GetSpec().GetInternal(), Labels: name.Labels,
 		Options: map[string]string{"com.docker.network.driver.overlay.vxlanid_list": strconv.FormatUint(uint64(n.GetIpam().GetVni()), 10)},
 	}
-	for _, s := range n.GetIpam().GetSubnets() {
-		out.IPAM.Config = append(out.IPAM.Config, Subnet{s})
+	if mtu := n.GetSpec().GetMtu(); mtu != 0 {
+		out.Options["com.docker.network.driver.mtu"] = strconv.FormatUint(uint64(mtu), 10)
+	}
+	for _, text := range n.GetIpam().GetSubnets() {
+		s := Subnet{Subnet: text, IPRange: within(text, n.GetIpam().GetRanges()), Gateway: within(text, n.GetSpec().GetGateways())}
+		for name, a := range n.GetSpec().GetAuxAddresses() {
+			if within(text, []string{a}) != "" {
+				if s.AuxiliaryAddresses == nil {
+					s.AuxiliaryAddresses = map[string]string{}
+				}
+				s.AuxiliaryAddresses[name] = a
+			}
+		}
+		for _, u := range usage {
+			if u.GetSubnet() == text {
+				s.Used, s.Free = u.GetUsed(), u.GetTotal()-min(u.GetTotal(), u.GetUsed())
+			}
+		}
+		out.IPAM.Config = append(out.IPAM.Config, s)
 	}
 	return out
+}
+
+// within is the first of the addresses or ranges that is in the subnet.
+func within(subnet string, list []string) string {
+	p, err := netip.ParsePrefix(subnet)
+	if err != nil {
+		return ""
+	}
+	for _, text := range list {
+		address, _, _ := strings.Cut(text, "/")
+		if a, err := netip.ParseAddr(address); err == nil && p.Contains(a) {
+			return text
+		}
+	}
+	return ""
 }
 
 func ipv6(n *typesv1.Network) bool {

@@ -42,12 +42,19 @@ func everywhere(list []*typesv1.PortConfig) []*typesv1.PortConfig {
 type NetworkRow struct {
 	ID, Name, Driver, Scope, CreatedAt, Labels string
 	Internal, IPv6                             bool
+	// Usage is how many addresses are used and how many there are: "12/4093". Of two subnets IPv4's, which fills first.
+	Usage string
 }
 
 // NetworkRowOf makes a line.
-func NetworkRowOf(n *typesv1.Network, whole bool) NetworkRow {
+func NetworkRowOf(n *typesv1.Network, usage *controlv1.NetworkUsage, whole bool) NetworkRow {
+	used := ""
+	if u := usage.GetSubnets(); len(u) > 0 {
+		used = fmt.Sprintf("%d/%d", u[0].GetUsed(), u[0].GetTotal())
+	}
 	return NetworkRow{
-		ID: id(n.GetMeta().GetId(), whole), Name: n.GetSpec().GetAnnotations().GetName(), Driver: n.GetSpec().GetDriver(),
+		Usage: used,
+		ID:    id(n.GetMeta().GetId(), whole), Name: n.GetSpec().GetAnnotations().GetName(), Driver: n.GetSpec().GetDriver(),
 		Scope: scope, CreatedAt: stamp(n.GetMeta().GetCreatedAt()), Labels: labels(n.GetSpec().GetAnnotations().GetLabels()),
 		Internal: n.GetSpec().GetInternal(), IPv6: ipv6(n),
 	}

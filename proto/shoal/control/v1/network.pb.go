@@ -175,7 +175,9 @@ func (x *GetNetworkRequest) GetNetwork() string {
 type GetNetworkResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The network.
-	Network       *v1.Network `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	Network *v1.Network `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
+	// How full its subnets are, in their order.
+	Usage         []*SubnetUsage `protobuf:"bytes,2,rep,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -217,6 +219,77 @@ func (x *GetNetworkResponse) GetNetwork() *v1.Network {
 	return nil
 }
 
+func (x *GetNetworkResponse) GetUsage() []*SubnetUsage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
+// SubnetUsage is how full a subnet is.
+type SubnetUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The subnet, as a CIDR.
+	Subnet string `protobuf:"bytes,1,opt,name=subnet,proto3" json:"subnet,omitempty"`
+	// Addresses that can be given; at most 2^63-1.
+	Total uint64 `protobuf:"varint,2,opt,name=total,proto3" json:"total,omitempty"`
+	// Addresses that services and tasks have.
+	Used          uint64 `protobuf:"varint,3,opt,name=used,proto3" json:"used,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SubnetUsage) Reset() {
+	*x = SubnetUsage{}
+	mi := &file_shoal_control_v1_network_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SubnetUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SubnetUsage) ProtoMessage() {}
+
+func (x *SubnetUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_network_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SubnetUsage.ProtoReflect.Descriptor instead.
+func (*SubnetUsage) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *SubnetUsage) GetSubnet() string {
+	if x != nil {
+		return x.Subnet
+	}
+	return ""
+}
+
+func (x *SubnetUsage) GetTotal() uint64 {
+	if x != nil {
+		return x.Total
+	}
+	return 0
+}
+
+func (x *SubnetUsage) GetUsed() uint64 {
+	if x != nil {
+		return x.Used
+	}
+	return 0
+}
+
 // ListNetworksRequest asks for networks.
 type ListNetworksRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -232,7 +305,7 @@ type ListNetworksRequest struct {
 
 func (x *ListNetworksRequest) Reset() {
 	*x = ListNetworksRequest{}
-	mi := &file_shoal_control_v1_network_proto_msgTypes[4]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -244,7 +317,7 @@ func (x *ListNetworksRequest) String() string {
 func (*ListNetworksRequest) ProtoMessage() {}
 
 func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_network_proto_msgTypes[4]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -257,7 +330,7 @@ func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksRequest.ProtoReflect.Descriptor instead.
 func (*ListNetworksRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{4}
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ListNetworksRequest) GetFilters() []string {
@@ -288,13 +361,15 @@ type ListNetworksResponse struct {
 	Networks []*v1.Network `protobuf:"bytes,1,rep,name=networks,proto3" json:"networks,omitempty"`
 	// Empty at the end.
 	NextPageToken string `protobuf:"bytes,2,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
+	// How full the networks' subnets are, in the order of networks.
+	Usage         []*NetworkUsage `protobuf:"bytes,3,rep,name=usage,proto3" json:"usage,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ListNetworksResponse) Reset() {
 	*x = ListNetworksResponse{}
-	mi := &file_shoal_control_v1_network_proto_msgTypes[5]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -306,7 +381,7 @@ func (x *ListNetworksResponse) String() string {
 func (*ListNetworksResponse) ProtoMessage() {}
 
 func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_network_proto_msgTypes[5]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -319,7 +394,7 @@ func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
 func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{5}
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListNetworksResponse) GetNetworks() []*v1.Network {
@@ -336,6 +411,13 @@ func (x *ListNetworksResponse) GetNextPageToken() string {
 	return ""
 }
 
+func (x *ListNetworksResponse) GetUsage() []*NetworkUsage {
+	if x != nil {
+		return x.Usage
+	}
+	return nil
+}
+
 // DeleteNetworkRequest names a network.
 type DeleteNetworkRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -347,7 +429,7 @@ type DeleteNetworkRequest struct {
 
 func (x *DeleteNetworkRequest) Reset() {
 	*x = DeleteNetworkRequest{}
-	mi := &file_shoal_control_v1_network_proto_msgTypes[6]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -359,7 +441,7 @@ func (x *DeleteNetworkRequest) String() string {
 func (*DeleteNetworkRequest) ProtoMessage() {}
 
 func (x *DeleteNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_network_proto_msgTypes[6]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -372,7 +454,7 @@ func (x *DeleteNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNetworkRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{6}
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *DeleteNetworkRequest) GetNetwork() string {
@@ -393,7 +475,7 @@ type DeleteNetworkResponse struct {
 
 func (x *DeleteNetworkResponse) Reset() {
 	*x = DeleteNetworkResponse{}
-	mi := &file_shoal_control_v1_network_proto_msgTypes[7]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -405,7 +487,7 @@ func (x *DeleteNetworkResponse) String() string {
 func (*DeleteNetworkResponse) ProtoMessage() {}
 
 func (x *DeleteNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_network_proto_msgTypes[7]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -418,7 +500,7 @@ func (x *DeleteNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNetworkResponse.ProtoReflect.Descriptor instead.
 func (*DeleteNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{7}
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeleteNetworkResponse) GetId() string {
@@ -426,6 +508,52 @@ func (x *DeleteNetworkResponse) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+// NetworkUsage is how full a network is.
+type NetworkUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Its subnets, in their order.
+	Subnets       []*SubnetUsage `protobuf:"bytes,1,rep,name=subnets,proto3" json:"subnets,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkUsage) Reset() {
+	*x = NetworkUsage{}
+	mi := &file_shoal_control_v1_network_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkUsage) ProtoMessage() {}
+
+func (x *NetworkUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_network_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkUsage.ProtoReflect.Descriptor instead.
+func (*NetworkUsage) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *NetworkUsage) GetSubnets() []*SubnetUsage {
+	if x != nil {
+		return x.Subnets
+	}
+	return nil
 }
 
 var File_shoal_control_v1_network_proto protoreflect.FileDescriptor
@@ -440,21 +568,29 @@ const file_shoal_control_v1_network_proto_rawDesc = "" +
 	"\x15CreateNetworkResponse\x121\n" +
 	"\anetwork\x18\x01 \x01(\v2\x17.shoal.types.v1.NetworkR\anetwork\"-\n" +
 	"\x11GetNetworkRequest\x12\x18\n" +
-	"\anetwork\x18\x01 \x01(\tR\anetwork\"G\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\"|\n" +
 	"\x12GetNetworkResponse\x121\n" +
-	"\anetwork\x18\x01 \x01(\v2\x17.shoal.types.v1.NetworkR\anetwork\"k\n" +
+	"\anetwork\x18\x01 \x01(\v2\x17.shoal.types.v1.NetworkR\anetwork\x123\n" +
+	"\x05usage\x18\x02 \x03(\v2\x1d.shoal.control.v1.SubnetUsageR\x05usage\"O\n" +
+	"\vSubnetUsage\x12\x16\n" +
+	"\x06subnet\x18\x01 \x01(\tR\x06subnet\x12\x14\n" +
+	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x12\n" +
+	"\x04used\x18\x03 \x01(\x04R\x04used\"k\n" +
 	"\x13ListNetworksRequest\x12\x18\n" +
 	"\afilters\x18\x01 \x03(\tR\afilters\x12\x1b\n" +
 	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
 	"\n" +
-	"page_token\x18\x03 \x01(\tR\tpageToken\"s\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xa9\x01\n" +
 	"\x14ListNetworksResponse\x123\n" +
 	"\bnetworks\x18\x01 \x03(\v2\x17.shoal.types.v1.NetworkR\bnetworks\x12&\n" +
-	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\"0\n" +
+	"\x0fnext_page_token\x18\x02 \x01(\tR\rnextPageToken\x124\n" +
+	"\x05usage\x18\x03 \x03(\v2\x1e.shoal.control.v1.NetworkUsageR\x05usage\"0\n" +
 	"\x14DeleteNetworkRequest\x12\x18\n" +
 	"\anetwork\x18\x01 \x01(\tR\anetwork\"'\n" +
 	"\x15DeleteNetworkResponse\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id2\xac\x04\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\"G\n" +
+	"\fNetworkUsage\x127\n" +
+	"\asubnets\x18\x01 \x03(\v2\x1d.shoal.control.v1.SubnetUsageR\asubnets2\xac\x04\n" +
 	"\x0eNetworkService\x12\x84\x01\n" +
 	"\rCreateNetwork\x12&.shoal.control.v1.CreateNetworkRequest\x1a'.shoal.control.v1.CreateNetworkResponse\"\"\x8a\xb5\x18\a\n" +
 	"\x01\b\x12\x02\x05\x02\x82\xd3\xe4\x93\x02\x11:\x01*\"\f/v1/networks\x12\x83\x01\n" +
@@ -478,37 +614,42 @@ func file_shoal_control_v1_network_proto_rawDescGZIP() []byte {
 	return file_shoal_control_v1_network_proto_rawDescData
 }
 
-var file_shoal_control_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_shoal_control_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_shoal_control_v1_network_proto_goTypes = []any{
 	(*CreateNetworkRequest)(nil),  // 0: shoal.control.v1.CreateNetworkRequest
 	(*CreateNetworkResponse)(nil), // 1: shoal.control.v1.CreateNetworkResponse
 	(*GetNetworkRequest)(nil),     // 2: shoal.control.v1.GetNetworkRequest
 	(*GetNetworkResponse)(nil),    // 3: shoal.control.v1.GetNetworkResponse
-	(*ListNetworksRequest)(nil),   // 4: shoal.control.v1.ListNetworksRequest
-	(*ListNetworksResponse)(nil),  // 5: shoal.control.v1.ListNetworksResponse
-	(*DeleteNetworkRequest)(nil),  // 6: shoal.control.v1.DeleteNetworkRequest
-	(*DeleteNetworkResponse)(nil), // 7: shoal.control.v1.DeleteNetworkResponse
-	(*v1.NetworkSpec)(nil),        // 8: shoal.types.v1.NetworkSpec
-	(*v1.Network)(nil),            // 9: shoal.types.v1.Network
+	(*SubnetUsage)(nil),           // 4: shoal.control.v1.SubnetUsage
+	(*ListNetworksRequest)(nil),   // 5: shoal.control.v1.ListNetworksRequest
+	(*ListNetworksResponse)(nil),  // 6: shoal.control.v1.ListNetworksResponse
+	(*DeleteNetworkRequest)(nil),  // 7: shoal.control.v1.DeleteNetworkRequest
+	(*DeleteNetworkResponse)(nil), // 8: shoal.control.v1.DeleteNetworkResponse
+	(*NetworkUsage)(nil),          // 9: shoal.control.v1.NetworkUsage
+	(*v1.NetworkSpec)(nil),        // 10: shoal.types.v1.NetworkSpec
+	(*v1.Network)(nil),            // 11: shoal.types.v1.Network
 }
 var file_shoal_control_v1_network_proto_depIdxs = []int32{
-	8, // 0: shoal.control.v1.CreateNetworkRequest.spec:type_name -> shoal.types.v1.NetworkSpec
-	9, // 1: shoal.control.v1.CreateNetworkResponse.network:type_name -> shoal.types.v1.Network
-	9, // 2: shoal.control.v1.GetNetworkResponse.network:type_name -> shoal.types.v1.Network
-	9, // 3: shoal.control.v1.ListNetworksResponse.networks:type_name -> shoal.types.v1.Network
-	0, // 4: shoal.control.v1.NetworkService.CreateNetwork:input_type -> shoal.control.v1.CreateNetworkRequest
-	2, // 5: shoal.control.v1.NetworkService.GetNetwork:input_type -> shoal.control.v1.GetNetworkRequest
-	4, // 6: shoal.control.v1.NetworkService.ListNetworks:input_type -> shoal.control.v1.ListNetworksRequest
-	6, // 7: shoal.control.v1.NetworkService.DeleteNetwork:input_type -> shoal.control.v1.DeleteNetworkRequest
-	1, // 8: shoal.control.v1.NetworkService.CreateNetwork:output_type -> shoal.control.v1.CreateNetworkResponse
-	3, // 9: shoal.control.v1.NetworkService.GetNetwork:output_type -> shoal.control.v1.GetNetworkResponse
-	5, // 10: shoal.control.v1.NetworkService.ListNetworks:output_type -> shoal.control.v1.ListNetworksResponse
-	7, // 11: shoal.control.v1.NetworkService.DeleteNetwork:output_type -> shoal.control.v1.DeleteNetworkResponse
-	8, // [8:12] is the sub-list for method output_type
-	4, // [4:8] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	10, // 0: shoal.control.v1.CreateNetworkRequest.spec:type_name -> shoal.types.v1.NetworkSpec
+	11, // 1: shoal.control.v1.CreateNetworkResponse.network:type_name -> shoal.types.v1.Network
+	11, // 2: shoal.control.v1.GetNetworkResponse.network:type_name -> shoal.types.v1.Network
+	4,  // 3: shoal.control.v1.GetNetworkResponse.usage:type_name -> shoal.control.v1.SubnetUsage
+	11, // 4: shoal.control.v1.ListNetworksResponse.networks:type_name -> shoal.types.v1.Network
+	9,  // 5: shoal.control.v1.ListNetworksResponse.usage:type_name -> shoal.control.v1.NetworkUsage
+	4,  // 6: shoal.control.v1.NetworkUsage.subnets:type_name -> shoal.control.v1.SubnetUsage
+	0,  // 7: shoal.control.v1.NetworkService.CreateNetwork:input_type -> shoal.control.v1.CreateNetworkRequest
+	2,  // 8: shoal.control.v1.NetworkService.GetNetwork:input_type -> shoal.control.v1.GetNetworkRequest
+	5,  // 9: shoal.control.v1.NetworkService.ListNetworks:input_type -> shoal.control.v1.ListNetworksRequest
+	7,  // 10: shoal.control.v1.NetworkService.DeleteNetwork:input_type -> shoal.control.v1.DeleteNetworkRequest
+	1,  // 11: shoal.control.v1.NetworkService.CreateNetwork:output_type -> shoal.control.v1.CreateNetworkResponse
+	3,  // 12: shoal.control.v1.NetworkService.GetNetwork:output_type -> shoal.control.v1.GetNetworkResponse
+	6,  // 13: shoal.control.v1.NetworkService.ListNetworks:output_type -> shoal.control.v1.ListNetworksResponse
+	8,  // 14: shoal.control.v1.NetworkService.DeleteNetwork:output_type -> shoal.control.v1.DeleteNetworkResponse
+	11, // [11:15] is the sub-list for method output_type
+	7,  // [7:11] is the sub-list for method input_type
+	7,  // [7:7] is the sub-list for extension type_name
+	7,  // [7:7] is the sub-list for extension extendee
+	0,  // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_shoal_control_v1_network_proto_init() }
@@ -522,7 +663,7 @@ func file_shoal_control_v1_network_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_control_v1_network_proto_rawDesc), len(file_shoal_control_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   8,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -520,7 +520,9 @@ type MeshNetwork struct {
 	// Whether it has no way out.
 	Internal bool `protobuf:"varint,5,opt,name=internal,proto3" json:"internal,omitempty"`
 	// Every assigned task on it, local ones too.
-	Entries       []*NetworkEntry `protobuf:"bytes,6,rep,name=entries,proto3" json:"entries,omitempty"`
+	Entries []*NetworkEntry `protobuf:"bytes,6,rep,name=entries,proto3" json:"entries,omitempty"`
+	// The most that its interfaces carry. 0: what the machine's link does.
+	Mtu           uint32 `protobuf:"varint,7,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -595,6 +597,13 @@ func (x *MeshNetwork) GetEntries() []*NetworkEntry {
 		return x.Entries
 	}
 	return nil
+}
+
+func (x *MeshNetwork) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
 }
 
 // NetworkEntry is a task's place on an overlay. Its MAC address is derived from its IPv4 address: 02:42 and the address.
@@ -990,7 +999,7 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x14\n" +
 	"\x05vteps\x18\x03 \x03(\tR\x05vteps\x12\x16\n" +
 	"\x06blocks\x18\x04 \x03(\tR\x06blocks\x12\x1b\n" +
-	"\tmesh_port\x18\x05 \x01(\rR\bmeshPort\"\xc5\x01\n" +
+	"\tmesh_port\x18\x05 \x01(\rR\bmeshPort\"\xd7\x01\n" +
 	"\vMeshNetwork\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x12\n" +
@@ -998,7 +1007,8 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\x03vni\x18\x03 \x01(\rR\x03vni\x12\x18\n" +
 	"\asubnets\x18\x04 \x03(\tR\asubnets\x12\x1a\n" +
 	"\binternal\x18\x05 \x01(\bR\binternal\x12;\n" +
-	"\aentries\x18\x06 \x03(\v2!.shoal.dispatcher.v1.NetworkEntryR\aentries\"^\n" +
+	"\aentries\x18\x06 \x03(\v2!.shoal.dispatcher.v1.NetworkEntryR\aentries\x12\x10\n" +
+	"\x03mtu\x18\a \x01(\rR\x03mtu\"^\n" +
 	"\fNetworkEntry\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x1c\n" +

@@ -93,10 +93,20 @@ type NetworkSpec struct {
 	Annotations *Annotations `protobuf:"bytes,1,opt,name=annotations,proto3" json:"annotations,omitempty"`
 	// Driver. Only "overlay".
 	Driver string `protobuf:"bytes,2,opt,name=driver,proto3" json:"driver,omitempty"`
-	// Subnets asked for, as CIDRs. Empty: the next free one of the pool.
+	// Subnets asked for, as CIDRs, at most one of each family. Empty: the next free one of the pool.
 	Subnets []string `protobuf:"bytes,3,rep,name=subnets,proto3" json:"subnets,omitempty"`
 	// Whether it has no way out.
-	Internal      bool `protobuf:"varint,4,opt,name=internal,proto3" json:"internal,omitempty"`
+	Internal bool `protobuf:"varint,4,opt,name=internal,proto3" json:"internal,omitempty"`
+	// Addresses kept for a gateway that is somebody's own, at most one in each subnet. The first of a subnet is kept anyway.
+	Gateways []string `protobuf:"bytes,5,rep,name=gateways,proto3" json:"gateways,omitempty"`
+	// Ranges that addresses are given from, at most one within each subnet. Default: the subnet.
+	IpRanges []string `protobuf:"bytes,6,rep,name=ip_ranges,json=ipRanges,proto3" json:"ip_ranges,omitempty"`
+	// Addresses of others on the network, by names that are the user's. They are never given.
+	AuxAddresses map[string]string `protobuf:"bytes,7,rep,name=aux_addresses,json=auxAddresses,proto3" json:"aux_addresses,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// Whether it has an IPv6 subnet too. One in subnets says so as well.
+	Ipv6 bool `protobuf:"varint,8,opt,name=ipv6,proto3" json:"ipv6,omitempty"`
+	// MTU of its containers' interfaces, 1280 to 65485. 0: what the machines' links carry, which is never exceeded.
+	Mtu           uint32 `protobuf:"varint,9,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -159,13 +169,52 @@ func (x *NetworkSpec) GetInternal() bool {
 	return false
 }
 
+func (x *NetworkSpec) GetGateways() []string {
+	if x != nil {
+		return x.Gateways
+	}
+	return nil
+}
+
+func (x *NetworkSpec) GetIpRanges() []string {
+	if x != nil {
+		return x.IpRanges
+	}
+	return nil
+}
+
+func (x *NetworkSpec) GetAuxAddresses() map[string]string {
+	if x != nil {
+		return x.AuxAddresses
+	}
+	return nil
+}
+
+func (x *NetworkSpec) GetIpv6() bool {
+	if x != nil {
+		return x.Ipv6
+	}
+	return false
+}
+
+func (x *NetworkSpec) GetMtu() uint32 {
+	if x != nil {
+		return x.Mtu
+	}
+	return 0
+}
+
 // NetworkIPAM is what the cluster gave a network.
 type NetworkIPAM struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Subnets, as CIDRs.
 	Subnets []string `protobuf:"bytes,1,rep,name=subnets,proto3" json:"subnets,omitempty"`
 	// VXLAN network identifier, from 4096.
-	Vni           uint32 `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`
+	Vni uint32 `protobuf:"varint,2,opt,name=vni,proto3" json:"vni,omitempty"`
+	// Ranges within subnets that addresses are given from.
+	Ranges []string `protobuf:"bytes,3,rep,name=ranges,proto3" json:"ranges,omitempty"`
+	// Addresses that are never given: gateways, and those of others.
+	Reserved      []string `protobuf:"bytes,4,rep,name=reserved,proto3" json:"reserved,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -212,6 +261,20 @@ func (x *NetworkIPAM) GetVni() uint32 {
 		return x.Vni
 	}
 	return 0
+}
+
+func (x *NetworkIPAM) GetRanges() []string {
+	if x != nil {
+		return x.Ranges
+	}
+	return nil
+}
+
+func (x *NetworkIPAM) GetReserved() []string {
+	if x != nil {
+		return x.Reserved
+	}
+	return nil
 }
 
 // NetworkAttachment puts a task on a network.
@@ -279,15 +342,25 @@ const file_shoal_types_v1_network_proto_rawDesc = "" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.NetworkSpecB\a\x92\xb5\x18\x03\n" +
 	"\x01\bR\x04spec\x128\n" +
 	"\x04ipam\x18\x03 \x01(\v2\x1b.shoal.types.v1.NetworkIPAMB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\x04ipam\"\x9a\x01\n" +
+	"\x01\bR\x04ipam\"\x8e\x03\n" +
 	"\vNetworkSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x18\n" +
 	"\asubnets\x18\x03 \x03(\tR\asubnets\x12\x1a\n" +
-	"\binternal\x18\x04 \x01(\bR\binternal\"9\n" +
+	"\binternal\x18\x04 \x01(\bR\binternal\x12\x1a\n" +
+	"\bgateways\x18\x05 \x03(\tR\bgateways\x12\x1b\n" +
+	"\tip_ranges\x18\x06 \x03(\tR\bipRanges\x12R\n" +
+	"\raux_addresses\x18\a \x03(\v2-.shoal.types.v1.NetworkSpec.AuxAddressesEntryR\fauxAddresses\x12\x12\n" +
+	"\x04ipv6\x18\b \x01(\bR\x04ipv6\x12\x10\n" +
+	"\x03mtu\x18\t \x01(\rR\x03mtu\x1a?\n" +
+	"\x11AuxAddressesEntry\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"m\n" +
 	"\vNetworkIPAM\x12\x18\n" +
 	"\asubnets\x18\x01 \x03(\tR\asubnets\x12\x10\n" +
-	"\x03vni\x18\x02 \x01(\rR\x03vni\"E\n" +
+	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x16\n" +
+	"\x06ranges\x18\x03 \x03(\tR\x06ranges\x12\x1a\n" +
+	"\breserved\x18\x04 \x03(\tR\breserved\"E\n" +
 	"\x11NetworkAttachment\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x18\n" +
 	"\aaliases\x18\x02 \x03(\tR\aaliasesB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
@@ -304,25 +377,27 @@ func file_shoal_types_v1_network_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_network_proto_rawDescData
 }
 
-var file_shoal_types_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_shoal_types_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_shoal_types_v1_network_proto_goTypes = []any{
 	(*Network)(nil),           // 0: shoal.types.v1.Network
 	(*NetworkSpec)(nil),       // 1: shoal.types.v1.NetworkSpec
 	(*NetworkIPAM)(nil),       // 2: shoal.types.v1.NetworkIPAM
 	(*NetworkAttachment)(nil), // 3: shoal.types.v1.NetworkAttachment
-	(*Meta)(nil),              // 4: shoal.types.v1.Meta
-	(*Annotations)(nil),       // 5: shoal.types.v1.Annotations
+	nil,                       // 4: shoal.types.v1.NetworkSpec.AuxAddressesEntry
+	(*Meta)(nil),              // 5: shoal.types.v1.Meta
+	(*Annotations)(nil),       // 6: shoal.types.v1.Annotations
 }
 var file_shoal_types_v1_network_proto_depIdxs = []int32{
-	4, // 0: shoal.types.v1.Network.meta:type_name -> shoal.types.v1.Meta
+	5, // 0: shoal.types.v1.Network.meta:type_name -> shoal.types.v1.Meta
 	1, // 1: shoal.types.v1.Network.spec:type_name -> shoal.types.v1.NetworkSpec
 	2, // 2: shoal.types.v1.Network.ipam:type_name -> shoal.types.v1.NetworkIPAM
-	5, // 3: shoal.types.v1.NetworkSpec.annotations:type_name -> shoal.types.v1.Annotations
-	4, // [4:4] is the sub-list for method output_type
-	4, // [4:4] is the sub-list for method input_type
-	4, // [4:4] is the sub-list for extension type_name
-	4, // [4:4] is the sub-list for extension extendee
-	0, // [0:4] is the sub-list for field type_name
+	6, // 3: shoal.types.v1.NetworkSpec.annotations:type_name -> shoal.types.v1.Annotations
+	4, // 4: shoal.types.v1.NetworkSpec.aux_addresses:type_name -> shoal.types.v1.NetworkSpec.AuxAddressesEntry
+	5, // [5:5] is the sub-list for method output_type
+	5, // [5:5] is the sub-list for method input_type
+	5, // [5:5] is the sub-list for extension type_name
+	5, // [5:5] is the sub-list for extension extendee
+	0, // [0:5] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_network_proto_init() }
@@ -337,7 +412,7 @@ func file_shoal_types_v1_network_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_network_proto_rawDesc), len(file_shoal_types_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -111,6 +111,7 @@ func network(n *typesv1.Network, tasks []*typesv1.Task) *dispatcherv1.MeshNetwor
 		Vni:       n.GetIpam().GetVni(),
 		Subnets:   n.GetIpam().GetSubnets(),
 		Internal:  n.GetSpec().GetInternal(),
+		Mtu:       n.GetSpec().GetMtu(),
 	}
 	for _, t := range tasks {
 		m.Entries = append(m.Entries, &dispatcherv1.NetworkEntry{

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	"strconv"
+	"strings"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
@@ -161,17 +162,26 @@ func (m *Model) overlay(n *dispatcherv1.MeshNetwork, self Self, k *Kernel, fault
 		faults.Add(where, "this machine has no tunnel end; set `advertise` to an IP address of it")
 		return
 	}
+	mtu := self.MTU - overhead
+	if n.GetMtu() != 0 {
+		mtu = min(mtu, int(n.GetMtu()))
+	}
 	bridge, tunnel := Bridge(n.GetVni()), Tunnel(n.GetVni())
 	// The kernel forgets all neighbours of a bridge whose address changes, as it does with its ports unless it is fixed.
 	// Containers' addresses never begin so: 255 is in no subnet.
 	mac := fmt.Sprintf("02:42:ff:%02x:%02x:%02x", n.GetVni()>>16, n.GetVni()>>8&0xff, n.GetVni()&0xff)
-	k.Links[bridge] = Link{Name: bridge, Up: true, MTU: self.MTU - overhead, MAC: mac}
+	k.Links[bridge] = Link{Name: bridge, Up: true, MTU: mtu, MAC: mac}
 	k.Links[tunnel] = Link{
-		Name: tunnel, Up: true, MTU: self.MTU - overhead, Master: bridge,
+		Name: tunnel, Up: true, MTU: mtu, Master: bridge,
 		VNI: n.GetVni(), Port: k.Rules.DataPort, Local: self.Tunnel,
 	}
 	for _, name := range []string{bridge, tunnel} {
 		k.Settings["net/ipv6/conf/"+name+"/addr_gen_mode"] = "1" // no address: the host itself is not on the network
+	}
+	for _, s := range n.GetSubnets() {
+		if strings.Contains(s, ":") { // it is IPv6's also on a machine that was told to do without on its own links
+			k.Settings["net/ipv6/conf/"+bridge+"/disable_ipv6"] = "0"
+		}
 	}
 	for _, e := range n.GetEntries() {
 		if e.GetNodeId() == self.Node {

@@ -93,7 +93,10 @@ func part(t *testing.T, r *dispatcherv1.EndpointsResponse, f []string) {
 	case "machine":
 		r.Machines = append(r.Machines, &dispatcherv1.MeshMachine{NodeId: f[1], Vteps: kv["vtep"], Addresses: kv["vtep"], Blocks: kv["block"], MeshPort: 2385})
 	case "network":
-		r.Networks = append(r.Networks, &dispatcherv1.MeshNetwork{NetworkId: f[1], Name: f[1], Vni: number("vni")})
+		r.Networks = append(r.Networks, &dispatcherv1.MeshNetwork{NetworkId: f[1], Name: f[1], Vni: number("vni"), Subnets: kv["subnet"]})
+		if kv["mtu"] != nil {
+			r.Networks[len(r.Networks)-1].Mtu = number("mtu")
+		}
 	case "entry":
 		n := r.Networks[len(r.Networks)-1]
 		n.Entries = append(n.Entries, &dispatcherv1.NetworkEntry{TaskId: f[1], NodeId: one("node"), Addresses: kv["address"]})

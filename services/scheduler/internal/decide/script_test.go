@@ -102,7 +102,7 @@ func (m *sim) command(out *strings.Builder, words []string) {
 	case "network":
 		m.change(state.Wrap(&typesv1.Network{Meta: &typesv1.Meta{Id: rest[0]},
 			Spec: &typesv1.NetworkSpec{Annotations: &typesv1.Annotations{Name: rest[0]}},
-			Ipam: &typesv1.NetworkIPAM{Subnets: strings.Split(opts["subnet"], "+")}}))
+			Ipam: &typesv1.NetworkIPAM{Subnets: strings.Split(opts["subnet"], "+"), Ranges: plusList(opts["range"]), Reserved: plusList(opts["reserved"])}}))
 	case "service":
 		m.service(rest[0], opts)
 	case "scale":
@@ -506,4 +506,9 @@ func (m *sim) size(text string) int64 {
 		shift = 20
 	}
 	return m.number(strings.TrimRight(text, "GM"), 0) << shift
+}
+
+// plusList is separated by a plus sign.
+func plusList(text string) []string {
+	return strings.FieldsFunc(text, func(r rune) bool { return r == '+' })
 }

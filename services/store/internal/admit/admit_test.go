@@ -289,6 +289,15 @@ func TestOthers(t *testing.T) {
 		_, f := Network(snapshot(), &typesv1.NetworkSpec{Annotations: &typesv1.Annotations{Name: name}, Driver: driver, Subnets: subnets}, used)
 		return f.Err("network")
 	}
+	detailed := func(text string) error {
+		spec := &typesv1.NetworkSpec{}
+		if err := prototext.Unmarshal([]byte(`annotations { name: "back" }`+text), spec); err != nil {
+			t.Fatal(err)
+		}
+		_, f := Network(snapshot(), spec, used)
+		return f.Err("network")
+	}
+	const both = ` subnets: "10.5.0.0/16" subnets: "fd01::/64" `
 	node := func(s *typesv1.NodeSpec) error {
 		_, f := Node(s, &typesv1.NodeSpec{Role: typesv1.NodeRole_NODE_ROLE_WORKER})
 		return f.Err("node")
@@ -310,6 +319,20 @@ func TestOthers(t *testing.T) {
 		{"unmasked", network("back", "", "10.5.0.1/16"), "10.5.0.0/16 is meant?"},
 		{"overlap", network("back", "", "10.130.0.0/16"), "10.130.0.0/16 overlaps 10.128.0.0/10"},
 		{"small", network("back", "", "10.5.0.0/30"), "from /8 to /29"},
+		{"both families", detailed(both + `gateways: "10.5.0.9" gateways: "fd01::9" ip_ranges: "10.5.1.0/24" ip_ranges: "fd01::/80" aux_addresses { key: "a" value: "10.5.0.8" } mtu: 1400`), ""},
+		{"IPv6 of its own", detailed(`ipv6: true`), ""},
+		{"two of a family", detailed(`subnets: "10.5.0.0/16" subnets: "10.6.0.0/16"`), "10.6.0.0/16 is one more of its family"},
+		{"large IPv6", detailed(`subnets: "fd01::/32"`), "fd01::/32 must be from /48 to /120"},
+		{"range elsewhere", detailed(both + `ip_ranges: "10.6.0.0/24"`), "ip_ranges[0]: 10.6.0.0/24 is in no subnet"},
+		{"range without a subnet", detailed(`ip_ranges: "10.0.1.0/24"`), "name its subnet too"},
+		{"range twice", detailed(both + `ip_ranges: "10.5.1.0/24" ip_ranges: "10.5.2.0/24"`), "ip_ranges[1]: 10.5.2.0/24 is one more of subnet"},
+		{"range of nothing", detailed(both + `ip_ranges: "10.5.1.1/24"`), `"10.5.1.1/24" is no range`},
+		{"gateway elsewhere", detailed(both + `gateways: "10.6.0.1"`), "gateways[0]: 10.6.0.1 is in no subnet"},
+		{"gateway twice", detailed(both + `gateways: "10.5.0.1" gateways: "10.5.0.3"`), "gateways[1]: 10.5.0.3 is one more of subnet"},
+		{"the subnet itself", detailed(both + `gateways: "10.5.0.0"`), "10.5.0.0 is the subnet's own"},
+		{"address twice", detailed(both + `gateways: "10.5.0.1" aux_addresses { key: "a" value: "10.5.0.1" }`), "aux_addresses.a: 10.5.0.1 is named by gateways[0] already"},
+		{"no address", detailed(both + `aux_addresses { key: "a" value: "x" }`), `aux_addresses.a: "x" is no address`},
+		{"small packets", detailed(`mtu: 576`), "mtu: 576 is not from 1280"},
 		{"node", node(&typesv1.NodeSpec{Availability: typesv1.Availability_AVAILABILITY_DRAIN}), ""},
 		{"node availability", node(&typesv1.NodeSpec{Availability: 77}), "availability: 77 is not known"},
 		{"node role", node(&typesv1.NodeSpec{Role: typesv1.NodeRole_NODE_ROLE_MANAGER}), "comes with the token"},

@@ -2,14 +2,12 @@ package admit
 
 import (
 	"fmt"
-	"net/netip"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shoalproject/shoal/internal/errs"
-	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
@@ -22,53 +20,6 @@ const (
 	firstPort       = 30000
 	lastPort        = 32767
 )
-
-// Network checks a spec and returns a copy with defaults. Used are the subnets that are in use, and the machine network.
-func Network(s *state.Snapshot, in *typesv1.NetworkSpec, used []netip.Prefix) (*typesv1.NetworkSpec, *Faults) {
-	f := &Faults{}
-	spec := proto.CloneOf(in)
-	if spec == nil {
-		spec = &typesv1.NetworkSpec{}
-	}
-	name := spec.GetAnnotations().GetName()
-	f.name(spec.GetAnnotations())
-	if _, ok := s.ClaimHolder(state.NameClaim(typesv1.Kind_KIND_NETWORK, name)); ok {
-		f.AddKind(errs.Exists, "name", "network with name %s already exists", name)
-	}
-	if spec.GetDriver() == "" {
-		spec.Driver = "overlay"
-	}
-	f.Check(spec.GetDriver() == "overlay", "driver", `%q is not known; there is "overlay"`, spec.GetDriver())
-	f.subnets(spec, used)
-	return spec, f
-}
-
-func (f *Faults) subnets(spec *typesv1.NetworkSpec, used []netip.Prefix) {
-	f.Check(len(spec.GetSubnets()) <= 1, "subnets", "a network has one subnet")
-	for i, text := range spec.GetSubnets() {
-		field := fmt.Sprintf("subnets[%d]", i)
-		p, err := netip.ParsePrefix(text)
-		switch {
-		case err != nil:
-			f.Add(field, "%q is no subnet such as 10.5.0.0/20", text)
-			continue
-		case !p.Addr().Is4():
-			f.Add(field, "%s is not IPv4", text)
-			continue
-		case p.Masked() != p:
-			f.Add(field, "%s has bits behind its prefix; %s is meant?", text, p.Masked())
-			continue
-		case p.Bits() < 8 || p.Bits() > 29:
-			f.Add(field, "%s must be from /8 to /29", text)
-			continue
-		}
-		for _, u := range used {
-			if u.Overlaps(p) {
-				f.AddKind(errs.Exists, field, "%s overlaps %s, which is in use; leave it out to get a free one", p, u)
-			}
-		}
-	}
-}
 
 // Node checks the spec of a machine. Old is the present one.
 func Node(in, old *typesv1.NodeSpec) (*typesv1.NodeSpec, *Faults) {

@@ -6,6 +6,8 @@
 package alloc
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"maps"
 	"net/netip"
 
@@ -30,7 +32,7 @@ type Cursors struct {
 	ports  map[typesv1.Protocol]uint32
 	vni    uint32
 	subnet netip.Addr
-	vips   map[string]netip.Addr // by network
+	vips   map[string]netip.Addr // by network and subnet
 }
 
 // Clone is a copy that goes its own way.
@@ -97,31 +99,56 @@ func (c *Cursors) Subnet(pool netip.Prefix, used []netip.Prefix) (netip.Prefix, 
 	return netip.Prefix{}, false
 }
 
-// VIP is a free address of a network's subnet. The first and the last address of the subnet are never given, nor the one
-// after the first, which networks keep for a gateway.
-func (c *Cursors) VIP(taken Taken, networkID string, subnet netip.Prefix) (netip.Addr, bool) {
-	subnet = subnet.Masked()
-	if !subnet.Addr().Is4() || subnet.Bits() > 29 {
-		return netip.Addr{}, false
+// searchLimit bounds the addresses of one subnet that are looked at for one service.
+const searchLimit = 1 << 16
+
+// VIP is a free address of a part of a network's subnet, or of all of it. The first and the last address of the subnet are
+// never given, nor the one after the first, which networks keep for a gateway.
+func (c *Cursors) VIP(taken Taken, networkID string, subnet, within netip.Prefix) (netip.Addr, bool) {
+	subnet, within = subnet.Masked(), within.Masked()
+	first := subnet.Addr().Next().Next()
+	if within.Addr().Compare(first) > 0 {
+		first = within.Addr()
 	}
-	base, size := number(subnet.Addr()), uint32(1)<<(32-subnet.Bits())
-	const head = 2
-	usable := size - head - 1
-	start := uint32(0)
-	if last := c.vips[networkID]; last.IsValid() && subnet.Contains(last) {
-		start = number(last) - base - head + 1
+	pool := networkID + "/" + subnet.String()
+	start := first
+	if last := c.vips[pool]; last.IsValid() && within.Contains(last) {
+		start = last.Next()
 	}
-	for i := range usable {
-		a := address(base + head + (start+i)%usable)
+	a := start
+	for range searchLimit {
+		if !within.Contains(a) || !a.IsValid() || (a.Is4() && !subnet.Contains(a.Next())) {
+			if start == first {
+				return netip.Addr{}, false
+			}
+			a, start = first, first // once around
+			continue
+		}
 		if !taken(state.AddressClaim(networkID, a.String())) {
 			if c.vips == nil {
 				c.vips = map[string]netip.Addr{}
 			}
-			c.vips[networkID] = a
+			c.vips[pool] = a
 			return a, true
 		}
+		a = a.Next()
 	}
 	return netip.Addr{}, false
+}
+
+// Subnet6 is a /64 for the n-th try of a network, in the range for private networks (RFC 4193), overlapping nothing in used.
+// Seed makes it: equal seeds give equal subnets, and different ones hardly ever.
+func Subnet6(seed string, used []netip.Prefix) (netip.Prefix, bool) {
+	for try := range 16 {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s/%d", seed, try))
+		var b [16]byte
+		b[0] = 0xfd
+		copy(b[1:8], sum[:7])
+		if p := netip.PrefixFrom(netip.AddrFrom16(b), 64); !overlaps(p, used) {
+			return p, true
+		}
+	}
+	return netip.Prefix{}, false
 }
 
 func overlaps(p netip.Prefix, used []netip.Prefix) bool {

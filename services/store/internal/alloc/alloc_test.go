@@ -2,6 +2,7 @@ package alloc
 
 import (
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/shoalproject/shoal/internal/state"
@@ -77,17 +78,51 @@ func TestSubnet(t *testing.T) {
 func TestVIP(t *testing.T) {
 	h, c, subnet := held{}, &Cursors{}, netip.MustParsePrefix("10.5.0.0/29")
 	for _, want := range []string{"10.5.0.2", "10.5.0.3", "10.5.0.4", "10.5.0.5", "10.5.0.6"} {
-		got, ok := c.VIP(h.taken, "n", subnet)
+		got, ok := c.VIP(h.taken, "n", subnet, subnet)
 		if !ok || got.String() != want {
 			t.Fatalf("got %s, want %s", got, want)
 		}
 		h[state.AddressClaim("n", got.String())] = true
 	}
-	if got, ok := c.VIP(h.taken, "n", subnet); ok {
+	if got, ok := c.VIP(h.taken, "n", subnet, subnet); ok {
 		t.Errorf("a full subnet gave %s", got)
 	}
-	if got, ok := c.VIP(h.taken, "other", subnet); !ok || got.String() != "10.5.0.2" {
+	if got, ok := c.VIP(h.taken, "other", subnet, subnet); !ok || got.String() != "10.5.0.2" {
 		t.Errorf("another network: %s", got)
+	}
+}
+
+// TestVIPRange: of a range within the subnet all addresses are given but the subnet's own, and no others; also of IPv6.
+func TestVIPRange(t *testing.T) {
+	for _, tc := range []struct{ subnet, within, want string }{
+		{"10.5.0.0/24", "10.5.0.252/30", "10.5.0.252 10.5.0.253 10.5.0.254"},
+		{"10.5.0.0/24", "10.5.0.0/30", "10.5.0.2 10.5.0.3"},
+		{"fd01::/64", "fd01::f000/126", "fd01::f000 fd01::f001 fd01::f002 fd01::f003"},
+		{"fd01::/126", "fd01::/126", "fd01::2 fd01::3"},
+	} {
+		h, c := held{}, &Cursors{}
+		var got []string
+		for {
+			a, ok := c.VIP(h.taken, "n", netip.MustParsePrefix(tc.subnet), netip.MustParsePrefix(tc.within))
+			if !ok {
+				break
+			}
+			h[state.AddressClaim("n", a.String())] = true
+			got = append(got, a.String())
+		}
+		if strings.Join(got, " ") != tc.want {
+			t.Errorf("%s of %s gave %v, want %s", tc.within, tc.subnet, got, tc.want)
+		}
+	}
+}
+
+// TestSubnet6: a private /64, another one for another seed, around what is in use.
+func TestSubnet6(t *testing.T) {
+	a, ok := Subnet6("a", nil)
+	b, okB := Subnet6("b", nil)
+	c, okC := Subnet6("a", []netip.Prefix{a})
+	if !ok || !okB || !okC || a == b || a == c || a.Bits() != 64 || !a.Addr().IsPrivate() || a.Masked() != a {
+		t.Errorf("got %s, %s, %s", a, b, c)
 	}
 }
 

@@ -115,7 +115,7 @@ func (s networks) GetNetwork(ctx context.Context, req *controlv1.GetNetworkReque
 	if err != nil {
 		return nil, err
 	}
-	return &controlv1.GetNetworkResponse{Network: n}, nil
+	return &controlv1.GetNetworkResponse{Network: n, Usage: desk.Usage(snap, n)}, nil
 }
 
 // ListNetworks implements NetworkService.
@@ -138,5 +138,8 @@ func (s networks) ListNetworks(ctx context.Context, req *controlv1.ListNetworksR
 	}
 	resp := &controlv1.ListNetworksResponse{}
 	resp.Networks, resp.NextPageToken, err = listing.Page(what, rows, req.GetPageSize(), req.GetPageToken(), listing.SizeOf)
+	for _, n := range resp.GetNetworks() {
+		resp.Usage = append(resp.Usage, &controlv1.NetworkUsage{Subnets: desk.Usage(snap, n)})
+	}
 	return resp, err
 }

@@ -99,14 +99,15 @@ func (d *Desk) VIPs(what string, want []*typesv1.NetworkAttachment, had []*types
 			if err != nil {
 				return nil, errs.New(errs.Internal, "%s: network %s has a subnet that does not read: %w", what, w.GetTarget(), err)
 			}
+			within := rangeOf(n.GetIpam(), subnet)
 			a, ok := choose(d, func(taken alloc.Taken) (netip.Addr, bool) {
-				return d.a.cursors.VIP(taken, w.GetTarget(), subnet)
+				return d.a.cursors.VIP(taken, w.GetTarget(), subnet, within)
 			})
 			if !ok {
 				return nil, errs.WithFaults(errs.Exhausted, what, errs.Fault{
 					Field: fmt.Sprintf("networks[%d]", i),
 					Reason: fmt.Sprintf("no address of network %q (%s) is free",
-						n.GetSpec().GetAnnotations().GetName(), subnet),
+						n.GetSpec().GetAnnotations().GetName(), within),
 				})
 			}
 			v.Addresses = append(v.Addresses, netip.PrefixFrom(a, subnet.Bits()).String())
@@ -123,37 +124,6 @@ func vipOn(had []*typesv1.VirtualIP, networkID string) *typesv1.VirtualIP {
 		}
 	}
 	return nil
-}
-
-// InUse are the ranges that a network's subnet must keep clear of.
-func (d *Desk) InUse() []netip.Prefix {
-	used := d.subnets()
-	if p, err := netip.ParsePrefix(d.Snap.Cluster().GetDataPath().GetMachineNetwork()); err == nil {
-		used = append(used, p)
-	}
-	return used
-}
-
-// IPAM gives a network its subnet and identifier.
-func (d *Desk) IPAM(what string, spec *typesv1.NetworkSpec) (*typesv1.NetworkIPAM, error) {
-	out := &typesv1.NetworkIPAM{Subnets: spec.GetSubnets()}
-	if len(out.GetSubnets()) == 0 {
-		pool, err := netip.ParsePrefix(d.Snap.Cluster().GetDataPath().GetNetworkPool())
-		if err != nil {
-			pool = netip.MustParsePrefix(defaultPool)
-		}
-		p, ok := d.a.cursors.Subnet(pool, d.InUse())
-		if !ok {
-			return nil, errs.New(errs.Exhausted, "%s: no /%d of %s is free; name a subnet outside", what, alloc.SubnetBits, pool)
-		}
-		out.Subnets = []string{p.String()}
-	}
-	vni, ok := d.a.cursors.VNI(d.Taken)
-	if !ok {
-		return nil, errs.New(errs.Exhausted, "%s: all network identifiers are in use", what)
-	}
-	out.Vni = vni
-	return out, nil
 }
 
 // Finish fills in what the cluster gives: hash, ports, addresses. Old is the service before, nil for a new one.

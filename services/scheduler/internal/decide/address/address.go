@@ -17,23 +17,26 @@ import (
 // searchLimit bounds the addresses of one subnet that are looked at for one task.
 const searchLimit = 1 << 16
 
-// next is the first free address of the subnet behind the one handed out last. The network's own address, the gateway
-// (the first one) and the broadcast address are nobody's.
-func (w *Allocator) next(network string, subnet netip.Prefix) (netip.Addr, bool) {
-	subnet = subnet.Masked()
+// next is the first free address of a part of the subnet (or all of it) behind the one handed out last. The network's own
+// address, the gateway (the first one) and the broadcast address are nobody's.
+func (w *Allocator) next(network string, subnet, within netip.Prefix) (netip.Addr, bool) {
+	subnet, within = subnet.Masked(), within.Masked()
 	first := subnet.Addr().Next().Next()
+	if within.Addr().Compare(first) > 0 {
+		first = within.Addr()
+	}
 	start := first
 	pool := book.PoolOf(network, subnet.Addr())
 	last, ok := w.last[pool]
 	if !ok {
 		last, ok = w.pools.Last(pool)
 	}
-	if ok && subnet.Contains(last) {
+	if ok && within.Contains(last) {
 		start = last.Next()
 	}
 	a := start
 	for range searchLimit {
-		if !subnet.Contains(a) || !a.IsValid() || isBroadcast(a, subnet) {
+		if !within.Contains(a) || !a.IsValid() || isBroadcast(a, subnet) {
 			if start == first {
 				return netip.Addr{}, false
 			}
@@ -93,15 +96,26 @@ func (w *Allocator) Networks(spec *typesv1.TaskSpec) (out []*typesv1.TaskAddress
 			if err != nil {
 				return nil, fmt.Sprintf("network %s has the malformed subnet %q", network.GetSpec().GetAnnotations().GetName(), text)
 			}
-			a, ok := w.next(att.GetTarget(), subnet)
+			within := rangeOf(network.GetIpam(), subnet)
+			a, ok := w.next(att.GetTarget(), subnet, within)
 			if !ok {
-				return nil, fmt.Sprintf("network %s has no free address in %s", network.GetSpec().GetAnnotations().GetName(), text)
+				return nil, fmt.Sprintf("network %s has no free address in %s", network.GetSpec().GetAnnotations().GetName(), within)
 			}
 			ta.Addresses = append(ta.Addresses, netip.PrefixFrom(a, subnet.Bits()).String())
 		}
 		out = append(out, ta)
 	}
 	return out, ""
+}
+
+// rangeOf is the part of a subnet that addresses are given from.
+func rangeOf(ipam *typesv1.NetworkIPAM, subnet netip.Prefix) netip.Prefix {
+	for _, text := range ipam.GetRanges() {
+		if r, err := netip.ParsePrefix(text); err == nil && subnet.Contains(r.Addr()) {
+			return r
+		}
+	}
+	return subnet
 }
 
 // Machine takes an IPv4 address from the first block with room, and the IPv6 address of the same number.
@@ -120,7 +134,7 @@ func (w *Allocator) Machine(given []string) *typesv1.TaskAddress {
 			continue
 		}
 		if !v4.IsValid() {
-			if a, ok := w.next("", block); ok {
+			if a, ok := w.next("", block, block); ok {
 				v4, index = a, blocks
 			}
 		}
