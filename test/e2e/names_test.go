@@ -54,6 +54,32 @@ func TestNames(t *testing.T) {
 			c.resolves(db[0], name)
 		}
 	})
+	t.Run("two families, a range, small packets, an alias", func(t *testing.T) {
+		c := c.with(t)
+		c.shoal("network", "create", "--subnet", "10.77.0.0/24", "--ip-range", "10.77.0.64/26", "--aux-address", "printer=10.77.0.65", "--ipv6",
+			"--opt", "mtu=1300", "dual")
+		c.shoal("service", "create", "--name", "six", "--replicas", "3", "--network", "name=dual,alias=half-dozen", image)
+		c.shoal("service", "create", "--name", "plain", "--endpoint-mode", "dnsrr", "--network", "dual", image)
+		six := c.boxes("six")
+		vips := strings.Fields(strings.ReplaceAll(c.shoal("service", "inspect", "--format", "{{range .Endpoint.VirtualIPs}}{{.Addr}} {{end}}", "six"), "/", " "))
+		if len(six) != 3 || len(vips) != 4 {
+			t.Fatalf("%d tasks, virtual addresses %v", len(six), vips)
+		}
+		for _, from := range six {
+			c.resolves(from, "half-dozen", vips[0], vips[2])
+			c.takesTurns(c.fetched(from, "http://["+vips[2]+"]:8000/", 6), 3, 2)
+			if link, _, _ := c.inside(from, "ip", "link", "show", "dev", "eth1"); !strings.Contains(link, "mtu 1300") {
+				t.Errorf("eth1 on %s: %s", from.host, link)
+			}
+			if got := c.lookup(from, "plain"); len(got) != 2 { // the one task's address of each family
+				t.Errorf("a service without a virtual address: %v", got)
+			}
+		}
+		if ls := c.shoal("network", "ls", "--filter", "name=dual"); !strings.Contains(ls, "5/63") {
+			t.Errorf("four tasks and one virtual address of 63 are used: %s", ls)
+		}
+		c.refused([]string{"network dual is in use by service"}, "network", "rm", "dual")
+	})
 	t.Run("outside, and not from an internal network", func(t *testing.T) {
 		c := c.with(t)
 		// The machines' own file names no server that answers in the laboratory: what counts is who is asked.
