@@ -232,6 +232,62 @@ func TestUpdateKeeps(t *testing.T) {
 	}
 }
 
+// TestVirtualAddresses: a service keeps its address on a network through updates; with endpoint mode dnsrr it has none; and
+// services that come and go leave none behind.
+func TestVirtualAddresses(t *testing.T) {
+	a, _, ctx := newAPI(t)
+	s := services{API: a}
+	if _, err := (networks{API: a}).CreateNetwork(ctx, &controlv1.CreateNetworkRequest{Spec: &typesv1.NetworkSpec{
+		Annotations: &typesv1.Annotations{Name: "small"}, Subnets: []string{"10.5.0.0/29"}, Gateways: []string{"10.5.0.2"},
+	}}); err != nil {
+		t.Fatal(err)
+	}
+	on := func(name string, mode typesv1.EndpointMode) *typesv1.ServiceSpec {
+		spec := serviceSpec(name)
+		spec.Task.Networks = []*typesv1.NetworkAttachment{{Target: "small"}}
+		spec.Endpoint = &typesv1.EndpointSpec{Mode: mode}
+		return spec
+	}
+	made, err := s.CreateService(ctx, &controlv1.CreateServiceRequest{Spec: on("web", typesv1.EndpointMode_ENDPOINT_MODE_VIP)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, vip := made.GetVersion(), made.GetService().GetEndpoint().GetVirtualIps()[0].GetAddresses()[0]
+	if vip != "10.5.0.3/29" {
+		t.Errorf("got %s, want the first that is nobody's: .1 is kept for a gateway, .2 is the user's own", vip)
+	}
+	update := func(change func(*typesv1.ServiceSpec), mode typesv1.EndpointMode) []*typesv1.VirtualIP {
+		t.Helper()
+		spec := on("web", mode)
+		change(spec)
+		up, err := s.UpdateService(ctx, &controlv1.UpdateServiceRequest{Service: "web", Version: version, Spec: spec})
+		if err != nil {
+			t.Fatal(err)
+		}
+		version = up.GetVersion()
+		return up.GetService().GetEndpoint().GetVirtualIps()
+	}
+	image := func(spec *typesv1.ServiceSpec) { spec.Task.Container.Image = "other" }
+	if got := update(image, typesv1.EndpointMode_ENDPOINT_MODE_VIP); len(got) != 1 || got[0].GetAddresses()[0] != vip {
+		t.Errorf("after an update: %v, want %s", got, vip)
+	}
+	if got := update(image, typesv1.EndpointMode_ENDPOINT_MODE_DNSRR); len(got) != 0 {
+		t.Errorf("with dnsrr: %v", got)
+	}
+	for i := range 20 {
+		if _, err := s.CreateService(ctx, &controlv1.CreateServiceRequest{Spec: on("passing", typesv1.EndpointMode_ENDPOINT_MODE_VIP)}); err != nil {
+			t.Fatalf("service %d on a network of four addresses: %v", i+1, err)
+		}
+		if _, err := s.DeleteService(ctx, &controlv1.DeleteServiceRequest{Service: "passing"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := (networks{API: a}).GetNetwork(ctx, &controlv1.GetNetworkRequest{Network: "small"})
+	if err != nil || got.GetUsage()[0].GetUsed() != 0 || got.GetUsage()[0].GetTotal() != 4 {
+		t.Errorf("in the end: %v, %v", got.GetUsage(), err)
+	}
+}
+
 // TestRest: a port that was given back is chosen again after five minutes, or when there is no other.
 func TestRest(t *testing.T) {
 	a, node, ctx := newAPI(t)
