@@ -38,7 +38,8 @@ cgroup v2), no session keyring of its own, AppArmor's default profile where the 
 sharing namespaces of the node is a setting of the cluster, off by default: ` + "`shoal cluster update --allow-privileged`,\n`--allow-host-namespaces`" + `. Who may make services may still bind paths of nodes and add capabilities: operators are trusted.
 
 **Not there:** user namespaces, host networking, Windows' isolation and credential specs. Memory swappiness needs cgroup v1.
-An agent that runs in a container itself (compose) does not see its node's files: it gives no devices, and makes no sources of binds.
+An agent that runs in a container itself (compose) does not see its node's files: it gives no devices and no small init, and makes no
+sources of binds.
 `
 
 // message is one message of the protos as their text says it.

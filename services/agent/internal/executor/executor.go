@@ -163,9 +163,11 @@ func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = tasks.Create(ctx, &tasksv1.CreateTaskRequest{
-		ContainerID: id, Rootfs: mount.ToProto(rootfs), Stdout: output, Stderr: output, Options: options,
-	})
+	req := &tasksv1.CreateTaskRequest{ContainerID: id, Rootfs: mount.ToProto(rootfs), Stdout: output, Stderr: output, Options: options}
+	if exists(e.input(id)) {
+		req.Stdin = e.input(id)
+	}
+	_, err = tasks.Create(ctx, req)
 	if err = e.failure("create the process", err); err != nil && !errs.Is(err, errs.Exists) {
 		return 0, err
 	}

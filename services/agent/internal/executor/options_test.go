@@ -48,6 +48,7 @@ func optionMatrix() []optionCase {
 			{"write:/", "ok"},
 			{"hostname:", "^host-default$"},
 			{"terminal:", "true"}, // /dev/null
+			{"stdin:", "EOF"},
 			{"list:/proc", "^1 "},
 		}},
 		{name: "tight", spec: `capability_drop: "ALL" capability_add: "CAP_NET_ADMIN" read_only: true
@@ -76,7 +77,7 @@ func optionMatrix() []optionCase {
 			{"open:/proc/sys/kernel/domainname", "ok"},
 			{"mode:HOSTDEVICE", "[0-9]+ 0:"},
 		}},
-		{name: "plain", spec: `user: "app" groups: "more" groups: "4321" dir: "/seeded" env: "A=b c" hostname: "given" oom_score_adj: 500 shm_bytes: 1048576
+		{name: "plain", spec: `open_stdin: true user: "app" groups: "more" groups: "4321" dir: "/seeded" env: "A=b c" hostname: "given" oom_score_adj: 500 shm_bytes: 1048576
 			sysctls { key: "net.core.somaxconn" value: "77" } sysctls { key: "kernel.msgmax" value: "9999" }
 			ulimits { name: "core" soft: 5 hard: 6 } ulimits { name: "sigpending" soft: 70 hard: 71 } ulimits { name: "nofile" soft: 100 hard: 111 }
 			devices { host_path: "HOSTDEVICE" container_path: "/dev/given" permissions: "r" } device_cgroup_rules: "c 10:7 r" cdi_devices: "shoal.test/thing=one"`,
@@ -84,6 +85,7 @@ func optionMatrix() []optionCase {
 			answers: [][2]string{
 				{"ids:", "^1234 99 .*77.*88.*4321"},
 				{"cwd:", "^/seeded$"},
+				{"stdin:", "^open$"},
 				{"env:A", "^b c$"},
 				{"env:CDI_GAVE", "^this$"},
 				{"line:/proc/self/status|CapEff", "0000000000000000$"}, // not root

@@ -2,7 +2,10 @@ package executor
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"slices"
 	"time"
 
@@ -10,6 +13,7 @@ import (
 	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/typeurl/v2"
+	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -76,6 +80,11 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 	if err != nil {
 		return err
 	}
+	if c.Container.GetOpenStdin() && !c.Container.GetTty() { // a terminal is its own input, and stays open by itself
+		if err := openInput(e.input(c.ID)); err != nil {
+			return err
+		}
+	}
 	// Step 3: the container, which refers to it.
 	rec := containers.Container{
 		ID: c.ID, Image: img.ref, Labels: labels, Snapshotter: e.cfg.Snapshotter, SnapshotKey: c.ID,
@@ -89,6 +98,9 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 	if wide(c.Container) {
 		machine.Capabilities = e.grantable()
 	}
+	if c.Container.GetInit() && e.apart() {
+		machine.Init = "" // the runtime would look for the agent's binary on the machine, where it is not
+	}
 	spec, err := runtimespec.Build(ctx, runtimespec.Input{Container: c, Image: img.ref, Config: img.config, User: user, Sources: sources}, machine)
 	if err != nil {
 		return err
@@ -100,6 +112,20 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 		return e.failure("make the container", err)
 	}
 	e.keep(c.ID, rootfs)
+	return nil
+}
+
+// input is the pipe that a container reads from whose input is kept open. It goes with the container's other mounts.
+func (e *Executor) input(id string) string { return filepath.Join(e.cfg.Pins, id, "stdin") }
+
+// openInput makes the pipe. Nobody writes to it until somebody attaches: who reads waits, instead of finding the end.
+func openInput(pipe string) error {
+	if err := os.MkdirAll(filepath.Dir(pipe), 0o711); err != nil {
+		return fmt.Errorf("make a place for the container's input: %w", err)
+	}
+	if err := unix.Mkfifo(pipe, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
+		return fmt.Errorf("make the container's input: %w", err)
+	}
 	return nil
 }
 

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // tell answers questions about the container that it runs in, one line each: `question = answer`.
@@ -67,6 +68,18 @@ func answer(verb, arg string) string {
 		return errno.Error()
 	case "mkdir":
 		return result(os.Mkdir(arg, 0o700))
+	case "stdin": // whether its input has an end
+		ended := make(chan error, 1)
+		go func() {
+			_, err := os.Stdin.Read(make([]byte, 1))
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			return err.Error()
+		case <-time.After(300 * time.Millisecond):
+			return "open"
+		}
 	case "terminal":
 		info, err := os.Stdin.Stat()
 		return strconv.FormatBool(err == nil && info.Mode()&os.ModeCharDevice != 0)
