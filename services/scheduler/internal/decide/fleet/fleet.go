@@ -240,9 +240,10 @@ func (f *Fleet) Addresses(n *place.Node, spec *typesv1.TaskSpec) (out []*typesv1
 }
 
 // TooSmall reports whether a node's resources no longer suffice for a task: reservations are added up from the oldest task
-// on, and those beyond what the machine has must go.
+// on, and those beyond what the machine has must go. What is stopping already does not count: it makes room.
 func (f *Fleet) TooSmall(n *place.Node, t *typesv1.Task) bool {
-	if n.Used.CPUs <= n.Have.CPUs && n.Used.Memory <= n.Have.Memory || t.GetDecided().GetReserved() == nil {
+	r := t.GetDecided().GetReserved()
+	if r == nil || n.Used.CPUs <= n.Have.CPUs && n.Used.Memory <= n.Have.Memory && len(r.GetGeneric()) == 0 {
 		return false
 	}
 	id := n.ID()
@@ -250,24 +251,25 @@ func (f *Fleet) TooSmall(n *place.Node, t *typesv1.Task) bool {
 		f.small = map[string]map[string]bool{}
 	}
 	if f.small[id] == nil {
-		f.small[id] = map[string]bool{}
-		var tasks []*typesv1.Task
-		for x := range f.Snapshot().TasksOfNode(id) {
-			// What is stopping already makes room: it must not drive out what may stay.
-			if !task.Dead(x) && book.Wanted(x) && x.GetDecided().GetReserved() != nil {
-				tasks = append(tasks, x)
-			}
-		}
-		slices.SortStableFunc(tasks, func(a, b *typesv1.Task) int { return task.Created(a).Compare(task.Created(b)) })
-		var cpus, memory int64
-		for _, x := range tasks {
-			r := x.GetDecided().GetReserved()
-			if cpus+r.GetNanoCpus() > n.Have.CPUs || memory+r.GetMemoryBytes() > n.Have.Memory {
-				f.small[id][x.GetMeta().GetId()] = true
-				continue
-			}
-			cpus, memory = cpus+r.GetNanoCpus(), memory+r.GetMemoryBytes()
-		}
+		f.small[id] = f.beyond(n)
 	}
 	return f.small[id][t.GetMeta().GetId()]
+}
+
+// beyond are the wanted tasks on a node that it has not enough for.
+func (f *Fleet) beyond(n *place.Node) map[string]bool {
+	var tasks []*typesv1.Task
+	for x := range f.Snapshot().TasksOfNode(n.ID()) {
+		if book.Wanted(x) && !task.Dead(x) && x.GetDecided().GetReserved() != nil {
+			tasks = append(tasks, x)
+		}
+	}
+	slices.SortStableFunc(tasks, func(a, b *typesv1.Task) int { return task.Created(a).Compare(task.Created(b)) })
+	out, left := map[string]bool{}, place.Left(n)
+	for _, x := range tasks {
+		if !left.Take(x.GetDecided().GetReserved()) {
+			out[x.GetMeta().GetId()] = true
+		}
+	}
+	return out
 }
