@@ -27,11 +27,11 @@ import (
 
 // room is a network namespace of the test's own.
 type room struct {
-	t  *testing.T
+	t  testing.TB
 	ns netns.NsHandle
 }
 
-func newRoom(t *testing.T) *room {
+func newRoom(t testing.TB) *room {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for network namespaces")
@@ -73,15 +73,17 @@ func (r *room) do(f func() error) {
 
 // rig is a container (10.0.0.10) and three others on one network, whose answers tell which one it is.
 type rig struct {
-	t        *testing.T
+	t        testing.TB
 	client   *room
 	others   []*room
 	spaces   *space.Spaces
 	revision uint64
 	ready    int
+	among    int // other services
+	last     *mesh.Model
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	hub := newRoom(t)
 	r := &rig{t: t, client: newRoom(t), spaces: space.New(testx.Env(t))}
 	hub.do(func() error {
@@ -193,7 +195,27 @@ func (w writerTo) Write(p []byte) (int, error) { return w.pc.WriteTo(p, w.to) }
 // tell puts web behind 10.0.0.2 and fd01::2 with these tasks; entries are who exists.
 func (r *rig) tell(entries, ready []int) *mesh.Model {
 	r.t.Helper()
+	m := r.model(entries, ready)
+	if err := r.spaces.Apply(r.t.Context(), m); err != nil {
+		r.t.Fatal(err)
+	}
+	return m
+}
+
+// model has web among other services.
+func (r *rig) model(entries, ready []int) *mesh.Model {
+	r.t.Helper()
 	r.revision++
+	resp := &dispatcherv1.EndpointsResponse{Version: &typesv1.Version{Revision: r.revision}, Full: r.last == nil}
+	if resp.GetFull() {
+		resp.LocalTasks = []*dispatcherv1.LocalTask{{TaskId: "client", NetworkIds: []string{"n"}}}
+		for i := range r.among {
+			resp.NetworkServices = append(resp.NetworkServices, &dispatcherv1.NetworkService{
+				NetworkId: "n", ServiceId: fmt.Sprint("other", i), Name: fmt.Sprint("other", i), Vips: []string{fmt.Sprintf("10.0.%d.%d", 1+i/250, i%250)},
+				Endpoints: []*dispatcherv1.NetworkEndpoint{{TaskId: fmt.Sprint("o", i), Slot: 1, Addresses: []string{"10.1.0.1"}}},
+			})
+		}
+	}
 	n := &dispatcherv1.MeshNetwork{NetworkId: "n", Name: "n"}
 	for _, e := range entries {
 		n.Entries = append(n.Entries, &dispatcherv1.NetworkEntry{TaskId: fmt.Sprint("t", e), Addresses: both(e)})
@@ -202,18 +224,12 @@ func (r *rig) tell(entries, ready []int) *mesh.Model {
 	for _, e := range ready {
 		web.Endpoints = append(web.Endpoints, &dispatcherv1.NetworkEndpoint{TaskId: fmt.Sprint("t", e), Slot: uint64(e), Addresses: both(e)})
 	}
-	var m *mesh.Model
-	m, err := m.Apply(&dispatcherv1.EndpointsResponse{
-		Version: &typesv1.Version{Revision: r.revision}, Full: true, Networks: []*dispatcherv1.MeshNetwork{n},
-		LocalTasks:      []*dispatcherv1.LocalTask{{TaskId: "client", NetworkIds: []string{"n"}}},
-		NetworkServices: []*dispatcherv1.NetworkService{web},
-	})
-	if err == nil {
-		err = r.spaces.Apply(r.t.Context(), m)
-	}
+	resp.Networks, resp.NetworkServices = []*dispatcherv1.MeshNetwork{n}, append(resp.NetworkServices, web)
+	m, err := r.last.Apply(resp)
 	if err != nil {
 		r.t.Fatal(err)
 	}
+	r.last = m
 	return m
 }
 

@@ -22,7 +22,9 @@ type wire struct {
 }
 
 func newWire(fd int) *wire {
-	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, roomy) // else large tables are refused, and that is told
+	for _, buffer := range []int{unix.SO_SNDBUFFORCE, unix.SO_RCVBUFFORCE} {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, buffer, roomy) // else large tables are refused, and that is told
+	}
 	return &wire{fd: fd}
 }
 
@@ -35,7 +37,7 @@ func (w *wire) batch(messages []netlink.Message) ([]netlink.Message, error) {
 	}
 	var data []byte
 	for i, m := range messages {
-		m.Header.Flags &^= netlink.Acknowledge
+		m.Header.Flags &^= netlink.Acknowledge | netlink.Echo
 		if i == len(messages)-2 { // the one before the end of the batch
 			m.Header.Flags |= netlink.Acknowledge
 		}
