@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -148,30 +149,46 @@ func taskClaims(t *typesv1.Task) []string {
 
 // References lists the objects that must stay while this one is there; a delete of one of them is refused. A task holds
 // the networks that it has an address on until it has ended; it does not hold its service, which a person may remove at
-// any time: its tasks follow.
+// any time: its tasks follow. The data of a secret or config holds what it belongs to: both go together.
 func References(o *typesv1.Object) []Key {
-	var ids []string
+	var out []Key
+	add := func(kind typesv1.Kind, id string) {
+		if id != "" { // the machine network is no object
+			out = append(out, Key{Kind: kind, ID: id})
+		}
+	}
 	switch k := o.GetKind().(type) {
 	case *typesv1.Object_Service:
-		for _, n := range k.Service.GetSpec().GetTask().GetNetworks() {
-			ids = append(ids, n.GetTarget())
-		}
-		for _, v := range k.Service.GetEndpoint().GetVirtualIps() {
-			ids = append(ids, v.GetNetworkId())
-		}
+		serviceReferences(k.Service, add)
 	case *typesv1.Object_Task:
 		if !Terminal(k.Task.GetObserved().GetState()) {
 			for _, a := range k.Task.GetDecided().GetAddresses() {
-				ids = append(ids, a.GetNetworkId())
+				add(typesv1.Kind_KIND_NETWORK, a.GetNetworkId())
 			}
 		}
-	}
-	slices.Sort(ids)
-	var out []Key
-	for _, id := range slices.Compact(ids) {
-		if id != "" { // the machine network is no object
-			out = append(out, Key{Kind: typesv1.Kind_KIND_NETWORK, ID: id})
+	case *typesv1.Object_Payload:
+		owner, _, _ := strings.Cut(k.Payload.GetMeta().GetId(), ".")
+		if k.Payload.GetSealed() != nil {
+			add(typesv1.Kind_KIND_SECRET, owner)
+		} else {
+			add(typesv1.Kind_KIND_CONFIG, owner)
 		}
 	}
-	return out
+	slices.SortFunc(out, func(a, b Key) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.ID, b.ID)) })
+	return slices.Compact(out)
+}
+
+func serviceReferences(s *typesv1.Service, add func(kind typesv1.Kind, id string)) {
+	for _, n := range s.GetSpec().GetTask().GetNetworks() {
+		add(typesv1.Kind_KIND_NETWORK, n.GetTarget())
+	}
+	for _, v := range s.GetEndpoint().GetVirtualIps() {
+		add(typesv1.Kind_KIND_NETWORK, v.GetNetworkId())
+	}
+	for _, f := range s.GetSpec().GetTask().GetContainer().GetSecrets() {
+		add(typesv1.Kind_KIND_SECRET, f.GetId())
+	}
+	for _, f := range s.GetSpec().GetTask().GetContainer().GetConfigs() {
+		add(typesv1.Kind_KIND_CONFIG, f.GetId())
+	}
 }

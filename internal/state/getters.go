@@ -46,6 +46,11 @@ func (v *view) Config(id string) *typesv1.Config {
 	return v.get(typesv1.Kind_KIND_CONFIG, id).GetConfig()
 }
 
+// Payload by id.
+func (v *view) Payload(id string) *typesv1.Payload {
+	return v.get(typesv1.Kind_KIND_PAYLOAD, id).GetPayload()
+}
+
 // Volume by id.
 func (v *view) Volume(id string) *typesv1.Volume {
 	return v.get(typesv1.Kind_KIND_VOLUME, id).GetVolume()

@@ -20,7 +20,7 @@ func (k Key) valid() bool {
 }
 
 // kinds is one more than the highest kind.
-const kinds = int(typesv1.Kind_KIND_LOAD) + 1
+const kinds = int(typesv1.Kind_KIND_PAYLOAD) + 1
 
 // KindName is the kind in lower case, as a person writes it.
 func KindName(k typesv1.Kind) string {
@@ -51,6 +51,8 @@ func KindName(k typesv1.Kind) string {
 		return "credential"
 	case typesv1.Kind_KIND_LOAD:
 		return "load"
+	case typesv1.Kind_KIND_PAYLOAD:
+		return "payload"
 	case typesv1.Kind_KIND_UNSPECIFIED:
 	}
 	return "unknown"
@@ -94,6 +96,8 @@ func KindOf(o *typesv1.Object) typesv1.Kind {
 		return typesv1.Kind_KIND_CREDENTIAL
 	case *typesv1.Object_Load:
 		return typesv1.Kind_KIND_LOAD
+	case *typesv1.Object_Payload:
+		return typesv1.Kind_KIND_PAYLOAD
 	}
 	return typesv1.Kind_KIND_UNSPECIFIED
 }
@@ -138,6 +142,8 @@ func Unwrap(o *typesv1.Object) proto.Message {
 		return k.Credential
 	case *typesv1.Object_Load:
 		return k.Load
+	case *typesv1.Object_Payload:
+		return k.Payload
 	}
 	return nil
 }
@@ -171,6 +177,8 @@ func Wrap(msg proto.Message) *typesv1.Object {
 		return &typesv1.Object{Kind: &typesv1.Object_Credential{Credential: m}}
 	case *typesv1.Load:
 		return &typesv1.Object{Kind: &typesv1.Object_Load{Load: m}}
+	case *typesv1.Payload:
+		return &typesv1.Object{Kind: &typesv1.Object_Payload{Payload: m}}
 	}
 	return &typesv1.Object{}
 }

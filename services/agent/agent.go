@@ -24,6 +24,7 @@ import (
 	"github.com/shoalproject/shoal/services/agent/internal/executor"
 	"github.com/shoalproject/shoal/services/agent/internal/initd"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
+	"github.com/shoalproject/shoal/services/agent/internal/memfs"
 	"github.com/shoalproject/shoal/services/agent/internal/mesh"
 	"github.com/shoalproject/shoal/services/agent/internal/meter"
 	"github.com/shoalproject/shoal/services/agent/internal/network"
@@ -50,6 +51,8 @@ type Env struct {
 	Executor reconcile.Executor
 	// Network connects them; nil: the kernel.
 	Network reconcile.Network
+	// Vault keeps what containers have of secrets and configs; nil: memory of the machine.
+	Vault reconcile.Files
 	// Journal keeps what must outlive the agent; nil: a file.
 	Journal journal.Journal
 	// Usage has the counters of containers; nil: control groups.
@@ -87,7 +90,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	outbox := report.New()
 	loop := reconcile.New(reconcile.Parts{
 		Log: env.Log, Now: env.Now, Cluster: p.ID.Cluster, Executor: env.Executor, Network: env.Network,
-		Node: container.Node{ID: p.ID.Name, Hostname: env.Host, OS: runtime.GOOS, Architecture: runtime.GOARCH}, Journal: env.Journal, Mesh: proxy, Outbox: outbox,
+		Node: container.Node{ID: p.ID.Name, Hostname: env.Host, OS: runtime.GOOS, Architecture: runtime.GOARCH}, Files: env.Vault, Journal: env.Journal, Mesh: proxy, Outbox: outbox,
 	})
 	// Step 2: the line to the cluster, which waits until that is done.
 	gauge := meter.New(env.Rand, env.Now, env.Usage)
@@ -134,6 +137,9 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 	}
 	if e.Network == nil {
 		e.Network = network.New(cfg.RunDir)
+	}
+	if e.Vault == nil {
+		e.Vault = memfs.New(filepath.Join(cfg.RunDir, "secrets"))
 	}
 	if e.Journal == nil {
 		j, err := journal.Open(p.Path("journal.db"))

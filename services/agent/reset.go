@@ -11,6 +11,7 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/executor"
+	"github.com/shoalproject/shoal/services/agent/internal/memfs"
 	"github.com/shoalproject/shoal/services/agent/internal/network"
 	"github.com/shoalproject/shoal/services/agent/internal/reset"
 )
@@ -27,7 +28,7 @@ func Reset(ctx context.Context, cfg Config, env Env) error {
 	if err != nil {
 		return err
 	}
-	return reset.Machine{Log: env.Log, Executor: env.Executor, Network: env.Network}.Run(ctx)
+	return reset.Machine{Log: env.Log, Executor: env.Executor, Network: env.Network, Files: env.Vault}.Run(ctx)
 }
 
 // ResetAny removes what agents of any cluster have made, without a config, an identity or a journal: `shoal node reset` takes
@@ -37,9 +38,10 @@ func ResetAny(ctx context.Context, env run.Env) error {
 	if err != nil {
 		cfg = DefaultConfig() // absent or broken: both are why this is called
 	}
-	net := network.New(cfg.RunDir)
+	net, files := network.New(cfg.RunDir), memfs.New(path.Join(cfg.RunDir, "secrets"))
 	if _, err := env.Files.Stat(cfg.Socket); errors.Is(err, fs.ErrNotExist) {
-		return net.Sweep(ctx, func(string) bool { return false })
+		nobody := func(string) bool { return false }
+		return errors.Join(net.Sweep(ctx, nobody), files.Sweep(ctx, nobody))
 	}
 	x, err := executor.New(executor.Config{
 		Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, CertsDir: cfg.CertsDir,
@@ -48,6 +50,6 @@ func ResetAny(ctx context.Context, env run.Env) error {
 	if err != nil {
 		return err
 	}
-	err = reset.Machine{Log: env.Log, Executor: x, Network: net}.Run(ctx)
+	err = reset.Machine{Log: env.Log, Executor: x, Network: net, Files: files}.Run(ctx)
 	return errors.Join(err, x.Close())
 }

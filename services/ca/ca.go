@@ -7,21 +7,24 @@ import (
 	"context"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/config"
 	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/keyset"
+	"github.com/shoalproject/shoal/internal/keyset/wrapper"
 	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/internal/replica"
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/state"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/ca/internal/issue"
-	"github.com/shoalproject/shoal/services/ca/internal/keyset"
 	"github.com/shoalproject/shoal/services/ca/internal/renewissuer"
 	"github.com/shoalproject/shoal/services/ca/internal/server"
-	"github.com/shoalproject/shoal/services/ca/internal/wrapper"
 )
 
 // Config is the process's configuration file.
@@ -59,7 +62,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 
 	keys := keyset.NewHolder()
 	issuer := issue.New(env) // not p.Env: audit lines are written whatever log_level says
-	hands := wrapper.New(p.Env, p.ID, wrapKey, keys, commits, health)
+	hands := wrapper.New(p.Env, keysetPlace(), p.ID, wrapKey, keys, commits, health)
 	issuing := renewissuer.New(p.Env, p.Path("issuing"), p.ID, issuer, keys, health)
 	issuing.Load(p.Keeper.Bundle())
 	srv := server.New(server.Parts{Env: p.Env, View: view, Commit: commits, Trust: p.Keeper, Keyset: keys, Issuer: issuer})
@@ -79,4 +82,16 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	g.Go("keyset", func(ctx context.Context) error { return hands.Run(ctx, view) })
 	g.Go("issuing", func(ctx context.Context) error { return issuing.Run(ctx, view) })
 	return g.Wait(ctx)
+}
+
+// keysetPlace is where the CAs' keyset is kept, wrapped to each of them.
+func keysetPlace() wrapper.Place {
+	return wrapper.Place{
+		Of: func(c *typesv1.Cluster) []*typesv1.WrappedKey { return c.GetAuthority().GetKeyset() },
+		Put: func(old *typesv1.Cluster, keys []*typesv1.WrappedKey) *storev1.Put {
+			a := proto.CloneOf(old.GetAuthority())
+			a.Keyset = keys
+			return commit.Put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: old.GetMeta().GetId()}, Authority: a}), "authority")
+		},
+	}
 }

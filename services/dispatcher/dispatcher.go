@@ -95,7 +95,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	board := new(bulletin.Board)
 	spreader := spread.New(self, p.Env, view.Snapshot, monitor.Live, p.Drain)
 	sessions := session.New(session.Parts{
-		Self: self, Env: p.Env, View: view, Commit: commit, Statuses: statuses, Usage: loads, Table: table, Barrier: mesh, Board: board,
+		Self: self, Env: p.Env, View: view, Commit: commit, Statuses: statuses, Usage: loads, Payloads: storev1.NewPayloadServiceClient(conn), Table: table, Barrier: mesh, Board: board,
 		Refusal: spreader.Refusal,
 	}, session.Options{HeartbeatPeriod: cfg.HeartbeatPeriod, HeartbeatTimeout: cfg.SuspectAfter, Times: times})
 	endpoints := endpoint.New(p.Env, view, mesh, board, spreader.Refusal)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/keyset/wrapper"
 	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
@@ -100,6 +101,19 @@ func (s *self) Snapshot() *state.Snapshot {
 func (s *self) Changed() <-chan struct{} {
 	_, changed := s.node.Watch()
 	return changed
+}
+
+// payloadKeys is where the key that seals secrets is kept, wrapped to each store that votes. The leader hands it over.
+func (s *self) payloadKeys() wrapper.Place {
+	return wrapper.Place{
+		Of: (*typesv1.Cluster).GetPayloadKeys,
+		Put: func(old *typesv1.Cluster, keys []*typesv1.WrappedKey) *storev1.Put {
+			return commit.Put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: old.GetMeta().GetId()}, PayloadKeys: keys}), "payload_keys")
+		},
+		For:   func(m *typesv1.Member) bool { return m.GetRaft().GetVoter() },
+		May:   func() bool { return s.node.View().Serves },
+		Begin: true,
+	}
 }
 
 // announce keeps this store's Member: what every process says, then its place in Raft.

@@ -16,13 +16,18 @@ import (
 
 	"github.com/shoalproject/shoal/internal/config"
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/keyset"
+	"github.com/shoalproject/shoal/internal/keyset/wrapper"
 	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/internal/rpc"
 	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	"github.com/shoalproject/shoal/services/store/internal/control"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
 	"github.com/shoalproject/shoal/services/store/internal/logstore"
+	"github.com/shoalproject/shoal/services/store/internal/payload"
 	"github.com/shoalproject/shoal/services/store/internal/raftnode"
 	"github.com/shoalproject/shoal/services/store/internal/raw"
 	"github.com/shoalproject/shoal/services/store/internal/relay"
@@ -76,6 +81,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	if err != nil {
 		return fmt.Errorf("open the store: %w", err)
 	}
+	wrapKey, err := identity.WrapKey(p.Env.Files, p.Path("wrap.key"), p.Env.Rand)
+	if err != nil {
+		return fmt.Errorf("wrap key: %w", err)
+	}
 	// Step 1: the member with its log. From here on it must be closed by its own Run.
 	hub := watch.NewHub()
 	wires := transport.New(p.Env.Log, func(address string) (*grpc.ClientConn, error) {
@@ -95,10 +104,13 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	to := &relay.Relay{Self: p.ID, Node: node, Conn: wires.Conn}
 	raws := raw.Services{Node: node, Transport: wires, Relay: to, Hub: hub}
 	raws.Register(p.Server.GRPC())
-	control.New(control.Config{Node: node, Relay: to, Rand: p.Env.Rand, Now: p.Env.Now}).Register(p.Server.GRPC())
+	keys := keyset.NewHolder()
+	control.New(control.Config{Node: node, Relay: to, Rand: p.Env.Rand, Now: p.Env.Now, Keys: keys}).Register(p.Server.GRPC())
+	storev1.RegisterPayloadServiceServer(p.Server.GRPC(), &payload.Server{Node: node, Relay: to, Keys: keys})
 
 	// Step 3: this store among the others.
 	self := newSelf(p, raws, cfg.Learner)
+	hands := wrapper.New(p.Env, self.payloadKeys(), p.ID, wrapKey, keys, self.commits, nil)
 	p.Burden = process.Burden{Load: hub.Watches, Busy: func() bool { return hub.Watches() > 0 || leads(node) }}
 	g := run.NewGroup(p.Env.Log)
 	g.Go("raft", node.Run)
@@ -107,6 +119,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g.Go("trust", func(ctx context.Context) error { return p.Follow(ctx, self) })
 	g.Go("announce", self.announce)
 	g.Go("membership", self.join)
+	g.Go("payload key", func(ctx context.Context) error { return hands.Run(ctx, self) })
 	g.Go("health", self.health)
 	g.Go("drain", func(ctx context.Context) error { return self.drain(ctx, hub) })
 	if first != nil {

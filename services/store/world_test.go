@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/shoalproject/shoal/internal/config"
 	"github.com/shoalproject/shoal/internal/directory"
@@ -74,7 +75,9 @@ func firstTransaction() *storev1.Transaction {
 			Spec: &typesv1.NodeSpec{Role: typesv1.NodeRole_NODE_ROLE_MANAGER, Availability: typesv1.Availability_AVAILABILITY_ACTIVE},
 		}, "spec", "identity"))
 		id := "store/" + name
-		tx.Puts = append(tx.Puts, put(&typesv1.Credential{Meta: &typesv1.Meta{Id: id}, Serial: "beef" + name}, "serial"))
+		tx.Puts = append(tx.Puts, put(&typesv1.Credential{
+			Meta: &typesv1.Meta{Id: id}, Serial: "beef" + name, NotAfter: timestamppb.New(time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)),
+		}, "serial", "not_after"))
 	}
 	return tx
 }

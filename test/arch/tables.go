@@ -15,6 +15,7 @@ var systemPackages = map[string]string{
 	"services/agent/internal/executor":   "the containerd client",
 	"services/agent/internal/initd":      "process 1 of a container",
 	"services/agent/internal/volume":     "the volumes, on disk and mounted",
+	"services/agent/internal/memfs":      "files in memory, for containers alone",
 	"services/agent/internal/network":    "the local half of the machine network, in the kernel",
 	"services/agent/internal/usage":      "control groups",
 	"services/agent/internal/doctor":     "looks at containerd, runc and control groups",

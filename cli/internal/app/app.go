@@ -96,7 +96,7 @@ func KnownVerb(c *cobra.Command, args []string) error {
 // notYet says that Docker has the verb, and a later version will.
 func notYet(group, verb string) bool {
 	return slices.Contains(map[string][]string{
-		"shoal":   {"config", "secret", "stack", "volume", "logs"},
+		"shoal":   {"stack", "volume", "logs"},
 		"service": {"logs"},
 	}[group], verb)
 }

@@ -134,6 +134,36 @@ func (a *App) NetworkNames(ctx context.Context) []string {
 	})
 }
 
+// SecretNames are the names of the cluster's secrets.
+func (a *App) SecretNames(ctx context.Context) []string {
+	return a.Live(ctx, func(c *client.Client) []string {
+		resp, err := c.Secrets.ListSecrets(ctx, &controlv1.ListSecretsRequest{})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, s := range resp.GetSecrets() {
+			out = append(out, s.GetAnnotations().GetName())
+		}
+		return out
+	})
+}
+
+// ConfigNames are the names of the cluster's configs.
+func (a *App) ConfigNames(ctx context.Context) []string {
+	return a.Live(ctx, func(c *client.Client) []string {
+		resp, err := c.Configs.ListConfigs(ctx, &controlv1.ListConfigsRequest{})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, s := range resp.GetConfigs() {
+			out = append(out, s.GetAnnotations().GetName())
+		}
+		return out
+	})
+}
+
 func (a *App) TaskIDs(ctx context.Context) []string {
 	return a.Live(ctx, func(c *client.Client) []string {
 		resp, err := c.Tasks.ListTasks(ctx, &controlv1.ListTasksRequest{Filters: []string{"desired-state=running"}})

@@ -44,6 +44,8 @@ type Client struct {
 	Networks controlv1.NetworkServiceClient
 	Cluster  controlv1.ClusterServiceClient
 	Members  controlv1.MemberServiceClient
+	Secrets  controlv1.SecretServiceClient
+	Configs  controlv1.ConfigServiceClient
 	Tokens   cav1.TokenServiceClient
 	Preview  controlv1.PreviewServiceClient
 	Explain  schedulerv1.ExplainServiceClient
@@ -71,6 +73,7 @@ func Open(env run.Env, c contexts.Context, dir string) (*Client, error) {
 		Services: controlv1.NewServiceServiceClient(calls), Tasks: controlv1.NewTaskServiceClient(calls),
 		Nodes: controlv1.NewNodeServiceClient(calls), Networks: controlv1.NewNetworkServiceClient(calls),
 		Cluster: controlv1.NewClusterServiceClient(calls), Members: controlv1.NewMemberServiceClient(calls),
+		Secrets: controlv1.NewSecretServiceClient(calls), Configs: controlv1.NewConfigServiceClient(calls),
 		Tokens: cav1.NewTokenServiceClient(calls), Preview: controlv1.NewPreviewServiceClient(calls),
 		Explain: schedulerv1.NewExplainServiceClient(calls), Plan: schedulerv1.NewPlanServiceClient(calls), conn: conn,
 	}, nil

@@ -44,6 +44,7 @@ type cluster struct {
 	mu       sync.Mutex // guards all below
 	services map[string]*typesv1.Service
 	networks map[string]*typesv1.Network
+	secrets  map[string]*typesv1.Secret
 	nodes    map[string]*controlv1.ListedNode
 	tasks    []*controlv1.ListedTask
 	gateways []string
@@ -57,7 +58,7 @@ type cluster struct {
 }
 
 func newCluster() *cluster {
-	return &cluster{services: map[string]*typesv1.Service{}, networks: map[string]*typesv1.Network{}, nodes: map[string]*controlv1.ListedNode{}}
+	return &cluster{services: map[string]*typesv1.Service{}, networks: map[string]*typesv1.Network{}, secrets: map[string]*typesv1.Secret{}, nodes: map[string]*controlv1.ListedNode{}}
 }
 
 // serve answers at address until the test ends.
@@ -67,6 +68,7 @@ func (f *cluster) serve(t *testing.T, env run.Env, ca *identitytest.Authority, a
 	controlv1.RegisterServiceServiceServer(s.GRPC(), f)
 	controlv1.RegisterTaskServiceServer(s.GRPC(), f)
 	controlv1.RegisterNodeServiceServer(s.GRPC(), f)
+	controlv1.RegisterSecretServiceServer(s.GRPC(), secretsOf{cluster: f})
 	controlv1.RegisterNetworkServiceServer(s.GRPC(), f)
 	controlv1.RegisterClusterServiceServer(s.GRPC(), f)
 	controlv1.RegisterMemberServiceServer(s.GRPC(), f)

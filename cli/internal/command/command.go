@@ -16,6 +16,7 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 
 	"github.com/shoalproject/shoal/cli/internal/app"
+	"github.com/shoalproject/shoal/cli/internal/command/data"
 	"github.com/shoalproject/shoal/cli/internal/command/workload"
 )
 
@@ -65,7 +66,7 @@ func root(a *app.App) *cobra.Command {
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{
-		joinTokenCommand(a), clusterCommand(a), nodeCommand(a), memberCommand(a), networkCommand(a), workload.Services(a), workload.Tasks(a),
+		joinTokenCommand(a), clusterCommand(a), nodeCommand(a), memberCommand(a), networkCommand(a), data.Secrets(a), data.Configs(a), workload.Services(a), workload.Tasks(a),
 		planCommand(a), contextCommand(a), versionCommand(a),
 	} {
 		c.GroupID = "cluster"

@@ -86,6 +86,11 @@ func TestScripts(t *testing.T) {
 
 func (w *world) step(t *testing.T, d *datadriven.TestData) string {
 	switch d.Cmd {
+	case "file":
+		if err := w.env.Files.Write(d.CmdArgs[0].Key, []byte(d.Input+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return ""
 	case "wait":
 		d, err := time.ParseDuration(d.CmdArgs[0].Key)
 		if err != nil {

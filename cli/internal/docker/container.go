@@ -22,6 +22,8 @@ type ContainerSpec struct {
 	TTY             bool              `json:",omitempty"`
 	OpenStdin       bool              `json:",omitempty"`
 	ReadOnly        bool              `json:",omitempty"`
+	Secrets         []FileReference   `json:",omitempty"`
+	Configs         []FileReference   `json:",omitempty"`
 	Mounts          []Mount           `json:",omitempty"`
 	StopGracePeriod *int64            `json:",omitempty"`
 	Healthcheck     *HealthConfig     `json:",omitempty"`
@@ -148,6 +150,7 @@ func containerOf(c *typesv1.ContainerSpec) ContainerSpec {
 		Hosts: c.GetHosts(), Init: c.GetInit(), Sysctls: c.GetSysctls(), CapabilityAdd: c.GetCapabilityAdd(),
 		CapabilityDrop: c.GetCapabilityDrop(), OomScoreAdj: c.GetOomScoreAdj(), PreStop: c.GetPreStop().GetCommand(),
 		ShmSize: c.GetShmBytes(), DeviceCgroupRules: c.GetDeviceCgroupRules(), CDIDevices: c.GetCdiDevices(),
+		Secrets: fileReferences(c.GetSecrets(), true), Configs: fileReferences(c.GetConfigs(), false),
 	}
 	if d := c.GetDnsConfig(); d != nil {
 		out.DNSConfig = &DNSConfig{Nameservers: d.GetNameservers(), Search: d.GetSearch(), Options: d.GetOptions()}

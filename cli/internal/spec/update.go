@@ -34,6 +34,7 @@ func (f *Flags) Change(s *typesv1.ServiceSpec, networks, services Lookup) error 
 	c.Labels = f.removeLabels("container-label-rm", f.labels("container-label-add", c.Labels))
 	f.changePorts(s)
 	f.changeNetworks(s.Task, networks)
+	f.changeFiles(c)
 	f.changeRules(s.Task, services)
 	f.changeDependencies(s)
 	f.changeContainerLists(c)

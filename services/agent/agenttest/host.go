@@ -34,6 +34,7 @@ type Host struct {
 	dead        chan struct{}
 	containers  map[string]*hollow
 	wired       map[string]container.Wiring // network namespaces
+	files       map[string][]container.File // of secrets and configs, in memory
 	images      map[string]Behaviour
 	all         Behaviour
 	away        bool            // the runtime does not answer
@@ -91,7 +92,7 @@ type hollow struct {
 // NewHost is a machine with 4 processors and 8 GiB. Its choices come from rand.
 func NewHost(name string, rand *run.Rand) *Host {
 	return &Host{
-		rand: rand, dead: make(chan struct{}), containers: map[string]*hollow{}, wired: map[string]container.Wiring{},
+		rand: rand, dead: make(chan struct{}), containers: map[string]*hollow{}, wired: map[string]container.Wiring{}, files: map[string][]container.File{},
 		images: map[string]Behaviour{}, journal: journal.State{Tasks: map[string]journal.Record{}},
 		description: &typesv1.NodeDescription{
 			Hostname: name, Platform: &typesv1.Platform{Os: "linux", Architecture: "amd64"},
@@ -106,7 +107,7 @@ func (h *Host) Env(env run.Env) agent.Env {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	own := handle{host: h, life: h.life, dead: h.dead}
-	return agent.Env{Env: env, Executor: &Executor{own}, Network: &Network{own}, Journal: &Journal{own}, Machine: machine{h}, Usage: &Usage{own}}
+	return agent.Env{Env: env, Executor: &Executor{own}, Network: &Network{own}, Vault: &Vault{own}, Journal: &Journal{own}, Machine: machine{h}, Usage: &Usage{own}}
 }
 
 // SetResources changes what the machine says of itself, for the next session.
@@ -164,7 +165,7 @@ func (h *Host) PowerOff() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.crash()
-	h.wired = map[string]container.Wiring{}
+	h.wired, h.files = map[string]container.Wiring{}, map[string][]container.File{}
 	for _, c := range h.containers {
 		if c.presence == task.Running {
 			close(c.ended)
@@ -203,6 +204,13 @@ func (h *Host) LoseJournal() {
 	h.journal = journal.State{Tasks: map[string]journal.Record{}}
 }
 
+// Journal is what is written in it.
+func (h *Host) Journal() journal.State {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.journal
+}
+
 // Containers are all that are there, by id.
 func (h *Host) Containers() []Container {
 	h.mu.Lock()
@@ -238,6 +246,17 @@ func (h *Host) At(address netip.Addr) (Container, bool) {
 		}
 	}
 	return Container{}, false
+}
+
+// Files are what the files of secrets and configs of a container have, by their path in it.
+func (h *Host) Files(id string) map[string]string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	out := map[string]string{}
+	for _, f := range h.files[id] {
+		out[f.Path] = string(f.Data)
+	}
+	return out
 }
 
 // Starts counts the processes that were ever started here.

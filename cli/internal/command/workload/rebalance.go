@@ -15,7 +15,7 @@ import (
 )
 
 func serviceRebalance(a *app.App) *cobra.Command {
-	var w waiting
+	var w Waiting
 	c := &cobra.Command{
 		Use: "rebalance [OPTIONS] SERVICE [SERVICE...]", Short: "Move running tasks so that they are evenly placed", Args: app.AtLeastOne(),
 		Long: "Move running tasks of services so that they are evenly placed, once. As many at a time as an update would have under way;\n" +
@@ -25,13 +25,13 @@ func serviceRebalance(a *app.App) *cobra.Command {
 			return a.Connect(c.Context(), func(cl *client.Client) error { return rebalance(c.Context(), a, cl, w, args, "") })
 		},
 	}
-	w.flags(c, "progress")
+	w.Flags(c, "progress")
 	return app.Completed(c, a.ServiceNames)
 }
 
 // NodeRebalance is the command that evens out all services, or brings tasks to one machine.
 func NodeRebalance(a *app.App) *cobra.Command {
-	var w waiting
+	var w Waiting
 	c := &cobra.Command{
 		Use: "rebalance [OPTIONS] [NODE]", Short: "Move running tasks so that they are evenly placed", Args: app.Between(0, 1),
 		Long: "Move running tasks of all replicated services so that they are evenly placed, once; with a NODE only to it or from it, such\n" +
@@ -55,7 +55,7 @@ func NodeRebalance(a *app.App) *cobra.Command {
 			})
 		},
 	}
-	w.flags(c, "progress")
+	w.Flags(c, "progress")
 	return app.Completed(c, a.NodeNames)
 }
 
@@ -72,7 +72,7 @@ func replicated(ctx context.Context, cl *client.Client) (names []string, err err
 }
 
 // rebalance asks for all services first and then watches them one after another. Node is the id of one that it is about.
-func rebalance(ctx context.Context, a *app.App, cl *client.Client, w waiting, names []string, node string) error {
+func rebalance(ctx context.Context, a *app.App, cl *client.Client, w Waiting, names []string, node string) error {
 	asked := map[string]*typesv1.Service{}
 	fault := app.Each(names, func(name string) error {
 		svc, err := askToRebalance(ctx, a, cl, name, node)
@@ -82,11 +82,11 @@ func rebalance(ctx context.Context, a *app.App, cl *client.Client, w waiting, na
 		}
 		return err
 	})
-	if w.detach || a.Rehearse != nil {
+	if w.Detach || a.Rehearse != nil {
 		return fault
 	}
 	watch := progress.Watch{Services: cl.Services, Tasks: cl.Tasks, Out: a.Err, Terminal: a.Terminal}
-	if w.quiet {
+	if w.Quiet {
 		watch.Out = nil
 	}
 	for _, name := range names {

@@ -14,7 +14,7 @@ import (
 )
 
 func serviceRm(a *app.App) *cobra.Command {
-	var w waiting
+	var w Waiting
 	c := &cobra.Command{
 		Use: "rm [OPTIONS] SERVICE [SERVICE...]", Aliases: []string{"remove"}, Short: "Remove services and stop their tasks", Args: app.AtLeastOne(),
 		Long: "Remove services, and wait until their tasks have stopped, so that what they used can be removed next.",
@@ -31,7 +31,7 @@ func serviceRm(a *app.App) *cobra.Command {
 					return nil
 				})
 				for _, name := range args {
-					if gone[name] == "" || w.detach || a.Rehearse != nil {
+					if gone[name] == "" || w.Detach || a.Rehearse != nil {
 						continue
 					}
 					fault = app.JoinFaults(fault, stopped(c.Context(), a, cl, gone[name], name))
@@ -40,7 +40,7 @@ func serviceRm(a *app.App) *cobra.Command {
 			})
 		},
 	}
-	w.flags(c, "")
+	w.Flags(c, "")
 	return app.Completed(c, a.ServiceNames)
 }
 

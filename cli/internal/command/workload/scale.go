@@ -17,7 +17,7 @@ import (
 )
 
 func serviceScale(a *app.App) *cobra.Command {
-	var w waiting
+	var w Waiting
 	c := &cobra.Command{
 		Use: "scale SERVICE=REPLICAS [SERVICE=REPLICAS...]", Short: "Set how many tasks services have", Args: app.AtLeastOne(),
 		Example: "  shoal service scale web=7 db=1",
@@ -29,7 +29,7 @@ func serviceScale(a *app.App) *cobra.Command {
 			return a.Connect(c.Context(), func(cl *client.Client) error { return scale(c.Context(), a, cl, w, orders) })
 		},
 	}
-	w.flags(c, "")
+	w.Flags(c, "")
 	return app.Completed(c, func(ctx context.Context) []string {
 		var out []string
 		for _, n := range a.ServiceNames(ctx) {
@@ -62,7 +62,7 @@ func scales(args []string) ([]scaleOrder, error) {
 }
 
 // scale changes all services first and then watches them one after another.
-func scale(ctx context.Context, a *app.App, cl *client.Client, w waiting, orders []scaleOrder) error {
+func scale(ctx context.Context, a *app.App, cl *client.Client, w Waiting, orders []scaleOrder) error {
 	var fault error
 	ids := map[string]string{}
 	for _, o := range orders {
@@ -78,7 +78,7 @@ func scale(ctx context.Context, a *app.App, cl *client.Client, w waiting, orders
 	}
 	for _, o := range orders {
 		if ids[o.name] != "" && ctx.Err() == nil {
-			fault = app.JoinFaults(fault, converge(ctx, a, cl, w, ids[o.name], o.name))
+			fault = app.JoinFaults(fault, Converge(ctx, a, cl, w, ids[o.name], o.name))
 		}
 	}
 	return fault

@@ -34,26 +34,27 @@ func Changes(a *app.App) []*cobra.Command {
 	return []*cobra.Command{serviceCreate(a), serviceUpdate(a), serviceRollback(a), serviceScale(a), serviceRebalance(a), serviceRm(a)}
 }
 
-// waiting are the flags of commands that show progress.
-type waiting struct {
-	detach, quiet bool
-	updated       bool // the command has made a new version
+// Waiting are the flags of commands that show progress.
+type Waiting struct {
+	Detach, Quiet bool
+	Updated       bool // the command has made a new version
 }
 
-func (w *waiting) flags(c *cobra.Command, what string) {
-	c.Flags().BoolVarP(&w.detach, "detach", "d", false, "return at once instead of waiting until it is done")
+// Flags defines them; what is what the command shows, empty for nothing.
+func (w *Waiting) Flags(c *cobra.Command, what string) {
+	c.Flags().BoolVarP(&w.Detach, "detach", "d", false, "return at once instead of waiting until it is done")
 	if what != "" {
-		c.Flags().BoolVarP(&w.quiet, "quiet", "q", false, "show no progress")
+		c.Flags().BoolVarP(&w.Quiet, "quiet", "q", false, "show no progress")
 	}
 }
 
-// converge waits and shows how far a service is. Ctrl-C ends the watching, not the work, and is no fault.
-func converge(ctx context.Context, a *app.App, cl *client.Client, w waiting, id, name string) error {
-	if w.detach || a.Rehearse != nil {
+// Converge waits and shows how far a service is. Ctrl-C ends the watching, not the work, and is no fault.
+func Converge(ctx context.Context, a *app.App, cl *client.Client, w Waiting, id, name string) error {
+	if w.Detach || a.Rehearse != nil {
 		return nil
 	}
-	watch := progress.Watch{Services: cl.Services, Tasks: cl.Tasks, Out: a.Err, Terminal: a.Terminal, Updated: w.updated}
-	if w.quiet {
+	watch := progress.Watch{Services: cl.Services, Tasks: cl.Tasks, Out: a.Err, Terminal: a.Terminal, Updated: w.Updated}
+	if w.Quiet {
 		watch.Out = nil
 	}
 	err := watch.Converge(ctx, id)
@@ -65,7 +66,7 @@ func converge(ctx context.Context, a *app.App, cl *client.Client, w waiting, id,
 }
 
 func serviceCreate(a *app.App) *cobra.Command {
-	var w waiting
+	var w Waiting
 	c := &cobra.Command{
 		Use: "create [OPTIONS] IMAGE [COMMAND] [ARG...]", Short: "Create a service", Args: app.AtLeastOne(),
 		Example: "  shoal service create --name web -p 80 --replicas 3 registry.example/web:1\n" +
@@ -74,7 +75,7 @@ func serviceCreate(a *app.App) *cobra.Command {
 	c.Flags().SetInterspersed(false) // what follows the image is the container's
 	flags := spec.New(c.Flags(), a.Getenv, a.Env.Files.Read)
 	flags.Create()
-	w.flags(c, "progress")
+	w.Flags(c, "progress")
 	app.Complete(c, "network", a.NetworkNames)
 	app.Complete(c, "depends-on", a.ServiceNames)
 	app.Complete(c, "mode", app.Words("replicated", "global", "replicated-job", "global-job"))
@@ -91,7 +92,7 @@ func serviceCreate(a *app.App) *cobra.Command {
 			}
 			id := resp.GetService().GetMeta().GetId()
 			fmt.Fprintln(a.Out, id)
-			return converge(c.Context(), a, cl, w, id, resp.GetService().GetSpec().GetAnnotations().GetName())
+			return Converge(c.Context(), a, cl, w, id, resp.GetService().GetSpec().GetAnnotations().GetName())
 		})
 	}
 	return c

@@ -21,7 +21,7 @@ import (
 )
 
 func serviceUpdate(a *app.App) *cobra.Command {
-	var w waiting
+	var w Waiting
 	var rollback bool
 	c := &cobra.Command{
 		Use: "update [OPTIONS] SERVICE", Short: "Change a service", Args: app.Exactly(1),
@@ -31,7 +31,7 @@ func serviceUpdate(a *app.App) *cobra.Command {
 	flags := spec.New(c.Flags(), a.Getenv, a.Env.Files.Read)
 	flags.Update()
 	c.Flags().BoolVar(&rollback, "rollback", false, "go back to the version before, as 'service rollback'")
-	w.flags(c, "progress")
+	w.Flags(c, "progress")
 	app.Complete(c, "network-add", a.NetworkNames)
 	app.Complete(c, "depends-on-add", a.ServiceNames)
 	app.Complete(c, "strategy", app.Words("spread", "binpack", "default"))
@@ -56,8 +56,8 @@ func serviceUpdate(a *app.App) *cobra.Command {
 				return err
 			}
 			fmt.Fprintln(a.Out, args[0])
-			w.updated = risen
-			return converge(c.Context(), a, cl, w, svc.GetMeta().GetId(), args[0])
+			w.Updated = risen
+			return Converge(c.Context(), a, cl, w, svc.GetMeta().GetId(), args[0])
 		})
 	}
 	return app.Completed(c, a.ServiceNames)
@@ -114,7 +114,7 @@ func alone(c *cobra.Command, flag string, others ...string) error {
 }
 
 func serviceRollback(a *app.App) *cobra.Command {
-	var w waiting
+	var w Waiting
 	var to uint64
 	c := &cobra.Command{
 		Use: "rollback [OPTIONS] SERVICE", Short: "Give a service its earlier version again", Args: app.Exactly(1),
@@ -125,12 +125,12 @@ func serviceRollback(a *app.App) *cobra.Command {
 		},
 	}
 	c.Flags().Uint64Var(&to, "to", 0, "spec `version` to go back to")
-	w.flags(c, "progress")
+	w.Flags(c, "progress")
 	return app.Completed(c, a.ServiceNames)
 }
 
 // rollBack goes back to a version; 0 is the one before.
-func rollBack(ctx context.Context, a *app.App, cl *client.Client, w waiting, name string, to uint64) error {
+func rollBack(ctx context.Context, a *app.App, cl *client.Client, w Waiting, name string, to uint64) error {
 	resp, err := cl.Services.RollbackService(ctx, &controlv1.RollbackServiceRequest{
 		Service: name, SpecVersion: to, RequestId: identity.NewID(a.Env.Rand),
 	})
@@ -138,6 +138,6 @@ func rollBack(ctx context.Context, a *app.App, cl *client.Client, w waiting, nam
 		return app.Wrap(err, "roll back service %q", name)
 	}
 	fmt.Fprintln(a.Out, name)
-	w.updated = true
-	return converge(ctx, a, cl, w, resp.GetService().GetMeta().GetId(), name)
+	w.Updated = true
+	return Converge(ctx, a, cl, w, resp.GetService().GetMeta().GetId(), name)
 }

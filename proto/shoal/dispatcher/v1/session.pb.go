@@ -598,6 +598,7 @@ type SessionResponse struct {
 	//	*SessionResponse_Barrier
 	//	*SessionResponse_Directory
 	//	*SessionResponse_Trust
+	//	*SessionResponse_Payload
 	Message       isSessionResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -703,6 +704,15 @@ func (x *SessionResponse) GetTrust() *Trust {
 	return nil
 }
 
+func (x *SessionResponse) GetPayload() *Payload {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_Payload); ok {
+			return x.Payload
+		}
+	}
+	return nil
+}
+
 type isSessionResponse_Message interface {
 	isSessionResponse_Message()
 }
@@ -742,6 +752,11 @@ type SessionResponse_Trust struct {
 	Trust *Trust `protobuf:"bytes,7,opt,name=trust,proto3,oneof"`
 }
 
+type SessionResponse_Payload struct {
+	// Data of a secret or config that a task of the last assignments uses.
+	Payload *Payload `protobuf:"bytes,10,opt,name=payload,proto3,oneof"`
+}
+
 func (*SessionResponse_Welcome) isSessionResponse_Message() {}
 
 func (*SessionResponse_HeartbeatAck) isSessionResponse_Message() {}
@@ -755,6 +770,8 @@ func (*SessionResponse_Barrier) isSessionResponse_Message() {}
 func (*SessionResponse_Directory) isSessionResponse_Message() {}
 
 func (*SessionResponse_Trust) isSessionResponse_Message() {}
+
+func (*SessionResponse_Payload) isSessionResponse_Message() {}
 
 // Welcome opens the other way.
 type Welcome struct {
@@ -1331,6 +1348,62 @@ func (x *Trust) GetDenied() []string {
 	return nil
 }
 
+// Payload is one version of the data of a secret or config, in clear. The machine keeps it in memory alone, while a task of it
+// uses it. It must be in no log and no journal.
+type Payload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The secret's or config's id, "." and the version's number.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// The data.
+	Data          []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Payload) Reset() {
+	*x = Payload{}
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Payload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Payload) ProtoMessage() {}
+
+func (x *Payload) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Payload.ProtoReflect.Descriptor instead.
+func (*Payload) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Payload) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Payload) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
 var File_shoal_dispatcher_v1_session_proto protoreflect.FileDescriptor
 
 const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
@@ -1367,7 +1440,7 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"TaskStatus\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x128\n" +
-	"\bobserved\x18\x02 \x01(\v2\x1c.shoal.types.v1.TaskObservedR\bobserved\"\xda\x03\n" +
+	"\bobserved\x18\x02 \x01(\v2\x1c.shoal.types.v1.TaskObservedR\bobserved\"\x94\x04\n" +
 	"\x0fSessionResponse\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.shoal.dispatcher.v1.WelcomeH\x00R\awelcome\x12H\n" +
 	"\rheartbeat_ack\x18\x02 \x01(\v2!.shoal.dispatcher.v1.HeartbeatAckH\x00R\fheartbeatAck\x12?\n" +
@@ -1378,7 +1451,9 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"assignment\x12<\n" +
 	"\abarrier\x18\x05 \x01(\v2 .shoal.dispatcher.v1.MeshBarrierH\x00R\abarrier\x126\n" +
 	"\tdirectory\x18\x06 \x01(\v2\x16.shoal.ca.v1.DirectoryH\x00R\tdirectory\x122\n" +
-	"\x05trust\x18\a \x01(\v2\x1a.shoal.dispatcher.v1.TrustH\x00R\x05trustB\t\n" +
+	"\x05trust\x18\a \x01(\v2\x1a.shoal.dispatcher.v1.TrustH\x00R\x05trust\x128\n" +
+	"\apayload\x18\n" +
+	" \x01(\v2\x1c.shoal.dispatcher.v1.PayloadH\x00R\apayloadB\t\n" +
 	"\amessageJ\x04\b\b\x10\tJ\x04\b\t\x10\n" +
 	"\"\xd0\x01\n" +
 	"\aWelcome\x12\x18\n" +
@@ -1429,7 +1504,10 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"7\n" +
 	"\x05Trust\x12\x16\n" +
 	"\x06bundle\x18\x01 \x01(\fR\x06bundle\x12\x16\n" +
-	"\x06denied\x18\x02 \x03(\tR\x06denied*\\\n" +
+	"\x06denied\x18\x02 \x03(\tR\x06denied\"-\n" +
+	"\aPayload\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04data\x18\x02 \x01(\fR\x04data*\\\n" +
 	"\vSessionKind\x12\x1c\n" +
 	"\x18SESSION_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
 	"\x11SESSION_KIND_NODE\x10\x01\x12\x18\n" +
@@ -1451,7 +1529,7 @@ func file_shoal_dispatcher_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_dispatcher_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shoal_dispatcher_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 17)
+var file_shoal_dispatcher_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
 var file_shoal_dispatcher_v1_session_proto_goTypes = []any{
 	(SessionKind)(0),            // 0: shoal.dispatcher.v1.SessionKind
 	(*SessionRequest)(nil),      // 1: shoal.dispatcher.v1.SessionRequest
@@ -1470,52 +1548,54 @@ var file_shoal_dispatcher_v1_session_proto_goTypes = []any{
 	(*AssignedNetwork)(nil),     // 14: shoal.dispatcher.v1.AssignedNetwork
 	(*MeshBarrier)(nil),         // 15: shoal.dispatcher.v1.MeshBarrier
 	(*Trust)(nil),               // 16: shoal.dispatcher.v1.Trust
-	nil,                         // 17: shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
-	(*v1.NodeDescription)(nil),  // 18: shoal.types.v1.NodeDescription
-	(*v1.Version)(nil),          // 19: shoal.types.v1.Version
-	(*v1.TaskObserved)(nil),     // 20: shoal.types.v1.TaskObserved
-	(*v11.Directory)(nil),       // 21: shoal.ca.v1.Directory
-	(*durationpb.Duration)(nil), // 22: google.protobuf.Duration
-	(*v1.TaskSpec)(nil),         // 23: shoal.types.v1.TaskSpec
-	(v1.TaskState)(0),           // 24: shoal.types.v1.TaskState
-	(*v1.TaskAddress)(nil),      // 25: shoal.types.v1.TaskAddress
+	(*Payload)(nil),             // 17: shoal.dispatcher.v1.Payload
+	nil,                         // 18: shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
+	(*v1.NodeDescription)(nil),  // 19: shoal.types.v1.NodeDescription
+	(*v1.Version)(nil),          // 20: shoal.types.v1.Version
+	(*v1.TaskObserved)(nil),     // 21: shoal.types.v1.TaskObserved
+	(*v11.Directory)(nil),       // 22: shoal.ca.v1.Directory
+	(*durationpb.Duration)(nil), // 23: google.protobuf.Duration
+	(*v1.TaskSpec)(nil),         // 24: shoal.types.v1.TaskSpec
+	(v1.TaskState)(0),           // 25: shoal.types.v1.TaskState
+	(*v1.TaskAddress)(nil),      // 26: shoal.types.v1.TaskAddress
 }
 var file_shoal_dispatcher_v1_session_proto_depIdxs = []int32{
 	2,  // 0: shoal.dispatcher.v1.SessionRequest.hello:type_name -> shoal.dispatcher.v1.Hello
 	3,  // 1: shoal.dispatcher.v1.SessionRequest.heartbeat:type_name -> shoal.dispatcher.v1.Heartbeat
 	4,  // 2: shoal.dispatcher.v1.SessionRequest.status:type_name -> shoal.dispatcher.v1.StatusBatch
-	18, // 3: shoal.dispatcher.v1.SessionRequest.description:type_name -> shoal.types.v1.NodeDescription
+	19, // 3: shoal.dispatcher.v1.SessionRequest.description:type_name -> shoal.types.v1.NodeDescription
 	5,  // 4: shoal.dispatcher.v1.SessionRequest.usage:type_name -> shoal.dispatcher.v1.UsageReport
 	0,  // 5: shoal.dispatcher.v1.Hello.kind:type_name -> shoal.dispatcher.v1.SessionKind
-	18, // 6: shoal.dispatcher.v1.Hello.description:type_name -> shoal.types.v1.NodeDescription
-	19, // 7: shoal.dispatcher.v1.Hello.generation:type_name -> shoal.types.v1.Version
+	19, // 6: shoal.dispatcher.v1.Hello.description:type_name -> shoal.types.v1.NodeDescription
+	20, // 7: shoal.dispatcher.v1.Hello.generation:type_name -> shoal.types.v1.Version
 	7,  // 8: shoal.dispatcher.v1.StatusBatch.tasks:type_name -> shoal.dispatcher.v1.TaskStatus
 	6,  // 9: shoal.dispatcher.v1.UsageReport.tasks:type_name -> shoal.dispatcher.v1.TaskUsage
-	20, // 10: shoal.dispatcher.v1.TaskStatus.observed:type_name -> shoal.types.v1.TaskObserved
+	21, // 10: shoal.dispatcher.v1.TaskStatus.observed:type_name -> shoal.types.v1.TaskObserved
 	9,  // 11: shoal.dispatcher.v1.SessionResponse.welcome:type_name -> shoal.dispatcher.v1.Welcome
 	10, // 12: shoal.dispatcher.v1.SessionResponse.heartbeat_ack:type_name -> shoal.dispatcher.v1.HeartbeatAck
 	11, // 13: shoal.dispatcher.v1.SessionResponse.status_ack:type_name -> shoal.dispatcher.v1.StatusAck
 	12, // 14: shoal.dispatcher.v1.SessionResponse.assignment:type_name -> shoal.dispatcher.v1.Assignment
 	15, // 15: shoal.dispatcher.v1.SessionResponse.barrier:type_name -> shoal.dispatcher.v1.MeshBarrier
-	21, // 16: shoal.dispatcher.v1.SessionResponse.directory:type_name -> shoal.ca.v1.Directory
+	22, // 16: shoal.dispatcher.v1.SessionResponse.directory:type_name -> shoal.ca.v1.Directory
 	16, // 17: shoal.dispatcher.v1.SessionResponse.trust:type_name -> shoal.dispatcher.v1.Trust
-	22, // 18: shoal.dispatcher.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
-	22, // 19: shoal.dispatcher.v1.Welcome.heartbeat_timeout:type_name -> google.protobuf.Duration
-	19, // 20: shoal.dispatcher.v1.Assignment.generation:type_name -> shoal.types.v1.Version
-	13, // 21: shoal.dispatcher.v1.Assignment.tasks:type_name -> shoal.dispatcher.v1.AssignedTask
-	23, // 22: shoal.dispatcher.v1.AssignedTask.spec:type_name -> shoal.types.v1.TaskSpec
-	24, // 23: shoal.dispatcher.v1.AssignedTask.desired:type_name -> shoal.types.v1.TaskState
-	25, // 24: shoal.dispatcher.v1.AssignedTask.addresses:type_name -> shoal.types.v1.TaskAddress
-	14, // 25: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
-	17, // 26: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
-	19, // 27: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
-	1,  // 28: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
-	8,  // 29: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
-	29, // [29:30] is the sub-list for method output_type
-	28, // [28:29] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	17, // 18: shoal.dispatcher.v1.SessionResponse.payload:type_name -> shoal.dispatcher.v1.Payload
+	23, // 19: shoal.dispatcher.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
+	23, // 20: shoal.dispatcher.v1.Welcome.heartbeat_timeout:type_name -> google.protobuf.Duration
+	20, // 21: shoal.dispatcher.v1.Assignment.generation:type_name -> shoal.types.v1.Version
+	13, // 22: shoal.dispatcher.v1.Assignment.tasks:type_name -> shoal.dispatcher.v1.AssignedTask
+	24, // 23: shoal.dispatcher.v1.AssignedTask.spec:type_name -> shoal.types.v1.TaskSpec
+	25, // 24: shoal.dispatcher.v1.AssignedTask.desired:type_name -> shoal.types.v1.TaskState
+	26, // 25: shoal.dispatcher.v1.AssignedTask.addresses:type_name -> shoal.types.v1.TaskAddress
+	14, // 26: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
+	18, // 27: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
+	20, // 28: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
+	1,  // 29: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
+	8,  // 30: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
+	30, // [30:31] is the sub-list for method output_type
+	29, // [29:30] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_session_proto_init() }
@@ -1538,6 +1618,7 @@ func file_shoal_dispatcher_v1_session_proto_init() {
 		(*SessionResponse_Barrier)(nil),
 		(*SessionResponse_Directory)(nil),
 		(*SessionResponse_Trust)(nil),
+		(*SessionResponse_Payload)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -1545,7 +1626,7 @@ func file_shoal_dispatcher_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_dispatcher_v1_session_proto_rawDesc), len(file_shoal_dispatcher_v1_session_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   17,
+			NumMessages:   18,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -35,6 +35,8 @@ type Cluster struct {
 	Authority *Authority `protobuf:"bytes,3,opt,name=authority,proto3" json:"authority,omitempty"`
 	// Join tokens, as keyed hashes.
 	Tokens *JoinTokens `protobuf:"bytes,4,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	// The key that seals the data of secrets, wrapped to each voting store.
+	PayloadKeys []*WrappedKey `protobuf:"bytes,6,rep,name=payload_keys,json=payloadKeys,proto3" json:"payload_keys,omitempty"`
 	// Ranges chosen at init. They never change.
 	DataPath      *DataPath `protobuf:"bytes,5,opt,name=data_path,json=dataPath,proto3" json:"data_path,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -95,6 +97,13 @@ func (x *Cluster) GetAuthority() *Authority {
 func (x *Cluster) GetTokens() *JoinTokens {
 	if x != nil {
 		return x.Tokens
+	}
+	return nil
+}
+
+func (x *Cluster) GetPayloadKeys() []*WrappedKey {
+	if x != nil {
+		return x.PayloadKeys
 	}
 	return nil
 }
@@ -451,7 +460,9 @@ type WrappedKey struct {
 	// Which key is inside.
 	KeyId string `protobuf:"bytes,2,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// The encapsulated key and cipher text.
-	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	Data []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	// The receiver's public wrap key, so that a new one gets a new copy.
+	To            []byte `protobuf:"bytes,4,opt,name=to,proto3" json:"to,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -503,6 +514,13 @@ func (x *WrappedKey) GetKeyId() string {
 func (x *WrappedKey) GetData() []byte {
 	if x != nil {
 		return x.Data
+	}
+	return nil
+}
+
+func (x *WrappedKey) GetTo() []byte {
+	if x != nil {
+		return x.To
 	}
 	return nil
 }
@@ -841,7 +859,7 @@ var File_shoal_types_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\"\xa9\x02\n" +
+	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\"\xf1\x02\n" +
 	"\aCluster\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ClusterSpecB\a\x92\xb5\x18\x03\n" +
@@ -849,7 +867,9 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\tauthority\x18\x03 \x01(\v2\x19.shoal.types.v1.AuthorityB\a\x92\xb5\x18\x03\n" +
 	"\x01\x01R\tauthority\x12;\n" +
 	"\x06tokens\x18\x04 \x01(\v2\x1a.shoal.types.v1.JoinTokensB\a\x92\xb5\x18\x03\n" +
-	"\x01\x01R\x06tokens\x12;\n" +
+	"\x01\x01R\x06tokens\x12F\n" +
+	"\fpayload_keys\x18\x06 \x03(\v2\x1a.shoal.types.v1.WrappedKeyB\a\x92\xb5\x18\x03\n" +
+	"\x01\x02R\vpayloadKeys\x12;\n" +
 	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\xa5\x04\n" +
 	"\vClusterSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
@@ -885,12 +905,13 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\vSealedBytes\x12\x16\n" +
 	"\x06format\x18\x01 \x01(\rR\x06format\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"T\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"d\n" +
 	"\n" +
 	"WrappedKey\x12\x1b\n" +
 	"\tmember_id\x18\x01 \x01(\tR\bmemberId\x12\x15\n" +
 	"\x06key_id\x18\x02 \x01(\tR\x05keyId\x12\x12\n" +
-	"\x04data\x18\x03 \x01(\fR\x04data\"t\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\x12\x0e\n" +
+	"\x02to\x18\x04 \x01(\fR\x02to\"t\n" +
 	"\n" +
 	"JoinTokens\x121\n" +
 	"\x06worker\x18\x01 \x01(\v2\x19.shoal.types.v1.JoinTokenR\x06worker\x123\n" +
@@ -958,30 +979,31 @@ var file_shoal_types_v1_cluster_proto_depIdxs = []int32{
 	1,  // 1: shoal.types.v1.Cluster.spec:type_name -> shoal.types.v1.ClusterSpec
 	3,  // 2: shoal.types.v1.Cluster.authority:type_name -> shoal.types.v1.Authority
 	6,  // 3: shoal.types.v1.Cluster.tokens:type_name -> shoal.types.v1.JoinTokens
-	8,  // 4: shoal.types.v1.Cluster.data_path:type_name -> shoal.types.v1.DataPath
-	12, // 5: shoal.types.v1.ClusterSpec.annotations:type_name -> shoal.types.v1.Annotations
-	13, // 6: shoal.types.v1.ClusterSpec.certificate_life:type_name -> google.protobuf.Duration
-	13, // 7: shoal.types.v1.ClusterSpec.certificate_grace:type_name -> google.protobuf.Duration
-	2,  // 8: shoal.types.v1.ClusterSpec.scheduling:type_name -> shoal.types.v1.SchedulingConfig
-	14, // 9: shoal.types.v1.ClusterSpec.containers:type_name -> shoal.types.v1.ContainerPolicy
-	15, // 10: shoal.types.v1.ClusterSpec.dataplane:type_name -> shoal.types.v1.Dataplane
-	16, // 11: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
-	13, // 12: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
-	13, // 13: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
-	4,  // 14: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
-	5,  // 15: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
-	7,  // 16: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
-	7,  // 17: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
-	17, // 18: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
-	11, // 19: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
-	17, // 20: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
-	11, // 21: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
-	17, // 22: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
-	23, // [23:23] is the sub-list for method output_type
-	23, // [23:23] is the sub-list for method input_type
-	23, // [23:23] is the sub-list for extension type_name
-	23, // [23:23] is the sub-list for extension extendee
-	0,  // [0:23] is the sub-list for field type_name
+	5,  // 4: shoal.types.v1.Cluster.payload_keys:type_name -> shoal.types.v1.WrappedKey
+	8,  // 5: shoal.types.v1.Cluster.data_path:type_name -> shoal.types.v1.DataPath
+	12, // 6: shoal.types.v1.ClusterSpec.annotations:type_name -> shoal.types.v1.Annotations
+	13, // 7: shoal.types.v1.ClusterSpec.certificate_life:type_name -> google.protobuf.Duration
+	13, // 8: shoal.types.v1.ClusterSpec.certificate_grace:type_name -> google.protobuf.Duration
+	2,  // 9: shoal.types.v1.ClusterSpec.scheduling:type_name -> shoal.types.v1.SchedulingConfig
+	14, // 10: shoal.types.v1.ClusterSpec.containers:type_name -> shoal.types.v1.ContainerPolicy
+	15, // 11: shoal.types.v1.ClusterSpec.dataplane:type_name -> shoal.types.v1.Dataplane
+	16, // 12: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
+	13, // 13: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
+	13, // 14: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
+	4,  // 15: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
+	5,  // 16: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
+	7,  // 17: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
+	7,  // 18: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
+	17, // 19: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
+	11, // 20: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
+	17, // 21: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
+	11, // 22: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
+	17, // 23: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_cluster_proto_init() }

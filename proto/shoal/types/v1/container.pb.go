@@ -86,7 +86,11 @@ type ContainerSpec struct {
 	// Whether it takes connections. While it does not, it runs and the mesh leaves it out.
 	Readiness *Probe `protobuf:"bytes,30,opt,name=readiness,proto3" json:"readiness,omitempty"`
 	// What runs in it before its stop signal.
-	PreStop       *PreStop `protobuf:"bytes,31,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
+	PreStop *PreStop `protobuf:"bytes,31,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
+	// Secrets in it, as files in memory.
+	Secrets []*FileReference `protobuf:"bytes,60,rep,name=secrets,proto3" json:"secrets,omitempty"`
+	// Configs in it, as files in memory.
+	Configs       []*FileReference `protobuf:"bytes,61,rep,name=configs,proto3" json:"configs,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -338,6 +342,20 @@ func (x *ContainerSpec) GetPreStop() *PreStop {
 	return nil
 }
 
+func (x *ContainerSpec) GetSecrets() []*FileReference {
+	if x != nil {
+		return x.Secrets
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetConfigs() []*FileReference {
+	if x != nil {
+		return x.Configs
+	}
+	return nil
+}
+
 // DNSConfig says how a container looks up names.
 type DNSConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -534,8 +552,7 @@ var File_shoal_types_v1_container_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1eshoal/types/v1/container.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x1ashoal/types/v1/mount.proto\x1a\x1ashoal/types/v1/probe.proto\"\xac\n" +
-	"\n" +
+	"\x1eshoal/types/v1/container.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x1ashoal/types/v1/mount.proto\x1a\x1ashoal/types/v1/probe.proto\x1a\x1bshoal/types/v1/secret.proto\"\x9e\v\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x12\n" +
@@ -574,7 +591,9 @@ const file_shoal_types_v1_container_proto_rawDesc = "" +
 	"cdiDevices\x127\n" +
 	"\vhealthcheck\x18\x1d \x01(\v2\x15.shoal.types.v1.ProbeR\vhealthcheck\x123\n" +
 	"\treadiness\x18\x1e \x01(\v2\x15.shoal.types.v1.ProbeR\treadiness\x122\n" +
-	"\bpre_stop\x18\x1f \x01(\v2\x17.shoal.types.v1.PreStopR\apreStop\x1a9\n" +
+	"\bpre_stop\x18\x1f \x01(\v2\x17.shoal.types.v1.PreStopR\apreStop\x127\n" +
+	"\asecrets\x18< \x03(\v2\x1d.shoal.types.v1.FileReferenceR\asecrets\x127\n" +
+	"\aconfigs\x18= \x03(\v2\x1d.shoal.types.v1.FileReferenceR\aconfigs\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
@@ -619,6 +638,7 @@ var file_shoal_types_v1_container_proto_goTypes = []any{
 	(*Mount)(nil),               // 8: shoal.types.v1.Mount
 	(*Probe)(nil),               // 9: shoal.types.v1.Probe
 	(*PreStop)(nil),             // 10: shoal.types.v1.PreStop
+	(*FileReference)(nil),       // 11: shoal.types.v1.FileReference
 }
 var file_shoal_types_v1_container_proto_depIdxs = []int32{
 	4,  // 0: shoal.types.v1.ContainerSpec.labels:type_name -> shoal.types.v1.ContainerSpec.LabelsEntry
@@ -632,11 +652,13 @@ var file_shoal_types_v1_container_proto_depIdxs = []int32{
 	9,  // 8: shoal.types.v1.ContainerSpec.healthcheck:type_name -> shoal.types.v1.Probe
 	9,  // 9: shoal.types.v1.ContainerSpec.readiness:type_name -> shoal.types.v1.Probe
 	10, // 10: shoal.types.v1.ContainerSpec.pre_stop:type_name -> shoal.types.v1.PreStop
-	11, // [11:11] is the sub-list for method output_type
-	11, // [11:11] is the sub-list for method input_type
-	11, // [11:11] is the sub-list for extension type_name
-	11, // [11:11] is the sub-list for extension extendee
-	0,  // [0:11] is the sub-list for field type_name
+	11, // 11: shoal.types.v1.ContainerSpec.secrets:type_name -> shoal.types.v1.FileReference
+	11, // 12: shoal.types.v1.ContainerSpec.configs:type_name -> shoal.types.v1.FileReference
+	13, // [13:13] is the sub-list for method output_type
+	13, // [13:13] is the sub-list for method input_type
+	13, // [13:13] is the sub-list for extension type_name
+	13, // [13:13] is the sub-list for extension extendee
+	0,  // [0:13] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_container_proto_init() }
@@ -647,6 +669,7 @@ func file_shoal_types_v1_container_proto_init() {
 	file_shoal_types_v1_isolation_proto_init()
 	file_shoal_types_v1_mount_proto_init()
 	file_shoal_types_v1_probe_proto_init()
+	file_shoal_types_v1_secret_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{

@@ -56,6 +56,8 @@ const (
 	Kind_KIND_CREDENTIAL Kind = 12
 	// What the machines of one dispatcher use.
 	Kind_KIND_LOAD Kind = 13
+	// The data of a secret or config.
+	Kind_KIND_PAYLOAD Kind = 14
 )
 
 // Enum value maps for Kind.
@@ -75,6 +77,7 @@ var (
 		11: "KIND_DENIAL",
 		12: "KIND_CREDENTIAL",
 		13: "KIND_LOAD",
+		14: "KIND_PAYLOAD",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -91,6 +94,7 @@ var (
 		"KIND_DENIAL":      11,
 		"KIND_CREDENTIAL":  12,
 		"KIND_LOAD":        13,
+		"KIND_PAYLOAD":     14,
 	}
 )
 
@@ -440,7 +444,7 @@ const file_shoal_types_v1_meta_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
 	"\bPlatform\x12\"\n" +
 	"\farchitecture\x18\x01 \x01(\tR\farchitecture\x12\x0e\n" +
-	"\x02os\x18\x02 \x01(\tR\x02os*\xf9\x01\n" +
+	"\x02os\x18\x02 \x01(\tR\x02os*\x8b\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_CLUSTER\x10\x01\x12\r\n" +
@@ -457,7 +461,8 @@ const file_shoal_types_v1_meta_proto_rawDesc = "" +
 	"\x12\x0f\n" +
 	"\vKIND_DENIAL\x10\v\x12\x13\n" +
 	"\x0fKIND_CREDENTIAL\x10\f\x12\r\n" +
-	"\tKIND_LOAD\x10\rB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\tKIND_LOAD\x10\r\x12\x10\n" +
+	"\fKIND_PAYLOAD\x10\x0eB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_meta_proto_rawDescOnce sync.Once

@@ -41,6 +41,7 @@ type Object struct {
 	//	*Object_Denial
 	//	*Object_Credential
 	//	*Object_Load
+	//	*Object_Payload
 	Kind          isObject_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -200,6 +201,15 @@ func (x *Object) GetLoad() *Load {
 	return nil
 }
 
+func (x *Object) GetPayload() *Payload {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_Payload); ok {
+			return x.Payload
+		}
+	}
+	return nil
+}
+
 type isObject_Kind interface {
 	isObject_Kind()
 }
@@ -269,6 +279,11 @@ type Object_Load struct {
 	Load *Load `protobuf:"bytes,13,opt,name=load,proto3,oneof"`
 }
 
+type Object_Payload struct {
+	// The data of a secret or config.
+	Payload *Payload `protobuf:"bytes,14,opt,name=payload,proto3,oneof"`
+}
+
 func (*Object_Cluster) isObject_Kind() {}
 
 func (*Object_Node) isObject_Kind() {}
@@ -295,11 +310,13 @@ func (*Object_Credential) isObject_Kind() {}
 
 func (*Object_Load) isObject_Kind() {}
 
+func (*Object_Payload) isObject_Kind() {}
+
 var File_shoal_types_v1_object_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_object_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshoal/types/v1/object.proto\x12\x0eshoal.types.v1\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x1bshoal/types/v1/member.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1bshoal/types/v1/secret.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"\x9a\x05\n" +
+	"\x1bshoal/types/v1/object.proto\x12\x0eshoal.types.v1\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x1bshoal/types/v1/member.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1bshoal/types/v1/secret.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"\xcf\x05\n" +
 	"\x06Object\x123\n" +
 	"\acluster\x18\x01 \x01(\v2\x17.shoal.types.v1.ClusterH\x00R\acluster\x12*\n" +
 	"\x04node\x18\x02 \x01(\v2\x14.shoal.types.v1.NodeH\x00R\x04node\x123\n" +
@@ -316,7 +333,8 @@ const file_shoal_types_v1_object_proto_rawDesc = "" +
 	"\n" +
 	"credential\x18\f \x01(\v2\x1a.shoal.types.v1.CredentialH\x00R\n" +
 	"credential\x12*\n" +
-	"\x04load\x18\r \x01(\v2\x14.shoal.types.v1.LoadH\x00R\x04loadB\x06\n" +
+	"\x04load\x18\r \x01(\v2\x14.shoal.types.v1.LoadH\x00R\x04load\x123\n" +
+	"\apayload\x18\x0e \x01(\v2\x17.shoal.types.v1.PayloadH\x00R\apayloadB\x06\n" +
 	"\x04kindB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
@@ -347,6 +365,7 @@ var file_shoal_types_v1_object_proto_goTypes = []any{
 	(*Denial)(nil),     // 11: shoal.types.v1.Denial
 	(*Credential)(nil), // 12: shoal.types.v1.Credential
 	(*Load)(nil),       // 13: shoal.types.v1.Load
+	(*Payload)(nil),    // 14: shoal.types.v1.Payload
 }
 var file_shoal_types_v1_object_proto_depIdxs = []int32{
 	1,  // 0: shoal.types.v1.Object.cluster:type_name -> shoal.types.v1.Cluster
@@ -362,11 +381,12 @@ var file_shoal_types_v1_object_proto_depIdxs = []int32{
 	11, // 10: shoal.types.v1.Object.denial:type_name -> shoal.types.v1.Denial
 	12, // 11: shoal.types.v1.Object.credential:type_name -> shoal.types.v1.Credential
 	13, // 12: shoal.types.v1.Object.load:type_name -> shoal.types.v1.Load
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	14, // 13: shoal.types.v1.Object.payload:type_name -> shoal.types.v1.Payload
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_object_proto_init() }
@@ -396,6 +416,7 @@ func file_shoal_types_v1_object_proto_init() {
 		(*Object_Denial)(nil),
 		(*Object_Credential)(nil),
 		(*Object_Load)(nil),
+		(*Object_Payload)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -22,13 +22,15 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// Secret names data that only its users may see. The data itself is a SecretPayload.
+// Secret names data that only its users may see. The data of each version is a Payload.
 type Secret struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Identity and times.
 	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
 	// Name and labels.
-	Annotations   *Annotations `protobuf:"bytes,2,opt,name=annotations,proto3" json:"annotations,omitempty"`
+	Annotations *Annotations `protobuf:"bytes,2,opt,name=annotations,proto3" json:"annotations,omitempty"`
+	// The versions that are kept, the newest first. The first one is in force.
+	Versions      []*DataVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -77,77 +79,29 @@ func (x *Secret) GetAnnotations() *Annotations {
 	return nil
 }
 
-// SecretPayload is a secret's data. It is no Object: it is in no watch and no list, and is fetched by id alone.
-type SecretPayload struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Id of the secret.
-	SecretId string `protobuf:"bytes,1,opt,name=secret_id,json=secretId,proto3" json:"secret_id,omitempty"`
-	// The data, encrypted before it is proposed.
-	Data          *SealedBytes `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *SecretPayload) Reset() {
-	*x = SecretPayload{}
-	mi := &file_shoal_types_v1_secret_proto_msgTypes[1]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *SecretPayload) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*SecretPayload) ProtoMessage() {}
-
-func (x *SecretPayload) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_secret_proto_msgTypes[1]
+func (x *Secret) GetVersions() []*DataVersion {
 	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use SecretPayload.ProtoReflect.Descriptor instead.
-func (*SecretPayload) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_secret_proto_rawDescGZIP(), []int{1}
-}
-
-func (x *SecretPayload) GetSecretId() string {
-	if x != nil {
-		return x.SecretId
-	}
-	return ""
-}
-
-func (x *SecretPayload) GetData() *SealedBytes {
-	if x != nil {
-		return x.Data
+		return x.Versions
 	}
 	return nil
 }
 
-// Config names data that tasks may read.
+// Config names data that tasks may read. The data of each version is a Payload.
 type Config struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Identity and times.
 	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
 	// Name and labels.
 	Annotations *Annotations `protobuf:"bytes,2,opt,name=annotations,proto3" json:"annotations,omitempty"`
-	// The data, below 1000 KiB.
-	Data          []byte `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	// The versions that are kept, the newest first. The first one is in force.
+	Versions      []*DataVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Config) Reset() {
 	*x = Config{}
-	mi := &file_shoal_types_v1_secret_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_secret_proto_msgTypes[1]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -159,7 +113,7 @@ func (x *Config) String() string {
 func (*Config) ProtoMessage() {}
 
 func (x *Config) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_secret_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_secret_proto_msgTypes[1]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -172,7 +126,7 @@ func (x *Config) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Config.ProtoReflect.Descriptor instead.
 func (*Config) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_secret_proto_rawDescGZIP(), []int{2}
+	return file_shoal_types_v1_secret_proto_rawDescGZIP(), []int{1}
 }
 
 func (x *Config) GetMeta() *Meta {
@@ -189,11 +143,240 @@ func (x *Config) GetAnnotations() *Annotations {
 	return nil
 }
 
-func (x *Config) GetData() []byte {
+func (x *Config) GetVersions() []*DataVersion {
 	if x != nil {
-		return x.Data
+		return x.Versions
 	}
 	return nil
+}
+
+// DataVersion is one version of the data of a secret or config.
+type DataVersion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts the versions, from 1.
+	Number uint64 `protobuf:"varint,1,opt,name=number,proto3" json:"number,omitempty"`
+	// Length of the data.
+	Bytes         uint64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataVersion) Reset() {
+	*x = DataVersion{}
+	mi := &file_shoal_types_v1_secret_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataVersion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataVersion) ProtoMessage() {}
+
+func (x *DataVersion) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_secret_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataVersion.ProtoReflect.Descriptor instead.
+func (*DataVersion) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_secret_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *DataVersion) GetNumber() uint64 {
+	if x != nil {
+		return x.Number
+	}
+	return 0
+}
+
+func (x *DataVersion) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+// Payload is one version of the data of a secret or config. Its id is that object's id, "." and the number. It is in no
+// watch and no list: it is fetched by id, by whoever may have it.
+type Payload struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Identity and times.
+	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// A secret's data, encrypted before it is proposed with the payload key, which only stores have.
+	Sealed *SealedBytes `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
+	// A config's data.
+	Clear         []byte `protobuf:"bytes,3,opt,name=clear,proto3" json:"clear,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Payload) Reset() {
+	*x = Payload{}
+	mi := &file_shoal_types_v1_secret_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Payload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Payload) ProtoMessage() {}
+
+func (x *Payload) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_secret_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Payload.ProtoReflect.Descriptor instead.
+func (*Payload) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_secret_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Payload) GetMeta() *Meta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *Payload) GetSealed() *SealedBytes {
+	if x != nil {
+		return x.Sealed
+	}
+	return nil
+}
+
+func (x *Payload) GetClear() []byte {
+	if x != nil {
+		return x.Clear
+	}
+	return nil
+}
+
+// FileReference puts the data of a secret or config into a container, as a file.
+type FileReference struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the secret or config. Requests may give its name.
+	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	// Its name.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Version of the data. 0 in a request: the one in force.
+	Version uint64 `protobuf:"varint,3,opt,name=version,proto3" json:"version,omitempty"`
+	// Whether a person chose the version: then a newer one does not replace it.
+	Pinned bool `protobuf:"varint,4,opt,name=pinned,proto3" json:"pinned,omitempty"`
+	// Path of the file. Not absolute: a secret's below /run/secrets, a config's below /. Default: the name.
+	Target string `protobuf:"bytes,5,opt,name=target,proto3" json:"target,omitempty"`
+	// Owner, as a number. Default 0.
+	Uid uint32 `protobuf:"varint,6,opt,name=uid,proto3" json:"uid,omitempty"`
+	// Group, as a number. Default 0.
+	Gid uint32 `protobuf:"varint,7,opt,name=gid,proto3" json:"gid,omitempty"`
+	// Permissions. Default 0444.
+	Mode          *uint32 `protobuf:"varint,8,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FileReference) Reset() {
+	*x = FileReference{}
+	mi := &file_shoal_types_v1_secret_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FileReference) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FileReference) ProtoMessage() {}
+
+func (x *FileReference) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_secret_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FileReference.ProtoReflect.Descriptor instead.
+func (*FileReference) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_secret_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *FileReference) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *FileReference) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *FileReference) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *FileReference) GetPinned() bool {
+	if x != nil {
+		return x.Pinned
+	}
+	return false
+}
+
+func (x *FileReference) GetTarget() string {
+	if x != nil {
+		return x.Target
+	}
+	return ""
+}
+
+func (x *FileReference) GetUid() uint32 {
+	if x != nil {
+		return x.Uid
+	}
+	return 0
+}
+
+func (x *FileReference) GetGid() uint32 {
+	if x != nil {
+		return x.Gid
+	}
+	return 0
+}
+
+func (x *FileReference) GetMode() uint32 {
+	if x != nil && x.Mode != nil {
+		return *x.Mode
+	}
+	return 0
 }
 
 // Volume names storage that tasks may use.
@@ -209,7 +392,7 @@ type Volume struct {
 
 func (x *Volume) Reset() {
 	*x = Volume{}
-	mi := &file_shoal_types_v1_secret_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_secret_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -221,7 +404,7 @@ func (x *Volume) String() string {
 func (*Volume) ProtoMessage() {}
 
 func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_secret_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_secret_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -234,7 +417,7 @@ func (x *Volume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Volume.ProtoReflect.Descriptor instead.
 func (*Volume) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_secret_proto_rawDescGZIP(), []int{3}
+	return file_shoal_types_v1_secret_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Volume) GetMeta() *Meta {
@@ -255,20 +438,36 @@ var File_shoal_types_v1_secret_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_secret_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshoal/types/v1/secret.proto\x12\x0eshoal.types.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x19shoal/types/v1/meta.proto\"z\n" +
+	"\x1bshoal/types/v1/secret.proto\x12\x0eshoal.types.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x19shoal/types/v1/meta.proto\"\xbc\x01\n" +
 	"\x06Secret\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12F\n" +
 	"\vannotations\x18\x02 \x01(\v2\x1b.shoal.types.v1.AnnotationsB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\vannotations\"]\n" +
-	"\rSecretPayload\x12\x1b\n" +
-	"\tsecret_id\x18\x01 \x01(\tR\bsecretId\x12/\n" +
-	"\x04data\x18\x02 \x01(\v2\x1b.shoal.types.v1.SealedBytesR\x04data\"\x97\x01\n" +
+	"\x01\bR\vannotations\x12@\n" +
+	"\bversions\x18\x03 \x03(\v2\x1b.shoal.types.v1.DataVersionB\a\x92\xb5\x18\x03\n" +
+	"\x01\bR\bversions\"\xbc\x01\n" +
 	"\x06Config\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12F\n" +
 	"\vannotations\x18\x02 \x01(\v2\x1b.shoal.types.v1.AnnotationsB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\vannotations\x12\x1b\n" +
-	"\x04data\x18\x03 \x01(\fB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\x04data\"z\n" +
+	"\x01\bR\vannotations\x12@\n" +
+	"\bversions\x18\x03 \x03(\v2\x1b.shoal.types.v1.DataVersionB\a\x92\xb5\x18\x03\n" +
+	"\x01\bR\bversions\";\n" +
+	"\vDataVersion\x12\x16\n" +
+	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\x90\x01\n" +
+	"\aPayload\x12(\n" +
+	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12<\n" +
+	"\x06sealed\x18\x02 \x01(\v2\x1b.shoal.types.v1.SealedBytesB\a\x92\xb5\x18\x03\x12\x01\bR\x06sealed\x12\x1d\n" +
+	"\x05clear\x18\x03 \x01(\fB\a\x92\xb5\x18\x03\x12\x01\bR\x05clear\"\xc3\x01\n" +
+	"\rFileReference\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\x04R\aversion\x12\x16\n" +
+	"\x06pinned\x18\x04 \x01(\bR\x06pinned\x12\x16\n" +
+	"\x06target\x18\x05 \x01(\tR\x06target\x12\x10\n" +
+	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x10\n" +
+	"\x03gid\x18\a \x01(\rR\x03gid\x12\x17\n" +
+	"\x04mode\x18\b \x01(\rH\x00R\x04mode\x88\x01\x01B\a\n" +
+	"\x05_mode\"z\n" +
 	"\x06Volume\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12F\n" +
 	"\vannotations\x18\x02 \x01(\v2\x1b.shoal.types.v1.AnnotationsB\a\x92\xb5\x18\x03\n" +
@@ -286,29 +485,34 @@ func file_shoal_types_v1_secret_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_secret_proto_rawDescData
 }
 
-var file_shoal_types_v1_secret_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
+var file_shoal_types_v1_secret_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_shoal_types_v1_secret_proto_goTypes = []any{
 	(*Secret)(nil),        // 0: shoal.types.v1.Secret
-	(*SecretPayload)(nil), // 1: shoal.types.v1.SecretPayload
-	(*Config)(nil),        // 2: shoal.types.v1.Config
-	(*Volume)(nil),        // 3: shoal.types.v1.Volume
-	(*Meta)(nil),          // 4: shoal.types.v1.Meta
-	(*Annotations)(nil),   // 5: shoal.types.v1.Annotations
-	(*SealedBytes)(nil),   // 6: shoal.types.v1.SealedBytes
+	(*Config)(nil),        // 1: shoal.types.v1.Config
+	(*DataVersion)(nil),   // 2: shoal.types.v1.DataVersion
+	(*Payload)(nil),       // 3: shoal.types.v1.Payload
+	(*FileReference)(nil), // 4: shoal.types.v1.FileReference
+	(*Volume)(nil),        // 5: shoal.types.v1.Volume
+	(*Meta)(nil),          // 6: shoal.types.v1.Meta
+	(*Annotations)(nil),   // 7: shoal.types.v1.Annotations
+	(*SealedBytes)(nil),   // 8: shoal.types.v1.SealedBytes
 }
 var file_shoal_types_v1_secret_proto_depIdxs = []int32{
-	4, // 0: shoal.types.v1.Secret.meta:type_name -> shoal.types.v1.Meta
-	5, // 1: shoal.types.v1.Secret.annotations:type_name -> shoal.types.v1.Annotations
-	6, // 2: shoal.types.v1.SecretPayload.data:type_name -> shoal.types.v1.SealedBytes
-	4, // 3: shoal.types.v1.Config.meta:type_name -> shoal.types.v1.Meta
-	5, // 4: shoal.types.v1.Config.annotations:type_name -> shoal.types.v1.Annotations
-	4, // 5: shoal.types.v1.Volume.meta:type_name -> shoal.types.v1.Meta
-	5, // 6: shoal.types.v1.Volume.annotations:type_name -> shoal.types.v1.Annotations
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	6,  // 0: shoal.types.v1.Secret.meta:type_name -> shoal.types.v1.Meta
+	7,  // 1: shoal.types.v1.Secret.annotations:type_name -> shoal.types.v1.Annotations
+	2,  // 2: shoal.types.v1.Secret.versions:type_name -> shoal.types.v1.DataVersion
+	6,  // 3: shoal.types.v1.Config.meta:type_name -> shoal.types.v1.Meta
+	7,  // 4: shoal.types.v1.Config.annotations:type_name -> shoal.types.v1.Annotations
+	2,  // 5: shoal.types.v1.Config.versions:type_name -> shoal.types.v1.DataVersion
+	6,  // 6: shoal.types.v1.Payload.meta:type_name -> shoal.types.v1.Meta
+	8,  // 7: shoal.types.v1.Payload.sealed:type_name -> shoal.types.v1.SealedBytes
+	6,  // 8: shoal.types.v1.Volume.meta:type_name -> shoal.types.v1.Meta
+	7,  // 9: shoal.types.v1.Volume.annotations:type_name -> shoal.types.v1.Annotations
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_secret_proto_init() }
@@ -318,13 +522,14 @@ func file_shoal_types_v1_secret_proto_init() {
 	}
 	file_shoal_types_v1_cluster_proto_init()
 	file_shoal_types_v1_meta_proto_init()
+	file_shoal_types_v1_secret_proto_msgTypes[4].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_secret_proto_rawDesc), len(file_shoal_types_v1_secret_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   4,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

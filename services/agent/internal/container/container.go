@@ -67,6 +67,7 @@ type Spec struct {
 	Resources *typesv1.ResourceRequirements // nil: none
 	Hostname  string
 	Sandbox   Sandbox
+	Files     []Bind // of secrets and configs
 }
 
 // Sandbox is what the network gives a container: paths on the machine.
@@ -76,6 +77,23 @@ type Sandbox struct {
 	Resolv   string // /etc/resolv.conf
 	Hostname string // /etc/hostname
 }
+
+// File is a file of a secret or config. Printed, it does not show its data.
+type File struct {
+	Path     string // in the container
+	Data     []byte
+	UID, GID uint32
+	Mode     uint32 // permissions alone
+}
+
+// String keeps the data out of anything that prints a File.
+func (f File) String() string { return fmt.Sprintf("%s (%d bytes)", f.Path, len(f.Data)) }
+
+// GoString does the same for %#v.
+func (f File) GoString() string { return f.String() }
+
+// Bind is a file of the machine that is mounted into a container, read-only.
+type Bind struct{ From, To string }
 
 // Wiring is what the network has to make for a container.
 type Wiring struct {

@@ -52,6 +52,15 @@ type Network interface {
 	Sweeper
 }
 
+// Files keeps what containers have of secrets and configs.
+type Files interface {
+	// Make writes the files of a container that does not run yet, and says what to mount where.
+	Make(ctx context.Context, id string, files []container.File) ([]container.Bind, error)
+	// Remove takes them away.
+	Remove(ctx context.Context, id string) error
+	Sweeper
+}
+
 // Sweeper removes what is left of containers that nobody keeps.
 type Sweeper interface {
 	Sweep(ctx context.Context, keep func(id string) bool) error
@@ -93,6 +102,7 @@ type Parts struct {
 	Node     container.Node
 	Executor Executor
 	Network  Network
+	Files    Files
 	Journal  journal.Journal
 	Mesh     Mesh
 	Outbox   *report.Outbox
@@ -109,7 +119,8 @@ type Loop struct {
 	generation *typesv1.Version // of the last assignment taken
 	barrier    *typesv1.Version // applied by every meshproxy
 	blocks     []string
-	assigned   bool // an assignment was taken in this life of the agent
+	payloads   map[string][]byte // data of secrets and configs that tasks use, by id
+	assigned   bool              // an assignment was taken in this life of the agent
 
 	book
 	shared
@@ -154,7 +165,7 @@ type entry struct {
 func New(p Parts) *Loop {
 	return &Loop{
 		Parts: p, workers: run.NewSpawner(p.Log), inbox: make(chan func(context.Context), 64), adopted: make(chan struct{}),
-		tasks: map[string]*entry{}, shared: shared{kept: map[string]bool{}},
+		tasks: map[string]*entry{}, payloads: map[string][]byte{}, shared: shared{kept: map[string]bool{}},
 		book: book{unsaved: journal.Change{Put: map[string]journal.Record{}}},
 	}
 }
@@ -253,6 +264,9 @@ func (l *Loop) sweep(ctx context.Context) {
 		if err := l.Executor.Sweep(ctx, l.keep); err != nil {
 			return err
 		}
-		return l.Network.Sweep(ctx, l.keep)
+		if err := l.Network.Sweep(ctx, l.keep); err != nil {
+			return err
+		}
+		return l.Files.Sweep(ctx, l.keep)
 	})
 }

@@ -54,7 +54,7 @@ func start(t *testing.T, host *agenttest.Host) *agent {
 	env := host.Env(testx.Env(t))
 	a := &agent{t: t, outbox: report.New(), said: map[string]*typesv1.TaskObserved{}}
 	a.Loop = reconcile.New(reconcile.Parts{
-		Log: env.Log, Now: env.Now, Cluster: "c1", Node: container.Node{ID: "node1", Hostname: "m1"}, Executor: env.Executor, Network: env.Network, Journal: env.Journal,
+		Log: env.Log, Now: env.Now, Cluster: "c1", Node: container.Node{ID: "node1", Hostname: "m1"}, Executor: env.Executor, Network: env.Network, Files: env.Vault, Journal: env.Journal,
 		Mesh: a, Outbox: a.outbox,
 	})
 	ctx, cancel := context.WithCancel(t.Context())

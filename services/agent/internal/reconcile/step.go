@@ -113,4 +113,5 @@ func (l *Loop) forget(e *entry) {
 	l.unsaved.Delete = append(l.unsaved.Delete, e.id)
 	l.urgent = true
 	l.setKept(container.ID(e.id, e.attempt), false)
+	l.forgetPayloads()
 }

@@ -54,11 +54,19 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 		l.settle(ctx, e, err, nil)
 		return
 	}
+	files, err := l.files(e)
+	if err != nil {
+		l.settle(ctx, e, err, nil)
+		return
+	}
 	l.setKept(spec.ID, true)
 	own, cancel := context.WithCancel(ctx)
 	e.cancel = cancel
 	l.workers.Go(own, "prepare", func(own context.Context) error {
 		box, err := l.Network.Make(own, wiring)
+		if err == nil {
+			spec.Files, err = l.Files.Make(own, spec.ID, files)
+		}
 		if err == nil {
 			spec.Sandbox = box
 			l.wire(own, wiring)
@@ -143,6 +151,9 @@ func (l *Loop) remove(ctx context.Context, e *entry, stop container.Stop) {
 		}
 		if err == nil { // the namespace last: the container's last packets still need it
 			err = l.Network.Remove(ctx, id)
+		}
+		if err == nil {
+			err = l.Files.Remove(ctx, id)
 		}
 		l.post(ctx, func(ctx context.Context) {
 			if err != nil {

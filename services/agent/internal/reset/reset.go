@@ -28,6 +28,7 @@ type Machine struct {
 	Log      *slog.Logger
 	Executor reconcile.Executor
 	Network  reconcile.Network
+	Files    reconcile.Files
 }
 
 // Run removes everything. Errors name what is left; it may be called again.
@@ -43,7 +44,7 @@ func (m Machine) Run(ctx context.Context) error {
 		return nil
 	})
 	nobody := func(string) bool { return false }
-	err = errors.Join(err, m.Network.Sweep(ctx, nobody), m.Executor.Sweep(ctx, nobody))
+	err = errors.Join(err, m.Network.Sweep(ctx, nobody), m.Executor.Sweep(ctx, nobody), m.Files.Sweep(ctx, nobody))
 	if err == nil {
 		m.Log.Info("machine reset", "containers", len(found))
 	}

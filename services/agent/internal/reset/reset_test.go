@@ -26,7 +26,7 @@ func TestResetLeavesNothing(t *testing.T) {
 	if _, err := env.Executor.Start(t.Context(), "runs.0"); err != nil {
 		t.Fatal(err)
 	}
-	if err := (reset.Machine{Log: env.Log, Executor: env.Executor, Network: env.Network}).Run(t.Context()); err != nil {
+	if err := (reset.Machine{Log: env.Log, Executor: env.Executor, Network: env.Network, Files: env.Vault}).Run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if left := host.Containers(); len(left) != 0 {

@@ -51,7 +51,7 @@ func mounts(s *specs.Spec, in Input, m Machine) error {
 
 func depth(path string) int { return strings.Count(strings.TrimRight(path, "/"), "/") }
 
-// files are those that the network wrote for the container.
+// files are those that the network wrote for the container, and those of its secrets and configs.
 func files(c container.Spec) (list []specs.Mount) {
 	mode := "rw"
 	if c.Container.GetReadOnly() {
@@ -65,6 +65,11 @@ func files(c container.Spec) (list []specs.Mount) {
 				Destination: bind.to, Type: "bind", Source: bind.from, Options: []string{"rbind", "rprivate", mode},
 			})
 		}
+	}
+	for _, bind := range c.Files {
+		list = append(list, specs.Mount{
+			Destination: bind.To, Type: "bind", Source: bind.From, Options: []string{"bind", "rprivate", "ro", "nosuid", "nodev", "noexec"},
+		})
 	}
 	return list
 }

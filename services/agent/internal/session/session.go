@@ -48,6 +48,8 @@ type Machine interface {
 	Generation() *typesv1.Version
 	// Assign takes an assignment, or says why not.
 	Assign(ctx context.Context, a *dispatcherv1.Assignment) error
+	// Payload hears the data of a secret or config.
+	Payload(ctx context.Context, p *dispatcherv1.Payload)
 	// Barrier hears how far the mesh is.
 	Barrier(ctx context.Context, applied *typesv1.Version)
 	// Acked hears what the cluster has.

@@ -109,6 +109,8 @@ type machine struct {
 	acked    int
 }
 
+func (m *machine) Payload(context.Context, *dispatcherv1.Payload) {}
+
 func (m *machine) Adopted() <-chan struct{}     { return m.adopted }
 func (m *machine) Generation() *typesv1.Version { return &typesv1.Version{Revision: 42} }
 

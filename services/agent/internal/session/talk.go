@@ -124,6 +124,8 @@ func (t *talk) hear(ctx context.Context, r *dispatcherv1.SessionResponse) error 
 		if err := t.Machine.Assign(ctx, m.Assignment); err != nil {
 			return err
 		}
+	case *dispatcherv1.SessionResponse_Payload:
+		t.Machine.Payload(ctx, m.Payload)
 	case *dispatcherv1.SessionResponse_Barrier:
 		t.Machine.Barrier(ctx, m.Barrier.GetApplied())
 	case *dispatcherv1.SessionResponse_Directory:

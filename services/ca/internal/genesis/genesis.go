@@ -18,12 +18,12 @@ import (
 	"github.com/shoalproject/shoal/internal/enroll"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/keyset"
 	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/ca/internal/issue"
-	"github.com/shoalproject/shoal/services/ca/internal/keyset"
 	"github.com/shoalproject/shoal/services/ca/internal/renewissuer"
 	"github.com/shoalproject/shoal/services/ca/internal/root"
 )

@@ -15,10 +15,10 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/keyset"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
 	"github.com/shoalproject/shoal/services/ca/internal/issue"
-	"github.com/shoalproject/shoal/services/ca/internal/keyset"
 	"github.com/shoalproject/shoal/services/ca/internal/root"
 )
 

@@ -17,13 +17,13 @@ import (
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/keyset"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/ca/internal/issue"
-	"github.com/shoalproject/shoal/services/ca/internal/keyset"
 	"github.com/shoalproject/shoal/services/ca/internal/limit"
 )
 

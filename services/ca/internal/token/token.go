@@ -17,8 +17,8 @@ import (
 	"github.com/shoalproject/shoal/internal/enroll"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/keyset"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-	"github.com/shoalproject/shoal/services/ca/internal/keyset"
 )
 
 // secretSize is 128 bits, in secretChars characters of base36.

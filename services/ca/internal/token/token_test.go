@@ -5,9 +5,9 @@ import (
 	"time"
 
 	"github.com/shoalproject/shoal/internal/enroll"
+	"github.com/shoalproject/shoal/internal/keyset"
 	"github.com/shoalproject/shoal/internal/run"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-	"github.com/shoalproject/shoal/services/ca/internal/keyset"
 	"github.com/shoalproject/shoal/services/ca/internal/token"
 )
 

@@ -163,6 +163,18 @@ func (s *Set) HighestStop() uint64 {
 	return high
 }
 
+// Payloads are the ids of the data of secrets and configs that the set's tasks use, each once, in order.
+func (s *Set) Payloads() []string {
+	var out []string
+	for _, t := range s.Tasks {
+		for _, f := range state.FilesOf(t.GetSpec().GetContainer()) {
+			out = append(out, state.PayloadID(f.GetId(), f.GetVersion()))
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 func sortedKeys(m map[string]*dispatcherv1.AssignedTask) []string {
 	keys := make([]string, 0, len(m))
 	for k := range m {

@@ -14,6 +14,7 @@ type newsfeed struct {
 	stream stream
 	node   string
 	board  *bulletin.Board
+	box    *outbox
 
 	set       *assign.Set
 	computed  uint64 // revision of the last change of what the set was made from
@@ -64,7 +65,12 @@ func (f *newsfeed) sendAssignment(s *state.Snapshot) error {
 	if a == nil {
 		return nil
 	}
-	return f.stream.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Assignment{Assignment: a}})
+	if err := f.stream.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Assignment{Assignment: a}}); err != nil {
+		return err
+	}
+	// After the assignment: the machine keeps no data that no task of it uses.
+	f.box.put(f.box.needs, func() { f.box.need = set.Payloads() })
+	return nil
 }
 
 // sendBarrier tells how far the mesh is, while a task of the machine waits for it.

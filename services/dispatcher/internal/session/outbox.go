@@ -21,25 +21,46 @@ const maxBatch = 1000
 type outbox struct {
 	wake      chan struct{} // holds one token when an acknowledgement waits
 	described chan struct{} // holds one token when a description waits
+	needs     chan struct{} // holds one token when the machine's tasks may need other data than before
 
 	mu          sync.Mutex // guards below
 	heartbeat   uint64
 	status      uint64
 	description *typesv1.NodeDescription
+	payloads    []*dispatcherv1.Payload // fetched, not sent yet
+	need        []string                // payloads that the machine's tasks need
 }
 
 func newOutbox() *outbox {
-	return &outbox{wake: make(chan struct{}, 1), described: make(chan struct{}, 1)}
+	return &outbox{wake: make(chan struct{}, 1), described: make(chan struct{}, 1), needs: make(chan struct{}, 1)}
 }
 
 func (b *outbox) put(bell chan struct{}, set func()) {
 	b.mu.Lock()
 	set()
 	b.mu.Unlock()
+	b.ring(bell)
+}
+
+func (b *outbox) ring(bell chan struct{}) {
 	select {
 	case bell <- struct{}{}:
 	default:
 	}
+}
+
+func (b *outbox) needed() []string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.need
+}
+
+func (b *outbox) takePayloads() []*dispatcherv1.Payload {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	p := b.payloads
+	b.payloads = nil
+	return p
 }
 
 func (b *outbox) takeDescription() *typesv1.NodeDescription {
@@ -64,6 +85,11 @@ func (b *outbox) flush(str stream) error {
 		if err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{
 			HeartbeatAck: &dispatcherv1.HeartbeatAck{Seq: heartbeat},
 		}}); err != nil {
+			return err
+		}
+	}
+	for _, p := range b.takePayloads() {
+		if err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Payload{Payload: p}}); err != nil {
 			return err
 		}
 	}

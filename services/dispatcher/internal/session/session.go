@@ -49,6 +49,7 @@ type Parts struct {
 	View     View
 	Commit   *commit.Committer
 	Statuses *status.Committer
+	Payloads Payloads
 	Table    *liveness.Table
 	Usage    interface {
 		// Report takes what a machine's tasks use.
@@ -144,6 +145,7 @@ func (s *Server) Session(str stream) error {
 	// Step 3: hear it from now on: it beats while it waits for its assignment, and must not be taken for silent.
 	heard := run.Async(ctx, func(context.Context) (struct{}, error) { return struct{}{}, s.receive(str, l) })
 	described := run.Async(ctx, func(ctx context.Context) (struct{}, error) { s.describe(ctx, l); return struct{}{}, nil })
+	fed := run.Async(ctx, func(ctx context.Context) (struct{}, error) { s.feed(ctx, l); return struct{}{}, nil })
 	// Step 4: say nothing before the replica holds the session's own commit and what the machine has applied: an older
 	// assignment would have it stop what it runs.
 	if err = s.catchUp(ctx, version, hello); err == nil {
@@ -155,6 +157,7 @@ func (s *Server) Session(str stream) error {
 	}
 	cancel(err)
 	<-described
+	<-fed
 	log.Info("session ended", "reason", reason(err))
 	return err
 }
@@ -181,7 +184,7 @@ func (s *Server) speak(ctx context.Context, str stream, l *line, heard <-chan ru
 	if err != nil {
 		return err
 	}
-	news := &newsfeed{stream: str, node: l.node, board: s.Board}
+	news := &newsfeed{stream: str, node: l.node, board: s.Board, box: l.box}
 	for {
 		changed, risen := s.View.Changed(), s.Barrier.Risen()
 		snap := s.View.Snapshot()

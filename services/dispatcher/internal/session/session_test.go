@@ -38,6 +38,7 @@ const self = "d1"
 // rig is one dispatcher's parts over a store in memory, in a bubble.
 type rig struct {
 	t     *testing.T
+	data  *payloads
 	store *replicatest.Store
 	conn  *grpc.ClientConn
 	mesh  *barrier.Barrier
@@ -63,8 +64,9 @@ func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
 	monitor := liveness.New(self, env, view, commits, table, times())
 	mesh := barrier.New(self, "dispatcher/d1", env.Log, view, commits, monitor.Live, 2*time.Second)
 	statuses := status.New(self, env, view, commits)
+	data := &payloads{data: map[string]string{}}
 	sessions := session.New(session.Parts{
-		Self: self, Env: env, View: view, Commit: commits, Statuses: statuses, Table: table, Barrier: mesh, Board: new(bulletin.Board),
+		Self: self, Env: env, View: view, Commit: commits, Statuses: statuses, Payloads: data, Table: table, Barrier: mesh, Board: new(bulletin.Board),
 		Refusal: func() error { return nil }, Usage: load.New(self, env, view, commits),
 	}, session.Options{
 		HeartbeatPeriod: 500 * time.Millisecond, HeartbeatTimeout: 2 * time.Second, Times: times(),
@@ -99,7 +101,7 @@ func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
 		<-done
 		<-done
 	})
-	r := &rig{t: t, store: store, conn: client, mesh: mesh, stop: cancel}
+	r := &rig{t: t, data: data, store: store, conn: client, mesh: mesh, stop: cancel}
 	time.Sleep(time.Second) // the replica's first snapshot
 	return r
 }

@@ -59,6 +59,12 @@ func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Regist
 			return controlv1.RegisterPreviewServiceHandlerClient(ctx, mux, controlv1.NewPreviewServiceClient(client))
 		},
 		func() error {
+			return controlv1.RegisterSecretServiceHandlerClient(ctx, mux, controlv1.NewSecretServiceClient(client))
+		},
+		func() error {
+			return controlv1.RegisterConfigServiceHandlerClient(ctx, mux, controlv1.NewConfigServiceClient(client))
+		},
+		func() error {
 			return schedulerv1.RegisterExplainServiceHandlerClient(ctx, mux, schedulerv1.NewExplainServiceClient(client))
 		},
 		func() error {

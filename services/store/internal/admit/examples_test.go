@@ -64,5 +64,8 @@ func allowing() *state.Snapshot {
 	t.Put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c1"}, Spec: &typesv1.ClusterSpec{
 		Containers: &typesv1.ContainerPolicy{AllowPrivileged: true, AllowHostNamespaces: true},
 	}}))
+	versions := []*typesv1.DataVersion{{Number: 3, Bytes: 1}}
+	t.Put(state.Wrap(&typesv1.Secret{Meta: &typesv1.Meta{Id: "secret1"}, Annotations: &typesv1.Annotations{Name: "db.key"}, Versions: versions}))
+	t.Put(state.Wrap(&typesv1.Config{Meta: &typesv1.Meta{Id: "config1"}, Annotations: &typesv1.Annotations{Name: "app.conf"}, Versions: versions}))
 	return t.Commit(state.Version{EpochNumber: 1, Revision: 2}, time.Unix(0, 0))
 }

@@ -76,6 +76,7 @@ func (f *Faults) task(s *state.Snapshot, t *typesv1.TaskSpec) {
 	}
 	f.container(t.GetContainer())
 	f.isolation(s.Cluster().GetSpec().GetContainers(), t.GetContainer())
+	f.files(s, t.GetContainer())
 	if t.Restart == nil {
 		t.Restart = &typesv1.RestartPolicy{}
 	}

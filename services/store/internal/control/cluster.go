@@ -43,7 +43,7 @@ func (s clusters) GetCluster(ctx context.Context, _ *controlv1.GetClusterRequest
 		return nil, err
 	}
 	c := snap.Cluster()
-	return &controlv1.GetClusterResponse{Cluster: public(c), Version: versionOf(snap, c.GetMeta())}, nil
+	return &controlv1.GetClusterResponse{Cluster: public(c), Version: desk.VersionOf(snap, c.GetMeta())}, nil
 }
 
 // UpdateCluster implements ClusterService.
@@ -58,7 +58,7 @@ func (s clusters) UpdateCluster(ctx context.Context, req *controlv1.UpdateCluste
 			}
 			snap := s.cfg.Node.View().Image.Snapshot()
 			c := snap.Cluster()
-			return &controlv1.UpdateClusterResponse{Cluster: public(c), Version: versionOf(snap, c.GetMeta())}, nil
+			return &controlv1.UpdateClusterResponse{Cluster: public(c), Version: desk.VersionOf(snap, c.GetMeta())}, nil
 		},
 		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.UpdateClusterResponse, error) {
 			return controlv1.NewClusterServiceClient(conn).UpdateCluster(ctx, req)
@@ -71,7 +71,7 @@ func updateCluster(d *desk.Desk, req *controlv1.UpdateClusterRequest) (*storev1.
 	if old == nil {
 		return nil, errs.New(errs.Unavailable, "%s: this store has no state yet", what)
 	}
-	if err := checkVersion(d.Snap, what, req.GetVersion(), old.GetMeta()); err != nil {
+	if err := desk.CheckVersion(d.Snap, what, req.GetVersion(), old.GetMeta()); err != nil {
 		return nil, err
 	}
 	spec, faults := admit.Cluster(req.GetSpec(), old.GetSpec())
@@ -80,7 +80,7 @@ func updateCluster(d *desk.Desk, req *controlv1.UpdateClusterRequest) (*storev1.
 	}
 	key := state.Key{Kind: typesv1.Kind_KIND_CLUSTER, ID: old.GetMeta().GetId()}
 	return &storev1.Transaction{
-		Preconditions: unchanged(key, req.GetVersion()),
+		Preconditions: desk.Unchanged(key, req.GetVersion()),
 		Puts:          []*storev1.Put{desk.Put(state.Wrap(&typesv1.Cluster{Meta: old.GetMeta(), Spec: spec}), "spec")},
 	}, nil
 }

@@ -17,12 +17,12 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/store/internal/desk"
 	"github.com/shoalproject/shoal/services/store/internal/fsm"
+	"github.com/shoalproject/shoal/services/store/internal/payload"
 	"github.com/shoalproject/shoal/services/store/internal/raftnode"
 	"github.com/shoalproject/shoal/services/store/internal/relay"
+	"github.com/shoalproject/shoal/services/store/internal/vault"
 )
 
 // Node is the part of a Raft member that the control API needs.
@@ -41,6 +41,8 @@ type Config struct {
 	Relay *relay.Relay
 	Rand  *run.Rand
 	Now   func() time.Time
+	// Keys is where the key that seals secrets is, once this store has it.
+	Keys payload.Keys
 }
 
 // API is the control API of one store.
@@ -61,6 +63,8 @@ func (a *API) Register(r grpc.ServiceRegistrar) {
 	controlv1.RegisterClusterServiceServer(r, clusters{API: a})
 	controlv1.RegisterMemberServiceServer(r, members{API: a})
 	controlv1.RegisterPreviewServiceServer(r, previews{API: a})
+	controlv1.RegisterSecretServiceServer(r, secrets{API: a})
+	controlv1.RegisterConfigServiceServer(r, configs{API: a})
 }
 
 // read is the state with everything in it that was acknowledged before.
@@ -87,37 +91,15 @@ func (a *API) requestID(what, given string) (string, error) {
 	return given, c.Err(what)
 }
 
-// versionOf is an object's version, for an update.
-func versionOf(s *state.Snapshot, m *typesv1.Meta) *typesv1.Version {
-	v := s.Version()
-	v.Revision = m.GetRevision()
-	return v.Proto()
-}
-
-// checkVersion refuses an update that is based on another version than the present one.
-func checkVersion(s *state.Snapshot, what string, given *typesv1.Version, m *typesv1.Meta) error {
-	if given == nil {
-		return errs.Faults(what, errs.Fault{Field: "version", Reason: "is missing; it is the one that was read"})
-	}
-	v := state.VersionOf(given)
-	if !v.SameEpoch(s.Version()) || v.Revision != m.GetRevision() {
-		return errs.New(errs.Conflict, "%s: update out of sequence", what)
-	}
-	return nil
-}
-
-// unchanged makes the precondition that goes with checkVersion: the state machine checks again, in log order.
-func unchanged(key state.Key, v *typesv1.Version) []*storev1.Precondition {
-	return []*storev1.Precondition{
-		{Condition: &storev1.Precondition_Epoch{Epoch: v.GetEpoch()}},
-		{Condition: &storev1.Precondition_Unchanged{Unchanged: &storev1.Unchanged{Kind: key.Kind, Id: key.ID, Revision: v.GetRevision()}}},
-	}
-}
-
 // onLeader serves a call on the leader, for which it need not be a write.
 func onLeader[Resp any](ctx context.Context, a *API, repeatable bool,
 	local func(ctx context.Context, caller rpc.Caller) (Resp, error),
 	remote func(ctx context.Context, conn *grpc.ClientConn) (Resp, error),
 ) (Resp, error) {
 	return relay.Do(ctx, a.cfg.Relay, relay.Call[Resp]{Local: local, Remote: remote, Repeatable: repeatable})
+}
+
+// office is what package vault needs of this store.
+func (a *API) office() vault.Office {
+	return vault.Office{Admits: a.admits, NewID: a.newID, Read: a.read, Now: func() *state.Snapshot { return a.cfg.Node.View().Image.Snapshot() }}
 }

@@ -2,36 +2,14 @@ package control
 
 import (
 	"cmp"
-	"iter"
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 )
-
-type withMeta interface{ GetMeta() *typesv1.Meta }
-
-// byPrefix is the one object whose id begins with ref.
-func byPrefix[T withMeta](kind, ref string, all iter.Seq[T]) (T, error) {
-	var found []T
-	if ref != "" {
-		for o := range all {
-			if strings.HasPrefix(o.GetMeta().GetId(), ref) {
-				found = append(found, o)
-			}
-		}
-	}
-	var none T
-	switch len(found) {
-	case 0:
-		return none, errs.New(errs.NotFound, "no such %s: %s", kind, ref)
-	case 1:
-		return found[0], nil
-	}
-	return none, errs.New(errs.Invalid, "%s %s is ambiguous: %d ids begin so; give more of it", kind, ref, len(found))
-}
 
 func findService(s *state.Snapshot, ref string) (*typesv1.Service, error) {
 	if svc := s.Service(ref); svc != nil {
@@ -40,7 +18,7 @@ func findService(s *state.Snapshot, ref string) (*typesv1.Service, error) {
 	if svc := s.ServiceByName(ref); svc != nil {
 		return svc, nil
 	}
-	return byPrefix("service", ref, s.Services())
+	return desk.ByPrefix("service", ref, s.Services())
 }
 
 func findNetwork(s *state.Snapshot, ref string) (*typesv1.Network, error) {
@@ -50,14 +28,14 @@ func findNetwork(s *state.Snapshot, ref string) (*typesv1.Network, error) {
 	if n := s.NetworkByName(ref); n != nil {
 		return n, nil
 	}
-	return byPrefix("network", ref, s.Networks())
+	return desk.ByPrefix("network", ref, s.Networks())
 }
 
 func findTask(s *state.Snapshot, ref string) (*typesv1.Task, error) {
 	if t := s.Task(ref); t != nil {
 		return t, nil
 	}
-	return byPrefix("task", ref, s.Tasks())
+	return desk.ByPrefix("task", ref, s.Tasks())
 }
 
 func findNode(s *state.Snapshot, ref string) (*typesv1.Node, error) {
@@ -66,7 +44,7 @@ func findNode(s *state.Snapshot, ref string) (*typesv1.Node, error) {
 	}
 	switch same := s.NodesByHostname(ref); len(same) {
 	case 0:
-		return byPrefix("node", ref, s.Nodes())
+		return desk.ByPrefix("node", ref, s.Nodes())
 	case 1:
 		return same[0], nil
 	default:

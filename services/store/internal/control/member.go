@@ -17,6 +17,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/desk"
 	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
 
@@ -40,7 +41,7 @@ func (s members) GetMember(ctx context.Context, req *controlv1.GetMemberRequest)
 			if err != nil {
 				return nil, err
 			}
-			return &controlv1.GetMemberResponse{Member: s.listed(snap, m), Version: versionOf(snap, m.GetMeta())}, nil
+			return &controlv1.GetMemberResponse{Member: s.listed(snap, m), Version: desk.VersionOf(snap, m.GetMeta())}, nil
 		},
 		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.GetMemberResponse, error) {
 			return controlv1.NewMemberServiceClient(conn).GetMember(ctx, req)

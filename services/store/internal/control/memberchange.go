@@ -56,7 +56,7 @@ func (s members) update(ctx context.Context, caller rpc.Caller, req *controlv1.U
 	if m = snap.Member(m.GetMeta().GetId()); m == nil {
 		return nil, errs.New(errs.NotFound, "member %s was updated and has been removed since", req.GetMember())
 	}
-	return &controlv1.UpdateMemberResponse{Member: s.listed(snap, m), Version: versionOf(snap, m.GetMeta())}, nil
+	return &controlv1.UpdateMemberResponse{Member: s.listed(snap, m), Version: desk.VersionOf(snap, m.GetMeta())}, nil
 }
 
 // changeable finds all that can't be meant.

@@ -35,7 +35,7 @@ func (s nodes) GetNode(ctx context.Context, req *controlv1.GetNodeRequest) (*con
 			if err != nil {
 				return nil, err
 			}
-			return &controlv1.GetNodeResponse{Node: s.listed(n), Version: versionOf(snap, n.GetMeta())}, nil
+			return &controlv1.GetNodeResponse{Node: s.listed(n), Version: desk.VersionOf(snap, n.GetMeta())}, nil
 		},
 		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.GetNodeResponse, error) {
 			return controlv1.NewNodeServiceClient(conn).GetNode(ctx, req)
@@ -122,7 +122,7 @@ func (s nodes) UpdateNode(ctx context.Context, req *controlv1.UpdateNodeRequest)
 			if n == nil {
 				return nil, errs.New(errs.NotFound, "the node was updated and has been removed since")
 			}
-			return &controlv1.UpdateNodeResponse{Node: n, Version: versionOf(snap, n.GetMeta())}, nil
+			return &controlv1.UpdateNodeResponse{Node: n, Version: desk.VersionOf(snap, n.GetMeta())}, nil
 		},
 		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.UpdateNodeResponse, error) {
 			return controlv1.NewNodeServiceClient(conn).UpdateNode(ctx, req)
@@ -135,7 +135,7 @@ func updateNode(d *desk.Desk, req *controlv1.UpdateNodeRequest) (*storev1.Transa
 		return nil, err
 	}
 	what := fmt.Sprintf("update node %s", state.Hostname(n))
-	if err := checkVersion(d.Snap, what, req.GetVersion(), n.GetMeta()); err != nil {
+	if err := desk.CheckVersion(d.Snap, what, req.GetVersion(), n.GetMeta()); err != nil {
 		return nil, err
 	}
 	spec, faults := admit.Node(req.GetSpec(), n.GetSpec())
@@ -144,7 +144,7 @@ func updateNode(d *desk.Desk, req *controlv1.UpdateNodeRequest) (*storev1.Transa
 	}
 	key := state.Key{Kind: typesv1.Kind_KIND_NODE, ID: n.GetMeta().GetId()}
 	return &storev1.Transaction{
-		Preconditions: unchanged(key, versionOf(d.Snap, n.GetMeta())),
+		Preconditions: desk.Unchanged(key, desk.VersionOf(d.Snap, n.GetMeta())),
 		Puts:          []*storev1.Put{desk.Put(state.Wrap(&typesv1.Node{Meta: n.GetMeta(), Spec: spec}), "spec")},
 	}, nil
 }

@@ -53,7 +53,7 @@ func (s services) rollbackTx(d *desk.Desk, req *controlv1.RollbackServiceRequest
 	}
 	version := req.GetVersion()
 	if version == nil {
-		version = versionOf(d.Snap, svc.GetMeta())
+		version = desk.VersionOf(d.Snap, svc.GetMeta())
 	}
 	spec := proto.CloneOf(svc.GetSpec())
 	spec.Task = proto.CloneOf(record.GetTask())

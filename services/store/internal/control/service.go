@@ -1,7 +1,6 @@
 package control
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 
@@ -19,9 +18,6 @@ import (
 	"github.com/shoalproject/shoal/services/store/internal/desk"
 	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
-
-// maxHistory is how many earlier task specs a service keeps.
-const maxHistory = 10
 
 type services struct {
 	controlv1.UnimplementedServiceServiceServer
@@ -59,7 +55,7 @@ func (s services) after(out *storev1.Outcome) (*typesv1.Service, *typesv1.Versio
 	if svc == nil {
 		return nil, nil, errs.New(errs.NotFound, "the service was made and has been removed since")
 	}
-	return svc, versionOf(snap, svc.GetMeta()), nil
+	return svc, desk.VersionOf(snap, svc.GetMeta()), nil
 }
 
 func (s services) createTx(d *desk.Desk, in *typesv1.ServiceSpec) (*storev1.Transaction, error) {
@@ -108,7 +104,7 @@ func (s services) updateTx(d *desk.Desk, req *controlv1.UpdateServiceRequest) (*
 	}
 	name := old.GetSpec().GetAnnotations().GetName()
 	what := fmt.Sprintf("update service %q", name)
-	if err := checkVersion(d.Snap, what, req.GetVersion(), old.GetMeta()); err != nil {
+	if err := desk.CheckVersion(d.Snap, what, req.GetVersion(), old.GetMeta()); err != nil {
 		return nil, err
 	}
 	spec, faults := admit.Service(d.Snap, old.GetMeta().GetId(), req.GetSpec())
@@ -120,18 +116,12 @@ func (s services) updateTx(d *desk.Desk, req *controlv1.UpdateServiceRequest) (*
 	}
 	svc := proto.CloneOf(old)
 	svc.Spec = spec
-	if err := d.Finish(what, svc, old); err != nil {
+	if err := desk.Revise(d, what, svc, old); err != nil {
 		return nil, err
-	}
-	if !bytes.Equal(svc.GetSpecHash(), old.GetSpecHash()) {
-		svc.SpecVersion++
-		record := &typesv1.SpecRecord{Version: old.GetSpecVersion(), Hash: old.GetSpecHash(), Task: old.GetSpec().GetTask()}
-		svc.SpecHistory = append([]*typesv1.SpecRecord{record}, svc.GetSpecHistory()...)
-		svc.SpecHistory = svc.SpecHistory[:min(len(svc.SpecHistory), maxHistory)]
 	}
 	key := state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: old.GetMeta().GetId()}
 	return &storev1.Transaction{
-		Preconditions: unchanged(key, req.GetVersion()),
+		Preconditions: desk.Unchanged(key, req.GetVersion()),
 		Puts:          []*storev1.Put{desk.Put(state.Wrap(svc), "spec", "spec_version", "spec_hash", "endpoint", "spec_history")},
 	}, nil
 }
@@ -179,7 +169,7 @@ func (s services) GetService(ctx context.Context, req *controlv1.GetServiceReque
 	}
 	load, _ := state.LoadOf(snap, svc.GetMeta().GetId(), snap.ClusterTime())
 	return &controlv1.GetServiceResponse{
-		Load: load, Service: svc, Version: versionOf(snap, svc.GetMeta()), Counts: countsOf(snap, svc.GetMeta().GetId()), InForce: state.RolledBack(svc),
+		Load: load, Service: svc, Version: desk.VersionOf(snap, svc.GetMeta()), Counts: countsOf(snap, svc.GetMeta().GetId()), InForce: state.RolledBack(svc),
 	}, nil
 }
 

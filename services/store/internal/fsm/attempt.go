@@ -197,6 +197,10 @@ func (a *attempt) named(k state.Key) string {
 		name = o.GetService().GetSpec().GetAnnotations().GetName()
 	case typesv1.Kind_KIND_NETWORK:
 		name = o.GetNetwork().GetSpec().GetAnnotations().GetName()
+	case typesv1.Kind_KIND_SECRET:
+		name = o.GetSecret().GetAnnotations().GetName()
+	case typesv1.Kind_KIND_CONFIG:
+		name = o.GetConfig().GetAnnotations().GetName()
 	default:
 	}
 	return state.KindName(k.Kind) + " " + name

@@ -224,8 +224,8 @@ func TestImage(t *testing.T) {
 	m := New(writers(t))
 	first := &storev1.Transaction{RequestId: "first", ClusterTime: timestamppb.New(start)}
 	for i := range 300 {
-		first.Puts = append(first.Puts, &storev1.Put{Create: true, Fields: []string{"data"}, Object: state.Wrap(&typesv1.Config{
-			Meta: &typesv1.Meta{Id: fmt.Sprintf("c%03d", i)}, Data: bytes.Repeat([]byte{byte(i)}, 20_000),
+		first.Puts = append(first.Puts, &storev1.Put{Create: true, Fields: []string{"spec_hash"}, Object: state.Wrap(&typesv1.Service{
+			Meta: &typesv1.Meta{Id: fmt.Sprintf("c%03d", i)}, SpecHash: bytes.Repeat([]byte{byte(i)}, 20_000),
 		})})
 	}
 	if out := m.Begin(&typesv1.Epoch{Number: 1, Nonce: 7}, first); out.GetRefusal() != 0 {
@@ -252,7 +252,7 @@ func TestImage(t *testing.T) {
 	if d := cmp.Diff(group, g, protocmp.Transform()); d != "" {
 		t.Error(d)
 	}
-	if again.Snapshot().Version() != m.Snapshot().Version() || again.Snapshot().Count(typesv1.Kind_KIND_CONFIG) != 300 {
+	if again.Snapshot().Version() != m.Snapshot().Version() || again.Snapshot().Count(typesv1.Kind_KIND_SERVICE) != 300 {
 		t.Error("the restored state is another one")
 	}
 	if _, _, err := Restore(writers(t), over(parts[:len(parts)-1])); err == nil {

@@ -15,13 +15,16 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
+// hidden is a kind that nobody may watch: the data of secrets and configs, sealed as the secrets' is.
+const hidden = typesv1.Kind_KIND_PAYLOAD
+
 // kindSet is a set of kinds, a bit each.
 type kindSet uint32
 
 func kindsOf(kinds []typesv1.Kind) kindSet {
 	var s kindSet
 	for _, k := range kinds {
-		if k > typesv1.Kind_KIND_UNSPECIFIED && k < 31 {
+		if k > typesv1.Kind_KIND_UNSPECIFIED && k < 31 && k != hidden {
 			s |= 1 << uint(k)
 		}
 	}

@@ -201,3 +201,19 @@ func TestFilter(t *testing.T) {
 		t.Error("who may have the keys lacks them")
 	}
 }
+
+// TestDataIsNotWatched: whatever kinds a watcher names, it gets no data of secrets and configs, neither in a snapshot nor in a
+// delta.
+func TestDataIsNotWatched(t *testing.T) {
+	d := &storev1.Delta{Version: at(3), Puts: []*typesv1.Object{
+		state.Wrap(&typesv1.Payload{Meta: &typesv1.Meta{Id: "s.1"}, Clear: []byte("data")}),
+		state.Wrap(&typesv1.Config{Meta: &typesv1.Meta{Id: "s"}}),
+	}}
+	all := kindsOf(state.Kinds())
+	if got := all.filter(d).GetPuts(); len(got) != 1 || got[0].GetConfig() == nil {
+		t.Errorf("a delta has %v", got)
+	}
+	if all.has(typesv1.Kind_KIND_PAYLOAD) || kindsOf([]typesv1.Kind{typesv1.Kind_KIND_PAYLOAD}) != 0 {
+		t.Error("a watch of data was admitted")
+	}
+}

@@ -1,27 +1,25 @@
-// Package wrapper hands the keyset from CA to CA.
+// Package wrapper hands a keyset from process to process of one role.
 //
 // It owns both directions: this process's copy is opened with its wrap key as soon as the store has one, and while this
-// process has the keyset it wraps it for every CA process that has none and that was certified as a CA and not removed. What
-// counts is what the store holds, written by CAs alone: the Member's wrap key and the Credential of `ca/<machine>`. It must
-// never wrap for a member that is on the deny list. A Wrapper has one caller.
+// process has the keyset it wraps it for every process of the role that has none and that was certified as such and not
+// removed. What counts is what the store holds, written by CAs alone: the Member's wrap key and the Credential of
+// `<role>/<machine>`. It must never wrap for a member that is on the deny list. A Wrapper has one caller.
 package wrapper
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdh"
 	"slices"
 	"time"
 
-	"google.golang.org/protobuf/proto"
-
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/keyset"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
-	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-	"github.com/shoalproject/shoal/services/ca/internal/keyset"
 )
 
 // retry is the wait after a commit that failed.
@@ -46,9 +44,24 @@ type Health interface {
 // part is the name in the process's health.
 const part = "keyset"
 
+// Place is where the cluster keeps the copies of one keyset, and for whom.
+type Place struct {
+	// Of are the copies that there are.
+	Of func(c *typesv1.Cluster) []*typesv1.WrappedKey
+	// Put writes others in their place.
+	Put func(old *typesv1.Cluster, keys []*typesv1.WrappedKey) *storev1.Put
+	// For says of a member of the role whether it should have a copy; nil: each should.
+	For func(m *typesv1.Member) bool
+	// May says whether this process hands over now; nil: always.
+	May func() bool
+	// Begin makes the keyset when the cluster has none.
+	Begin bool
+}
+
 // Wrapper opens and wraps.
 type Wrapper struct {
 	env    run.Env
+	place  Place
 	self   identity.ID
 	own    *ecdh.PrivateKey
 	keys   *keyset.Holder
@@ -56,10 +69,17 @@ type Wrapper struct {
 	health Health
 }
 
-// New makes one for this process, whose wrap key is own.
-func New(env run.Env, self identity.ID, own *ecdh.PrivateKey, keys *keyset.Holder, commit Committer, health Health) *Wrapper {
-	health.Set(part, false, "waits for the store")
-	return &Wrapper{env: env, self: self, own: own, keys: keys, commit: commit, health: health}
+// New makes one for this process, whose wrap key is own. Health may be nil, where a process is well without the keyset.
+func New(env run.Env, place Place, self identity.ID, own *ecdh.PrivateKey, keys *keyset.Holder, commit Committer, health Health) *Wrapper {
+	w := &Wrapper{env: env, place: place, self: self, own: own, keys: keys, commit: commit, health: health}
+	w.tell(false, "waits for the store")
+	return w
+}
+
+func (w *Wrapper) tell(ok bool, why string) {
+	if w.health != nil {
+		w.health.Set(part, ok, why)
+	}
 }
 
 // Run follows the cluster until ctx ends.
@@ -86,7 +106,13 @@ func (w *Wrapper) step(ctx context.Context, snap *state.Snapshot) (done bool) {
 		return true
 	}
 	w.open(snap.Cluster())
+	if w.place.May != nil && !w.place.May() {
+		return true
+	}
 	k := w.keys.Get()
+	if k == nil && w.place.Begin && len(w.place.Of(snap.Cluster())) == 0 {
+		k = keyset.New(w.env.Rand, w.self.Cluster) // kept once the store has a copy that this process can open
+	}
 	if k == nil {
 		return true
 	}
@@ -96,7 +122,7 @@ func (w *Wrapper) step(ctx context.Context, snap *state.Snapshot) (done bool) {
 	}
 	if _, err := w.commit.Do(ctx, tx); err != nil {
 		if commit.RefusalOf(err) != nil {
-			return true // another CA was first, or the cluster changed: its change wakes us
+			return true // another process was first, or the cluster changed: its change wakes us
 		}
 		w.env.Log.Warn("keyset not handed over, will retry", "members", names, "error", err)
 		return false
@@ -110,41 +136,42 @@ func (w *Wrapper) open(c *typesv1.Cluster) {
 	if w.keys.Get() != nil {
 		return
 	}
-	for _, wrapped := range c.GetAuthority().GetKeyset() {
+	for _, wrapped := range w.place.Of(c) {
 		if wrapped.GetMemberId() != w.self.Member() {
 			continue
 		}
 		k, err := keyset.Unwrap(w.self.Cluster, wrapped, w.own)
 		if err != nil {
-			w.health.Set(part, false, "the copy in the store is for another wrap key; join this machine again: "+err.Error())
+			w.tell(false, "the copy in the store is for another wrap key; join this machine again: "+err.Error())
 			continue
 		}
 		w.keys.Set(k)
-		w.health.Set(part, true, "")
+		w.tell(true, "")
 		w.env.Log.Info("keyset received", "key", k.ID())
 		return
 	}
 	if w.keys.Get() == nil {
-		w.health.Set(part, false, "waits for another CA to hand over the keyset")
+		w.tell(false, "waits for another "+identity.RoleName(w.self.Role)+" to hand over the keyset")
 	}
 }
 
-// plan is the transaction that gives a copy to each CA that should have one and takes away those of removed ones; nil when
-// all is well.
+// plan is the transaction that gives a copy to each process that should have one and takes away those of removed ones; nil
+// when all is well.
 func (w *Wrapper) plan(k *keyset.Keyset, snap *state.Snapshot) (*storev1.Transaction, []string) {
 	old := snap.Cluster()
-	a := proto.CloneOf(old.GetAuthority())
 	var changes []string
-	a.Keyset = slices.DeleteFunc(a.GetKeyset(), func(c *typesv1.WrappedKey) bool {
-		gone := removed(snap, c.GetMemberId()) && c.GetMemberId() != w.self.Member()
+	copies := slices.DeleteFunc(slices.Clone(w.place.Of(old)), func(c *typesv1.WrappedKey) bool {
+		m := snap.Member(c.GetMemberId())
+		other := m != nil && len(c.GetTo()) > 0 && !bytes.Equal(c.GetTo(), m.GetWrapKey()) // it has joined again
+		gone := (removed(snap, c.GetMemberId()) || other) && c.GetMemberId() != w.self.Member()
 		if gone {
 			changes = append(changes, c.GetMemberId())
 		}
 		return gone
 	})
-	for m := range snap.MembersOfRole(authzv1.Role_ROLE_CA) {
+	for m := range snap.MembersOfRole(w.self.Role) {
 		id := m.GetMeta().GetId()
-		if has(a, id) || !w.certified(snap, m) {
+		if has(copies, id) || !w.certified(snap, m) || w.place.For != nil && !w.place.For(m) {
 			continue
 		}
 		wrapped, err := k.Wrap(id, m.GetWrapKey())
@@ -152,18 +179,17 @@ func (w *Wrapper) plan(k *keyset.Keyset, snap *state.Snapshot) (*storev1.Transac
 			w.env.Log.Warn("keyset can not be handed over", "member", id, "error", err)
 			continue
 		}
-		a.Keyset = append(a.Keyset, wrapped)
+		copies = append(copies, wrapped)
 		changes = append(changes, id)
 	}
 	if len(changes) == 0 {
 		return nil, nil
 	}
-	next := &typesv1.Cluster{Meta: &typesv1.Meta{Id: old.GetMeta().GetId()}, Authority: a}
 	tx := &storev1.Transaction{
 		Preconditions: []*storev1.Precondition{
 			commit.Unchanged(typesv1.Kind_KIND_CLUSTER, old.GetMeta().GetId(), old.GetMeta().GetRevision()),
 		},
-		Puts: []*storev1.Put{commit.Put(state.Wrap(next), "authority")},
+		Puts: []*storev1.Put{w.place.Put(old, copies)},
 	}
 	for _, id := range changes {
 		// The deny list and the wrap key must still be as we saw them.
@@ -174,7 +200,7 @@ func (w *Wrapper) plan(k *keyset.Keyset, snap *state.Snapshot) (*storev1.Transac
 	return tx, changes
 }
 
-// removed says that a CA was removed and has not come back.
+// removed says that a process was removed and has not come back.
 func removed(snap *state.Snapshot, id string) bool {
 	if snap.Denial(id) != nil {
 		return true
@@ -185,14 +211,14 @@ func removed(snap *state.Snapshot, id string) bool {
 	return false
 }
 
-func has(a *typesv1.Authority, member string) bool {
-	return slices.ContainsFunc(a.GetKeyset(), func(c *typesv1.WrappedKey) bool { return c.GetMemberId() == member })
+func has(copies []*typesv1.WrappedKey, member string) bool {
+	return slices.ContainsFunc(copies, func(c *typesv1.WrappedKey) bool { return c.GetMemberId() == member })
 }
 
-// certified says that the member has a certificate as a CA on record that has not run out for longer than the grace, and was
-// not removed.
+// certified says that the member has a certificate of the role on record that has not run out for longer than the grace, and
+// was not removed.
 func (w *Wrapper) certified(snap *state.Snapshot, m *typesv1.Member) bool {
-	id := identity.ID{Role: authzv1.Role_ROLE_CA, Name: m.GetMachineId()}.Member()
+	id := identity.ID{Role: w.self.Role, Name: m.GetMachineId()}.Member()
 	c := snap.Credential(id)
 	if id != m.GetMeta().GetId() || c == nil || len(m.GetWrapKey()) == 0 {
 		return false

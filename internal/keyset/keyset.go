@@ -1,7 +1,7 @@
-// Package keyset is the key that all CA processes of a cluster share, and nobody else has.
+// Package keyset is a key that all processes of one role of a cluster share, and nobody else has.
 //
-// It seals the root's private key in the store, and the join tokens are derived from it. The store holds it only wrapped to
-// each CA process's wrap key. Everything is bound to its purpose and its cluster, so that nothing sealed for one can be
+// The CAs' seals the root's private key in the store, and the join tokens are derived from it; the stores' seals the data of
+// secrets. The store holds it only wrapped to each such process's wrap key. Everything is bound to its purpose and its cluster, so that nothing sealed for one can be
 // opened as the other. It must never leave this package in clear, and never be printed. A Keyset does not change and is safe
 // for concurrent use.
 package keyset
@@ -66,7 +66,7 @@ func (k *Keyset) Wrap(member string, public []byte) (*typesv1.WrappedKey, error)
 	if err != nil {
 		return nil, errs.New(errs.Invalid, "wrap the keyset key to %s: %w", member, err)
 	}
-	return &typesv1.WrappedKey{MemberId: member, KeyId: k.id, Data: data}, nil
+	return &typesv1.WrappedKey{MemberId: member, KeyId: k.id, Data: data, To: public}, nil
 }
 
 // Unwrap opens what Wrap has made for this process.
@@ -110,7 +110,7 @@ func (k *Keyset) Open(purpose string, sealed *typesv1.SealedBytes) ([]byte, erro
 	case sealed.GetFormat() != format:
 		return nil, errs.New(errs.Invalid, "open %s: format %d is not known to this version", purpose, sealed.GetFormat())
 	case sealed.GetKeyId() != k.id:
-		return nil, errs.New(errs.Precondition, "open %s: it is sealed with key %s, and this CA has key %s", purpose, sealed.GetKeyId(), k.id)
+		return nil, errs.New(errs.Precondition, "open %s: it is sealed with key %s, and this process has key %s", purpose, sealed.GetKeyId(), k.id)
 	case len(data) < aead.NonceSize():
 		return nil, errs.New(errs.Invalid, "open %s: it is cut short", purpose)
 	}

@@ -9,9 +9,9 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shoalproject/shoal/internal/keyset"
 	"github.com/shoalproject/shoal/internal/run"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-	"github.com/shoalproject/shoal/services/ca/internal/keyset"
 )
 
 func wrapKey(t *testing.T, r *run.Rand) *ecdh.PrivateKey {

@@ -1,0 +1,81 @@
+package reconcile_test
+
+import (
+	"bytes"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/shoalproject/shoal/internal/run"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/agenttest"
+)
+
+func withSecret(id string, desired typesv1.TaskState, version uint64) *dispatcherv1.AssignedTask {
+	a := assigned(id, desired, 0)
+	a.Spec.Container.Secrets = []*typesv1.FileReference{{Id: "s", Name: "password", Version: version, Target: "password", Mode: proto.Uint32(0o400)}}
+	return a
+}
+
+// TestTaskWaitsForItsSecret: a task does not start without the data that it needs, says so, starts when it has come, and leaves
+// nothing of it: not in the journal, and not on the machine when it is gone.
+func TestTaskWaitsForItsSecret(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := agenttest.NewHost("w1", run.NewRand(1))
+		a := start(t, host)
+		a.assign(whole(5, withSecret("t1", running, 3)))
+		a.settle(2 * time.Second)
+		a.expect("t1", typesv1.TaskState_TASK_STATE_PREPARING, false, `waits for the data of secret "password"`)
+
+		a.Payload(a.ctx, &dispatcherv1.Payload{Id: "s.2", Data: []byte("the version before")})
+		a.Payload(a.ctx, &dispatcherv1.Payload{Id: "s.3", Data: []byte("hunter2")})
+		a.settle(2 * time.Second)
+		a.expect("t1", running, true, "")
+		if got := host.Files("t1.0"); len(got) != 1 || got["/run/secrets/password"] != "hunter2" {
+			t.Errorf("the container has %q", got)
+		}
+		for id, r := range host.Journal().Tasks {
+			if raw, err := proto.Marshal(r.Task); err != nil || bytes.Contains(raw, []byte("hunter2")) {
+				t.Errorf("the journal has the data of task %s (%v)", id, err)
+			}
+		}
+
+		// Another task of this machine uses the same data, which has not been sent again.
+		a.assign(change(6, withSecret("t2", running, 3)))
+		a.settle(2 * time.Second)
+		a.expect("t2", running, true, "")
+
+		// When no task uses it, it goes; one that comes later waits until it is sent again.
+		a.assign(whole(7))
+		a.settle(20 * time.Second)
+		if len(host.Containers()) != 0 || len(host.Files("t1.0"))+len(host.Files("t2.0")) != 0 {
+			t.Errorf("left: %v, %q", host.Containers(), host.Files("t1.0"))
+		}
+		a.assign(change(8, withSecret("t3", running, 3)))
+		a.settle(2 * time.Second)
+		a.expect("t3", typesv1.TaskState_TASK_STATE_PREPARING, false, "waits for the data")
+	})
+}
+
+// TestSecretOutlivesTheAgent: a container that runs on keeps its files when the agent is killed and comes back.
+func TestSecretOutlivesTheAgent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := agenttest.NewHost("w1", run.NewRand(1))
+		a := start(t, host)
+		a.assign(whole(5, withSecret("t1", running, 1)))
+		a.Payload(a.ctx, &dispatcherv1.Payload{Id: "s.1", Data: []byte("x")})
+		a.settle(2 * time.Second)
+		host.Crash()
+		a.stop()
+		b := start(t, host)
+		b.assign(whole(6, withSecret("t1", running, 1)))
+		b.settle(15 * time.Minute) // a sweep is among it
+		b.expect("t1", running, true, "")
+		if got := host.Files("t1.0"); got["/run/secrets/password"] != "x" || host.Starts() != 1 {
+			t.Errorf("the container has %q after %d starts", got, host.Starts())
+		}
+	})
+}

@@ -1,0 +1,132 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/commit"
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/state"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// TestPayloadsReachTheirNodesAlone: every voting store is given the key, a secret outlives the leader that sealed it, and its
+// data goes to the dispatcher that has the session of a node with a task that uses it, and to nobody else.
+func TestPayloadsReachTheirNodesAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start("m1")
+		defer w.stop()
+		conn := w.anyStore(authzv1.Role_ROLE_OPERATOR, "ann")
+		defer conn.Close()
+		w.join(conn, "m2", "m3")
+		ctx := t.Context()
+		for _, name := range []string{"m1", "m2", "m3"} {
+			w.certifyWrapKey(name)
+		}
+		var made *controlv1.CreateSecretResponse
+		w.eventually("the key is there", func() (ok bool) {
+			var err error
+			made, err = controlv1.NewSecretServiceClient(conn).CreateSecret(ctx, &controlv1.CreateSecretRequest{
+				Annotations: &typesv1.Annotations{Name: "s"}, Data: []byte("data"),
+			})
+			return err == nil
+		})
+		id := state.PayloadID(made.GetSecret().GetMeta().GetId(), 1)
+		s := spec("web")
+		s.Task.Container.Secrets = []*typesv1.FileReference{{Id: "s"}}
+		svc, err := w.create(conn, s, "")
+		w.must(err)
+		w.commit(authzv1.Role_ROLE_SCHEDULER, "m1", commit.Create(state.Wrap(&typesv1.Lease{Meta: &typesv1.Meta{Id: "scheduler"}, Holder: "scheduler/m1", Number: 1}), "holder", "number"))
+		w.commit(authzv1.Role_ROLE_SCHEDULER, "m1", commit.Create(state.Wrap(&typesv1.Task{
+			Meta: &typesv1.Meta{Id: "t1"}, ServiceId: svc.GetService().GetMeta().GetId(), SpecVersion: 1,
+			Decided: &typesv1.TaskDecided{NodeId: "m1", Slot: 1, Desired: typesv1.TaskState_TASK_STATE_RUNNING},
+		}), "service_id", "spec_version", "decided"))
+		for _, node := range []string{"m1", "m2"} {
+			w.commit(authzv1.Role_ROLE_DISPATCHER, "m1", commit.Put(state.Wrap(&typesv1.Node{
+				Meta: &typesv1.Meta{Id: node}, Status: &typesv1.NodeStatus{Session: &typesv1.NodeSession{DispatcherId: "m1", Number: 1}},
+			}), "status"))
+		}
+		fetch := func(dispatcher, node string) (string, error) {
+			c := w.anyStore(authzv1.Role_ROLE_DISPATCHER, dispatcher)
+			defer c.Close()
+			resp, err := storev1.NewPayloadServiceClient(c).FetchPayload(ctx, &storev1.FetchPayloadRequest{NodeId: node, Id: id})
+			if err != nil {
+				return "", err
+			}
+			return string(resp.GetData()), nil
+		}
+		if got, err := fetch("m1", "m1"); err != nil || got != "data" {
+			t.Errorf("fetched %q, %v", got, err)
+		}
+		if _, err := fetch("m2", "m1"); !errors.Is(err, errs.Denied) {
+			t.Errorf("a dispatcher without the node's session: %v", err)
+		}
+		if _, err := fetch("m1", "m2"); !errors.Is(err, errs.NotFound) {
+			t.Errorf("a node without such a task: %v", err)
+		}
+		agent := w.anyStore(authzv1.Role_ROLE_AGENT, "m1")
+		defer agent.Close()
+		if _, err := storev1.NewPayloadServiceClient(agent).FetchPayload(ctx, &storev1.FetchPayloadRequest{NodeId: "m1", Id: id}); !errors.Is(err, errs.Denied) {
+			t.Errorf("an agent asks the store: %v", err)
+		}
+		w.eventually("every voter has the key", func() bool { return w.holders(ctx) == 3 })
+		w.crash(w.leader(conn))
+		w.eventually("another leader opens it", func() bool { got, err := fetch("m1", "m1"); return err == nil && got == "data" })
+	})
+}
+
+// certifyWrapKey records the wrap key of a store, as a CA does when a store joins.
+func (w *world) certifyWrapKey(name string) {
+	w.t.Helper()
+	key, err := identity.WrapKey(w.stores[name].env.Files, "/data/wrap.key", w.env.Rand)
+	w.must(err)
+	c := w.anyStore(authzv1.Role_ROLE_CA, "m1")
+	defer c.Close()
+	put := commit.Put(state.Wrap(&typesv1.Member{Meta: &typesv1.Meta{Id: "store/" + name}, WrapKey: key.PublicKey().Bytes()}), "wrap_key")
+	w.eventually("the member of "+name, func() bool {
+		_, err := commit.New(storev1.NewCommitServiceClient(c), w.env.Rand).Do(context.Background(), &storev1.Transaction{Puts: []*storev1.Put{put}})
+		return err == nil
+	})
+}
+
+// holders counts the copies of the payload key, as a CA sees the cluster.
+func (w *world) holders(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	c := w.anyStore(authzv1.Role_ROLE_CA, "m1")
+	defer c.Close()
+	stream, err := storev1.NewWatchServiceClient(c).Watch(ctx, &storev1.WatchRequest{Kinds: []typesv1.Kind{typesv1.Kind_KIND_CLUSTER}})
+	w.must(err)
+	resp, err := stream.Recv()
+	w.must(err)
+	return len(resp.GetChunk().GetObjects()[0].GetCluster().GetPayloadKeys())
+}
+
+// commit writes as one of our processes.
+func (w *world) commit(role authzv1.Role, name string, puts ...*storev1.Put) {
+	w.t.Helper()
+	c := w.anyStore(role, name)
+	defer c.Close()
+	tx := &storev1.Transaction{Puts: puts}
+	for _, p := range puts {
+		key := state.KeyOf(p.GetObject())
+		switch {
+		case role == authzv1.Role_ROLE_SCHEDULER && key.Kind == typesv1.Kind_KIND_TASK:
+			tx.Preconditions = append(tx.Preconditions, &storev1.Precondition{Condition: &storev1.Precondition_Fence{
+				Fence: &storev1.Fence{Lease: "scheduler", Number: 1, Holder: "scheduler/" + name},
+			}})
+		case role == authzv1.Role_ROLE_DISPATCHER:
+			tx.Preconditions = append(tx.Preconditions, commit.Unchanged(key.Kind, key.ID, 1))
+		}
+	}
+	_, err := commit.New(storev1.NewCommitServiceClient(c), w.env.Rand).Do(context.Background(), tx)
+	w.must(err)
+}
