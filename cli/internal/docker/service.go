@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
@@ -107,6 +108,11 @@ type Port struct {
 	TargetPort    uint32
 	PublishedPort uint32 `json:",omitempty"`
 	PublishMode   string
+	// What Docker does not have. Empty: the default.
+	HostIP          string `json:",omitempty"`
+	Dataplane       string `json:",omitempty"`
+	TrafficPolicy   string `json:",omitempty"`
+	SessionAffinity string `json:",omitempty"`
 }
 
 // Endpoint is what the cluster gave a service.
@@ -210,9 +216,23 @@ func ports(list []*typesv1.PortConfig) []Port {
 		}
 		out = append(out, Port{
 			Protocol: protocol(p.GetProtocol()), TargetPort: p.GetTargetPort(), PublishedPort: p.GetPublishedPort(), PublishMode: mode,
+			HostIP: p.GetHostIp(), Dataplane: option(p.GetDataplane(), "DATAPLANE_"),
+			TrafficPolicy: option(p.GetTrafficPolicy(), "TRAFFIC_POLICY_"), SessionAffinity: option(p.GetSessionAffinity(), "SESSION_AFFINITY_"),
 		})
 	}
 	return out
+}
+
+// option is an enum's value as the command line writes it; empty for the unspecified.
+func option(v interface {
+	protoreflect.Enum
+	fmt.Stringer
+}, prefix string,
+) string {
+	if v.Number() == 0 {
+		return ""
+	}
+	return word(v.String(), prefix)
 }
 
 func protocol(p typesv1.Protocol) string {

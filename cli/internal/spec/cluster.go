@@ -33,6 +33,7 @@ func (c *ClusterChange) Flags(set *pflag.FlagSet) {
 	set.String("mass-loss-percent", "", "share of the nodes that may be lost at once before replacement slows down; 100: never (default 34)")
 	set.String("mass-loss-window", "", "losses within this time count as at once (default 1m)")
 	set.String("flap-window", "", "how long the tasks of a lost node are kept to be taken back (default 1m)")
+	set.String("dataplane", "", "what carries connections to published ports: kernel or userspace (default kernel)")
 	set.String("task-history-limit", "", "ended tasks to keep, a slot (default 5)")
 }
 
@@ -73,6 +74,7 @@ func (c *ClusterChange) Apply(s *typesv1.ClusterSpec) error {
 		settings.Preemption = v == "on"
 		return v == "on" || v == "off"
 	}, "not on or off")
+	text("dataplane", func(v string) bool { s.Dataplane = dataplanes()[v]; return s.Dataplane != 0 }, "not kernel or userspace")
 	text("strategy", func(v string) bool {
 		settings.Strategy = map[string]typesv1.PlacementStrategy{
 			"spread": typesv1.PlacementStrategy_PLACEMENT_STRATEGY_SPREAD, "binpack": typesv1.PlacementStrategy_PLACEMENT_STRATEGY_BINPACK,

@@ -14,7 +14,7 @@ import (
 const maxRange = 1000
 
 // ParsePorts reads `[PUBLISHED:]TARGET[/PROTOCOL]`, where both may be ranges of one length, or
-// `published=…,target=…,protocol=…,mode=ingress`. Whether a number is a port is for the store to say.
+// `published=…,target=…,protocol=…,mode=ingress,…` with the options of portOptions. Whether a number is a port is for the store to say.
 func ParsePorts(text string) ([]*typesv1.PortConfig, error) {
 	if strings.Contains(text, "=") {
 		return parseLongPort(text)
@@ -79,7 +79,7 @@ func parseRange(text string) (from, to uint32, err error) {
 }
 
 func parseLongPort(text string) ([]*typesv1.PortConfig, error) {
-	fields, err := parseFields(text, "published", "target", "protocol", "mode")
+	fields, err := parseFields(text, "published", "target", "protocol", "mode", "dataplane", "policy", "affinity", "host-ip")
 	if err != nil {
 		return nil, err
 	}
@@ -98,11 +98,47 @@ func parseLongPort(text string) ([]*typesv1.PortConfig, error) {
 	if fields["target"] == "" {
 		return nil, errs.New(errs.Invalid, "%q: target is missing", text)
 	}
-	ports, err := expand(text, fields["published"], fields["target"], protocol)
-	for _, p := range ports {
-		p.PublishMode = mode
+	out, err := expand(text, fields["published"], fields["target"], protocol)
+	if err != nil {
+		return nil, err
 	}
-	return ports, err
+	for _, p := range out {
+		p.PublishMode = mode
+		if err := portOptions(p, fields); err != nil {
+			return nil, errs.New(errs.Invalid, "%q: %w", text, err)
+		}
+	}
+	return out, nil
+}
+
+// portOptions are how a port is served.
+func portOptions(p *typesv1.PortConfig, fields map[string]string) error {
+	dataplane, known := dataplanes()[fields["dataplane"]]
+	if !known {
+		return errs.New(errs.Invalid, "dataplane %q is not kernel or userspace", fields["dataplane"])
+	}
+	policy, known := map[string]typesv1.TrafficPolicy{
+		"": 0, "cluster": typesv1.TrafficPolicy_TRAFFIC_POLICY_CLUSTER, "local": typesv1.TrafficPolicy_TRAFFIC_POLICY_LOCAL,
+		"prefer-local": typesv1.TrafficPolicy_TRAFFIC_POLICY_PREFER_LOCAL,
+	}[fields["policy"]]
+	if !known {
+		return errs.New(errs.Invalid, "policy %q is not cluster, local or prefer-local", fields["policy"])
+	}
+	affinity, known := map[string]typesv1.SessionAffinity{
+		"": 0, "none": typesv1.SessionAffinity_SESSION_AFFINITY_NONE, "client-ip": typesv1.SessionAffinity_SESSION_AFFINITY_CLIENT_IP,
+	}[fields["affinity"]]
+	if !known {
+		return errs.New(errs.Invalid, "affinity %q is not none or client-ip", fields["affinity"])
+	}
+	p.Dataplane, p.TrafficPolicy, p.SessionAffinity, p.HostIp = dataplane, policy, affinity, fields["host-ip"]
+	return nil
+}
+
+// dataplanes are what may carry connections; empty is the default.
+func dataplanes() map[string]typesv1.Dataplane {
+	return map[string]typesv1.Dataplane{
+		"": 0, "kernel": typesv1.Dataplane_DATAPLANE_KERNEL, "userspace": typesv1.Dataplane_DATAPLANE_USERSPACE,
+	}
 }
 
 // parseFields reads `key=value,key=value`; src and dst are Docker's other names.

@@ -36,8 +36,6 @@ type Port struct {
 	Affinity bool
 	// UserSpace says that the kernel does not carry it.
 	UserSpace bool
-	// Proxy has each connection begin with a PROXY header.
-	Proxy bool
 }
 
 // Backend is a task behind a port.
@@ -155,10 +153,9 @@ func (m *Model) portOf(svc *dispatcherv1.MeshService, pc *typesv1.PortConfig, se
 	p = Port{
 		Listener: Listener{network, uint16(published)}, Service: svc.GetName(),
 		Affinity: pc.GetSessionAffinity() == typesv1.SessionAffinity_SESSION_AFFINITY_CLIENT_IP,
-		Proxy:    pc.GetProxyProtocol() && network == "tcp",
 	}
 	plane := cmp.Or(pc.GetDataplane(), m.dataplane)
-	p.UserSpace = plane == typesv1.Dataplane_DATAPLANE_USERSPACE || p.Proxy || self.UserSpace
+	p.UserSpace = plane == typesv1.Dataplane_DATAPLANE_USERSPACE || self.UserSpace
 	if text := pc.GetHostIp(); text != "" {
 		if p.Bind, ok = bindOf(text, self.Local); !ok {
 			faults.add(where, "port %s: host_ip %q is not an IP address or a CIDR", p.Listener, text)

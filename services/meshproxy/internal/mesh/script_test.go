@@ -137,8 +137,6 @@ func port(text string) *typesv1.PortConfig {
 			p.SessionAffinity = typesv1.SessionAffinity_SESSION_AFFINITY_CLIENT_IP
 		case "userspace":
 			p.Dataplane = typesv1.Dataplane_DATAPLANE_USERSPACE
-		case "proxy":
-			p.ProxyProtocol = true
 		case "on":
 			p.HostIp = value
 		}

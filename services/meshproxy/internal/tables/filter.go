@@ -114,10 +114,10 @@ func (k *Kernel) applyFilter(changes []mesh.Change) error {
 	if rules != nil {
 		f.install(conn, *rules)
 	}
-	if err := conn.Flush(); err != nil || rules == nil || !rules.Mesh {
+	if err := k.transact(conn.Flush); err != nil || rules == nil || !rules.Mesh {
 		return err
 	}
-	return f.installZones(rules.Digest())
+	return k.transact(func() error { return f.installZones(rules.Digest()) })
 }
 
 // ground makes table, chains and sets. On a kernel that lacks what the mesh needs its share is left out.

@@ -6,7 +6,7 @@
 // their protocol number, rules and sets in the nftables table "shoal" alone, where the chain SHOAL-USER is made and then
 // left to the administrator. Nothing is removed when the process stops.
 //
-// One goroutine at a time may call Read and Apply.
+// One goroutine at a time may call Read and Apply, another may be in Watch.
 package tables
 
 import (
@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync/atomic"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -47,6 +48,8 @@ type Kernel struct {
 	nl *netlink.Handle
 	// flows are the places where connections may be: see mesh.SetFlows.
 	flows map[mesh.Slot]string
+	// own counts our transactions of which the watch has not heard yet.
+	own atomic.Int64
 }
 
 // New opens it. Errors name what the kernel lacks.
@@ -137,7 +140,7 @@ func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
 		}
 	}
 	if len(ways) > 0 { // it needs the tunnel
-		if err := newTunnelSide().apply(ways); err != nil {
+		if err := newTunnelSide().apply(k, ways); err != nil {
 			faults = append(faults, fmt.Errorf("way back by the tunnel: %w", err))
 		}
 	}
@@ -146,7 +149,7 @@ func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
 
 // isFilter says that a change belongs into the one transaction of the packet filter.
 func isFilter(c mesh.Change) bool {
-	return c.Rules != nil || c.Peer.IsValid() || (c.Entry != nil && !isWay(c))
+	return c.Rules != nil || c.Peer.IsValid() || (c.Entry != nil && !isWay(c) && c.Entry.Set != mesh.SetFlows)
 }
 
 func (k *Kernel) step(c mesh.Change) error {

@@ -16,41 +16,6 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
-// Watch hears of links and routes. The kernel may drop notices when it has many: they are hints, and the caller reads on a
-// clock too.
-func (k *Kernel) Watch(ctx context.Context, notify func()) error {
-	done := make(chan struct{})
-	defer close(done)
-	links := make(chan netlink.LinkUpdate, 64)
-	if err := netlink.LinkSubscribe(links, done); err != nil {
-		return fmt.Errorf("watch links: %w", err)
-	}
-	routes := make(chan netlink.RouteUpdate, 64)
-	if err := netlink.RouteSubscribe(routes, done); err != nil {
-		return fmt.Errorf("watch routes: %w", err)
-	}
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case u, ok := <-links:
-			if !ok {
-				return errors.New("the kernel ended the watch of links")
-			}
-			if mesh.Managed(u.Attrs().Name) {
-				notify()
-			}
-		case u, ok := <-routes:
-			if !ok {
-				return errors.New("the kernel ended the watch of routes")
-			}
-			if u.Type == unix.RTM_DELROUTE && u.Protocol == Protocol {
-				notify()
-			}
-		}
-	}
-}
-
 // Holder looks the socket up in /proc: best effort, for a message to a person.
 func (k *Kernel) Holder(l mesh.Listener) string {
 	for _, name := range []string{l.Network, l.Network + "6"} {

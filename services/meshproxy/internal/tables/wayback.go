@@ -30,7 +30,7 @@ func newTunnelSide() tunnelSide {
 }
 
 // apply makes the rule where it is asked for, and changes the map.
-func (t tunnelSide) apply(changes []mesh.Change) error {
+func (t tunnelSide) apply(k *Kernel, changes []mesh.Change) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
@@ -49,7 +49,7 @@ func (t tunnelSide) apply(changes []mesh.Change) error {
 			conn.AddRule(t.rule())
 		}
 	}
-	return conn.Flush()
+	return k.transact(conn.Flush)
 }
 
 // rule writes the MAC address of the peer's tunnel end over that of nobody, by which the route led here.

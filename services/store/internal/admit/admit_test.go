@@ -115,6 +115,9 @@ func TestServiceFaults(t *testing.T) {
 		{"dnsrr", sound + `endpoint { mode: ENDPOINT_MODE_DNSRR }`, errs.None, nil},
 		{"dnsrr with a port", sound + `endpoint { mode: ENDPOINT_MODE_DNSRR ports { target_port: 80 } }`, errs.Invalid, []string{`ports[0]: a service with endpoint mode dnsrr`}},
 		{"no such mode", sound + `endpoint { mode: 7 }`, errs.Invalid, []string{`endpoint.mode: 7 is not known`}},
+		{"how a port is served", sound + `endpoint { ports { target_port: 80 dataplane: 9 traffic_policy: 9 session_affinity: 9 host_ip: "eth0" } ports { target_port: 81 host_ip: "10.0.0.0/8" } }`, errs.Invalid, []string{
+			`ports[0].dataplane: 9 is not known`, `ports[0].traffic_policy: 9 is not known`, `ports[0].session_affinity: 9 is not known`, `ports[0].host_ip: "eth0" is no IP address`,
+		}},
 		{"host port", sound + `endpoint { ports { target_port: 80 publish_mode: PUBLISH_MODE_HOST } ports { target_port: 81 published_port: 31000 publish_mode: PUBLISH_MODE_HOST } }`, errs.None, nil},
 		{"host port and ingress", sound + `endpoint { ports { target_port: 80 published_port: 30000 publish_mode: PUBLISH_MODE_HOST } ports { target_port: 80 published_port: 9 publish_mode: PUBLISH_MODE_HOST } ports { target_port: 81 published_port: 9 } }`, errs.Invalid, []string{
 			`ports[0].published_port: 30000/tcp is taken by service "micro"`, `ports[2].published_port: 9/tcp is asked for by ports[1] already`,
@@ -340,6 +343,7 @@ func TestOthers(t *testing.T) {
 		{"cluster life", settings(&typesv1.ClusterSpec{FeatureLevel: 1, CertificateLife: durationpb.New(time.Second)}), "certificate_life: 1s is below the least"},
 		{"cluster ports", settings(&typesv1.ClusterSpec{FeatureLevel: 1, FirstPort: 40000}), "first_port: 40000 is above last_port"},
 		{"cluster strategy", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Scheduling: &typesv1.SchedulingConfig{Strategy: 9}}), "scheduling.strategy: 9 is not known"},
+		{"cluster dataplane", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Dataplane: 9}), "dataplane: 9 is not known"},
 		{"cluster loss", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Scheduling: &typesv1.SchedulingConfig{MassLossPercent: new(uint32(101))}}), "scheduling.mass_loss_percent: 101 is not from 1 to 100"},
 		{"cluster window", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Scheduling: &typesv1.SchedulingConfig{FlapWindow: durationpb.New(-1)}}), "scheduling.flap_window: -1ns is below 0"},
 		{"cluster level", settings(&typesv1.ClusterSpec{}), "feature_level: 0 is below 1"},

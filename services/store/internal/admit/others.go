@@ -90,6 +90,8 @@ func Cluster(in, old *typesv1.ClusterSpec) (*typesv1.ClusterSpec, *Faults) {
 	f.Check(spec.GetLastPort() <= 65535, "last_port", "%d is not from 1 to 65535", spec.GetLastPort())
 	f.Check(spec.GetFirstPort() <= spec.GetLastPort(), "first_port", "%d is above last_port, %d", spec.GetFirstPort(), spec.GetLastPort())
 	f.scheduling(spec.GetScheduling())
+	_, known := typesv1.Dataplane_name[int32(spec.GetDataplane())]
+	f.Check(known, "dataplane", "%d is not known", spec.GetDataplane())
 	f.Check(spec.GetFeatureLevel() >= old.GetFeatureLevel(), "feature_level", "%d is below %d and only rises", spec.GetFeatureLevel(), old.GetFeatureLevel())
 	return spec, f
 }

@@ -3,6 +3,7 @@ package admit
 import (
 	"cmp"
 	"fmt"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -171,10 +172,27 @@ func (f *Faults) ports(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) 
 		f.Check(known, field+".protocol", "%d is not known", p.GetProtocol())
 		_, known = typesv1.PublishMode_name[int32(p.GetPublishMode())]
 		f.Check(known, field+".publish_mode", "%d is not known", p.GetPublishMode())
+		f.served(field, p)
 		f.Check(p.GetTargetPort() >= 1 && p.GetTargetPort() <= 65535, field+".target_port", "%d is not from 1 to 65535", p.GetTargetPort())
 		f.published(s, id, field+".published_port", p, seen, i)
 		f.Check(!dnsrr || p.GetPublishMode() != typesv1.PublishMode_PUBLISH_MODE_INGRESS, field,
 			"a service with endpoint mode dnsrr has no port on every machine; use endpoint mode vip")
+	}
+}
+
+// served checks how a port is served.
+func (f *Faults) served(field string, p *typesv1.PortConfig) {
+	_, known := typesv1.Dataplane_name[int32(p.GetDataplane())]
+	f.Check(known, field+".dataplane", "%d is not known", p.GetDataplane())
+	_, known = typesv1.TrafficPolicy_name[int32(p.GetTrafficPolicy())]
+	f.Check(known, field+".traffic_policy", "%d is not known", p.GetTrafficPolicy())
+	_, known = typesv1.SessionAffinity_name[int32(p.GetSessionAffinity())]
+	f.Check(known, field+".session_affinity", "%d is not known", p.GetSessionAffinity())
+	f.Check(!p.GetProxyProtocol(), field+".proxy_protocol", "cannot be spoken yet; leave it out: the task sees the client's address without it")
+	if text := p.GetHostIp(); text != "" {
+		_, errA := netip.ParseAddr(text)
+		_, errP := netip.ParsePrefix(text)
+		f.Check(errA == nil || errP == nil, field+".host_ip", "%q is no IP address and no CIDR", text)
 	}
 }
 
