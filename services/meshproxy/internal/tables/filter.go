@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/userdata"
+	"github.com/mdlayher/netlink"
 
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
@@ -84,9 +85,18 @@ func (f filter) choose(is4 bool) *nftables.Chain {
 	return f.choose6
 }
 
+// buffer bounds a transaction: it goes to the kernel in one piece, and thousands of services are some megabytes. So do its
+// acknowledgements come back.
+const buffer = 64 << 20
+
+// open makes a socket for transactions.
+func open() (*nftables.Conn, error) {
+	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error { return errors.Join(c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer)) }))
+}
+
 // applyFilter makes one transaction of all changes of rules, peers and elements.
 func (k *Kernel) applyFilter(changes []mesh.Change) error {
-	conn, err := nftables.New()
+	conn, err := open()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
@@ -199,7 +209,7 @@ func (f filter) install(conn *nftables.Conn, r mesh.Rules) {
 }
 
 func (k *Kernel) readFilter(out *mesh.Kernel) error {
-	conn, err := nftables.New()
+	conn, err := open()
 	if err != nil {
 		return err
 	}

@@ -18,12 +18,12 @@ import (
 
 // host is a network namespace of the test's own. It ends with its handle and its last socket.
 type host struct {
-	t  *testing.T
+	t  testing.TB
 	ns netns.NsHandle
 }
 
 // newHost skips the test where namespaces cannot be made.
-func newHost(t *testing.T) *host {
+func newHost(t testing.TB) *host {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for network namespaces")

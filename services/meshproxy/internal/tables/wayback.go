@@ -31,7 +31,7 @@ func newTunnelSide() tunnelSide {
 
 // apply makes the rule where it is asked for, and changes the map.
 func (t tunnelSide) apply(k *Kernel, changes []mesh.Change) error {
-	conn, err := nftables.New()
+	conn, err := open()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
