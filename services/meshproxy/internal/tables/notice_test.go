@@ -45,8 +45,15 @@ func TestWatchHearsOfOthers(t *testing.T) {
 			return err
 		})
 	}
-	for ready := false; !ready; ready = noticed(time.Second) { // until the watch is there
+	ready := false
+	for range 5 { // until the watch is there
 		sh("ip link set shoal0 mtu 1440; ip link set shoal0 mtu 1450")
+		if ready = noticed(time.Second); ready {
+			break
+		}
+	}
+	if !ready {
+		t.Fatal("nobody heard of a changed link")
 	}
 	for _, c := range []string{
 		"nft flush chain inet shoal forward",
