@@ -99,6 +99,13 @@ func TestFirewallPage(t *testing.T) {
 	})
 }
 
+// What the page shows of a published port in the kernel is there, and the administrator's chain has the first word.
+func TestNetworkPage(t *testing.T) {
+	c := bareHosts(t, 2)
+	c.form("m2")
+	c.follow("network.md", nil)
+}
+
 // Machines and single roles are added and removed as the page says: m4 is off when it says so. In the end the machines are
 // bare that it says to be.
 func TestMachinesPage(t *testing.T) {
