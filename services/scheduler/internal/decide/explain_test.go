@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/shoalproject/shoal/internal/state"
 	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/explain"
@@ -50,7 +49,7 @@ func (m *sim) sayWhy() {
 	for t := range m.s.Tasks() {
 		d := t.GetDecided()
 		waits := d.GetNodeId() == "" || d.GetDesired() == typesv1.TaskState_TASK_STATE_READY && !d.GetAbandoned()
-		if waits && d.GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING && !state.Terminal(t.GetObserved().GetState()) &&
+		if waits && d.GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING && t.GetObserved().GetState() < typesv1.TaskState_TASK_STATE_RUNNING &&
 			(d.GetReason() == "" || d.GetSince() == nil) {
 			m.fault("%s waits and does not say why: %v", m.taskName(t), t)
 		}

@@ -13,10 +13,13 @@ var (
 	figuresFlag = flag.String("figures", "", "draw figures into this folder")
 )
 
-// TestMain bounds the time for which a property test that failed looks for a shorter history: -rapid.shrinktime overrides it.
+// TestMain bounds the time for which a property test that failed looks for a shorter history, and has everybody's run draw the
+// same histories, so that a change is judged by itself; `make chaos` draws others (-rapid.seed=0), and many more.
 func TestMain(m *testing.M) {
-	if err := flag.Set("rapid.shrinktime", "3s"); err != nil {
-		panic(err)
+	for name, value := range map[string]string{"rapid.shrinktime": "3s", "rapid.seed": "1"} {
+		if err := flag.Set(name, value); err != nil {
+			panic(err)
+		}
 	}
 	m.Run()
 }

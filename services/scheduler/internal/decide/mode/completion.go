@@ -89,7 +89,8 @@ func (m *mode) judge(st *typesv1.JobStatus, late bool) {
 		if late {
 			st.Message = deadlinePassed
 		}
-	case c.done >= total && st.GetState() == jobRunning:
+	case st.GetState() != jobRunning: // what is complete stays so: slots given up beyond a total that was lowered do not count
+	case c.done >= total:
 		st.State, st.CompletedAt, st.Message = jobCompleted, m.Stamp, fmt.Sprintf("%d of %d complete", c.done, total)
 	case late:
 		st.State, st.CompletedAt, st.Message = jobFailed, m.Stamp, fmt.Sprintf("%s: %d of %d complete", deadlinePassed, c.done, total)

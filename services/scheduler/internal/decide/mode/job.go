@@ -129,6 +129,8 @@ func (m *mode) tendRun(st *typesv1.JobStatus, s *book.Slot, late bool) {
 	switch {
 	case !current && (schedule == nil || s.Key.Iteration+m.keptRuns() <= st.GetIteration() && !allowed):
 		m.RemoveSlot(s, "a later run has begun")
+	case s.Key.Node != "" && m.Book.Node(s.Key.Node) == nil:
+		m.RemoveSlot(s, "its node was removed")
 	case !allowed || late:
 		why := "a later run has begun"
 		if late {
