@@ -19,11 +19,15 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/carry"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/executor"
 	"github.com/shoalproject/shoal/services/agent/internal/initd"
+	"github.com/shoalproject/shoal/services/agent/internal/inside"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
+	"github.com/shoalproject/shoal/services/agent/internal/logger"
 	"github.com/shoalproject/shoal/services/agent/internal/memfs"
 	"github.com/shoalproject/shoal/services/agent/internal/mesh"
 	"github.com/shoalproject/shoal/services/agent/internal/meter"
@@ -47,8 +51,11 @@ const (
 // Env is what the agent takes from outside: what all processes do, and a machine. A nil field means the real one.
 type Env struct {
 	run.Env
-	// Executor runs containers; nil: containerd.
-	Executor reconcile.Executor
+	// Executor runs containers, and looks into them; nil: containerd.
+	Executor interface {
+		reconcile.Executor
+		inside.Runtime
+	}
 	// Network connects them; nil: the kernel.
 	Network reconcile.Network
 	// Vault keeps what containers have of secrets and configs; nil: memory of the machine.
@@ -92,7 +99,12 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		Log: env.Log, Now: env.Now, Cluster: p.ID.Cluster, Executor: env.Executor, Network: env.Network,
 		Node: container.Node{ID: p.ID.Name, Hostname: env.Host, OS: runtime.GOOS, Architecture: runtime.GOARCH}, Files: env.Vault, Journal: env.Journal, Mesh: proxy, Outbox: outbox,
 	})
-	// Step 2: the line to the cluster, which waits until that is done.
+	// Step 2: what people want to see and do in containers comes over streams of its own.
+	answers := inside.New(env.Executor, loop)
+	carrier := carry.New(env.Env, func(address string) (*grpc.ClientConn, error) {
+		return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
+	}, carry.Service{Desc: logsv1.TaskReadService_ServiceDesc, Handler: answers}, carry.Service{Desc: logsv1.ExecService_ServiceDesc, Handler: answers})
+	// Step 3: the line to the cluster, which waits until that is done.
 	gauge := meter.New(env.Rand, env.Now, env.Usage)
 	line := &session.Client{
 		Usage: gauge.Reports(),
@@ -101,7 +113,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		Dial: func(address string) (*grpc.ClientConn, error) {
 			return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
 		},
-		Describe: env.describe,
+		Describe: env.describe, Streams: carrier.Open,
 		Hello: &dispatcherv1.Hello{
 			Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise,
 			MeshPort: uint32(cfg.MeshPort),
@@ -114,6 +126,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g.Go("loop", loop.Run)
 	g.Go("workers", loop.Workers)
 	g.Go("mesh", proxy.Run)
+	g.Go("streams", carrier.Run)
 	g.Go("session", line.Run)
 	g.Go("meter", gauge.Run)
 	return g.Wait(ctx)
@@ -150,9 +163,13 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 		e.Journal = j
 	}
 	if e.Executor == nil {
+		program, err := logger.Program(cfg.Logger)
+		if err != nil {
+			return closeReal, err
+		}
 		x, err := executor.New(executor.Config{
 			Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, CertsDir: cfg.CertsDir,
-			Logs: p.Path("logs"), Cluster: p.ID.Cluster, Parallel: cfg.Parallel,
+			Logs: p.Path("logs"), Logger: program, Cluster: p.ID.Cluster, Parallel: cfg.Parallel,
 			Volumes: p.Path("volumes"), Pins: filepath.Join(cfg.RunDir, "volumes"), Init: initd.Program(),
 		}, e.Log)
 		if err != nil {

@@ -27,6 +27,10 @@ type Config struct {
 	MeshPort int `yaml:"mesh_port"`
 	// BootID is the file with the id of this boot.
 	BootID string `yaml:"boot_id"`
+	// Logger is the program that containerd starts beside each container to keep its output, as containerd sees it. A path in
+	// `data` that is not the agent's own file: the agent puts a copy of itself there, for a containerd that does not see the
+	// agent's file. Default: the agent's own file.
+	Logger string `yaml:"logger,omitempty"`
 	// Parallel is how many containers are made or started at once. Unit: containers. Limits: 1 to 64.
 	Parallel int `yaml:"parallel"`
 }
@@ -54,6 +58,7 @@ func (c Config) Validate() error {
 	} {
 		faults.Check(path.IsAbs(p.value), p.field, "%q is not an absolute path", p.value)
 	}
+	faults.Check(c.Logger == "" || path.IsAbs(c.Logger), "logger", "%q is not an absolute path", c.Logger)
 	faults.Check(c.Namespace != "", "namespace", "name containerd's namespace for our containers")
 	faults.Check(c.Snapshotter != "", "snapshotter", "name one that containerd has, such as overlayfs")
 	faults.Check(c.MeshPort >= 1 && c.MeshPort <= 65535, "mesh_port", "%d is not in 1 to 65535", c.MeshPort)

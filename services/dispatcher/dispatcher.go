@@ -16,6 +16,7 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/barrier"
@@ -23,7 +24,9 @@ import (
 	"github.com/shoalproject/shoal/services/dispatcher/internal/endpoint"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/load"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/place"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/session"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/splice"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/spread"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/status"
 )
@@ -94,11 +97,15 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	loads := load.New(self, p.Env, view, commit)
 	board := new(bulletin.Board)
 	spreader := spread.New(self, p.Env, view.Snapshot, monitor.Live, p.Drain)
+	var calls *splice.Server // made below: it asks on the sessions
 	sessions := session.New(session.Parts{
 		Self: self, Env: p.Env, View: view, Commit: commit, Statuses: statuses, Usage: loads, Payloads: storev1.NewPayloadServiceClient(conn), Table: table, Barrier: mesh, Board: board,
-		Refusal: spreader.Refusal,
+		Refusal: spreader.Refusal, Refused: func(node string, m *dispatcherv1.StreamRefusal) { calls.Refused(node, m) },
 	}, session.Options{HeartbeatPeriod: cfg.HeartbeatPeriod, HeartbeatTimeout: cfg.SuspectAfter, Times: times})
 	endpoints := endpoint.New(p.Env, view, mesh, board, spreader.Refusal)
+	if calls, err = offerCalls(p, view, sessions); err != nil {
+		return err
+	}
 	dispatcherv1.RegisterSessionServiceServer(p.Server.GRPC(), sessions)
 	dispatcherv1.RegisterEndpointServiceServer(p.Server.GRPC(), endpoints)
 
@@ -122,4 +129,15 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	g.Go("endpoints", endpoints.Run)
 	g.Go("spread", func(ctx context.Context) error { return spreader.Run(ctx, table, endpoints) })
 	return g.Wait(ctx)
+}
+
+// offerCalls offers what people want to see and do in containers, and takes the agents' streams for it.
+func offerCalls(p *process.Process, view *replica.Replica, sessions *session.Server) (*splice.Server, error) {
+	calls := splice.New(p.ID.Name, p.Env, view, sessions, sessions.Draining())
+	if err := calls.Register(p.Server.GRPC()); err != nil {
+		return nil, fmt.Errorf("offer calls to agents: %w", err)
+	}
+	dispatcherv1.RegisterStreamServiceServer(p.Server.GRPC(), calls)
+	logsv1.RegisterPlaceServiceServer(p.Server.GRPC(), place.New(view, sessions.Draining()))
+	return calls, nil
 }

@@ -4,6 +4,7 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -22,6 +23,7 @@ import (
 	"github.com/shoalproject/shoal/services/gateway/internal/announce"
 	"github.com/shoalproject/shoal/services/gateway/internal/forward"
 	"github.com/shoalproject/shoal/services/gateway/internal/rest"
+	"github.com/shoalproject/shoal/services/gateway/internal/stream"
 )
 
 const port = 2384
@@ -73,11 +75,16 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	if err := calls.Register(p.Server.GRPC()); err != nil {
 		return fmt.Errorf("offer services: %w", err)
 	}
+	streams, closeStreams, err := offerStreams(p)
+	if err != nil {
+		return err
+	}
+	defer closeStreams()
 	rules, err := p.Server.Registry()
 	if err != nil {
 		return err
 	}
-	web, err := rest.New(ctx, calls, rules, cfg.MaxBody)
+	web, err := rest.New(ctx, calls, rules, cfg.MaxBody, streams.Logs())
 	if err != nil {
 		return err
 	}
@@ -95,9 +102,28 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	g := run.NewGroup(p.Env.Log)
 	p.Go(g, process.StorePart)
 	g.Go("replica", view.Run)
+	g.Go("streams", streams.Run)
 	g.Go("follow", func(ctx context.Context) error { return p.Follow(ctx, view) })
 	g.Go("announce", announce.New(p, controlv1.NewMemberServiceClient(store)).Run)
 	return g.Wait(ctx)
+}
+
+// offerStreams offers what goes to dispatchers: output, figures, commands and files of tasks.
+func offerStreams(p *process.Process) (s *stream.Server, done func(), err error) {
+	all, err := p.Dial(authzv1.Role_ROLE_DISPATCHER)
+	if err != nil {
+		return nil, nil, fmt.Errorf("dial dispatchers: %w", err)
+	}
+	s = stream.New(stream.Parts{
+		Env: p.Env, Self: p.ID, Directory: p.Directory, Any: all,
+		Dial: func(address string) (*grpc.ClientConn, error) {
+			return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
+		},
+	})
+	if err := s.Register(p.Server.GRPC()); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("offer streams: %w", err), all.Close())
+	}
+	return s, func() { _ = all.Close() }, nil // nothing is under way on it any more
 }
 
 // leaving is when a gateway turns people away: when it is drained and there is another one. Whoever drains the last by force

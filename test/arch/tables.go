@@ -19,6 +19,9 @@ var systemPackages = map[string]string{
 	"services/agent/internal/network":    "the local half of the machine network, in the kernel",
 	"services/agent/internal/usage":      "control groups",
 	"services/agent/internal/doctor":     "looks at containerd, runc and control groups",
+	"services/agent/internal/logfile":    "the files of the containers' output",
+	"services/agent/internal/tree":       "the files of containers, by the kernel's own resolution of paths",
+	"services/agent/internal/logger":     "a process of its own beside each container: its pipes, its clock, the journal's socket",
 	"services/meshproxy/internal/tables": "kernel tables",
 	"services/meshproxy/internal/space":  "tables in containers' namespaces",
 	"services/meshproxy/internal/packet": "socket options of published UDP ports",
@@ -78,6 +81,10 @@ var clockReaders = map[string]string{
 	"services/agent/internal/mesh": "sets deadlines of connections",
 
 	"services/gateway/internal/rest": "sets read deadlines of connections",
+
+	"services/agent/internal/inside":   "paces what is read back",
+	"services/agent/internal/logger":   "stamps what containers write, and paces it",
+	"services/agent/internal/executor": "stamps what is read of containers",
 }
 
 // statefulFiles may have variables that change.
@@ -130,7 +137,7 @@ var withEnv = []string{"store", "agent", "meshproxy"}
 // subcommands are what a service's root package exports beside Run, for subcommands of its binary that work while the
 // process does not run: `shoal-ca bootstrap`, `shoal-agent reset`. The simulation and shoal-dev call them, too.
 var subcommands = map[string][]string{
-	"services/agent":     {"Doctor", "Init", "Reset", "ResetAny"},
+	"services/agent":     {"Doctor", "Init", "Logger", "Reset", "ResetAny"},
 	"services/meshproxy": {"Doctor", "Reset"},
 	"services/ca":        {"Bootstrap", "BootstrapConfig", "BootstrapResult", "DefaultBootstrapConfig"},
 }

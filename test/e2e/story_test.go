@@ -22,6 +22,7 @@ func TestStory(t *testing.T) {
 		{"06 routing mesh", everyMachineAnswers},
 		{"07 scale", scaleToSeven},
 		{"08 a container dies", containerDies},
+		{"08 logs and exec", logsAndExec},
 		{"09 a machine dies", machineDies},
 		{"13 trust", trust},
 		{"14 leave", leave},

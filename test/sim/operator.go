@@ -18,6 +18,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
@@ -32,6 +33,10 @@ type Operator struct {
 	Networks controlv1.NetworkServiceClient
 	Members  controlv1.MemberServiceClient
 	Tokens   cav1.TokenServiceClient
+	Logs     logsv1.LogServiceClient
+	Stats    logsv1.StatsServiceClient
+	Read     logsv1.TaskReadServiceClient
+	Inside   logsv1.ExecServiceClient
 }
 
 const (
@@ -93,6 +98,8 @@ func (o *Operator) SitDown() {
 	o.Services, o.Tasks = controlv1.NewServiceServiceClient(conn), controlv1.NewTaskServiceClient(conn)
 	o.Nodes, o.Networks = controlv1.NewNodeServiceClient(conn), controlv1.NewNetworkServiceClient(conn)
 	o.Members, o.Tokens = controlv1.NewMemberServiceClient(conn), cav1.NewTokenServiceClient(conn)
+	o.Logs, o.Stats = logsv1.NewLogServiceClient(conn), logsv1.NewStatsServiceClient(conn)
+	o.Read, o.Inside = logsv1.NewTaskReadServiceClient(conn), logsv1.NewExecServiceClient(conn)
 }
 
 func (o *Operator) context() (context.Context, context.CancelFunc) {

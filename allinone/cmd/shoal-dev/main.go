@@ -18,6 +18,9 @@ func main() {
 	if len(os.Args) > 1 && os.Args[1] == "init" { // process 1 of a container with a small init
 		os.Exit(agent.Init(os.Args[2:], os.Stderr))
 	}
+	if len(os.Args) > 1 && os.Args[1] == "logger" { // beside each container, as `shoal-agent logger`
+		os.Exit(agent.Logger(os.Args[2:]))
+	}
 	cfssllog.Level = cfssllog.LevelError // its lines are not ours: every issue has an audit line of our own
 	// Whoever closes the terminal wants the cluster to end, too.
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)

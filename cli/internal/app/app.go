@@ -21,6 +21,7 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 
 	"github.com/shoalproject/shoal/cli/internal/client"
+	"github.com/shoalproject/shoal/cli/internal/console"
 	"github.com/shoalproject/shoal/cli/internal/machine"
 	"github.com/shoalproject/shoal/cli/internal/system"
 	"github.com/shoalproject/shoal/internal/contexts"
@@ -41,6 +42,8 @@ type App struct {
 	// Programs and Host are the machine, for init, join and leave.
 	Programs machine.Programs
 	Host     machine.Host
+	// Console is the terminal that In and Out are, for commands that need more of it; nil: there is none.
+	Console *console.Console
 	// Root is put before the paths of init, join and leave; empty but in tests.
 	Root string
 
@@ -58,7 +61,7 @@ func Real() *App {
 	_, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS)
 	return &App{
 		Env: env.OrMachine("shoal"), Out: os.Stdout, Err: os.Stderr, In: os.Stdin, Terminal: err == nil, Getenv: os.Getenv,
-		Programs: system.Machine{}, Host: system.Machine{},
+		Programs: system.Machine{}, Host: system.Machine{}, Console: console.Real(),
 	}
 }
 
@@ -67,6 +70,21 @@ type UsageError struct{ Err error }
 
 func (u *UsageError) Error() string { return u.Err.Error() }
 func (u *UsageError) Unwrap() error { return u.Err }
+
+// ExitError is an exit code that is not 1. Without Err there is nothing to say: a command elsewhere has said it.
+type ExitError struct {
+	Code int
+	Err  error
+}
+
+func (e *ExitError) Error() string {
+	if e.Err == nil {
+		return fmt.Sprintf("exit code %d", e.Code)
+	}
+	return e.Err.Error()
+}
+
+func (e *ExitError) Unwrap() error { return e.Err }
 
 // Group is a command that has verbs.
 func Group(use, short string, verbs ...*cobra.Command) *cobra.Command {
@@ -96,8 +114,7 @@ func KnownVerb(c *cobra.Command, args []string) error {
 // notYet says that Docker has the verb, and a later version will.
 func notYet(group, verb string) bool {
 	return slices.Contains(map[string][]string{
-		"shoal":   {"stack", "volume", "logs"},
-		"service": {"logs"},
+		"shoal": {"stack", "volume"},
 	}[group], verb)
 }
 

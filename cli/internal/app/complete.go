@@ -177,3 +177,23 @@ func (a *App) TaskIDs(ctx context.Context) []string {
 		return out
 	})
 }
+
+// TaskNames are the running tasks as <service>.<slot>.
+func (a *App) TaskNames(ctx context.Context) []string {
+	return a.Live(ctx, func(c *client.Client) []string {
+		resp, err := c.Tasks.ListTasks(ctx, &controlv1.ListTasksRequest{Filters: []string{"desired-state=running"}})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, t := range resp.GetTasks() {
+			out = append(out, t.GetName())
+		}
+		return out
+	})
+}
+
+// TargetNames are services, and running tasks.
+func (a *App) TargetNames(ctx context.Context) []string {
+	return append(a.ServiceNames(ctx), a.TaskNames(ctx)...)
+}

@@ -20,6 +20,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 
 	"github.com/shoalproject/shoal/internal/contexts"
@@ -50,6 +51,10 @@ type Client struct {
 	Preview  controlv1.PreviewServiceClient
 	Explain  schedulerv1.ExplainServiceClient
 	Plan     schedulerv1.PlanServiceClient
+	Logs     logsv1.LogServiceClient
+	Stats    logsv1.StatsServiceClient
+	Read     logsv1.TaskReadServiceClient
+	Inside   logsv1.ExecServiceClient
 
 	conn *grpc.ClientConn
 }
@@ -75,7 +80,9 @@ func Open(env run.Env, c contexts.Context, dir string) (*Client, error) {
 		Cluster: controlv1.NewClusterServiceClient(calls), Members: controlv1.NewMemberServiceClient(calls),
 		Secrets: controlv1.NewSecretServiceClient(calls), Configs: controlv1.NewConfigServiceClient(calls),
 		Tokens: cav1.NewTokenServiceClient(calls), Preview: controlv1.NewPreviewServiceClient(calls),
-		Explain: schedulerv1.NewExplainServiceClient(calls), Plan: schedulerv1.NewPlanServiceClient(calls), conn: conn,
+		Explain: schedulerv1.NewExplainServiceClient(calls), Plan: schedulerv1.NewPlanServiceClient(calls),
+		Logs: logsv1.NewLogServiceClient(calls), Stats: logsv1.NewStatsServiceClient(calls),
+		Read: logsv1.NewTaskReadServiceClient(calls), Inside: logsv1.NewExecServiceClient(calls), conn: conn,
 	}, nil
 }
 
@@ -141,7 +148,11 @@ type calls struct {
 func (c *calls) Invoke(ctx context.Context, method string, in, out any, opts ...grpc.CallOption) error {
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	err := c.conn.Invoke(ctx, method, in, out, opts...)
+	return c.reached(c.conn.Invoke(ctx, method, in, out, opts...))
+}
+
+// reached gives words to an absent gateway.
+func (c *calls) reached(err error) error {
 	if err != nil && errs.KindOf(err) == errs.Unavailable && strings.Contains(err.Error(), "dialing") {
 		return errs.New(errs.Unavailable, "no gateway answers at %s: %w; check that shoal-gateway runs there and that this machine reaches it, or name another one with --gateway", c.where, err)
 	}
@@ -149,7 +160,8 @@ func (c *calls) Invoke(ctx context.Context, method string, in, out any, opts ...
 }
 
 func (c *calls) NewStream(ctx context.Context, d *grpc.StreamDesc, method string, opts ...grpc.CallOption) (grpc.ClientStream, error) {
-	return c.conn.NewStream(ctx, d, method, opts...)
+	s, err := c.conn.NewStream(ctx, d, method, opts...)
+	return s, c.reached(err)
 }
 
 // RenewIfOld gets the person the next certificate once two thirds of the present one's life are over, from a CA on one of

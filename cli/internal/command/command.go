@@ -17,10 +17,12 @@ import (
 
 	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/command/data"
+	"github.com/shoalproject/shoal/cli/internal/command/inside"
 	"github.com/shoalproject/shoal/cli/internal/command/workload"
 )
 
-// Run carries out one command line, without the program's name, and returns the exit code: 0, or 1 for any error.
+// Run carries out one command line, without the program's name, and returns the exit code: 0, 1 for any error, or that of a
+// command elsewhere.
 func Run(ctx context.Context, a *app.App, args []string) int {
 	root := root(a)
 	root.SetArgs(args)
@@ -28,6 +30,12 @@ func Run(ctx context.Context, a *app.App, args []string) int {
 	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
+	}
+	if exit, ok := errors.AsType[*app.ExitError](err); ok {
+		if exit.Err != nil {
+			fmt.Fprintf(a.Err, "shoal: %s\n", strings.TrimSpace(exit.Error()))
+		}
+		return exit.Code
 	}
 	fmt.Fprintf(a.Err, "shoal: %s\n", strings.TrimSpace(err.Error()))
 	if _, ok := errors.AsType[*app.UsageError](err); ok {
@@ -60,7 +68,8 @@ func root(a *app.App) *cobra.Command {
 	root.PersistentFlags().StringVar(&a.ContextName, "context", "", "use this `context` instead of the one in use")
 	root.PersistentFlags().StringSliceVar(&a.Gateway, "gateway", nil, "talk to these gateways (`host[:port]`) instead of the context's")
 	app.Complete(root, "context", a.ContextNames)
-	root.AddGroup(&cobra.Group{ID: "machine", Title: "This machine:"}, &cobra.Group{ID: "cluster", Title: "The cluster:"})
+	root.AddGroup(&cobra.Group{ID: "machine", Title: "This machine:"}, &cobra.Group{ID: "cluster", Title: "The cluster:"},
+		&cobra.Group{ID: "inside", Title: "Running containers:"})
 	for _, c := range []*cobra.Command{initCommand(a), joinCommand(a), leaveCommand(a), doctorCommand(a)} {
 		c.GroupID = "machine"
 		root.AddCommand(c)
@@ -70,6 +79,12 @@ func root(a *app.App) *cobra.Command {
 		planCommand(a), contextCommand(a), versionCommand(a),
 	} {
 		c.GroupID = "cluster"
+		root.AddCommand(c)
+	}
+	for _, c := range []*cobra.Command{
+		inside.Logs(a, "logs [OPTIONS] SERVICE|TASK...", a.TargetNames), inside.Exec(a), inside.Copy(a), inside.Stats(a), inside.Top(a),
+	} {
+		c.GroupID = "inside"
 		root.AddCommand(c)
 	}
 	plainUsage(root)

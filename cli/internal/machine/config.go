@@ -28,6 +28,8 @@ type place struct {
 	learner   bool // its store does not vote
 	// dataPort is the UDP port between machines; 0: a cluster's that this machine does not know yet
 	dataPort int
+	// elsewhere says that the processes run in containers: the machine's containerd does not see their programs.
+	elsewhere bool
 }
 
 // writeConfigs writes the processes' configuration files. What a person has put into one stays, but for the keys that
@@ -106,6 +108,9 @@ func (m *Machine) configOf(role authzv1.Role, old []byte, at place) ([]byte, err
 	}
 	if role == authzv1.Role_ROLE_STORE && at.learner {
 		doc = set(doc, "learner", true)
+	}
+	if role == authzv1.Role_ROLE_AGENT && at.elsewhere {
+		doc = set(doc, "logger", m.folder(role)+"/bin/shoal-agent")
 	}
 	doc, err := m.shape(doc, role, at.roles)
 	if err != nil {

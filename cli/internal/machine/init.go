@@ -105,6 +105,7 @@ func (m *Machine) Init(ctx context.Context, req Init) (done Initialized, err err
 	if err != nil {
 		return done, err
 	}
+	at.elsewhere = req.Start == StartNone
 	at.dataPort = cmp.Or(req.DataPathPort, doctor.DefaultDataPort)
 	if err := m.preflight(ctx, "init", layout.All(), at, req.Start); err != nil {
 		return done, err

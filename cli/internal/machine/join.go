@@ -230,7 +230,7 @@ func (m *Machine) ask(ctx context.Context, order enroll.Request) (enroll.Result,
 }
 
 func (m *Machine) placeTowards(ctx context.Context, req Join, address string, has []authzv1.Role) (place, error) {
-	at := place{listen: req.Listen, learner: req.Learner}
+	at := place{listen: req.Listen, learner: req.Learner, elsewhere: req.Start == StartNone}
 	if req.Advertise != "" {
 		at.advertise = []string{req.Advertise}
 		return at, nil

@@ -27,7 +27,29 @@ func (f *Flags) container() {
 	f.set.StringArray("security-opt", nil, "no-new-privileges[=false], seccomp=unconfined|default|FILE, apparmor=unconfined|default|PROFILE, label=disable|user:U|role:R|type:T|level:L")
 	f.set.StringArray("cap-add", nil, "add a capability: NET_ADMIN, or ALL; RESET: those of before are forgotten")
 	f.set.StringArray("cap-drop", nil, "drop a capability: NET_RAW, or ALL; RESET: those of before are forgotten")
+	f.set.String("log-driver", "", "how output is kept: local, journald or none (default the cluster's, local)")
+	f.set.StringArray("log-opt", nil, "option of the log driver: max-size=10m, max-file=5, compress=true, max-rate=128m")
 	f.probes()
+}
+
+// applyLog replaces the driver with its options: those of another one have no meaning.
+func (f *Flags) applyLog(t *typesv1.TaskSpec) {
+	if !f.any("log-driver", "log-opt") {
+		return
+	}
+	d := &typesv1.LogDriver{Name: f.text("log-driver")}
+	if !f.set.Changed("log-driver") {
+		d.Name = t.GetLogDriver().GetName()
+	}
+	for _, text := range f.list("log-opt") {
+		key, value, ok := strings.Cut(text, "=")
+		f.faults.Check(ok && key != "", "log-opt", "%q is not key=value", text)
+		if d.Options == nil {
+			d.Options = map[string]string{}
+		}
+		d.Options[key] = value
+	}
+	t.LogDriver = d
 }
 
 // applyContainer sets what has one value.
@@ -48,6 +70,7 @@ func (f *Flags) applyContainer(t *typesv1.TaskSpec) {
 	f.applyPrivileges(c)
 	f.applyCapabilities(c)
 	f.applyProbes(c)
+	f.applyLog(t)
 }
 
 func (f *Flags) bytes(flag string, set func(int64)) {

@@ -7,6 +7,7 @@ import (
 	_ "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	_ "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	_ "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	_ "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	_ "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
 	_ "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 	_ "github.com/shoalproject/shoal/proto/shoal/store/v1"

@@ -242,6 +242,18 @@ func (e *Executor) Sweep(context.Context, func(id string) bool) error {
 	return e.with(e.reach)
 }
 
+// SweepLogs forgets the output that nobody keeps.
+func (e *Executor) SweepLogs(_ context.Context, keep func(id string) bool) error {
+	return e.with(func() error {
+		for id := range e.host.logs {
+			if !keep(id) {
+				delete(e.host.logs, id)
+			}
+		}
+		return e.reach()
+	})
+}
+
 // Network wires nothing, and knows for whom.
 type Network struct{ handle }
 

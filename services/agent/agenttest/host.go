@@ -35,6 +35,7 @@ type Host struct {
 	containers  map[string]*hollow
 	wired       map[string]container.Wiring // network namespaces
 	files       map[string][]container.File // of secrets and configs, in memory
+	logs        map[string]*output          // by container id
 	images      map[string]Behaviour
 	all         Behaviour
 	away        bool            // the runtime does not answer
@@ -84,16 +85,17 @@ type hollow struct {
 	spec     Behaviour
 	presence task.Presence
 	origin   origin
-	ended    chan struct{} // closed when the process ends; made at the start
-	used     time.Duration // of processors
-	read     time.Time     // until when that was counted
+	files    map[string][]byte // archives that were put, by directory
+	ended    chan struct{}     // closed when the process ends; made at the start
+	used     time.Duration     // of processors
+	read     time.Time         // until when that was counted
 }
 
 // NewHost is a machine with 4 processors and 8 GiB. Its choices come from rand.
 func NewHost(name string, rand *run.Rand) *Host {
 	return &Host{
 		rand: rand, dead: make(chan struct{}), containers: map[string]*hollow{}, wired: map[string]container.Wiring{}, files: map[string][]container.File{},
-		images: map[string]Behaviour{}, journal: journal.State{Tasks: map[string]journal.Record{}},
+		logs: map[string]*output{}, images: map[string]Behaviour{}, journal: journal.State{Tasks: map[string]journal.Record{}},
 		description: &typesv1.NodeDescription{
 			Hostname: name, Platform: &typesv1.Platform{Os: "linux", Architecture: "amd64"},
 			NanoCpus: 4e9, MemoryBytes: 8 << 30, Kernel: "hollow", RuntimeVersion: "hollow",

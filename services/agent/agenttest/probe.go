@@ -27,8 +27,8 @@ func (e *Executor) ImageProbe(_ context.Context, image string) (probe *typesv1.P
 	return probe, err
 }
 
-// Exec runs a command that ends at once: with 1 if it is a look and the container is sick, else with 0.
-func (e *Executor) Exec(ctx context.Context, id string, c container.Command, started func() error) (code int32, err error) {
+// brief runs a command that ends at once: with 1 if it is a look and the container is sick, else with 0.
+func (e *Executor) brief(ctx context.Context, id string, c container.Command, started func() error) (code int32, err error) {
 	err = e.with(func() error {
 		one := e.host.containers[id]
 		if one == nil || one.presence != task.Running {

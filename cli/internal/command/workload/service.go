@@ -16,6 +16,7 @@ import (
 
 	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
+	"github.com/shoalproject/shoal/cli/internal/command/inside"
 	"github.com/shoalproject/shoal/cli/internal/docker"
 	"github.com/shoalproject/shoal/cli/internal/progress"
 	"github.com/shoalproject/shoal/cli/internal/spec"
@@ -26,7 +27,7 @@ import (
 func Services(a *app.App) *cobra.Command {
 	return app.Group("service", "Services: numbers of equal containers that run on the cluster",
 		serviceCreate(a), serviceUpdate(a), serviceRollback(a), serviceScale(a), serviceRebalance(a), serviceLs(a), servicePs(a), serviceInspect(a),
-		serviceExplain(a), serviceRm(a))
+		serviceExplain(a), serviceRm(a), inside.Logs(a, "logs [OPTIONS] SERVICE|TASK...", a.TargetNames))
 }
 
 // Changes are the verbs that change services, for rehearsals.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
+	"github.com/shoalproject/shoal/cli/internal/command/inside"
 	"github.com/shoalproject/shoal/cli/internal/docker"
 	"github.com/shoalproject/shoal/cli/internal/progress"
 	"github.com/shoalproject/shoal/cli/internal/table"
@@ -18,7 +19,8 @@ import (
 
 // Tasks is the group of commands about tasks.
 func Tasks(a *app.App) *cobra.Command {
-	return app.Group("task", "Tasks: single attempts to run a container", taskLs(a), taskInspect(a))
+	return app.Group("task", "Tasks: single attempts to run a container", taskLs(a), taskInspect(a),
+		inside.Logs(a, "logs [OPTIONS] TASK...", a.TaskNames))
 }
 
 func taskLs(a *app.App) *cobra.Command {

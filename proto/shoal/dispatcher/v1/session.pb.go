@@ -91,6 +91,7 @@ type SessionRequest struct {
 	//	*SessionRequest_Heartbeat
 	//	*SessionRequest_Status
 	//	*SessionRequest_Description
+	//	*SessionRequest_Refusal
 	//	*SessionRequest_Usage
 	Message       isSessionRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
@@ -170,6 +171,15 @@ func (x *SessionRequest) GetDescription() *v1.NodeDescription {
 	return nil
 }
 
+func (x *SessionRequest) GetRefusal() *StreamRefusal {
+	if x != nil {
+		if x, ok := x.Message.(*SessionRequest_Refusal); ok {
+			return x.Refusal
+		}
+	}
+	return nil
+}
+
 func (x *SessionRequest) GetUsage() *UsageReport {
 	if x != nil {
 		if x, ok := x.Message.(*SessionRequest_Usage); ok {
@@ -203,6 +213,11 @@ type SessionRequest_Description struct {
 	Description *v1.NodeDescription `protobuf:"bytes,4,opt,name=description,proto3,oneof"`
 }
 
+type SessionRequest_Refusal struct {
+	// It does not open a stream that it was asked for.
+	Refusal *StreamRefusal `protobuf:"bytes,5,opt,name=refusal,proto3,oneof"`
+}
+
 type SessionRequest_Usage struct {
 	// What tasks use.
 	Usage *UsageReport `protobuf:"bytes,7,opt,name=usage,proto3,oneof"`
@@ -215,6 +230,8 @@ func (*SessionRequest_Heartbeat) isSessionRequest_Message() {}
 func (*SessionRequest_Status) isSessionRequest_Message() {}
 
 func (*SessionRequest_Description) isSessionRequest_Message() {}
+
+func (*SessionRequest_Refusal) isSessionRequest_Message() {}
 
 func (*SessionRequest_Usage) isSessionRequest_Message() {}
 
@@ -598,6 +615,7 @@ type SessionResponse struct {
 	//	*SessionResponse_Barrier
 	//	*SessionResponse_Directory
 	//	*SessionResponse_Trust
+	//	*SessionResponse_OpenStream
 	//	*SessionResponse_Payload
 	Message       isSessionResponse_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
@@ -704,6 +722,15 @@ func (x *SessionResponse) GetTrust() *Trust {
 	return nil
 }
 
+func (x *SessionResponse) GetOpenStream() *OpenStream {
+	if x != nil {
+		if x, ok := x.Message.(*SessionResponse_OpenStream); ok {
+			return x.OpenStream
+		}
+	}
+	return nil
+}
+
 func (x *SessionResponse) GetPayload() *Payload {
 	if x != nil {
 		if x, ok := x.Message.(*SessionResponse_Payload); ok {
@@ -752,6 +779,11 @@ type SessionResponse_Trust struct {
 	Trust *Trust `protobuf:"bytes,7,opt,name=trust,proto3,oneof"`
 }
 
+type SessionResponse_OpenStream struct {
+	// Open a data stream, for logs, exec and the like.
+	OpenStream *OpenStream `protobuf:"bytes,8,opt,name=open_stream,json=openStream,proto3,oneof"`
+}
+
 type SessionResponse_Payload struct {
 	// Data of a secret or config that a task of the last assignments uses.
 	Payload *Payload `protobuf:"bytes,10,opt,name=payload,proto3,oneof"`
@@ -770,6 +802,8 @@ func (*SessionResponse_Barrier) isSessionResponse_Message() {}
 func (*SessionResponse_Directory) isSessionResponse_Message() {}
 
 func (*SessionResponse_Trust) isSessionResponse_Message() {}
+
+func (*SessionResponse_OpenStream) isSessionResponse_Message() {}
 
 func (*SessionResponse_Payload) isSessionResponse_Message() {}
 
@@ -950,7 +984,9 @@ type Assignment struct {
 	// Tasks that are the machine's no more.
 	RemovedTasks []string `protobuf:"bytes,4,rep,name=removed_tasks,json=removedTasks,proto3" json:"removed_tasks,omitempty"`
 	// The machine's blocks of the machine network.
-	Blocks        []string `protobuf:"bytes,5,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	Blocks []string `protobuf:"bytes,5,rep,name=blocks,proto3" json:"blocks,omitempty"`
+	// Tasks of the machine that have ended and are still in the history, when that changed: their output is kept.
+	History       *History `protobuf:"bytes,6,opt,name=history,proto3" json:"history,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1020,6 +1056,59 @@ func (x *Assignment) GetBlocks() []string {
 	return nil
 }
 
+func (x *Assignment) GetHistory() *History {
+	if x != nil {
+		return x.History
+	}
+	return nil
+}
+
+// History is the ended tasks whose output a machine keeps.
+type History struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Their ids, all of them.
+	Tasks         []string `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *History) Reset() {
+	*x = History{}
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *History) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*History) ProtoMessage() {}
+
+func (x *History) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use History.ProtoReflect.Descriptor instead.
+func (*History) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *History) GetTasks() []string {
+	if x != nil {
+		return x.Tasks
+	}
+	return nil
+}
+
 // AssignedTask is a task with all that is needed to run it.
 type AssignedTask struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1045,13 +1134,15 @@ type AssignedTask struct {
 	StopRevision uint64 `protobuf:"varint,10,opt,name=stop_revision,json=stopRevision,proto3" json:"stop_revision,omitempty"`
 	// Labels of its service.
 	ServiceLabels map[string]string `protobuf:"bytes,11,rep,name=service_labels,json=serviceLabels,proto3" json:"service_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	// How its output is kept: the spec's driver, or the cluster's.
+	LogDriver     *v1.LogDriver `protobuf:"bytes,12,opt,name=log_driver,json=logDriver,proto3" json:"log_driver,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AssignedTask) Reset() {
 	*x = AssignedTask{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1063,7 +1154,7 @@ func (x *AssignedTask) String() string {
 func (*AssignedTask) ProtoMessage() {}
 
 func (x *AssignedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1076,7 +1167,7 @@ func (x *AssignedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignedTask.ProtoReflect.Descriptor instead.
 func (*AssignedTask) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *AssignedTask) GetTaskId() string {
@@ -1156,6 +1247,13 @@ func (x *AssignedTask) GetServiceLabels() map[string]string {
 	return nil
 }
 
+func (x *AssignedTask) GetLogDriver() *v1.LogDriver {
+	if x != nil {
+		return x.LogDriver
+	}
+	return nil
+}
+
 // AssignedNetwork is a network as a machine needs it.
 type AssignedNetwork struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1177,7 +1275,7 @@ type AssignedNetwork struct {
 
 func (x *AssignedNetwork) Reset() {
 	*x = AssignedNetwork{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1189,7 +1287,7 @@ func (x *AssignedNetwork) String() string {
 func (*AssignedNetwork) ProtoMessage() {}
 
 func (x *AssignedNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1202,7 +1300,7 @@ func (x *AssignedNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignedNetwork.ProtoReflect.Descriptor instead.
 func (*AssignedNetwork) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AssignedNetwork) GetNetworkId() string {
@@ -1258,7 +1356,7 @@ type MeshBarrier struct {
 
 func (x *MeshBarrier) Reset() {
 	*x = MeshBarrier{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[14]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1270,7 +1368,7 @@ func (x *MeshBarrier) String() string {
 func (*MeshBarrier) ProtoMessage() {}
 
 func (x *MeshBarrier) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[14]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1283,7 +1381,7 @@ func (x *MeshBarrier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshBarrier.ProtoReflect.Descriptor instead.
 func (*MeshBarrier) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *MeshBarrier) GetApplied() *v1.Version {
@@ -1306,7 +1404,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[15]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1318,7 +1416,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[15]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1331,7 +1429,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Trust) GetBundle() []byte {
@@ -1362,7 +1460,7 @@ type Payload struct {
 
 func (x *Payload) Reset() {
 	*x = Payload{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[16]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1374,7 +1472,7 @@ func (x *Payload) String() string {
 func (*Payload) ProtoMessage() {}
 
 func (x *Payload) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[16]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1387,7 +1485,7 @@ func (x *Payload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payload.ProtoReflect.Descriptor instead.
 func (*Payload) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Payload) GetId() string {
@@ -1408,14 +1506,15 @@ var File_shoal_dispatcher_v1_session_proto protoreflect.FileDescriptor
 
 const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"!shoal/dispatcher/v1/session.proto\x12\x13shoal.dispatcher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"\xd6\x02\n" +
+	"!shoal/dispatcher/v1/session.proto\x12\x13shoal.dispatcher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a shoal/dispatcher/v1/stream.proto\x1a\x18shoal/types/v1/log.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"\x8a\x03\n" +
 	"\x0eSessionRequest\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.shoal.dispatcher.v1.HelloH\x00R\x05hello\x12>\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1e.shoal.dispatcher.v1.HeartbeatH\x00R\theartbeat\x12:\n" +
 	"\x06status\x18\x03 \x01(\v2 .shoal.dispatcher.v1.StatusBatchH\x00R\x06status\x12C\n" +
-	"\vdescription\x18\x04 \x01(\v2\x1f.shoal.types.v1.NodeDescriptionH\x00R\vdescription\x128\n" +
+	"\vdescription\x18\x04 \x01(\v2\x1f.shoal.types.v1.NodeDescriptionH\x00R\vdescription\x12>\n" +
+	"\arefusal\x18\x05 \x01(\v2\".shoal.dispatcher.v1.StreamRefusalH\x00R\arefusal\x128\n" +
 	"\x05usage\x18\a \x01(\v2 .shoal.dispatcher.v1.UsageReportH\x00R\x05usageB\t\n" +
-	"\amessageJ\x04\b\x05\x10\x06J\x04\b\x06\x10\a\"\xa3\x02\n" +
+	"\amessage\"\xa3\x02\n" +
 	"\x05Hello\x124\n" +
 	"\x04kind\x18\x01 \x01(\x0e2 .shoal.dispatcher.v1.SessionKindR\x04kind\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1c\n" +
@@ -1440,7 +1539,7 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"TaskStatus\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x128\n" +
-	"\bobserved\x18\x02 \x01(\v2\x1c.shoal.types.v1.TaskObservedR\bobserved\"\x94\x04\n" +
+	"\bobserved\x18\x02 \x01(\v2\x1c.shoal.types.v1.TaskObservedR\bobserved\"\xcc\x04\n" +
 	"\x0fSessionResponse\x128\n" +
 	"\awelcome\x18\x01 \x01(\v2\x1c.shoal.dispatcher.v1.WelcomeH\x00R\awelcome\x12H\n" +
 	"\rheartbeat_ack\x18\x02 \x01(\v2!.shoal.dispatcher.v1.HeartbeatAckH\x00R\fheartbeatAck\x12?\n" +
@@ -1451,11 +1550,12 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"assignment\x12<\n" +
 	"\abarrier\x18\x05 \x01(\v2 .shoal.dispatcher.v1.MeshBarrierH\x00R\abarrier\x126\n" +
 	"\tdirectory\x18\x06 \x01(\v2\x16.shoal.ca.v1.DirectoryH\x00R\tdirectory\x122\n" +
-	"\x05trust\x18\a \x01(\v2\x1a.shoal.dispatcher.v1.TrustH\x00R\x05trust\x128\n" +
+	"\x05trust\x18\a \x01(\v2\x1a.shoal.dispatcher.v1.TrustH\x00R\x05trust\x12B\n" +
+	"\vopen_stream\x18\b \x01(\v2\x1f.shoal.dispatcher.v1.OpenStreamH\x00R\n" +
+	"openStream\x128\n" +
 	"\apayload\x18\n" +
 	" \x01(\v2\x1c.shoal.dispatcher.v1.PayloadH\x00R\apayloadB\t\n" +
-	"\amessageJ\x04\b\b\x10\tJ\x04\b\t\x10\n" +
-	"\"\xd0\x01\n" +
+	"\amessage\"\xd0\x01\n" +
 	"\aWelcome\x12\x18\n" +
 	"\asession\x18\x01 \x01(\x04R\asession\x12D\n" +
 	"\x10heartbeat_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0fheartbeatPeriod\x12F\n" +
@@ -1465,7 +1565,7 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\fHeartbeatAck\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\x1d\n" +
 	"\tStatusAck\x12\x10\n" +
-	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\xcf\x01\n" +
+	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\x87\x02\n" +
 	"\n" +
 	"Assignment\x127\n" +
 	"\n" +
@@ -1474,7 +1574,10 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x127\n" +
 	"\x05tasks\x18\x03 \x03(\v2!.shoal.dispatcher.v1.AssignedTaskR\x05tasks\x12#\n" +
 	"\rremoved_tasks\x18\x04 \x03(\tR\fremovedTasks\x12\x16\n" +
-	"\x06blocks\x18\x05 \x03(\tR\x06blocks\"\xbe\x04\n" +
+	"\x06blocks\x18\x05 \x03(\tR\x06blocks\x126\n" +
+	"\ahistory\x18\x06 \x01(\v2\x1c.shoal.dispatcher.v1.HistoryR\ahistory\"\x1f\n" +
+	"\aHistory\x12\x14\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\xf8\x04\n" +
 	"\fAssignedTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
 	"\n" +
@@ -1488,7 +1591,9 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\bnetworks\x18\t \x03(\v2$.shoal.dispatcher.v1.AssignedNetworkR\bnetworks\x12#\n" +
 	"\rstop_revision\x18\n" +
 	" \x01(\x04R\fstopRevision\x12[\n" +
-	"\x0eservice_labels\x18\v \x03(\v24.shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntryR\rserviceLabels\x1a@\n" +
+	"\x0eservice_labels\x18\v \x03(\v24.shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntryR\rserviceLabels\x128\n" +
+	"\n" +
+	"log_driver\x18\f \x01(\v2\x19.shoal.types.v1.LogDriverR\tlogDriver\x1a@\n" +
 	"\x12ServiceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x01\n" +
@@ -1529,7 +1634,7 @@ func file_shoal_dispatcher_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_dispatcher_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shoal_dispatcher_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_shoal_dispatcher_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_shoal_dispatcher_v1_session_proto_goTypes = []any{
 	(SessionKind)(0),            // 0: shoal.dispatcher.v1.SessionKind
 	(*SessionRequest)(nil),      // 1: shoal.dispatcher.v1.SessionRequest
@@ -1544,58 +1649,66 @@ var file_shoal_dispatcher_v1_session_proto_goTypes = []any{
 	(*HeartbeatAck)(nil),        // 10: shoal.dispatcher.v1.HeartbeatAck
 	(*StatusAck)(nil),           // 11: shoal.dispatcher.v1.StatusAck
 	(*Assignment)(nil),          // 12: shoal.dispatcher.v1.Assignment
-	(*AssignedTask)(nil),        // 13: shoal.dispatcher.v1.AssignedTask
-	(*AssignedNetwork)(nil),     // 14: shoal.dispatcher.v1.AssignedNetwork
-	(*MeshBarrier)(nil),         // 15: shoal.dispatcher.v1.MeshBarrier
-	(*Trust)(nil),               // 16: shoal.dispatcher.v1.Trust
-	(*Payload)(nil),             // 17: shoal.dispatcher.v1.Payload
-	nil,                         // 18: shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
-	(*v1.NodeDescription)(nil),  // 19: shoal.types.v1.NodeDescription
-	(*v1.Version)(nil),          // 20: shoal.types.v1.Version
-	(*v1.TaskObserved)(nil),     // 21: shoal.types.v1.TaskObserved
-	(*v11.Directory)(nil),       // 22: shoal.ca.v1.Directory
-	(*durationpb.Duration)(nil), // 23: google.protobuf.Duration
-	(*v1.TaskSpec)(nil),         // 24: shoal.types.v1.TaskSpec
-	(v1.TaskState)(0),           // 25: shoal.types.v1.TaskState
-	(*v1.TaskAddress)(nil),      // 26: shoal.types.v1.TaskAddress
+	(*History)(nil),             // 13: shoal.dispatcher.v1.History
+	(*AssignedTask)(nil),        // 14: shoal.dispatcher.v1.AssignedTask
+	(*AssignedNetwork)(nil),     // 15: shoal.dispatcher.v1.AssignedNetwork
+	(*MeshBarrier)(nil),         // 16: shoal.dispatcher.v1.MeshBarrier
+	(*Trust)(nil),               // 17: shoal.dispatcher.v1.Trust
+	(*Payload)(nil),             // 18: shoal.dispatcher.v1.Payload
+	nil,                         // 19: shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
+	(*v1.NodeDescription)(nil),  // 20: shoal.types.v1.NodeDescription
+	(*StreamRefusal)(nil),       // 21: shoal.dispatcher.v1.StreamRefusal
+	(*v1.Version)(nil),          // 22: shoal.types.v1.Version
+	(*v1.TaskObserved)(nil),     // 23: shoal.types.v1.TaskObserved
+	(*v11.Directory)(nil),       // 24: shoal.ca.v1.Directory
+	(*OpenStream)(nil),          // 25: shoal.dispatcher.v1.OpenStream
+	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
+	(*v1.TaskSpec)(nil),         // 27: shoal.types.v1.TaskSpec
+	(v1.TaskState)(0),           // 28: shoal.types.v1.TaskState
+	(*v1.TaskAddress)(nil),      // 29: shoal.types.v1.TaskAddress
+	(*v1.LogDriver)(nil),        // 30: shoal.types.v1.LogDriver
 }
 var file_shoal_dispatcher_v1_session_proto_depIdxs = []int32{
 	2,  // 0: shoal.dispatcher.v1.SessionRequest.hello:type_name -> shoal.dispatcher.v1.Hello
 	3,  // 1: shoal.dispatcher.v1.SessionRequest.heartbeat:type_name -> shoal.dispatcher.v1.Heartbeat
 	4,  // 2: shoal.dispatcher.v1.SessionRequest.status:type_name -> shoal.dispatcher.v1.StatusBatch
-	19, // 3: shoal.dispatcher.v1.SessionRequest.description:type_name -> shoal.types.v1.NodeDescription
-	5,  // 4: shoal.dispatcher.v1.SessionRequest.usage:type_name -> shoal.dispatcher.v1.UsageReport
-	0,  // 5: shoal.dispatcher.v1.Hello.kind:type_name -> shoal.dispatcher.v1.SessionKind
-	19, // 6: shoal.dispatcher.v1.Hello.description:type_name -> shoal.types.v1.NodeDescription
-	20, // 7: shoal.dispatcher.v1.Hello.generation:type_name -> shoal.types.v1.Version
-	7,  // 8: shoal.dispatcher.v1.StatusBatch.tasks:type_name -> shoal.dispatcher.v1.TaskStatus
-	6,  // 9: shoal.dispatcher.v1.UsageReport.tasks:type_name -> shoal.dispatcher.v1.TaskUsage
-	21, // 10: shoal.dispatcher.v1.TaskStatus.observed:type_name -> shoal.types.v1.TaskObserved
-	9,  // 11: shoal.dispatcher.v1.SessionResponse.welcome:type_name -> shoal.dispatcher.v1.Welcome
-	10, // 12: shoal.dispatcher.v1.SessionResponse.heartbeat_ack:type_name -> shoal.dispatcher.v1.HeartbeatAck
-	11, // 13: shoal.dispatcher.v1.SessionResponse.status_ack:type_name -> shoal.dispatcher.v1.StatusAck
-	12, // 14: shoal.dispatcher.v1.SessionResponse.assignment:type_name -> shoal.dispatcher.v1.Assignment
-	15, // 15: shoal.dispatcher.v1.SessionResponse.barrier:type_name -> shoal.dispatcher.v1.MeshBarrier
-	22, // 16: shoal.dispatcher.v1.SessionResponse.directory:type_name -> shoal.ca.v1.Directory
-	16, // 17: shoal.dispatcher.v1.SessionResponse.trust:type_name -> shoal.dispatcher.v1.Trust
-	17, // 18: shoal.dispatcher.v1.SessionResponse.payload:type_name -> shoal.dispatcher.v1.Payload
-	23, // 19: shoal.dispatcher.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
-	23, // 20: shoal.dispatcher.v1.Welcome.heartbeat_timeout:type_name -> google.protobuf.Duration
-	20, // 21: shoal.dispatcher.v1.Assignment.generation:type_name -> shoal.types.v1.Version
-	13, // 22: shoal.dispatcher.v1.Assignment.tasks:type_name -> shoal.dispatcher.v1.AssignedTask
-	24, // 23: shoal.dispatcher.v1.AssignedTask.spec:type_name -> shoal.types.v1.TaskSpec
-	25, // 24: shoal.dispatcher.v1.AssignedTask.desired:type_name -> shoal.types.v1.TaskState
-	26, // 25: shoal.dispatcher.v1.AssignedTask.addresses:type_name -> shoal.types.v1.TaskAddress
-	14, // 26: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
-	18, // 27: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
-	20, // 28: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
-	1,  // 29: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
-	8,  // 30: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
-	30, // [30:31] is the sub-list for method output_type
-	29, // [29:30] is the sub-list for method input_type
-	29, // [29:29] is the sub-list for extension type_name
-	29, // [29:29] is the sub-list for extension extendee
-	0,  // [0:29] is the sub-list for field type_name
+	20, // 3: shoal.dispatcher.v1.SessionRequest.description:type_name -> shoal.types.v1.NodeDescription
+	21, // 4: shoal.dispatcher.v1.SessionRequest.refusal:type_name -> shoal.dispatcher.v1.StreamRefusal
+	5,  // 5: shoal.dispatcher.v1.SessionRequest.usage:type_name -> shoal.dispatcher.v1.UsageReport
+	0,  // 6: shoal.dispatcher.v1.Hello.kind:type_name -> shoal.dispatcher.v1.SessionKind
+	20, // 7: shoal.dispatcher.v1.Hello.description:type_name -> shoal.types.v1.NodeDescription
+	22, // 8: shoal.dispatcher.v1.Hello.generation:type_name -> shoal.types.v1.Version
+	7,  // 9: shoal.dispatcher.v1.StatusBatch.tasks:type_name -> shoal.dispatcher.v1.TaskStatus
+	6,  // 10: shoal.dispatcher.v1.UsageReport.tasks:type_name -> shoal.dispatcher.v1.TaskUsage
+	23, // 11: shoal.dispatcher.v1.TaskStatus.observed:type_name -> shoal.types.v1.TaskObserved
+	9,  // 12: shoal.dispatcher.v1.SessionResponse.welcome:type_name -> shoal.dispatcher.v1.Welcome
+	10, // 13: shoal.dispatcher.v1.SessionResponse.heartbeat_ack:type_name -> shoal.dispatcher.v1.HeartbeatAck
+	11, // 14: shoal.dispatcher.v1.SessionResponse.status_ack:type_name -> shoal.dispatcher.v1.StatusAck
+	12, // 15: shoal.dispatcher.v1.SessionResponse.assignment:type_name -> shoal.dispatcher.v1.Assignment
+	16, // 16: shoal.dispatcher.v1.SessionResponse.barrier:type_name -> shoal.dispatcher.v1.MeshBarrier
+	24, // 17: shoal.dispatcher.v1.SessionResponse.directory:type_name -> shoal.ca.v1.Directory
+	17, // 18: shoal.dispatcher.v1.SessionResponse.trust:type_name -> shoal.dispatcher.v1.Trust
+	25, // 19: shoal.dispatcher.v1.SessionResponse.open_stream:type_name -> shoal.dispatcher.v1.OpenStream
+	18, // 20: shoal.dispatcher.v1.SessionResponse.payload:type_name -> shoal.dispatcher.v1.Payload
+	26, // 21: shoal.dispatcher.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
+	26, // 22: shoal.dispatcher.v1.Welcome.heartbeat_timeout:type_name -> google.protobuf.Duration
+	22, // 23: shoal.dispatcher.v1.Assignment.generation:type_name -> shoal.types.v1.Version
+	14, // 24: shoal.dispatcher.v1.Assignment.tasks:type_name -> shoal.dispatcher.v1.AssignedTask
+	13, // 25: shoal.dispatcher.v1.Assignment.history:type_name -> shoal.dispatcher.v1.History
+	27, // 26: shoal.dispatcher.v1.AssignedTask.spec:type_name -> shoal.types.v1.TaskSpec
+	28, // 27: shoal.dispatcher.v1.AssignedTask.desired:type_name -> shoal.types.v1.TaskState
+	29, // 28: shoal.dispatcher.v1.AssignedTask.addresses:type_name -> shoal.types.v1.TaskAddress
+	15, // 29: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
+	19, // 30: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
+	30, // 31: shoal.dispatcher.v1.AssignedTask.log_driver:type_name -> shoal.types.v1.LogDriver
+	22, // 32: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
+	1,  // 33: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
+	8,  // 34: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
+	34, // [34:35] is the sub-list for method output_type
+	33, // [33:34] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_session_proto_init() }
@@ -1603,11 +1716,13 @@ func file_shoal_dispatcher_v1_session_proto_init() {
 	if File_shoal_dispatcher_v1_session_proto != nil {
 		return
 	}
+	file_shoal_dispatcher_v1_stream_proto_init()
 	file_shoal_dispatcher_v1_session_proto_msgTypes[0].OneofWrappers = []any{
 		(*SessionRequest_Hello)(nil),
 		(*SessionRequest_Heartbeat)(nil),
 		(*SessionRequest_Status)(nil),
 		(*SessionRequest_Description)(nil),
+		(*SessionRequest_Refusal)(nil),
 		(*SessionRequest_Usage)(nil),
 	}
 	file_shoal_dispatcher_v1_session_proto_msgTypes[7].OneofWrappers = []any{
@@ -1618,6 +1733,7 @@ func file_shoal_dispatcher_v1_session_proto_init() {
 		(*SessionResponse_Barrier)(nil),
 		(*SessionResponse_Directory)(nil),
 		(*SessionResponse_Trust)(nil),
+		(*SessionResponse_OpenStream)(nil),
 		(*SessionResponse_Payload)(nil),
 	}
 	type x struct{}
@@ -1626,7 +1742,7 @@ func file_shoal_dispatcher_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_dispatcher_v1_session_proto_rawDesc), len(file_shoal_dispatcher_v1_session_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -137,7 +137,9 @@ type ClusterSpec struct {
 	// What containers may ask for.
 	Containers *ContainerPolicy `protobuf:"bytes,9,opt,name=containers,proto3" json:"containers,omitempty"`
 	// What carries connections to published ports that do not say it themselves. Default the kernel.
-	Dataplane     Dataplane `protobuf:"varint,10,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
+	Dataplane Dataplane `protobuf:"varint,10,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
+	// How the output of services that say nothing of it is kept, from their next containers on. Default: local.
+	LogDriver     *LogDriver `protobuf:"bytes,11,opt,name=log_driver,json=logDriver,proto3" json:"log_driver,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -240,6 +242,13 @@ func (x *ClusterSpec) GetDataplane() Dataplane {
 		return x.Dataplane
 	}
 	return Dataplane_DATAPLANE_UNSPECIFIED
+}
+
+func (x *ClusterSpec) GetLogDriver() *LogDriver {
+	if x != nil {
+		return x.LogDriver
+	}
+	return nil
 }
 
 // SchedulingConfig holds for all services.
@@ -859,7 +868,7 @@ var File_shoal_types_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\"\xf1\x02\n" +
+	"\x1cshoal/types/v1/cluster.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x18shoal/types/v1/log.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\"\xf1\x02\n" +
 	"\aCluster\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ClusterSpecB\a\x92\xb5\x18\x03\n" +
@@ -870,7 +879,7 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\x01\x01R\x06tokens\x12F\n" +
 	"\fpayload_keys\x18\x06 \x03(\v2\x1a.shoal.types.v1.WrappedKeyB\a\x92\xb5\x18\x03\n" +
 	"\x01\x02R\vpayloadKeys\x12;\n" +
-	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\xa5\x04\n" +
+	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\xdf\x04\n" +
 	"\vClusterSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x12task_history_limit\x18\x02 \x01(\x05R\x10taskHistoryLimit\x12D\n" +
@@ -887,7 +896,9 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"containers\x18\t \x01(\v2\x1f.shoal.types.v1.ContainerPolicyR\n" +
 	"containers\x127\n" +
 	"\tdataplane\x18\n" +
-	" \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\"\xb9\x02\n" +
+	" \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x128\n" +
+	"\n" +
+	"log_driver\x18\v \x01(\v2\x19.shoal.types.v1.LogDriverR\tlogDriver\"\xb9\x02\n" +
 	"\x10SchedulingConfig\x12=\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2!.shoal.types.v1.PlacementStrategyR\bstrategy\x12/\n" +
 	"\x11mass_loss_percent\x18\x02 \x01(\rH\x00R\x0fmassLossPercent\x88\x01\x01\x12C\n" +
@@ -971,8 +982,9 @@ var file_shoal_types_v1_cluster_proto_goTypes = []any{
 	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
 	(*ContainerPolicy)(nil),       // 14: shoal.types.v1.ContainerPolicy
 	(Dataplane)(0),                // 15: shoal.types.v1.Dataplane
-	(PlacementStrategy)(0),        // 16: shoal.types.v1.PlacementStrategy
-	(*timestamppb.Timestamp)(nil), // 17: google.protobuf.Timestamp
+	(*LogDriver)(nil),             // 16: shoal.types.v1.LogDriver
+	(PlacementStrategy)(0),        // 17: shoal.types.v1.PlacementStrategy
+	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
 }
 var file_shoal_types_v1_cluster_proto_depIdxs = []int32{
 	11, // 0: shoal.types.v1.Cluster.meta:type_name -> shoal.types.v1.Meta
@@ -987,23 +999,24 @@ var file_shoal_types_v1_cluster_proto_depIdxs = []int32{
 	2,  // 9: shoal.types.v1.ClusterSpec.scheduling:type_name -> shoal.types.v1.SchedulingConfig
 	14, // 10: shoal.types.v1.ClusterSpec.containers:type_name -> shoal.types.v1.ContainerPolicy
 	15, // 11: shoal.types.v1.ClusterSpec.dataplane:type_name -> shoal.types.v1.Dataplane
-	16, // 12: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
-	13, // 13: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
-	13, // 14: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
-	4,  // 15: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
-	5,  // 16: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
-	7,  // 17: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
-	7,  // 18: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
-	17, // 19: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
-	11, // 20: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
-	17, // 21: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
-	11, // 22: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
-	17, // 23: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
-	24, // [24:24] is the sub-list for method output_type
-	24, // [24:24] is the sub-list for method input_type
-	24, // [24:24] is the sub-list for extension type_name
-	24, // [24:24] is the sub-list for extension extendee
-	0,  // [0:24] is the sub-list for field type_name
+	16, // 12: shoal.types.v1.ClusterSpec.log_driver:type_name -> shoal.types.v1.LogDriver
+	17, // 13: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
+	13, // 14: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
+	13, // 15: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
+	4,  // 16: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
+	5,  // 17: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
+	7,  // 18: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
+	7,  // 19: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
+	18, // 20: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
+	11, // 21: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
+	18, // 22: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
+	11, // 23: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
+	18, // 24: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	25, // [25:25] is the sub-list for method output_type
+	25, // [25:25] is the sub-list for method input_type
+	25, // [25:25] is the sub-list for extension type_name
+	25, // [25:25] is the sub-list for extension extendee
+	0,  // [0:25] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_cluster_proto_init() }
@@ -1012,6 +1025,7 @@ func file_shoal_types_v1_cluster_proto_init() {
 		return
 	}
 	file_shoal_types_v1_isolation_proto_init()
+	file_shoal_types_v1_log_proto_init()
 	file_shoal_types_v1_meta_proto_init()
 	file_shoal_types_v1_placement_proto_init()
 	file_shoal_types_v1_port_proto_init()

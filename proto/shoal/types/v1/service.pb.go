@@ -675,7 +675,9 @@ type TaskSpec struct {
 	// Processors and memory.
 	Resources *ResourceRequirements `protobuf:"bytes,5,opt,name=resources,proto3" json:"resources,omitempty"`
 	// Bumped to make new tasks of an equal spec.
-	ForceUpdate   uint64 `protobuf:"varint,6,opt,name=force_update,json=forceUpdate,proto3" json:"force_update,omitempty"`
+	ForceUpdate uint64 `protobuf:"varint,6,opt,name=force_update,json=forceUpdate,proto3" json:"force_update,omitempty"`
+	// How its output is kept. Default: the cluster's.
+	LogDriver     *LogDriver `protobuf:"bytes,7,opt,name=log_driver,json=logDriver,proto3" json:"log_driver,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -750,6 +752,13 @@ func (x *TaskSpec) GetForceUpdate() uint64 {
 		return x.ForceUpdate
 	}
 	return 0
+}
+
+func (x *TaskSpec) GetLogDriver() *LogDriver {
+	if x != nil {
+		return x.LogDriver
+	}
+	return nil
 }
 
 // RestartPolicy says when a task that ended is replaced.
@@ -838,7 +847,7 @@ var File_shoal_types_v1_service_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x18shoal/types/v1/job.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/rebalance.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/update.proto\"\xbf\x05\n" +
+	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x18shoal/types/v1/job.proto\x1a\x18shoal/types/v1/log.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/rebalance.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/update.proto\"\xbf\x05\n" +
 	"\aService\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ServiceSpecB\a\x92\xb5\x18\x03\n" +
@@ -901,14 +910,16 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"Replicated\x12\x1f\n" +
 	"\breplicas\x18\x01 \x01(\x04H\x00R\breplicas\x88\x01\x01B\v\n" +
 	"\t_replicas\"\b\n" +
-	"\x06Global\"\xdf\x02\n" +
+	"\x06Global\"\x99\x03\n" +
 	"\bTaskSpec\x12;\n" +
 	"\tcontainer\x18\x01 \x01(\v2\x1d.shoal.types.v1.ContainerSpecR\tcontainer\x127\n" +
 	"\arestart\x18\x02 \x01(\v2\x1d.shoal.types.v1.RestartPolicyR\arestart\x127\n" +
 	"\tplacement\x18\x03 \x01(\v2\x19.shoal.types.v1.PlacementR\tplacement\x12=\n" +
 	"\bnetworks\x18\x04 \x03(\v2!.shoal.types.v1.NetworkAttachmentR\bnetworks\x12B\n" +
 	"\tresources\x18\x05 \x01(\v2$.shoal.types.v1.ResourceRequirementsR\tresources\x12!\n" +
-	"\fforce_update\x18\x06 \x01(\x04R\vforceUpdate\"\x8e\x02\n" +
+	"\fforce_update\x18\x06 \x01(\x04R\vforceUpdate\x128\n" +
+	"\n" +
+	"log_driver\x18\a \x01(\v2\x19.shoal.types.v1.LogDriverR\tlogDriver\"\x8e\x02\n" +
 	"\rRestartPolicy\x12>\n" +
 	"\tcondition\x18\x01 \x01(\x0e2 .shoal.types.v1.RestartConditionR\tcondition\x12/\n" +
 	"\x05delay\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x05delay\x126\n" +
@@ -964,7 +975,8 @@ var file_shoal_types_v1_service_proto_goTypes = []any{
 	(*Placement)(nil),             // 25: shoal.types.v1.Placement
 	(*NetworkAttachment)(nil),     // 26: shoal.types.v1.NetworkAttachment
 	(*ResourceRequirements)(nil),  // 27: shoal.types.v1.ResourceRequirements
-	(*durationpb.Duration)(nil),   // 28: google.protobuf.Duration
+	(*LogDriver)(nil),             // 28: shoal.types.v1.LogDriver
+	(*durationpb.Duration)(nil),   // 29: google.protobuf.Duration
 }
 var file_shoal_types_v1_service_proto_depIdxs = []int32{
 	9,  // 0: shoal.types.v1.Service.meta:type_name -> shoal.types.v1.Meta
@@ -995,15 +1007,16 @@ var file_shoal_types_v1_service_proto_depIdxs = []int32{
 	25, // 25: shoal.types.v1.TaskSpec.placement:type_name -> shoal.types.v1.Placement
 	26, // 26: shoal.types.v1.TaskSpec.networks:type_name -> shoal.types.v1.NetworkAttachment
 	27, // 27: shoal.types.v1.TaskSpec.resources:type_name -> shoal.types.v1.ResourceRequirements
-	0,  // 28: shoal.types.v1.RestartPolicy.condition:type_name -> shoal.types.v1.RestartCondition
-	28, // 29: shoal.types.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
-	28, // 30: shoal.types.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
-	28, // 31: shoal.types.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
-	32, // [32:32] is the sub-list for method output_type
-	32, // [32:32] is the sub-list for method input_type
-	32, // [32:32] is the sub-list for extension type_name
-	32, // [32:32] is the sub-list for extension extendee
-	0,  // [0:32] is the sub-list for field type_name
+	28, // 28: shoal.types.v1.TaskSpec.log_driver:type_name -> shoal.types.v1.LogDriver
+	0,  // 29: shoal.types.v1.RestartPolicy.condition:type_name -> shoal.types.v1.RestartCondition
+	29, // 30: shoal.types.v1.RestartPolicy.delay:type_name -> google.protobuf.Duration
+	29, // 31: shoal.types.v1.RestartPolicy.max_delay:type_name -> google.protobuf.Duration
+	29, // 32: shoal.types.v1.RestartPolicy.window:type_name -> google.protobuf.Duration
+	33, // [33:33] is the sub-list for method output_type
+	33, // [33:33] is the sub-list for method input_type
+	33, // [33:33] is the sub-list for extension type_name
+	33, // [33:33] is the sub-list for extension extendee
+	0,  // [0:33] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_service_proto_init() }
@@ -1014,6 +1027,7 @@ func file_shoal_types_v1_service_proto_init() {
 	file_shoal_types_v1_autoscale_proto_init()
 	file_shoal_types_v1_container_proto_init()
 	file_shoal_types_v1_job_proto_init()
+	file_shoal_types_v1_log_proto_init()
 	file_shoal_types_v1_meta_proto_init()
 	file_shoal_types_v1_network_proto_init()
 	file_shoal_types_v1_placement_proto_init()

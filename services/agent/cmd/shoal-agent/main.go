@@ -25,6 +25,8 @@ func main() {
 		return
 	case len(os.Args) > 1 && os.Args[1] == "init":
 		os.Exit(agent.Init(os.Args[2:], os.Stderr))
+	case len(os.Args) > 1 && os.Args[1] == "logger":
+		os.Exit(agent.Logger(os.Args[2:]))
 	case len(os.Args) > 1 && os.Args[1] == "doctor":
 		os.Exit(agent.Doctor(context.Background(), run.Machine("agent"), os.Args[2:], os.Stdout, os.Stderr))
 	case len(os.Args) > 1 && os.Args[1] == "reset":

@@ -68,6 +68,14 @@ type Spec struct {
 	Hostname  string
 	Sandbox   Sandbox
 	Files     []Bind // of secrets and configs
+	Log       Log
+}
+
+// Log is how a container's output is kept.
+type Log struct {
+	Driver  string // empty: local
+	Options map[string]string
+	Service string // its service's name, for the journal
 }
 
 // Sandbox is what the network gives a container: paths on the machine.
@@ -128,12 +136,6 @@ type Stop struct {
 	Before []string
 }
 
-// Command is what is run in a container beside its own program.
-type Command struct {
-	Args           []string
-	Stdout, Stderr io.Writer
-}
-
 // Found is a container that the runtime has.
 type Found struct {
 	ID       string
@@ -142,3 +144,22 @@ type Found struct {
 	Exit     *task.Exit    // when it ended
 	PID      int64         // while it runs
 }
+
+// Command is what is run in a container beside its own program.
+type Command struct {
+	Args []string
+	Env  []string
+	Dir  string
+	User string
+	TTY  bool
+	Size Size
+	// Stdin is its input; nil: it reads the end at once. Its end is the end of the input.
+	Stdin          io.Reader
+	Stdout, Stderr io.Writer
+	// Sizes are those that the terminal takes on, Signals those that it gets, by number.
+	Sizes   <-chan Size
+	Signals <-chan uint32
+}
+
+// Size is a terminal's, in characters. The zero value is not known.
+type Size struct{ Width, Height uint16 }

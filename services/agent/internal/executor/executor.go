@@ -3,8 +3,9 @@
 // It owns what is in containerd's namespace of ours: images, snapshots, containers and their tasks, and the log files. It
 // must never decide what should run, and never touch a container that does not carry the label of our cluster.
 //
-// Containers do not depend on it: their output goes straight into a file that their shim holds open (a pipe to an agent
-// would block them as soon as the agent is away), and their exit waits in containerd until somebody asks. Pull is done by
+// Containers do not depend on it: their output goes to a small process that their shim starts and that belongs to the
+// container (package logger; a pipe to an agent would block them as soon as the agent is away), and their exit waits in
+// containerd until somebody asks. Pull is done by
 // this client, since Debian's daemon (1.6) has no transfer service. Everything is safe for concurrent use.
 package executor
 
@@ -12,8 +13,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -31,6 +30,7 @@ import (
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
+	"github.com/shoalproject/shoal/services/agent/internal/usage"
 	"github.com/shoalproject/shoal/services/agent/internal/volume"
 )
 
@@ -49,7 +49,8 @@ type Config struct {
 	Namespace   string
 	Snapshotter string
 	CertsDir    string // hosts.toml by registry
-	Logs        string // folder of the containers' output
+	Logs        string // folder of the containers' output, one a container
+	Logger      string // the program that keeps it, as containerd sees it, which starts it with `logger FOLDER`
 	Cluster     string // containers of other clusters are not ours; empty: those of every cluster are, to remove them
 	Parallel    int    // containers made or started at once
 	Volumes     string // folder of the volumes
@@ -66,6 +67,7 @@ type Executor struct {
 	slots   chan struct{} // one for each container that is made or started
 	machine runtimespec.Machine
 	volumes *volume.Store
+	groups  usage.Reader
 
 	mu     sync.Mutex // guards mounts
 	mounts map[string][]mount.Mount
@@ -83,7 +85,8 @@ func New(cfg Config, logger *slog.Logger) (*Executor, error) {
 	}
 	e := &Executor{
 		cfg: cfg, log: logger, client: client, machine: machine(cfg.Init, logger), volumes: volume.New(cfg.Volumes, cfg.Pins),
-		slots: make(chan struct{}, max(1, cfg.Parallel)), mounts: map[string][]mount.Mount{},
+		groups: usage.Real(),
+		slots:  make(chan struct{}, max(1, cfg.Parallel)), mounts: map[string][]mount.Mount{},
 	}
 	e.images = newImages(e)
 	return e, nil
@@ -154,19 +157,13 @@ func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
 	if err != nil {
 		return 0, e.failure("mount the root file system", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(e.logFile(id)), 0o700); err != nil {
-		return 0, fmt.Errorf("make the log folder: %w", err)
-	}
 	tasks := e.client.TaskService()
-	output := "file://" + e.logFile(id)
 	options, err := runtimeOptions()
 	if err != nil {
 		return 0, err
 	}
-	req := &tasksv1.CreateTaskRequest{ContainerID: id, Rootfs: mount.ToProto(rootfs), Stdout: output, Stderr: output, Options: options}
-	if exists(e.input(id)) {
-		req.Stdin = e.input(id)
-	}
+	req := &tasksv1.CreateTaskRequest{ContainerID: id, Rootfs: mount.ToProto(rootfs), Options: options}
+	e.output(id, req)
 	_, err = tasks.Create(ctx, req)
 	if err = e.failure("create the process", err); err != nil && !errs.Is(err, errs.Exists) {
 		return 0, err
@@ -220,9 +217,6 @@ func (e *Executor) Wait(ctx context.Context, id string) (task.Exit, error) {
 		}
 	}
 }
-
-// logFile is where a container's output goes: one file an attempt, in a folder a task.
-func (e *Executor) logFile(id string) string { return filepath.Join(e.cfg.Logs, id+".log") }
 
 // call bounds a call and names our namespace.
 func (e *Executor) call(ctx context.Context) (context.Context, context.CancelFunc) {

@@ -68,6 +68,9 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 		signal = img.config.StopSignal
 	}
 	labels := labelsOf(c.Origin, c.Container.GetLabels(), signal)
+	if err := e.settle(c); err != nil {
+		return err
+	}
 	// Step 1: the file system. The user's name is looked up in it.
 	rootfs, err := e.client.SnapshotService(e.cfg.Snapshotter).Prepare(ctx, c.ID, img.chain, snapshots.WithLabels(map[string]string{
 		gcRoot: time.Time{}.Format(time.RFC3339), labelCluster: c.Origin.Cluster, labelTask: c.Origin.Task,

@@ -2,11 +2,6 @@ package executor
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -106,7 +101,7 @@ func (e *Executor) kill(ctx context.Context, id string) (*task.Exit, error) {
 	return nil, err
 }
 
-// Sweep removes what is left of ids that nobody keeps: file systems that never got a container, and log files.
+// Sweep removes what is left of ids that nobody keeps: file systems that never got a container.
 func (e *Executor) Sweep(ctx context.Context, keep func(id string) bool) error {
 	ctx, cancel := e.call(ctx)
 	defer cancel()
@@ -126,23 +121,7 @@ func (e *Executor) Sweep(ctx context.Context, keep func(id string) bool) error {
 			return err
 		}
 	}
-	if err := e.volumes.Sweep(keep); err != nil {
-		return err
-	}
-	logs, err := os.ReadDir(e.cfg.Logs)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("list logs: %w", err)
-	}
-	var failed []error
-	for _, entry := range logs {
-		if id, ours := strings.CutSuffix(entry.Name(), ".log"); ours && !keep(id) {
-			failed = append(failed, os.Remove(filepath.Join(e.cfg.Logs, entry.Name())))
-		}
-	}
-	return errors.Join(failed...)
+	return e.volumes.Sweep(keep)
 }
 
 // parseSignal takes a name with or without SIG, a number, or RTMIN+n; empty is SIGTERM.

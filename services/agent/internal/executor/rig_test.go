@@ -7,12 +7,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/logger"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 )
 
@@ -55,6 +58,11 @@ func newRig(t *testing.T) *rig {
 			}
 		}
 	})
+	program, err := logger.Program("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.cfg.Logger = program
 	conf := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = %q\n",
 		filepath.Join(dir, "root"), filepath.Join(dir, "state"), r.cfg.Socket)
 	if err := os.WriteFile(r.config, []byte(conf), 0o600); err != nil {
@@ -152,11 +160,30 @@ func (r *rig) wait(t *testing.T, id string) task.Exit {
 
 func (r *rig) log(t *testing.T, id string) string {
 	t.Helper()
-	data, err := os.ReadFile(filepath.Join(r.cfg.Logs, id+".log"))
+	if raw, err := os.ReadFile(r.rawFile(id)); err == nil {
+		return string(raw)
+	}
+	var text strings.Builder
+	for _, l := range r.lines(t, id, nil) {
+		text.Write(append(l.GetText(), '\n'))
+	}
+	return text.String()
+}
+
+// lines are what a container's task has written, up to now.
+func (r *rig) lines(t *testing.T, id string, o *logsv1.LogOptions) []*logsv1.LogLine {
+	t.Helper()
+	taskID, _, _ := container.TaskOf(id)
+	var all []*logsv1.LogLine
+	err := r.ReadLog(t.Context(), taskID, &logsv1.ReadLogRequest{Options: o}, func(context.Context) bool { return false },
+		func(b *logsv1.ReadLogResponse) error {
+			all = append(all, b.GetLines()...)
+			return nil
+		})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(data)
+	return all
 }
 
 // until waits for what another process does.

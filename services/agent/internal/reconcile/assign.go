@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/state"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
@@ -23,6 +24,32 @@ func (l *Loop) Assign(ctx context.Context, a *dispatcherv1.Assignment) error {
 		return err
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// Container is the container of a task that is here, and whether more may come of it: it has not ended for good. NotFound:
+// the task is not here.
+func (l *Loop) Container(ctx context.Context, taskID string) (id string, live bool, err error) {
+	type answer struct {
+		id   string
+		live bool
+	}
+	answers := make(chan answer, 1)
+	l.post(ctx, func(context.Context) {
+		a := answer{}
+		if e := l.tasks[taskID]; e != nil {
+			a = answer{container.ID(e.id, e.attempt), !state.Terminal(e.life.State)}
+		}
+		answers <- a
+	})
+	select {
+	case a := <-answers:
+		if a.id == "" {
+			return "", false, errs.New(errs.NotFound, "task %s is not on this machine", taskID)
+		}
+		return a.id, a.live, nil
+	case <-ctx.Done():
+		return "", false, ctx.Err()
 	}
 }
 
@@ -66,6 +93,9 @@ func (l *Loop) assign(ctx context.Context, a *dispatcherv1.Assignment) error {
 	}
 	l.unsaved.Generation, l.unsaved.Blocks, l.urgent = l.generation, l.blocks, true
 	l.take(l.generation)
+	if a.GetHistory() != nil {
+		l.setHistory(a.GetHistory().GetTasks())
+	}
 	wanted := make(map[string]bool, len(a.GetTasks()))
 	for _, t := range a.GetTasks() {
 		wanted[t.GetTaskId()] = true

@@ -38,6 +38,8 @@ type Executor interface {
 	look.Runner
 	// Remove ends it if it runs, and deletes it. The exit is nil if there was no process.
 	Remove(ctx context.Context, id string, stop container.Stop) (*task.Exit, error)
+	// SweepLogs removes the output of containers that nobody keeps. It outlives them.
+	SweepLogs(ctx context.Context, keep func(id string) bool) error
 	Sweeper
 }
 
@@ -137,8 +139,9 @@ type book struct {
 
 // shared is what others read.
 type shared struct {
-	mu        sync.Mutex      // guards both
+	mu        sync.Mutex      // guards all
 	kept      map[string]bool // container ids that Sweep leaves alone
+	history   map[string]bool // tasks that have ended and whose output is kept
 	lastTaken *typesv1.Version
 }
 
@@ -245,6 +248,23 @@ func (l *Loop) keep(id string) bool {
 	return l.kept[id]
 }
 
+// keepLog says whether a container's output is kept: while it is here, and while its task stands in the history.
+func (l *Loop) keepLog(id string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	taskID, _, _ := container.TaskOf(id)
+	return l.kept[id] || l.kept[container.ID(taskID, 0)] || l.history[taskID]
+}
+
+func (l *Loop) setHistory(tasks []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.history = make(map[string]bool, len(tasks))
+	for _, id := range tasks {
+		l.history[id] = true
+	}
+}
+
 func (l *Loop) setKept(id string, kept bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -262,6 +282,9 @@ func (l *Loop) sweep(ctx context.Context) {
 	}
 	l.workers.Go(ctx, "sweep", func(ctx context.Context) error {
 		if err := l.Executor.Sweep(ctx, l.keep); err != nil {
+			return err
+		}
+		if err := l.Executor.SweepLogs(ctx, l.keepLog); err != nil {
 			return err
 		}
 		if err := l.Network.Sweep(ctx, l.keep); err != nil {

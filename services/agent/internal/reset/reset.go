@@ -44,7 +44,7 @@ func (m Machine) Run(ctx context.Context) error {
 		return nil
 	})
 	nobody := func(string) bool { return false }
-	err = errors.Join(err, m.Network.Sweep(ctx, nobody), m.Executor.Sweep(ctx, nobody), m.Files.Sweep(ctx, nobody))
+	err = errors.Join(err, m.Network.Sweep(ctx, nobody), m.Executor.Sweep(ctx, nobody), m.Executor.SweepLogs(ctx, nobody), m.Files.Sweep(ctx, nobody))
 	if err == nil {
 		m.Log.Info("machine reset", "containers", len(found))
 	}

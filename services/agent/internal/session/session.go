@@ -83,6 +83,8 @@ type Client struct {
 	Machine Machine
 	Outbox  *report.Outbox
 	Health  Health
+	// Streams opens a data stream to the dispatcher at an address, or says why not.
+	Streams func(address string, m *dispatcherv1.OpenStream) error
 	// Describe says what the machine is, for the hello.
 	Describe func(ctx context.Context) *typesv1.NodeDescription
 	// Usage has what containers use, when it was measured; nil: never.

@@ -132,6 +132,12 @@ func (t *talk) hear(ctx context.Context, r *dispatcherv1.SessionResponse) error 
 		if err := t.Directory.Set(m.Directory); err != nil {
 			t.Env.Log.Warn("the directory is not kept on disk", "error", err)
 		}
+	case *dispatcherv1.SessionResponse_OpenStream:
+		if err := t.Streams(t.address, m.OpenStream); err != nil {
+			return t.send(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Refusal{
+				Refusal: &dispatcherv1.StreamRefusal{StreamId: m.OpenStream.GetStreamId(), Reason: err.Error()},
+			}})
+		}
 	case *dispatcherv1.SessionResponse_Trust:
 		t.Trust(m.Trust.GetBundle(), m.Trust.GetDenied())
 	}

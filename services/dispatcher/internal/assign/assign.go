@@ -20,6 +20,8 @@ type Set struct {
 	Tasks map[string]*dispatcherv1.AssignedTask
 	// Blocks of the machine network.
 	Blocks []string
+	// History is the machine's tasks that have ended, by id: their output is kept.
+	History []string
 
 	sources map[string]source // of Tasks
 }
@@ -30,6 +32,7 @@ type source struct {
 	task     *typesv1.Task
 	service  *typesv1.Service
 	networks uint64 // revision of the last change of any network
+	logs     *typesv1.LogDriver
 }
 
 // Of computes a machine's set. It takes over from prev what did not change, so that the difference is cheap, and the spec
@@ -37,16 +40,18 @@ type source struct {
 func Of(s *state.Snapshot, nodeID string, prev *Set) *Set {
 	set := &Set{Tasks: map[string]*dispatcherv1.AssignedTask{}, sources: map[string]source{}}
 	networks := s.ChangedAt(typesv1.Kind_KIND_NETWORK)
+	logs := s.Cluster().GetSpec().GetLogDriver()
 	if n := s.Node(nodeID); n != nil {
 		set.Blocks = n.GetBlocks()
 	}
 	for t := range s.TasksOfNode(nodeID) {
 		// A task whose end is in the store is the machine's no more: it may forget it.
 		if state.Terminal(t.GetObserved().GetState()) {
+			set.History = append(set.History, t.GetMeta().GetId())
 			continue
 		}
 		id := t.GetMeta().GetId()
-		from := source{task: t, service: s.Service(t.GetServiceId()), networks: networks}
+		from := source{task: t, service: s.Service(t.GetServiceId()), networks: networks, logs: logs}
 		old, oldFrom := prev.task(id)
 		next := old
 		if old == nil || oldFrom != from {
@@ -56,6 +61,7 @@ func Of(s *state.Snapshot, nodeID string, prev *Set) *Set {
 		}
 		set.Tasks[id], set.sources[id] = next, from
 	}
+	slices.Sort(set.History)
 	return set
 }
 
@@ -85,7 +91,7 @@ func task(s *state.Snapshot, t *typesv1.Task, svc *typesv1.Service, old *dispatc
 	spec := state.SpecOf(svc, t.GetSpecVersion())
 	if spec == nil { // the service is gone, or this version has left its history
 		a.ServiceName, a.Spec, a.SpecHash = old.GetServiceName(), old.GetSpec(), old.GetSpecHash()
-		a.Networks, a.ServiceLabels = old.GetNetworks(), old.GetServiceLabels()
+		a.Networks, a.ServiceLabels, a.LogDriver = old.GetNetworks(), old.GetServiceLabels(), old.GetLogDriver()
 		if a.GetServiceName() == "" {
 			a.ServiceName = svc.GetSpec().GetAnnotations().GetName()
 		}
@@ -94,6 +100,9 @@ func task(s *state.Snapshot, t *typesv1.Task, svc *typesv1.Service, old *dispatc
 	a.ServiceName = svc.GetSpec().GetAnnotations().GetName()
 	a.ServiceLabels = svc.GetSpec().GetAnnotations().GetLabels()
 	a.Spec = spec
+	if a.LogDriver = spec.GetLogDriver(); a.GetLogDriver().GetName() == "" {
+		a.LogDriver = s.Cluster().GetSpec().GetLogDriver()
+	}
 	a.SpecHash = specHash(svc, t.GetSpecVersion())
 	for _, at := range a.GetSpec().GetNetworks() {
 		if n := s.Network(at.GetTarget()); n != nil {
@@ -128,7 +137,7 @@ func network(n *typesv1.Network, aliases []string) *dispatcherv1.AssignedNetwork
 
 // Full is the whole set as a message.
 func Full(set *Set, generation *typesv1.Version) *dispatcherv1.Assignment {
-	a := &dispatcherv1.Assignment{Generation: generation, Full: true, Blocks: set.Blocks}
+	a := &dispatcherv1.Assignment{Generation: generation, Full: true, Blocks: set.Blocks, History: &dispatcherv1.History{Tasks: set.History}}
 	for _, id := range sortedKeys(set.Tasks) {
 		a.Tasks = append(a.Tasks, set.Tasks[id])
 	}
@@ -148,7 +157,10 @@ func Diff(old, next *Set, generation *typesv1.Version) *dispatcherv1.Assignment 
 			a.RemovedTasks = append(a.RemovedTasks, id)
 		}
 	}
-	if len(a.Tasks) == 0 && len(a.RemovedTasks) == 0 && slices.Equal(old.Blocks, next.Blocks) {
+	if !slices.Equal(old.History, next.History) {
+		a.History = &dispatcherv1.History{Tasks: next.History}
+	}
+	if len(a.Tasks) == 0 && len(a.RemovedTasks) == 0 && a.History == nil && slices.Equal(old.Blocks, next.Blocks) {
 		return nil
 	}
 	return a

@@ -49,7 +49,8 @@ func (f *newsfeed) send(s *state.Snapshot, applied state.Version) error {
 }
 
 func (f *newsfeed) sendAssignment(s *state.Snapshot) error {
-	at := s.ChangedAt(typesv1.Kind_KIND_TASK, typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_NODE)
+	at := s.ChangedAt(typesv1.Kind_KIND_TASK, typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_NODE,
+		typesv1.Kind_KIND_CLUSTER)
 	if f.set != nil && at == f.computed {
 		return nil
 	}

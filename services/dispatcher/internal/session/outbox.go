@@ -27,8 +27,30 @@ type outbox struct {
 	heartbeat   uint64
 	status      uint64
 	description *typesv1.NodeDescription
-	payloads    []*dispatcherv1.Payload // fetched, not sent yet
-	need        []string                // payloads that the machine's tasks need
+	payloads    []*dispatcherv1.Payload    // fetched, not sent yet
+	need        []string                   // payloads that the machine's tasks need
+	asked       []*dispatcherv1.OpenStream // the one thing of which each counts
+}
+
+// maxAsked is how many data streams a machine may have been asked for that has not heard it yet.
+const maxAsked = 256
+
+// ask reports false when too many wait already.
+func (b *outbox) ask(m *dispatcherv1.OpenStream) (ok bool) {
+	b.put(b.wake, func() {
+		if ok = len(b.asked) < maxAsked; ok {
+			b.asked = append(b.asked, m)
+		}
+	})
+	return ok
+}
+
+func (b *outbox) takeAsked() []*dispatcherv1.OpenStream {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	asked := b.asked
+	b.asked = nil
+	return asked
 }
 
 func newOutbox() *outbox {
@@ -93,6 +115,11 @@ func (b *outbox) flush(str stream) error {
 			return err
 		}
 	}
+	for _, m := range b.takeAsked() {
+		if err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_OpenStream{OpenStream: m}}); err != nil {
+			return err
+		}
+	}
 	if st == 0 {
 		return nil
 	}
@@ -129,6 +156,8 @@ func (s *Server) receive(str stream, l *line) error {
 				return errs.New(errs.Invalid, "description: %d bytes, at most %d", size, maxDescription)
 			}
 			l.box.put(l.box.described, func() { l.box.description = m.Description })
+		case *dispatcherv1.SessionRequest_Refusal:
+			s.Refused(l.node, m.Refusal)
 		default:
 			return errs.New(errs.Invalid, "session: a message of an unknown kind, or a second hello")
 		}

@@ -59,6 +59,8 @@ type Parts struct {
 	Board   *bulletin.Board
 	// Refusal is why a machine that comes now should go elsewhere; nil: it is welcome.
 	Refusal func() error
+	// Refused hears that a machine does not open a data stream that it was asked for.
+	Refused func(node string, m *dispatcherv1.StreamRefusal)
 }
 
 // Options are a server's settings.
@@ -79,6 +81,7 @@ type Server struct {
 	open      prometheus.Gauge
 	draining  chan struct{}
 	drainOnce sync.Once
+	lines     lines
 }
 
 // New makes one. Metrics: shoal_dispatcher_sessions.
@@ -137,6 +140,7 @@ func (s *Server) Session(str stream) error {
 	l := &line{node: node, number: number, hello: hello, box: newOutbox()}
 	s.Table.Open(node, number, time.Now(), func(reason error) { cancel(reason) })
 	defer s.Table.Closed(node, number)
+	defer s.lines.enter(l)()
 	s.open.Inc()
 	defer s.open.Dec()
 	log := s.Env.Log.With("node", node, "session", number)

@@ -22,11 +22,12 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 )
 
-// New makes the handler; conn passes calls on, and maxBody bounds a request in bytes.
-func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Registry, maxBody int64) (http.Handler, error) {
+// New makes the handler; conn passes calls on, maxBody bounds a request in bytes, and logs answers for the one stream.
+func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Registry, maxBody int64, logs logsv1.LogServiceServer) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		// No header of a client becomes metadata of a call: who the caller is says the certificate alone.
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
@@ -79,6 +80,7 @@ func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Regist
 		}
 	}
 	root := http.NewServeMux()
+	root.Handle("GET /v1/logs", identify(&logStream{server: logs, rules: rules}))
 	root.Handle("/v1/", identify(bounded(mux, maxBody)))
 	root.HandleFunc("GET /openapi.json", document)
 	return root, nil

@@ -92,6 +92,7 @@ func Cluster(in, old *typesv1.ClusterSpec) (*typesv1.ClusterSpec, *Faults) {
 	f.scheduling(spec.GetScheduling())
 	_, known := typesv1.Dataplane_name[int32(spec.GetDataplane())]
 	f.Check(known, "dataplane", "%d is not known", spec.GetDataplane())
+	f.logDriver(spec.GetLogDriver())
 	f.Check(spec.GetFeatureLevel() >= old.GetFeatureLevel(), "feature_level", "%d is below %d and only rises", spec.GetFeatureLevel(), old.GetFeatureLevel())
 	return spec, f
 }

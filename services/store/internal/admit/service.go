@@ -83,6 +83,7 @@ func (f *Faults) task(s *state.Snapshot, t *typesv1.TaskSpec) {
 	}
 	f.restart(t.GetRestart())
 	f.networks(s, t)
+	f.logDriver(t.GetLogDriver())
 	f.placement(s, t.GetPlacement())
 	limits, reserved := t.GetResources().GetLimits(), t.GetResources().GetReservations()
 	f.resources("limits", limits)

@@ -27,7 +27,11 @@ var version = "dev"
 
 func main() {
 	crash := flag.Bool("crash", false, "exit with code 1 right after the start")
+	tick := flag.Duration("tick", 0, "say a numbered line, each time when this is over")
 	flag.Parse()
+	if *tick > 0 {
+		count(*tick)
+	}
 	if *crash {
 		fmt.Fprintln(os.Stderr, "micro: this image crashes on purpose")
 		os.Exit(1)
@@ -35,6 +39,17 @@ func main() {
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "micro:", err)
 		os.Exit(1)
+	}
+}
+
+// count says a numbered line again and again. It ends when it can't.
+func count(pause time.Duration) {
+	beat := time.NewTicker(pause)
+	for i := 0; ; i++ {
+		if _, err := fmt.Printf("tick %d\n", i); err != nil {
+			os.Exit(1)
+		}
+		<-beat.C
 	}
 }
 

@@ -3,12 +3,16 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
 	"strconv"
 	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/services/agent/internal/initd"
 )
@@ -47,6 +51,42 @@ func main() {
 				}
 			})))
 		}()
+	case "say": // lines on both streams
+		n, _ := strconv.Atoi(os.Args[2])
+		for i := range n {
+			fmt.Println("out", i)
+			fmt.Fprintln(os.Stderr, "err", i)
+		}
+		return
+	case "tick": // a line every few milliseconds
+		beat := time.NewTicker(2 * time.Millisecond)
+		for i := 0; ; i++ {
+			if _, err := fmt.Println("tick", i); err != nil {
+				os.Exit(3)
+			}
+			<-beat.C
+		}
+	case "cat": // what it reads, and then how much it was
+		n, err := io.Copy(os.Stdout, os.Stdin)
+		fmt.Fprintln(os.Stderr, "read", n, err)
+		return
+	case "where":
+		dir, _ := os.Getwd()
+		size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+		fmt.Println("dir", dir, "size", size, err)
+		return
+	case "resized": // the terminal's second size
+		c := make(chan os.Signal, 1)
+		signal.Notify(c, syscall.SIGWINCH)
+		fmt.Println("waits")
+		<-c
+		size, err := unix.IoctlGetWinsize(0, unix.TIOCGWINSZ)
+		fmt.Println("now", size.Col, size.Row, err)
+		return
+	case "file":
+		data, err := os.ReadFile(os.Args[2])
+		fmt.Println("file", string(data), err)
+		return
 	case "polite": // ends with 7 when it is asked to
 		c := make(chan os.Signal, 1)
 		signal.Notify(c, syscall.SIGUSR1)

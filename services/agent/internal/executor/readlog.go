@@ -1,0 +1,146 @@
+package executor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/logfile"
+	"github.com/shoalproject/shoal/services/agent/internal/logger"
+)
+
+// ReadLog hands what a task has written to put, over all its attempts. NotFound: nothing is kept. Precondition: its driver
+// can't be read here.
+func (e *Executor) ReadLog(ctx context.Context, taskID string, req *logsv1.ReadLogRequest, live func(context.Context) bool, put func(*logsv1.ReadLogResponse) error) error {
+	attempts, err := e.attempts(taskID)
+	if err != nil {
+		return err
+	}
+	if len(attempts) == 0 {
+		if live(ctx) {
+			return nil // its container is not made yet
+		}
+		return errs.New(errs.NotFound, "nothing is kept of the task's output")
+	}
+	attempt, after, err := parsePosition(req.GetAfter())
+	if err != nil {
+		return err
+	}
+	q := queryOf(req.GetOptions())
+	if req.GetAfter() == "" {
+		attempt = attempts[0]
+		if q.Tail >= 0 { // attempts are few and short: the last one's is what a person means
+			attempt = attempts[len(attempts)-1]
+		}
+	}
+	for i := 0; i < len(attempts); i++ {
+		n := attempts[i]
+		if n < attempt {
+			continue
+		}
+		if n > attempt {
+			after = logfile.Position{}
+		}
+		q.After = after
+		q.Wait = func(ctx context.Context) bool { return live(ctx) && e.newest(taskID) == n }
+		id := container.ID(taskID, n)
+		if s := logger.ReadSettings(e.logFolder(id)); s.Driver == logger.Journal || s.Driver == logger.None {
+			return unreadable(s.Driver, taskID)
+		}
+		if exists(e.rawFile(id)) {
+			return errs.New(errs.Precondition, "its input is kept open, so its output is kept as it is: on its node, in %s", e.rawFile(id))
+		}
+		err := logfile.Read(ctx, e.logFolder(id), q, func(b logfile.Batch) error { return put(responseOf(n, b)) })
+		if err != nil {
+			return err
+		}
+		if i == len(attempts)-1 && q.Follow { // another one may have begun
+			if attempts, err = e.attempts(taskID); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func unreadable(driver, taskID string) error {
+	if driver == logger.None {
+		return errs.New(errs.Precondition, "its log driver is none: nothing is kept")
+	}
+	return errs.New(errs.Precondition, "its log driver is journald: read it on its node, with journalctl %s=%s", fieldTask, taskID)
+}
+
+// attempts are those of a task of which something is kept, in order.
+func (e *Executor) attempts(taskID string) ([]uint32, error) {
+	entries, err := os.ReadDir(e.cfg.Logs)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list logs: %w", err)
+	}
+	var list []uint32
+	for _, entry := range entries {
+		if id, n, ok := container.TaskOf(entry.Name()); ok && id == taskID && entry.IsDir() {
+			list = append(list, n)
+		}
+	}
+	slices.Sort(list)
+	return list, nil
+}
+
+func (e *Executor) newest(taskID string) uint32 {
+	list, err := e.attempts(taskID)
+	if err != nil || len(list) == 0 {
+		return 0
+	}
+	return list[len(list)-1]
+}
+
+func queryOf(o *logsv1.LogOptions) logfile.Query {
+	q := logfile.Query{Tail: -1, Follow: o.GetFollow()}
+	if o != nil && o.Tail != nil {
+		q.Tail = int(min(o.GetTail(), 1<<24))
+	}
+	if t := o.GetSince(); t != nil {
+		q.Since = t.AsTime()
+	}
+	if t := o.GetUntil(); t != nil {
+		q.Until = t.AsTime()
+	}
+	if len(o.GetStreams()) == 1 {
+		q.Only = logfile.Stdout
+		if o.GetStreams()[0] == logsv1.LogStream_LOG_STREAM_STDERR {
+			q.Only = logfile.Stderr
+		}
+	}
+	return q
+}
+
+func responseOf(attempt uint32, b logfile.Batch) *logsv1.ReadLogResponse {
+	r := &logsv1.ReadLogResponse{Lost: b.Lost, Position: fmt.Sprintf("%d/%d/%d", attempt, b.End.File, b.End.Offset)}
+	for _, l := range b.Lines {
+		line := &logsv1.LogLine{At: timestamppb.New(l.At), Text: l.Text, Partial: l.Partial, Stream: logsv1.LogStream_LOG_STREAM_STDOUT}
+		if l.Stream == logfile.Stderr {
+			line.Stream = logsv1.LogStream_LOG_STREAM_STDERR
+		}
+		r.Lines = append(r.Lines, line)
+	}
+	return r
+}
+
+func parsePosition(text string) (attempt uint32, at logfile.Position, err error) {
+	if text == "" {
+		return 0, at, nil
+	}
+	n, err := fmt.Sscanf(text, "%d/%d/%d", &attempt, &at.File, &at.Offset)
+	if err != nil || n != 3 || at.Offset < 0 {
+		return 0, at, errs.New(errs.Invalid, "%.100q is no position in a log", text)
+	}
+	return attempt, at, nil
+}

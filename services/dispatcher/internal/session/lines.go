@@ -1,0 +1,55 @@
+package session
+
+import (
+	"sync"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+)
+
+// lines are the open sessions by machine.
+type lines struct {
+	mu sync.Mutex // guards of
+	of map[string]*line
+}
+
+// enter notes an open session; a newer one of the same machine takes its place.
+func (s *lines) enter(l *line) (leave func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.of == nil {
+		s.of = map[string]*line{}
+	}
+	if old := s.of[l.node]; old == nil || old.number < l.number {
+		s.of[l.node] = l
+	}
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.of[l.node] == l {
+			delete(s.of, l.node)
+		}
+	}
+}
+
+func (s *lines) get(node string) *line {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.of[node]
+}
+
+// Ask asks a machine for a data stream, on its session. Unavailable: its session is not here, or no more. Exhausted: it
+// does not keep up with what it is asked.
+func (s *Server) Ask(node string, m *dispatcherv1.OpenStream) error {
+	l := s.lines.get(node)
+	if l == nil {
+		return errs.New(errs.Unavailable, "the task's machine has just left this dispatcher")
+	}
+	if !l.box.ask(m) {
+		return errs.New(errs.Exhausted, "the task's machine has been asked for %d streams and has not answered", maxAsked)
+	}
+	return nil
+}
+
+// Draining is closed when all sessions are to end.
+func (s *Server) Draining() <-chan struct{} { return s.draining }

@@ -1,0 +1,73 @@
+package stream
+
+import (
+	"context"
+	"sync"
+
+	"google.golang.org/grpc"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
+)
+
+// Directory is who is where.
+type Directory interface {
+	Entries(role authzv1.Role) []*cav1.DirectoryEntry
+}
+
+// dispatchers are connections to single dispatchers, made when they are needed first. One whose dispatcher has left the
+// directory is closed at the next look.
+type dispatchers struct {
+	directory Directory
+	dial      func(address string) (*grpc.ClientConn, error)
+	any       grpc.ClientConnInterface // to all of them, in turn
+
+	mu    sync.Mutex // guards conns
+	conns map[string]*grpc.ClientConn
+}
+
+// at is the connection to one dispatcher, by its machine's id; empty: to any.
+func (d *dispatchers) at(id string) (grpc.ClientConnInterface, error) {
+	if id == "" {
+		return d.any, nil
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	known := map[string]string{}
+	for _, e := range d.directory.Entries(authzv1.Role_ROLE_DISPATCHER) {
+		if len(e.GetAddresses()) > 0 {
+			known[e.GetMachineId()] = e.GetAddresses()[0]
+		}
+	}
+	for other, conn := range d.conns {
+		if known[other] == "" {
+			delete(d.conns, other)
+			_ = conn.Close() // its streams end; whoever it was has left
+		}
+	}
+	if conn := d.conns[id]; conn != nil {
+		return conn, nil
+	}
+	if known[id] == "" {
+		return nil, errs.New(errs.Unavailable, "the dispatcher that holds the session of the task's machine is gone; the machine looks for another one")
+	}
+	conn, err := d.dial(known[id])
+	if err != nil {
+		return nil, err
+	}
+	d.conns[id] = conn
+	return conn, nil
+}
+
+// Run closes the connections when ctx ends.
+func (d *dispatchers) run(ctx context.Context) error {
+	<-ctx.Done()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, conn := range d.conns {
+		_ = conn.Close() // nobody is left to tell
+	}
+	clear(d.conns)
+	return nil
+}
