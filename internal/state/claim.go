@@ -185,10 +185,15 @@ func serviceReferences(s *typesv1.Service, add func(kind typesv1.Kind, id string
 	for _, v := range s.GetEndpoint().GetVirtualIps() {
 		add(typesv1.Kind_KIND_NETWORK, v.GetNetworkId())
 	}
-	for _, f := range s.GetSpec().GetTask().GetContainer().GetSecrets() {
+	c := s.GetSpec().GetTask().GetContainer()
+	for _, f := range c.GetSecrets() {
 		add(typesv1.Kind_KIND_SECRET, f.GetId())
 	}
-	for _, f := range s.GetSpec().GetTask().GetContainer().GetConfigs() {
+	for _, f := range c.GetConfigs() {
 		add(typesv1.Kind_KIND_CONFIG, f.GetId())
+	}
+	// The very version, too: an update of a secret that is on its way may be about to let it go.
+	for _, f := range FilesOf(c) {
+		add(typesv1.Kind_KIND_PAYLOAD, PayloadID(f.GetId(), f.GetVersion()))
 	}
 }

@@ -19,6 +19,7 @@ type journal struct {
 	socket string
 	fields string
 	conn   net.Conn
+	deaf   time.Time // until when it is left alone
 	split  [logfile.Stderr + 1]*logfile.Splitter
 }
 
@@ -67,9 +68,15 @@ func (j *journal) send(s logfile.Stream, records []byte) {
 	}
 }
 
+// deafness is how long a journald that did not take a line is left alone: the container must not wait for it line by line.
+const deafness = 5 * time.Second
+
 // write tries once more on a new connection: journald may have been restarted. Then the line is journald's loss, not the
 // container's wait.
 func (j *journal) write(entry []byte) {
+	if time.Now().Before(j.deaf) {
+		return
+	}
 	for range 2 {
 		if j.conn == nil {
 			var d net.Dialer
@@ -86,4 +93,5 @@ func (j *journal) write(entry []byte) {
 		_ = j.conn.Close() // it did not work
 		j.conn = nil
 	}
+	j.deaf = time.Now().Add(deafness)
 }

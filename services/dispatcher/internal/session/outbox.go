@@ -77,11 +77,18 @@ func (b *outbox) needed() []string {
 	return b.need
 }
 
-func (b *outbox) takePayloads() []*dispatcherv1.Payload {
+// takePayload gives one at a time, so that acknowledgements go between them, and rings for the next.
+func (b *outbox) takePayload() *dispatcherv1.Payload {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := b.payloads
-	b.payloads = nil
+	if len(b.payloads) == 0 {
+		return nil
+	}
+	p := b.payloads[0]
+	b.payloads = b.payloads[1:]
+	if len(b.payloads) > 0 {
+		b.ring(b.wake)
+	}
 	return p
 }
 
@@ -110,7 +117,7 @@ func (b *outbox) flush(str stream) error {
 			return err
 		}
 	}
-	for _, p := range b.takePayloads() {
+	if p := b.takePayload(); p != nil {
 		if err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Payload{Payload: p}}); err != nil {
 			return err
 		}

@@ -3,6 +3,8 @@ package rest
 import (
 	"context"
 	"net/http"
+	"sync"
+	"time"
 
 	"github.com/grpc-ecosystem/grpc-gateway/v2/runtime"
 	"github.com/grpc-ecosystem/grpc-gateway/v2/utilities"
@@ -25,9 +27,12 @@ type logStream struct {
 
 func (l *logStream) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	out := &logWriter{ctx: r.Context(), w: w, flush: http.NewResponseController(w)}
-	if err := l.serve(r, out); err != nil {
-		out.fail(err)
+	err := l.serve(r, out)
+	if r.Context().Err() != nil {
+		// Who sends may be in a write still, which nobody reads: let go of it, and of the response, which is another's next.
+		_ = out.flush.SetWriteDeadline(time.Unix(0, 1))
 	}
+	out.end(err)
 }
 
 func (l *logStream) serve(r *http.Request, out *logWriter) error {
@@ -48,7 +53,10 @@ type logWriter struct {
 	ctx   context.Context //nolint:containedctx // a stream is its context: grpc.ServerStream has it as a method
 	w     http.ResponseWriter
 	flush *http.ResponseController
+
+	mu    sync.Mutex // guards the response, which is not ours any more after ended
 	begun bool
+	ended bool
 }
 
 func (o *logWriter) Context() context.Context { return o.ctx }
@@ -62,7 +70,17 @@ func (o *logWriter) Send(m *logsv1.LogsResponse) error {
 	return o.line("result", raw)
 }
 
+// line needs no lock of its caller.
 func (o *logWriter) line(name string, raw []byte) error {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.ended {
+		return errs.New(errs.Unavailable, "the client has gone")
+	}
+	return o.write(name, raw)
+}
+
+func (o *logWriter) write(name string, raw []byte) error {
 	if !o.begun {
 		o.begun = true
 		o.w.Header().Set("Content-Type", "application/x-ndjson")
@@ -73,15 +91,21 @@ func (o *logWriter) line(name string, raw []byte) error {
 	return o.flush.Flush()
 }
 
-// fail tells an error: as the answer if nothing was sent yet, else as the last line.
-func (o *logWriter) fail(err error) {
+// end lets go of the response. It tells an error: as the answer if nothing was sent yet, else as the last line.
+func (o *logWriter) end(err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
+	if err == nil {
+		return
+	}
 	s := status.Convert(errs.ToStatus(err))
 	raw, jsonErr := protojson.Marshal(s.Proto())
 	if jsonErr != nil {
 		raw = []byte(`{"code":13}`)
 	}
 	if o.begun {
-		_ = o.line("error", raw) // the client is gone if this fails
+		_ = o.write("error", raw) // the client is gone if this fails
 		return
 	}
 	o.w.Header().Set("Content-Type", "application/json")

@@ -24,7 +24,13 @@ type dispatchers struct {
 	any       grpc.ClientConnInterface // to all of them, in turn
 
 	mu    sync.Mutex // guards conns
-	conns map[string]*grpc.ClientConn
+	conns map[string]dialled // by the machine's id
+}
+
+// dialled is a connection and where it leads.
+type dialled struct {
+	*grpc.ClientConn
+	address string
 }
 
 // at is the connection to one dispatcher, by its machine's id; empty: to any.
@@ -41,13 +47,13 @@ func (d *dispatchers) at(id string) (grpc.ClientConnInterface, error) {
 		}
 	}
 	for other, conn := range d.conns {
-		if known[other] == "" {
+		if known[other] != conn.address {
 			delete(d.conns, other)
-			_ = conn.Close() // its streams end; whoever it was has left
+			_ = conn.Close() // its streams end; whoever it was has left, or is elsewhere now
 		}
 	}
-	if conn := d.conns[id]; conn != nil {
-		return conn, nil
+	if conn, ok := d.conns[id]; ok {
+		return conn.ClientConn, nil
 	}
 	if known[id] == "" {
 		return nil, errs.New(errs.Unavailable, "the dispatcher that holds the session of the task's machine is gone; the machine looks for another one")
@@ -56,7 +62,7 @@ func (d *dispatchers) at(id string) (grpc.ClientConnInterface, error) {
 	if err != nil {
 		return nil, err
 	}
-	d.conns[id] = conn
+	d.conns[id] = dialled{conn, known[id]}
 	return conn, nil
 }
 

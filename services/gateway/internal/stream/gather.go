@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/state"
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
@@ -61,23 +62,26 @@ func (r *reader[R]) run(ctx context.Context, p *logsv1.Place) error {
 				return err
 			}
 		default:
-			next, err := r.ask(ctx, p)
+			next, moved, err := r.ask(ctx, p)
+			p, wait = next, again
 			switch {
-			case next != nil: // it has moved, or is away
-				p = next
+			case moved:
 				continue
-			case err == nil:
-				return nil
 			case ctx.Err() != nil:
 				return ctx.Err()
-			}
-			if err := r.miss(p, err.Error()); err != nil {
-				return err
-			}
-			if errs.KindOf(err) != errs.Unavailable {
+			case err == nil && state.Terminal(p.GetState()):
 				return nil
+			case err == nil: // it has written nothing yet, or may go on
+			case errs.KindOf(err) == errs.NotFound && p.GetState() < typesv1.TaskState_TASK_STATE_STARTING:
+				// Its machine has not heard of it yet.
+			default:
+				if err := r.miss(p, err.Error()); err != nil {
+					return err
+				}
+				if errs.KindOf(err) != errs.Unavailable {
+					return nil
+				}
 			}
-			wait = again
 		}
 		if !r.follow {
 			return nil
@@ -123,11 +127,11 @@ func (r *reader[R]) pause(ctx context.Context, d time.Duration) (*logsv1.Place, 
 	}
 }
 
-// ask reads once. It returns a place if the task is elsewhere, or away, before the answer has ended.
-func (r *reader[R]) ask(ctx context.Context, p *logsv1.Place) (*logsv1.Place, error) {
+// ask reads once. It returns the latest place, and whether the task is elsewhere, or away, before the answer has ended.
+func (r *reader[R]) ask(ctx context.Context, p *logsv1.Place) (latest *logsv1.Place, moved bool, err error) {
 	conn, err := r.dispatchers.at(p.GetDispatcherId())
 	if err != nil {
-		return nil, err
+		return p, false, err
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -145,7 +149,7 @@ func (r *reader[R]) ask(ctx context.Context, p *logsv1.Place) (*logsv1.Place, er
 		}
 		return struct{}{}, err
 	})
-	latest := p
+	latest = p
 	for {
 		select {
 		case answer := <-done:
@@ -154,16 +158,16 @@ func (r *reader[R]) ask(ctx context.Context, p *logsv1.Place) (*logsv1.Place, er
 				err = silent
 			}
 			if err != nil && latest.GetDispatcherId() != p.GetDispatcherId() {
-				return latest, nil
+				return latest, true, nil
 			}
-			return nil, err
+			return latest, false, err
 		case latest = <-r.news:
 			if latest.GetAway() == "" {
 				continue // also when another dispatcher has the session now: the stream goes on where it is
 			}
 			cancel(nil)
 			<-done
-			return latest, nil
+			return latest, true, nil
 		}
 	}
 }

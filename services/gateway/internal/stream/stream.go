@@ -39,7 +39,7 @@ type Server struct {
 func New(p Parts) *Server {
 	return &Server{
 		env: p.Env, self: p.Self, tasks: run.NewSpawner(p.Env.Log),
-		dispatchers: &dispatchers{directory: p.Directory, dial: p.Dial, any: p.Any, conns: map[string]*grpc.ClientConn{}},
+		dispatchers: &dispatchers{directory: p.Directory, dial: p.Dial, any: p.Any, conns: map[string]dialled{}},
 	}
 }
 
