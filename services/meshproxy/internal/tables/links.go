@@ -154,7 +154,7 @@ func (k *Kernel) changeNeighbour(v mesh.Verb, n mesh.Neighbour) error {
 		IP: n.Addr.AsSlice(), HardwareAddr: mac,
 	}
 	if v == mesh.Remove {
-		return ignore(k.nl.NeighDel(entry), unix.ENOENT)
+		return k.dropNeighbour(entry)
 	}
 	return possible(n.Addr, k.nl.NeighSet(entry))
 }

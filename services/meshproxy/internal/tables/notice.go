@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"sync/atomic"
 
 	"github.com/mdlayher/netlink"
 	vnetlink "github.com/vishvananda/netlink"
@@ -28,12 +29,13 @@ func (k *Kernel) Watch(ctx context.Context, notify func()) error {
 		return errors.Join(fmt.Errorf("watch the packet filter: %w", err), routes.Close())
 	}
 	k.own.Store(0)
+	k.ownNeighbours.Store(0)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	context.AfterFunc(ctx, func() { _, _ = routes.Close(), filter.Close() }) // ends both readings
 	side := run.Async(ctx, func(context.Context) (struct{}, error) {
 		defer cancel()
-		return struct{}{}, hear(routes, notify, isLoss)
+		return struct{}{}, hear(routes, notify, k.isLoss)
 	})
 	err = hear(filter, notify, k.foreign())
 	cancel()
@@ -77,7 +79,7 @@ func hear(conn *netlink.Conn, notify func(), matters func(netlink.Message) bool)
 }
 
 // isLoss says that something that may be ours went, or a link changed.
-func isLoss(m netlink.Message) bool {
+func (k *Kernel) isLoss(m netlink.Message) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		// struct ifinfomsg is 16 bytes, attributes follow (rtnetlink(7)).
@@ -91,8 +93,16 @@ func isLoss(m netlink.Message) bool {
 		if len(m.Data) > 0 && m.Data[0] == unix.AF_BRIDGE {
 			lasting |= vnetlink.NUD_NOARP
 		}
+		if len(m.Data) >= 10 && binary.NativeEndian.Uint16(m.Data[8:])&vnetlink.NUD_FAILED != 0 {
+			// The kernel marks a neighbour as failed before it goes, also a permanent one. Those of other links come and go.
+			link, err := k.nl.LinkByIndex(int(int32(binary.NativeEndian.Uint32(m.Data[4:]))))
+			return err == nil && mesh.Managed(link.Attrs().Name) && !spend(&k.ownNeighbours)
+		}
 		return len(m.Data) >= 10 && binary.NativeEndian.Uint16(m.Data[8:])&lasting != 0
-	case unix.RTM_DELRULE, unix.RTM_DELADDR, unix.RTM_NEWADDR:
+	case unix.RTM_NEWADDR:
+		// struct ifaddrmsg: family, prefixlen, flags, scope. Each new link gets an address of its own a while later.
+		return len(m.Data) > 3 && m.Data[3] != unix.RT_SCOPE_LINK
+	case unix.RTM_DELRULE, unix.RTM_DELADDR:
 		return true
 	}
 	return false
@@ -122,12 +132,27 @@ func (k *Kernel) foreign() func(netlink.Message) bool {
 		}
 		concerns := ours
 		ours = false
-		if concerns && k.own.Load() > 0 {
-			k.own.Add(-1)
-			return false
-		}
-		return concerns
+		return concerns && !spend(&k.own)
 	}
+}
+
+// spend takes one off a count of what was ours, if there is one.
+func spend(count *atomic.Int64) bool {
+	if count.Load() <= 0 {
+		return false
+	}
+	count.Add(-1)
+	return true
+}
+
+// dropNeighbour removes a neighbour, of which the watch is not to tell.
+func (k *Kernel) dropNeighbour(entry *vnetlink.Neigh) error {
+	k.ownNeighbours.Add(1)
+	err := k.nl.NeighDel(entry)
+	if err != nil {
+		k.ownNeighbours.Add(-1)
+	}
+	return ignore(err, unix.ENOENT)
 }
 
 // tableOf is the first attribute of what changes: whatever it is, that is its table's name.

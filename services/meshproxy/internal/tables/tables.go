@@ -50,6 +50,8 @@ type Kernel struct {
 	flows map[mesh.Slot]string
 	// own counts our transactions of which the watch has not heard yet.
 	own atomic.Int64
+	// ownNeighbours counts the neighbours that we have removed, likewise.
+	ownNeighbours atomic.Int64
 }
 
 // New opens it. Errors name what the kernel lacks.
