@@ -23,7 +23,7 @@ type dispatchers struct {
 	dial      func(address string) (*grpc.ClientConn, error)
 	any       grpc.ClientConnInterface // to all of them, in turn
 
-	mu    sync.Mutex // guards conns
+	mu    sync.Mutex         // guards conns
 	conns map[string]dialled // by the machine's id
 }
 
