@@ -29,7 +29,7 @@ type Config struct {
 	BootID string `yaml:"boot_id"`
 	// Logger is the program that containerd starts beside each container to keep its output, as containerd sees it. A path in
 	// `data` that is not the agent's own file: the agent puts a copy of itself there, for a containerd that does not see the
-	// agent's file. Default: the agent's own file.
+	// agent's file. Default: the agent's own file. Example: /usr/bin/shoal-agent.
 	Logger string `yaml:"logger,omitempty"`
 	// Parallel is how many containers are made or started at once. Unit: containers. Limits: 1 to 64.
 	Parallel int `yaml:"parallel"`

@@ -138,8 +138,8 @@ func (m *Model) machineTunnel(self Self, k *Kernel, faults *errs.Collector) {
 			continue
 		}
 		vtep, ok := m.tunnelOf(machine.GetNodeId(), self.Tunnel.Is4())
-		if !ok {
-			continue // its own faults are told with its networks
+		if !ok || vtep == self.Tunnel {
+			continue // its own faults are told with its networks; or it was this machine, before that joined anew
 		}
 		mac := tunnelMAC(vtep)
 		k.Forwards[Forward{Link: MachineTunnel, MAC: mac, VTEP: vtep}] = struct{}{}
