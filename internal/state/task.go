@@ -1,6 +1,7 @@
 package state
 
 import (
+	"cmp"
 	"fmt"
 
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -185,6 +186,24 @@ func RolledBack(svc *typesv1.Service) *typesv1.TaskSpec {
 		return nil
 	}
 	return SpecOf(svc, st.GetSpecVersion())
+}
+
+// VersionBefore is the spec version that was in force before the present one, 0 if there was none. Versions whose update was
+// never completed are passed over.
+func VersionBefore(svc *typesv1.Service) uint64 {
+	if len(svc.GetSpecHistory()) == 0 {
+		return 0
+	}
+	st := svc.GetUpdateStatus()
+	before := st.GetSpecVersion()
+	done := st.GetState() == typesv1.UpdateState_UPDATE_STATE_COMPLETED || st.GetState() == typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED
+	if !done || cmp.Or(st.GetOfVersion(), st.GetSpecVersion()) == svc.GetSpecVersion() {
+		before = st.GetFromVersion()
+	}
+	if before == svc.GetSpecVersion() || SpecOf(svc, before) == nil {
+		return svc.GetSpecHistory()[0].GetVersion()
+	}
+	return before
 }
 
 // IsJob reports whether a service's tasks are to run to completion.

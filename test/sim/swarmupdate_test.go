@@ -62,11 +62,11 @@ func rolling(parallelism uint64) *typesv1.UpdateConfig {
 	return &typesv1.UpdateConfig{Parallelism: &parallelism, Delay: durationpb.New(2 * time.Second), Monitor: durationpb.New(time.Second)}
 }
 
-// batches watches an update: how many tasks of the new image are wanted rises by the parallelism at most. A rollback by hand is an
-// update to an earlier spec, and follows the update's settings.
+// batches watches an update, and a rollback by hand: how many tasks of the new image are wanted rises by the parallelism of each
+// at most, and reaches it.
 func batches(s *swarm) {
 	s.up("web", 5, func(spec *typesv1.ServiceSpec) { spec.Update, spec.Rollback = rolling(2), rolling(3) })
-	seen := func(image string) {
+	seen := func(image string, atOnce int) {
 		counts := []int{0}
 		s.Until("all are "+image, time.Minute, func() string {
 			tasks, err := s.o.ListTasks("web", false)
@@ -83,18 +83,20 @@ func batches(s *swarm) {
 			}
 			return ""
 		})
+		most := 0
 		for i, n := range counts[1:] {
-			if n-counts[i] > 2 {
-				s.t.Errorf("the tasks of %s went %v: two slots at a time may be replaced", image, slices.Compact(counts))
-			}
+			most = max(most, n-counts[i])
+		}
+		if most != atOnce {
+			s.t.Errorf("the tasks of %s went %v: %d slots at a time are to be replaced", image, slices.Compact(counts), atOnce)
 		}
 	}
 	s.must(s.o.Update("web", func(spec *typesv1.ServiceSpec) { spec.Task.Container.Image = "registry.test/micro:1.1.0" }))
-	seen("registry.test/micro:1.1.0")
+	seen("registry.test/micro:1.1.0", 2)
 	s.o.Converge("web", 5, time.Minute)
 	_, err := s.o.Services.RollbackService(s.ctx(), &controlv1.RollbackServiceRequest{Service: "web"})
 	s.must(err)
-	seen("registry.test/micro:1.0.0")
+	seen("registry.test/micro:1.0.0", 3)
 	s.o.Converge("web", 5, time.Minute)
 }
 

@@ -136,6 +136,13 @@ func TestHowAWatchEnds(t *testing.T) {
 				{5 * time.Second, back, tasks(task(1, 1, running, ""))},
 			}, updated: true, fault: "rolled back to version 1 (task x: exit code 1)", least: 6 * time.Second,
 		},
+		"a rollback by hand is what was asked for": {
+			list: []chapter{
+				{0, began, tasks(task(1, 1, running, ""))},
+				{1 * time.Second, updated(typesv1.UpdateState_UPDATE_STATE_ROLLBACK_STARTED, 2, "rollback: asked for by hand"), tasks(task(1, 2, preparing, ""))},
+				{5 * time.Second, updated(typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED, 2, "rollback completed"), tasks(task(1, 2, running, ""))},
+			}, updated: true, least: 6 * time.Second, says: []string{"rollback: asked for by hand", "Service web converged"},
+		},
 		"a rollback of long ago is no fault of a scaling": {
 			list: []chapter{{0, back, tasks(task(1, 1, running, ""))}}, says: []string{"Service web converged"},
 		},

@@ -100,7 +100,7 @@ func (w *Watch) readUpdate(svc *typesv1.Service, v *view) (inForce uint64, settl
 			return inForce, true
 		}
 	case typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED:
-		if w.Updated {
+		if w.Updated && inForce != svc.GetSpecVersion() {
 			v.fault = errs.New(errs.Precondition, "the update was rolled back to version %d%s", inForce, because(w.why))
 		}
 		return inForce, true

@@ -119,7 +119,7 @@ func serviceRollback(a *app.App) *cobra.Command {
 	c := &cobra.Command{
 		Use: "rollback [OPTIONS] SERVICE", Short: "Give a service its earlier version again", Args: app.Exactly(1),
 		Long: "Give a service an earlier version of its task spec again, by default the one that was in force before. It is rolled\n" +
-			"out as an update is. 'shoal service inspect' lists the versions that are kept.",
+			"out by the rollback settings. 'shoal service inspect' lists the versions that are kept.",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.Connect(c.Context(), func(cl *client.Client) error { return rollBack(c.Context(), a, cl, w, args[0], to) })
 		},

@@ -56,7 +56,7 @@ type ServiceServiceClient interface {
 	// Errors: as CreateService; NOT_FOUND; ABORTED (update out of sequence: the version is not the current one).
 	UpdateService(ctx context.Context, in *UpdateServiceRequest, opts ...grpc.CallOption) (*UpdateServiceResponse, error)
 	// RollbackService gives a service an earlier task spec again, one that its history keeps, as a new spec version. It is rolled
-	// out as an update is. All else of the spec stays.
+	// out by the settings of spec.rollback. All else of the spec stays.
 	//
 	// Errors: as UpdateService; FAILED_PRECONDITION (no such version is kept, or it is in force already).
 	RollbackService(ctx context.Context, in *RollbackServiceRequest, opts ...grpc.CallOption) (*RollbackServiceResponse, error)
@@ -159,7 +159,7 @@ type ServiceServiceServer interface {
 	// Errors: as CreateService; NOT_FOUND; ABORTED (update out of sequence: the version is not the current one).
 	UpdateService(context.Context, *UpdateServiceRequest) (*UpdateServiceResponse, error)
 	// RollbackService gives a service an earlier task spec again, one that its history keeps, as a new spec version. It is rolled
-	// out as an update is. All else of the spec stays.
+	// out by the settings of spec.rollback. All else of the spec stays.
 	//
 	// Errors: as UpdateService; FAILED_PRECONDITION (no such version is kept, or it is in force already).
 	RollbackService(context.Context, *RollbackServiceRequest) (*RollbackServiceResponse, error)

@@ -96,6 +96,9 @@ type Service struct {
 	Endpoint *Endpoint `protobuf:"bytes,5,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// Earlier task specs, newest first, at most 10.
 	SpecHistory []*SpecRecord `protobuf:"bytes,6,rep,name=spec_history,json=specHistory,proto3" json:"spec_history,omitempty"`
+	// The earlier version of which spec_version is a copy, since a person has gone back to it: it is rolled out by spec.rollback.
+	// 0: spec_version is an update.
+	RolledBackTo uint64 `protobuf:"varint,12,opt,name=rolled_back_to,json=rolledBackTo,proto3" json:"rolled_back_to,omitempty"`
 	// How far an update is.
 	UpdateStatus *UpdateStatus `protobuf:"bytes,7,opt,name=update_status,json=updateStatus,proto3" json:"update_status,omitempty"`
 	// How far a job is.
@@ -180,6 +183,13 @@ func (x *Service) GetSpecHistory() []*SpecRecord {
 		return x.SpecHistory
 	}
 	return nil
+}
+
+func (x *Service) GetRolledBackTo() uint64 {
+	if x != nil {
+		return x.RolledBackTo
+	}
+	return 0
 }
 
 func (x *Service) GetUpdateStatus() *UpdateStatus {
@@ -356,7 +366,7 @@ type ServiceSpec struct {
 	Endpoint *EndpointSpec `protobuf:"bytes,4,opt,name=endpoint,proto3" json:"endpoint,omitempty"`
 	// How changes of the task spec are rolled out.
 	Update *UpdateConfig `protobuf:"bytes,5,opt,name=update,proto3" json:"update,omitempty"`
-	// How a rollback is rolled out. Default: as an update is.
+	// How a rollback is rolled out, by hand or by itself. Default: as an update is.
 	Rollback *UpdateConfig `protobuf:"bytes,9,opt,name=rollback,proto3" json:"rollback,omitempty"`
 	// Deadline, history and schedule. Jobs only.
 	Job *JobConfig `protobuf:"bytes,10,opt,name=job,proto3" json:"job,omitempty"`
@@ -847,7 +857,7 @@ var File_shoal_types_v1_service_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x18shoal/types/v1/job.proto\x1a\x18shoal/types/v1/log.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/rebalance.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/update.proto\"\xbf\x05\n" +
+	"\x1cshoal/types/v1/service.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x18shoal/types/v1/job.proto\x1a\x18shoal/types/v1/log.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x1eshoal/types/v1/placement.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/rebalance.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/update.proto\"\xee\x05\n" +
 	"\aService\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.ServiceSpecB\a\x92\xb5\x18\x03\n" +
@@ -859,7 +869,9 @@ const file_shoal_types_v1_service_proto_rawDesc = "" +
 	"\bendpoint\x18\x05 \x01(\v2\x18.shoal.types.v1.EndpointB\a\x92\xb5\x18\x03\n" +
 	"\x01\bR\bendpoint\x12F\n" +
 	"\fspec_history\x18\x06 \x03(\v2\x1a.shoal.types.v1.SpecRecordB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\vspecHistory\x12J\n" +
+	"\x01\bR\vspecHistory\x12-\n" +
+	"\x0erolled_back_to\x18\f \x01(\x04B\a\x92\xb5\x18\x03\n" +
+	"\x01\bR\frolledBackTo\x12J\n" +
 	"\rupdate_status\x18\a \x01(\v2\x1c.shoal.types.v1.UpdateStatusB\a\x92\xb5\x18\x03\n" +
 	"\x01\x03R\fupdateStatus\x12A\n" +
 	"\n" +

@@ -31,7 +31,9 @@ import (
 //	        [cron=FIELDS_WITH_UNDERSCORES] [zone=Z] [policy=allow|replace] [catch-up=D] [constraint=A+B] [prefer=KEY+KEY]
 //	        [max-replicas=N] [strategy=binpack] [tolerate=KEY] [near=S] [far=S] [rather-near=S] [rather-far=S]
 //	        [generic=KIND:N] [pids=N] [host-port=N+any] [publish=N] [monitor=D] [action=continue|rollback] [ratio=F] [progress=D]
-//	        [depends-on=A+B] [max-unavailable=N] [hold=true] [resume=N] [rollback-order=…] [rollback-parallelism=N] [priority=N]
+//	        [depends-on=A+B] [max-unavailable=N] [hold=true] [resume=N] [priority=N]
+//	        [rollback-parallelism=N [rollback-order=start-first] [rollback-delay=D] [rollback-action=continue]]
+//	        [rollback-to=VERSION: by hand; the other options of the task spec are those of then]
 //	        [rebalance=always]
 //	node … [label.KEY=V] [engine.KEY=V] [taint=KEY:VALUE:no-schedule|avoid|no-execute] [generic=gpu:a+b or gpu:N] [role=manager]
 //	        [ip=A] [pids=N] [stamp=true: down and ready carry the time]
@@ -308,23 +310,35 @@ func (m *sim) service(name string, opts map[string]string) {
 	}
 	m.updateOptions(update, opts)
 	m.taskOptions(task, opts)
-	s := &typesv1.Service{Meta: &typesv1.Meta{Id: name}, SpecVersion: 1, Spec: &typesv1.ServiceSpec{
+	s := &typesv1.Service{Meta: &typesv1.Meta{Id: name}, SpecVersion: 1, SpecHash: []byte("1"), Spec: &typesv1.ServiceSpec{
 		Annotations: &typesv1.Annotations{Name: name}, Task: task, Update: update,
 		Mode: replicas(uint64(m.number(opts["replicas"], 1)))}}
 	m.serviceOptions(s, opts)
 	if old := m.s.Service(name); old != nil { // an update: the replicas stay unless they are named
 		s.Meta, s.UpdateStatus, s.SpecVersion = proto.CloneOf(old.GetMeta()), old.GetUpdateStatus(), old.GetSpecVersion()+1
-		s.SpecHistory = append([]*typesv1.SpecRecord{{Version: old.GetSpecVersion(), Task: old.GetSpec().GetTask()}}, old.GetSpecHistory()...)
+		s.SpecHash = fmt.Append(nil, s.GetSpecVersion())
+		s.SpecHistory = append([]*typesv1.SpecRecord{{Version: old.GetSpecVersion(), Hash: old.GetSpecHash(), Task: old.GetSpec().GetTask()}}, old.GetSpecHistory()...)
+		m.backTo(s, uint64(m.number(opts["rollback-to"], 0)))
 		s.RebalanceStatus = old.GetRebalanceStatus()
 		s.JobStatus, s.DependencyStatus, s.Scale = old.GetJobStatus(), old.GetDependencyStatus(), old.GetScale()
 		if opts["same-spec"] != "" {
-			s.SpecVersion, s.SpecHistory, s.Spec.Task = old.GetSpecVersion(), old.GetSpecHistory(), old.GetSpec().GetTask()
+			s.SpecVersion, s.SpecHash, s.SpecHistory, s.Spec.Task = old.GetSpecVersion(), old.GetSpecHash(), old.GetSpecHistory(), old.GetSpec().GetTask()
+			s.RolledBackTo = old.GetRolledBackTo()
 		}
 		if _, ok := opts["replicas"]; !ok && opts["mode"] == "" {
 			s.Spec.Mode = replicas(state.Replicas(old))
 		}
 	}
 	m.change(state.Wrap(s))
+}
+
+// backTo is what the store makes of a rollback by hand.
+func (m *sim) backTo(s *typesv1.Service, version uint64) {
+	for _, r := range s.GetSpecHistory() {
+		if r.GetVersion() == version {
+			s.SpecHash, s.Spec.Task, s.RolledBackTo = r.GetHash(), r.GetTask(), version
+		}
+	}
 }
 
 func (m *sim) updateOptions(u *typesv1.UpdateConfig, opts map[string]string) {
@@ -422,7 +436,14 @@ func (m *sim) serviceOptions(s *typesv1.Service, opts map[string]string) {
 	m.autoscale(s, opts)
 	s.Spec.Priority = int32(m.number(opts["priority"], 0))
 	if n, ok := opts["rollback-parallelism"]; ok {
-		s.Spec.Rollback = &typesv1.UpdateConfig{Parallelism: proto.Uint64(uint64(m.number(n, 1))), Monitor: s.GetSpec().GetUpdate().GetMonitor()}
+		s.Spec.Rollback = &typesv1.UpdateConfig{Parallelism: proto.Uint64(uint64(m.number(n, 1))), Monitor: s.GetSpec().GetUpdate().GetMonitor(),
+			Delay: durationpb.New(m.duration(cmpOr(opts["rollback-delay"], "0s")))}
+		if opts["rollback-order"] == "start-first" {
+			s.Spec.Rollback.Order = typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST
+		}
+		if opts["rollback-action"] == "continue" {
+			s.Spec.Rollback.FailureAction = typesv1.FailureAction_FAILURE_ACTION_CONTINUE
+		}
 	}
 	if text, ok := opts["rebalance"]; ok {
 		s.Spec.Rebalance = &typesv1.Rebalance{Always: text == "always"}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/rpc"
+	"github.com/shoalproject/shoal/internal/state"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -57,7 +58,7 @@ func (s services) rollbackTx(d *desk.Desk, req *controlv1.RollbackServiceRequest
 	}
 	spec := proto.CloneOf(svc.GetSpec())
 	spec.Task = proto.CloneOf(record.GetTask())
-	return s.updateTx(d, &controlv1.UpdateServiceRequest{Service: svc.GetMeta().GetId(), Version: version, Spec: spec})
+	return s.reviseTx(d, &controlv1.UpdateServiceRequest{Service: svc.GetMeta().GetId(), Version: version, Spec: spec}, record.GetVersion())
 }
 
 // earlier is the version of a service's task spec that a rollback leads to; 0 asks for the one that was in force before.
@@ -68,16 +69,11 @@ func earlier(svc *typesv1.Service, wanted uint64) (*typesv1.SpecRecord, error) {
 		return nil, errs.New(errs.Precondition, "%s: it has no earlier version", what)
 	}
 	if wanted == 0 {
-		switch status.GetState() {
-		case typesv1.UpdateState_UPDATE_STATE_ROLLBACK_STARTED, typesv1.UpdateState_UPDATE_STATE_ROLLBACK_PAUSED,
-			typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED:
+		if state.RolledBack(svc) != nil {
 			return nil, errs.New(errs.Precondition, "%s: its last update goes back to version %d by itself; name another version, there are %s",
 				what, status.GetSpecVersion(), versionsOf(history))
 		}
-		wanted = history[0].GetVersion()
-		if from := status.GetFromVersion(); from != 0 && status.GetOfVersion() == svc.GetSpecVersion() {
-			wanted = from // versions whose update was never completed are passed over
-		}
+		wanted = state.VersionBefore(svc)
 	}
 	for _, r := range history {
 		if r.GetVersion() != wanted {

@@ -1,6 +1,7 @@
 package control
 
 import (
+	"cmp"
 	"errors"
 	"testing"
 
@@ -58,8 +59,8 @@ func TestRollback(t *testing.T) {
 		if image := now.GetSpec().GetTask().GetContainer().GetImage(); image != r.image || now.GetSpec().GetReplicated().GetReplicas() != 6 {
 			t.Errorf("to %d: image %s, %v", r.to, image, now.GetSpec().GetMode())
 		}
-		if now.GetSpecVersion() != svc.GetSpecVersion()+1 {
-			t.Errorf("to %d: version %d after %d", r.to, now.GetSpecVersion(), svc.GetSpecVersion())
+		if before := now.GetRolledBackTo(); now.GetSpecVersion() != svc.GetSpecVersion()+1 || before != cmp.Or(r.to, 2) {
+			t.Errorf("to %d: version %d after %d, rolled back to %d", r.to, now.GetSpecVersion(), svc.GetSpecVersion(), before)
 		}
 		svc = now
 	}
@@ -71,7 +72,10 @@ func TestRollback(t *testing.T) {
 // TestEarlierVersion: without a number a rollback leads to what was in force before; a version whose update was rolled back
 // by itself was not.
 func TestEarlierVersion(t *testing.T) {
-	history := []*typesv1.SpecRecord{{Version: 3, Hash: []byte("c")}, {Version: 2, Hash: []byte("b")}, {Version: 1, Hash: []byte("a")}}
+	var history []*typesv1.SpecRecord
+	for i, hash := range []string{"c", "b", "a"} {
+		history = append(history, &typesv1.SpecRecord{Version: uint64(3 - i), Hash: []byte(hash), Task: &typesv1.TaskSpec{}})
+	}
 	for _, r := range []struct {
 		status *typesv1.UpdateStatus
 		want   uint64
@@ -80,6 +84,8 @@ func TestEarlierVersion(t *testing.T) {
 		{status: &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_PAUSED, OfVersion: 4, SpecVersion: 4, FromVersion: 2}, want: 2},
 		{status: &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_COMPLETED, OfVersion: 3, SpecVersion: 3, FromVersion: 2}, want: 3},
 		{status: &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED, OfVersion: 4, SpecVersion: 3, FromVersion: 3}},
+		{status: &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED, OfVersion: 4, SpecVersion: 4, FromVersion: 2}, want: 2},
+		{status: &typesv1.UpdateStatus{State: typesv1.UpdateState_UPDATE_STATE_ROLLBACK_COMPLETED, OfVersion: 3, SpecVersion: 2, FromVersion: 2}, want: 2},
 	} {
 		got, err := earlier(&typesv1.Service{SpecVersion: 4, SpecHash: []byte("d"), SpecHistory: history, UpdateStatus: r.status}, 0)
 		if got.GetVersion() != r.want || (err != nil) != (r.want == 0) {

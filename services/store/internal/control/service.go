@@ -98,6 +98,11 @@ func (s services) UpdateService(ctx context.Context, req *controlv1.UpdateServic
 }
 
 func (s services) updateTx(d *desk.Desk, req *controlv1.UpdateServiceRequest) (*storev1.Transaction, error) {
+	return s.reviseTx(d, req, 0)
+}
+
+// reviseTx is an update, or a rollback to an earlier version.
+func (s services) reviseTx(d *desk.Desk, req *controlv1.UpdateServiceRequest, back uint64) (*storev1.Transaction, error) {
 	old, err := findService(d.Snap, req.GetService())
 	if err != nil {
 		return nil, err
@@ -119,10 +124,13 @@ func (s services) updateTx(d *desk.Desk, req *controlv1.UpdateServiceRequest) (*
 	if err := desk.Revise(d, what, svc, old); err != nil {
 		return nil, err
 	}
+	if back != 0 {
+		svc.RolledBackTo = back
+	}
 	key := state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: old.GetMeta().GetId()}
 	return &storev1.Transaction{
 		Preconditions: desk.Unchanged(key, req.GetVersion()),
-		Puts:          []*storev1.Put{desk.Put(state.Wrap(svc), "spec", "spec_version", "spec_hash", "endpoint", "spec_history")},
+		Puts:          []*storev1.Put{desk.PutService(svc)},
 	}, nil
 }
 

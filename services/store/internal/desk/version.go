@@ -50,10 +50,16 @@ func Revise(d *Desk, what string, svc, old *typesv1.Service) error {
 		return nil
 	}
 	svc.SpecVersion++
+	svc.RolledBackTo = 0
 	record := &typesv1.SpecRecord{Version: old.GetSpecVersion(), Hash: old.GetSpecHash(), Task: old.GetSpec().GetTask()}
 	svc.SpecHistory = append([]*typesv1.SpecRecord{record}, svc.GetSpecHistory()...)
 	svc.SpecHistory = svc.SpecHistory[:min(len(svc.SpecHistory), MaxHistory)]
 	return nil
+}
+
+// PutService writes all that an operator may of a service.
+func PutService(svc *typesv1.Service) *storev1.Put {
+	return Put(state.Wrap(svc), "spec", "spec_version", "spec_hash", "endpoint", "spec_history", "rolled_back_to")
 }
 
 type withMeta interface{ GetMeta() *typesv1.Meta }

@@ -178,7 +178,7 @@ func (v Vault[T]) updateTx(d *desk.Desk, old T, c Change) (*storev1.Transaction,
 	for _, svc := range services {
 		key := state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: svc.GetMeta().GetId()}
 		tx.Preconditions = append(tx.Preconditions, desk.Unchanged(key, desk.VersionOf(d.Snap, svc.GetMeta()))...)
-		tx.Puts = append(tx.Puts, desk.Put(state.Wrap(svc), "spec", "spec_version", "spec_hash", "endpoint", "spec_history"))
+		tx.Puts = append(tx.Puts, desk.PutService(svc))
 	}
 	return tx, rolled, nil
 }

@@ -205,7 +205,7 @@ func (r *Rollout) reasonFor(m move) string {
 		return m.why
 	}
 	if r.rollingBack() {
-		return fmt.Sprintf("rolled back to version %d of the service", r.Target)
+		return fmt.Sprintf("rolled back to version %d of the service", cmp.Or(r.Service.GetRolledBackTo(), r.Target))
 	}
 	return fmt.Sprintf("replaced by version %d of the service", r.Target)
 }

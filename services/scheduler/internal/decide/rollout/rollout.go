@@ -6,6 +6,8 @@
 package rollout
 
 import (
+	"fmt"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/state"
@@ -82,15 +84,11 @@ func (r *Rollout) begin() {
 }
 
 func (r *Rollout) startUpdate() {
-	from := r.was.GetSpecVersion()
-	if s := r.was.GetState(); s != completed && s != rollbackCompleted { // it was on its way: that version has not proved itself
-		from = r.was.GetFromVersion()
-	}
-	if from == r.Target || state.SpecOf(r.Service, from) == nil {
-		from = r.Service.GetSpecHistory()[0].GetVersion()
-	}
-	r.status = &typesv1.UpdateStatus{State: updating, SpecVersion: r.Target, OfVersion: r.Target, FromVersion: from,
+	r.status = &typesv1.UpdateStatus{State: updating, SpecVersion: r.Target, OfVersion: r.Target, FromVersion: state.VersionBefore(r.Service),
 		StartedAt: r.Stamp, ProgressAt: r.Stamp, Message: "update in progress", Resumed: r.Service.GetSpec().GetResumeUpdate()}
+	if back := r.Service.GetRolledBackTo(); back != 0 {
+		r.status.State, r.status.Message = rollbackStarted, fmt.Sprintf("rollback: asked for by hand, to version %d", back)
+	}
 	r.status.Slots = r.countDirty()
 }
 
