@@ -105,6 +105,9 @@ func (k *Keeper) release(s *book.Slot) {
 		if !task.Wanted(t) || t.GetDecided().GetDesired() != task.Ready || task.Dead(t) || task.Fresh(t) && !k.Again {
 			continue
 		}
+		if k.Lost(t) {
+			continue // nobody there can begin with it
+		}
 		if after := task.TimeOf(t.GetDecided().GetStartAfter()); after.After(k.Now) {
 			k.At(after)
 			continue
