@@ -30,14 +30,25 @@ const named = 3
 // PriorityOf is the class of a service's tasks. Those of a service that is gone are on their way out.
 func PriorityOf(g *book.Group) int32 { return g.Service.GetSpec().GetPriority() }
 
-// Rank is the order in which services are looked at: a higher class first, then the order of ids, in which they are given.
+// Rank is the order in which services are looked at: a higher class first; among equals those whose tasks have one node alone to
+// go to, for others may go elsewhere; then the order of ids, in which they are given.
 func Rank(groups []*book.Group) []*book.Group {
-	if !slices.ContainsFunc(groups, func(g *book.Group) bool { return PriorityOf(g) != 0 }) {
+	if !slices.ContainsFunc(groups, func(g *book.Group) bool { return PriorityOf(g) != 0 || g.PerNode() }) {
 		return groups
 	}
 	ranked := slices.Clone(groups)
-	slices.SortStableFunc(ranked, func(a, b *book.Group) int { return cmp.Compare(PriorityOf(b), PriorityOf(a)) })
+	slices.SortStableFunc(ranked, func(a, b *book.Group) int {
+		return cmp.Or(cmp.Compare(PriorityOf(b), PriorityOf(a)), cmp.Compare(places(a), places(b)))
+	})
 	return ranked
+}
+
+// places is 0 where each task has its own node, else 1.
+func places(g *book.Group) int {
+	if g.PerNode() {
+		return 0
+	}
+	return 1
 }
 
 // Room is a place on a node once others are gone.
