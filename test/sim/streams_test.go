@@ -191,6 +191,54 @@ func TestFollowedLogsSurvive(t *testing.T) {
 	})
 }
 
+// Who follows from now on, and is cut off before anything was written, misses nothing of what is written meanwhile. What the
+// agent's death leaves of a person's command is ended when there is an agent again, and the container runs on.
+func TestWhatAnAgentsDeathCutsOff(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sim.New(t, 4, apart())
+		serve(t, c, 1)
+		task := tasksOf(t, c, "web")[0]
+		m := c.MachineOf(task.GetTask().GetDecided().GetNodeId())
+		say(t, c, task, "long ago")
+		none := uint32(0)
+		f := follow(t, c, &logsv1.LogOptions{Follow: true, Tail: &none}, "web")
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		ran := run.Async(ctx, func(ctx context.Context) (int32, error) {
+			_, code, err := exec(ctx, c, start("web.1", "sleep", "1000"))
+			return code, err
+		})
+		time.Sleep(time.Second)
+		m.Kill("agent")
+		say(t, c, task, "meanwhile")
+		if r := <-ran; errs.KindOf(r.Err) != errs.Unavailable {
+			t.Errorf("the command: %+v", r)
+		}
+		if n := m.Runtime.Running(); n != 1 {
+			t.Errorf("%d commands run", n)
+		}
+		if err := m.StartAgain("agent"); err != nil {
+			t.Fatal(err)
+		}
+		c.Until("the command is gone", 10*time.Second, func() string {
+			if n := m.Runtime.Running(); n != 0 {
+				return fmt.Sprint(n, " run")
+			}
+			return ""
+		})
+		got := f.next(20 * time.Second)
+		for strings.Contains(got, " missing: ") {
+			got = f.next(20 * time.Second)
+		}
+		if got != "web.1 meanwhile" {
+			t.Errorf("followed: %q", got)
+		}
+		if again := tasksOf(t, c, "web")[0]; again.GetTask().GetMeta().GetId() != task.GetTask().GetMeta().GetId() {
+			t.Error("the task was replaced")
+		}
+	})
+}
+
 func start(task string, command ...string) *logsv1.ExecRequest {
 	return &logsv1.ExecRequest{Task: task, Message: &logsv1.ExecRequest_Start{Start: &logsv1.ExecStart{Command: command, Input: true}}}
 }
@@ -287,6 +335,47 @@ func TestExecEndsWithAnySide(t *testing.T) {
 		c.Until("a command runs again", 30*time.Second, func() string {
 			if _, code, err := exec(ctx, c, start("web.2", "exit", "7")); code != 7 {
 				return fmt.Sprint(code, err)
+			}
+			return ""
+		})
+	})
+}
+
+// A caller that goes away while its input waits, since the command reads none of it, leaves neither command nor stream.
+func TestCallerWhoseInputIsNotReadGoes(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := sim.New(t, 5, apart())
+		serve(t, c, 1)
+		task := tasksOf(t, c, "web")[0]
+		m := c.MachineOf(task.GetTask().GetDecided().GetNodeId())
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		const callers = 5
+		for range callers {
+			stream, err := c.Operator.Inside.Exec(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			run.Async(ctx, func(context.Context) (struct{}, error) {
+				for req, full := start("web.1", "sleep", "1000"), make([]byte, 64<<10); ; {
+					if err := stream.Send(req); err != nil {
+						return struct{}{}, err
+					}
+					req = &logsv1.ExecRequest{Message: &logsv1.ExecRequest_Input{Input: full}}
+				}
+			})
+		}
+		c.Until("the commands run", 10*time.Second, func() string {
+			if n := m.Runtime.Running(); n != callers {
+				return fmt.Sprint(n, " run")
+			}
+			return ""
+		})
+		time.Sleep(5 * time.Second) // all that is between them is full
+		cancel()
+		c.Until("they are gone", time.Second, func() string {
+			if n := m.Runtime.Running(); n != 0 {
+				return fmt.Sprint(n, " run")
 			}
 			return ""
 		})

@@ -86,6 +86,7 @@ type hollow struct {
 	presence task.Presence
 	origin   origin
 	files    map[string][]byte // archives that were put, by directory
+	commands map[int]int       // of people that run, by the life of the agent that began them
 	ended    chan struct{}     // closed when the process ends; made at the start
 	used     time.Duration     // of processors
 	read     time.Time         // until when that was counted

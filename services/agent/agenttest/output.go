@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"strconv"
 	"strings"
 	"time"
@@ -47,6 +48,20 @@ func (e *Executor) ReadLog(ctx context.Context, taskID string, req *logsv1.ReadL
 			return errs.New(errs.Invalid, "%q is no position in a log", req.GetAfter())
 		}
 		from = n
+	}
+	if o := req.GetOptions(); o.GetFollow() && req.GetAfter() == "" && o.Tail != nil {
+		err := e.with(func() error {
+			if had := e.host.logs[container.ID(taskID, 0)]; had != nil {
+				from = max(0, len(had.lines)-int(o.GetTail()))
+			}
+			return e.reach()
+		})
+		if err != nil {
+			return err
+		}
+		if err := put(&logsv1.ReadLogResponse{Position: strconv.Itoa(from)}); err != nil {
+			return err
+		}
 	}
 	for first := true; ; first = false {
 		var lines []*logsv1.LogLine
@@ -154,7 +169,12 @@ func (e *Executor) Exec(ctx context.Context, id string, c container.Command, sta
 	if !lasts {
 		return e.brief(ctx, id, c, started)
 	}
+	over, err := e.begin(id)
+	if err != nil {
+		return 0, err
+	}
 	if err := started(); err != nil {
+		over()
 		return 0, err
 	}
 	ctx, cancel := context.WithCancel(ctx)
@@ -162,19 +182,71 @@ func (e *Executor) Exec(ctx context.Context, id string, c container.Command, sta
 	done := run.Async(ctx, func(ctx context.Context) (int32, error) { return program(ctx, c) })
 	for {
 		select {
+		case <-e.dead: // the command does not hear of it
+			return 0, errs.New(errs.Unavailable, "the agent process has ended")
 		case r := <-done:
+			over()
 			return r.Value, r.Err
 		case <-ended:
 			return 137, nil
-		case <-e.dead:
-			return 0, errs.New(errs.Unavailable, "the agent process has ended")
 		case s := <-c.Signals:
+			over()
 			return 128 + int32(s), nil
 		case <-c.Sizes:
 		case <-ctx.Done():
+			over()
 			return 0, ctx.Err()
 		}
 	}
+}
+
+// begin notes that a command runs, until over is called by a process that lives, or its container ends.
+func (e *Executor) begin(id string) (over func(), err error) {
+	err = e.with(func() error {
+		c, err := e.running(id)
+		if err != nil {
+			return err
+		}
+		if c.commands == nil {
+			c.commands = map[int]int{}
+		}
+		c.commands[e.life]++
+		over = func() {
+			_ = e.with(func() error {
+				if e.alive() == nil {
+					c.commands[e.life]--
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	return over, err
+}
+
+// EndCommands ends those of earlier lives.
+func (e *Executor) EndCommands(_ context.Context, id string) error {
+	return e.with(func() error {
+		if c := e.host.containers[id]; c != nil {
+			maps.DeleteFunc(c.commands, func(life, _ int) bool { return life != e.life })
+		}
+		return e.reach()
+	})
+}
+
+// Running is how many commands of people run in the machine's containers now, `look` and brief ones apart.
+func (h *Host) Running() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, c := range h.containers {
+		if c.presence != task.Running {
+			continue
+		}
+		for _, of := range c.commands {
+			n += of
+		}
+	}
+	return n
 }
 
 func programs() map[string]func(context.Context, container.Command) (int32, error) {

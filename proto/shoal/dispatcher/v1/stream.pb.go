@@ -151,6 +151,7 @@ type CarryRequest struct {
 	//	*CarryRequest_Join
 	//	*CarryRequest_Response
 	//	*CarryRequest_End
+	//	*CarryRequest_Taken
 	Message       isCarryRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -220,6 +221,15 @@ func (x *CarryRequest) GetEnd() []byte {
 	return nil
 }
 
+func (x *CarryRequest) GetTaken() uint32 {
+	if x != nil {
+		if x, ok := x.Message.(*CarryRequest_Taken); ok {
+			return x.Taken
+		}
+	}
+	return 0
+}
+
 type isCarryRequest_Message interface {
 	isCarryRequest_Message()
 }
@@ -239,11 +249,19 @@ type CarryRequest_End struct {
 	End []byte `protobuf:"bytes,3,opt,name=end,proto3,oneof"`
 }
 
+type CarryRequest_Taken struct {
+	// So many more requests were taken by who answers. At most 4 that were not taken may be under way: so the agent always
+	// has room for what comes, reads on, and hears at once when the caller has gone.
+	Taken uint32 `protobuf:"varint,4,opt,name=taken,proto3,oneof"`
+}
+
 func (*CarryRequest_Join) isCarryRequest_Message() {}
 
 func (*CarryRequest_Response) isCarryRequest_Message() {}
 
 func (*CarryRequest_End) isCarryRequest_Message() {}
+
+func (*CarryRequest_Taken) isCarryRequest_Message() {}
 
 // CarryResponse is what an agent hears on a data stream.
 type CarryResponse struct {
@@ -344,11 +362,12 @@ const file_shoal_dispatcher_v1_stream_proto_rawDesc = "" +
 	"\atask_id\x18\x03 \x01(\tR\x06taskId\"D\n" +
 	"\rStreamRefusal\x12\x1b\n" +
 	"\tstream_id\x18\x01 \x01(\fR\bstreamId\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"a\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"y\n" +
 	"\fCarryRequest\x12\x14\n" +
 	"\x04join\x18\x01 \x01(\fH\x00R\x04join\x12\x1c\n" +
 	"\bresponse\x18\x02 \x01(\fH\x00R\bresponse\x12\x12\n" +
-	"\x03end\x18\x03 \x01(\fH\x00R\x03endB\t\n" +
+	"\x03end\x18\x03 \x01(\fH\x00R\x03end\x12\x16\n" +
+	"\x05taken\x18\x04 \x01(\rH\x00R\x05takenB\t\n" +
 	"\amessage\"J\n" +
 	"\rCarryResponse\x12\x1a\n" +
 	"\arequest\x18\x01 \x01(\fH\x00R\arequest\x12\x12\n" +
@@ -396,6 +415,7 @@ func file_shoal_dispatcher_v1_stream_proto_init() {
 		(*CarryRequest_Join)(nil),
 		(*CarryRequest_Response)(nil),
 		(*CarryRequest_End)(nil),
+		(*CarryRequest_Taken)(nil),
 	}
 	file_shoal_dispatcher_v1_stream_proto_msgTypes[3].OneofWrappers = []any{
 		(*CarryResponse_Request)(nil),

@@ -3,6 +3,7 @@ package carry
 import (
 	"context"
 	"io"
+	"sync"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/metadata"
@@ -14,18 +15,43 @@ import (
 
 type carrying = grpc.BidiStreamingClient[dispatcherv1.CarryRequest, dispatcherv1.CarryResponse]
 
+// window is how many requests the dispatcher sends beyond those that the handler has taken. So there is room for all that
+// comes, and the stream's end is heard behind them, whatever the handler does.
+const window = 4
+
 // call is a carried call as a handler sees it: a grpc.ServerStream. One goroutine may send while another receives.
 type call struct {
 	ctx    context.Context //nolint:containedctx // a stream is its context: grpc.ServerStream has it as a method
 	stream carrying
 	in     chan []byte // requests; closed at their end
+
+	mu   sync.Mutex // guards sending on the stream
+	over bool       // nothing more may be sent
 }
 
 func newCall(ctx context.Context, stream carrying) *call {
-	return &call{ctx: ctx, stream: stream, in: make(chan []byte, 1)}
+	return &call{ctx: ctx, stream: stream, in: make(chan []byte, window)}
 }
 
-// listen reads requests until the stream ends. A handler that does not take them holds it up, and so the caller.
+func (c *call) send(m *dispatcherv1.CarryRequest) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.over {
+		return io.EOF
+	}
+	return c.stream.Send(m)
+}
+
+// finish says how the call has ended. A fault is that the stream has ended, which its reader hears.
+func (c *call) finish(err error) {
+	_ = c.send(&dispatcherv1.CarryRequest{Message: &dispatcherv1.CarryRequest_End{End: errs.Encode(err)}})
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	_ = c.stream.CloseSend()
+}
+
+// listen reads requests until the stream ends. A caller whose requests are not taken is held up by the dispatcher.
 func (c *call) listen() error {
 	open := true
 	for {
@@ -40,8 +66,8 @@ func (c *call) listen() error {
 			}
 			select {
 			case c.in <- m.Request:
-			case <-c.ctx.Done():
-				return c.ctx.Err()
+			default:
+				return errs.New(errs.Invalid, "more than %d requests that nobody has taken", window)
 			}
 		case *dispatcherv1.CarryResponse_End:
 			if open {
@@ -62,6 +88,7 @@ func (c *call) RecvMsg(m any) error {
 		if !more {
 			return io.EOF
 		}
+		_ = c.send(&dispatcherv1.CarryRequest{Message: &dispatcherv1.CarryRequest_Taken{Taken: 1}}) // the reader hears of a fault
 		msg, ok := m.(proto.Message)
 		if !ok {
 			return errs.New(errs.Internal, "%T is no message", m)
@@ -85,7 +112,7 @@ func (c *call) SendMsg(m any) error {
 	if err != nil {
 		return err
 	}
-	if err := c.stream.Send(&dispatcherv1.CarryRequest{Message: &dispatcherv1.CarryRequest_Response{Response: raw}}); err != nil {
+	if err := c.send(&dispatcherv1.CarryRequest{Message: &dispatcherv1.CarryRequest_Response{Response: raw}}); err != nil {
 		return errs.New(errs.Unavailable, "the caller has gone")
 	}
 	return nil

@@ -167,9 +167,7 @@ func (c *Carrier) carry(ctx context.Context, o order) error {
 	})
 	err = c.answer(call, c.methods[o.open.GetMethod()])
 	if ctx.Err() == nil {
-		// A fault here is that the stream has ended, which is heard below.
-		_ = stream.Send(&dispatcherv1.CarryRequest{Message: &dispatcherv1.CarryRequest_End{End: errs.Encode(err)}})
-		_ = stream.CloseSend()
+		call.finish(err)
 		// The dispatcher ends the stream when it has passed on all.
 		end := time.AfterFunc(joinLimit, cancel)
 		<-heard

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"io"
 	"path"
 	"slices"
@@ -13,6 +14,8 @@ import (
 	"syscall"
 	"time"
 
+	tasksv1 "github.com/containerd/containerd/api/services/tasks/v1"
+	runcoptions "github.com/containerd/containerd/api/types/runc/options"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -25,7 +28,8 @@ import (
 )
 
 const (
-	// execPrefix begins the id of every command that people run, so that one that an agent has left behind is known.
+	// execPrefix begins the id of every command that people run. The life of the agent that runs it follows, so that one that
+	// an earlier life has left behind is known.
 	execPrefix = "shoal-exec-"
 	// killWait is how long a command that was killed may take to be gone.
 	killWait = 10 * time.Second
@@ -46,8 +50,8 @@ func (e *Executor) Exec(ctx context.Context, id string, c container.Command, sta
 	if err != nil {
 		return 0, err
 	}
-	name := make([]byte, 8)
-	if _, err := rand.Read(name); err != nil {
+	name, err := randomID()
+	if err != nil {
 		return 0, err
 	}
 	busy := &activity{}
@@ -57,11 +61,58 @@ func (e *Executor) Exec(ctx context.Context, id string, c container.Command, sta
 	if c.TTY {
 		streams = []cio.Opt{cio.WithStreams(input.reader(), c.Stdout, nil), cio.WithTerminal}
 	}
-	p, err := t.Exec(call, execPrefix+hex.EncodeToString(name), process, cio.NewCreator(streams...))
+	p, err := t.Exec(call, execPrefix+e.life+name, process, cio.NewCreator(streams...))
 	if err != nil {
 		return 0, execFailure(e.failure("prepare the command", err))
 	}
 	return e.follow(ctx, &errand{Process: p, Command: c, input: input.over, busy: busy}, started)
+}
+
+func randomID() (string, error) {
+	raw := make([]byte, 8)
+	_, err := rand.Read(raw)
+	return hex.EncodeToString(raw), err
+}
+
+// EndCommands ends what earlier lives of the agent have left running of people's commands in a container: nobody is there any
+// more who could read what they say.
+func (e *Executor) EndCommands(ctx context.Context, id string) error {
+	ctx, cancel := e.call(ctx)
+	defer cancel()
+	tasks := e.client.TaskService()
+	r, err := tasks.ListPids(ctx, &tasksv1.ListPidsRequest{ContainerID: id})
+	if err = e.failure("list the container's processes", err); err != nil {
+		if errs.Is(err, errs.NotFound) {
+			return nil
+		}
+		return err
+	}
+	var failed []error
+	for _, p := range r.GetProcesses() {
+		var of runcoptions.ProcessDetails
+		if p.GetInfo() == nil || p.GetInfo().UnmarshalTo(&of) != nil {
+			continue // it is the container's own
+		}
+		if exec := of.GetExecID(); strings.HasPrefix(exec, execPrefix) && !strings.HasPrefix(exec, execPrefix+e.life) {
+			failed = append(failed, e.endCommand(ctx, id, exec))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (e *Executor) endCommand(ctx context.Context, id, exec string) error {
+	tasks := e.client.TaskService()
+	_, err := tasks.Kill(ctx, &tasksv1.KillRequest{ContainerID: id, ExecID: exec, Signal: uint32(syscall.SIGKILL)})
+	if err == nil {
+		_, err = tasks.Wait(ctx, &tasksv1.WaitRequest{ContainerID: id, ExecID: exec})
+	}
+	if err == nil {
+		_, err = tasks.DeleteProcess(ctx, &tasksv1.DeleteProcessRequest{ContainerID: id, ExecID: exec})
+	}
+	if err = e.failure("end a command that was left behind", err); errs.Is(err, errs.NotFound) {
+		return nil // it has ended by itself
+	}
+	return err
 }
 
 // errand is a command that runs.

@@ -68,6 +68,7 @@ type Executor struct {
 	machine runtimespec.Machine
 	volumes *volume.Store
 	groups  usage.Reader
+	life    string // of this agent process
 
 	mu     sync.Mutex // guards mounts
 	mounts map[string][]mount.Mount
@@ -83,8 +84,12 @@ func New(cfg Config, logger *slog.Logger) (*Executor, error) {
 	if err := log.SetLevel("error"); err != nil {
 		return nil, err
 	}
+	life, err := randomID()
+	if err != nil {
+		return nil, err
+	}
 	e := &Executor{
-		cfg: cfg, log: logger, client: client, machine: machine(cfg.Init, logger), volumes: volume.New(cfg.Volumes, cfg.Pins),
+		life: life, cfg: cfg, log: logger, client: client, machine: machine(cfg.Init, logger), volumes: volume.New(cfg.Volumes, cfg.Pins),
 		groups: usage.Real(),
 		slots:  make(chan struct{}, max(1, cfg.Parallel)), mounts: map[string][]mount.Mount{},
 	}

@@ -6,6 +6,7 @@ import (
 	"io"
 
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/tree"
 )
 
@@ -30,7 +31,7 @@ func (e *Executor) inTree(ctx context.Context, id string, f func(*tree.Tree) err
 	if err != nil {
 		return err
 	}
-	t, err := tree.Of(pid)
+	t, err := tree.Of(pid, container.Group(id))
 	if err != nil {
 		return err
 	}

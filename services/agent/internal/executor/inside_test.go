@@ -184,6 +184,48 @@ func TestExec(t *testing.T) {
 	})
 }
 
+// What an agent's death leaves of people's commands is ended by the agent that comes after it, which leaves its own alone, and
+// the container.
+func TestCommandsOfADeadAgentAreEnded(t *testing.T) {
+	r := newRig(t)
+	pid := r.run(t, r.spec("in.0", "wait"))
+	tick := func(e *Executor) {
+		var out buffer
+		run.Async(t.Context(), func(ctx context.Context) (int32, error) {
+			return e.Exec(ctx, "in.0", container.Command{Args: []string{"/probe", "tick"}, Stdout: &out, Stderr: io.Discard}, func() error { return nil })
+		})
+		until(t, "it ticks", func() bool { return strings.Contains(out.String(), "tick") })
+	}
+	dead := r.again(t)
+	tick(dead)
+	if err := dead.Close(); err != nil { // it can tell containerd nothing any more
+		t.Fatal(err)
+	}
+	tick(r.Executor)
+	processes := func() (pids []int64) {
+		list, err := r.Processes(t.Context(), "in.0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range list {
+			pids = append(pids, p.GetPid())
+		}
+		return pids
+	}
+	if before := processes(); len(before) != 3 {
+		t.Fatalf("%v run", before)
+	}
+	if err := r.EndCommands(t.Context(), "in.0"); err != nil {
+		t.Fatal(err)
+	}
+	if after := processes(); len(after) != 2 || after[0] != pid {
+		t.Errorf("%v run, want the container's %d and the new agent's command", after, pid)
+	}
+	if err := r.EndCommands(t.Context(), "nobody.0"); err != nil {
+		t.Errorf("of a container that is not there: %v", err)
+	}
+}
+
 func archive(t *testing.T, entries ...*tar.Header) *bytes.Buffer {
 	t.Helper()
 	var b bytes.Buffer

@@ -25,8 +25,8 @@ func (e *Executor) ReadLog(ctx context.Context, taskID string, req *logsv1.ReadL
 		return err
 	}
 	if len(attempts) == 0 {
-		if live(ctx) {
-			return nil // its container is not made yet
+		if live(ctx) { // its container is not made yet: all that it will write is new
+			return put(&logsv1.ReadLogResponse{Position: formatPosition(0, logfile.Position{})})
 		}
 		return errs.New(errs.NotFound, "nothing is kept of the task's output")
 	}
@@ -35,6 +35,7 @@ func (e *Executor) ReadLog(ctx context.Context, taskID string, req *logsv1.ReadL
 		return err
 	}
 	q := queryOf(req.GetOptions())
+	q.Resume = req.GetAfter() != ""
 	if req.GetAfter() == "" {
 		attempt = attempts[0]
 		if q.Tail >= 0 { // attempts are few and short: the last one's is what a person means
@@ -47,7 +48,7 @@ func (e *Executor) ReadLog(ctx context.Context, taskID string, req *logsv1.ReadL
 			continue
 		}
 		if n > attempt {
-			after = logfile.Position{}
+			after, q.Resume = logfile.Position{}, true // what came after the first that is read is wanted whole
 		}
 		q.After = after
 		q.Wait = func(ctx context.Context) bool { return live(ctx) && e.newest(taskID) == n }
@@ -123,7 +124,7 @@ func queryOf(o *logsv1.LogOptions) logfile.Query {
 }
 
 func responseOf(attempt uint32, b logfile.Batch) *logsv1.ReadLogResponse {
-	r := &logsv1.ReadLogResponse{Lost: b.Lost, Position: fmt.Sprintf("%d/%d/%d", attempt, b.End.File, b.End.Offset)}
+	r := &logsv1.ReadLogResponse{Lost: b.Lost, Position: formatPosition(attempt, b.End)}
 	for _, l := range b.Lines {
 		line := &logsv1.LogLine{At: timestamppb.New(l.At), Text: l.Text, Partial: l.Partial, Stream: logsv1.LogStream_LOG_STREAM_STDOUT}
 		if l.Stream == logfile.Stderr {
@@ -132,6 +133,10 @@ func responseOf(attempt uint32, b logfile.Batch) *logsv1.ReadLogResponse {
 		r.Lines = append(r.Lines, line)
 	}
 	return r
+}
+
+func formatPosition(attempt uint32, at logfile.Position) string {
+	return fmt.Sprintf("%d/%d/%d", attempt, at.File, at.Offset)
 }
 
 func parsePosition(text string) (attempt uint32, at logfile.Position, err error) {

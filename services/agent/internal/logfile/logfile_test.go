@@ -3,6 +3,7 @@ package logfile
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -124,14 +125,14 @@ func TestPositions(t *testing.T) {
 		t.Fatal(err)
 	}
 	write(t, w, Stdout, lines[20:30]...)
-	got, last := read(t, dir, Query{After: ends[len(ends)-1], Tail: 1})
+	got, last := read(t, dir, Query{After: ends[len(ends)-1], Resume: true, Tail: 1})
 	same(t, "what is new", got, plus(lines[20:30]))
 	if last.Lost {
 		t.Error("something is said to be lost")
 	}
 	at := last.End
 	write(t, w, Stdout, number(0, 200)...)
-	if _, last = read(t, dir, Query{After: at}); !last.Lost {
+	if _, last = read(t, dir, Query{After: at, Resume: true}); !last.Lost {
 		t.Error("what rotation let go of is not told")
 	}
 	if err := w.Close(); err != nil {
@@ -202,6 +203,31 @@ func TestFollowing(t *testing.T) {
 }
 
 // A folder that goes while it is followed ends the following.
+// A follower of the last lines is told where they begin, also when there are none yet: cut off and asked again it reads what
+// was written meanwhile, and no line twice.
+func TestFollowersGoOnWhereTheyBegan(t *testing.T) {
+	for _, before := range []int{0, 5} {
+		dir := t.TempDir()
+		w := create(t, dir, Limits{FileSize: 3000, Files: 10})
+		write(t, w, Stdout, number(0, before)...)
+		var at Position
+		cut := errors.New("cut off")
+		err := Read(t.Context(), dir, Query{Tail: 0, Follow: true}, func(b Batch) error {
+			at = b.End
+			return cut
+		})
+		if !errors.Is(err, cut) {
+			t.Fatalf("it was not told where it begins: %v", err)
+		}
+		write(t, w, Stdout, "meanwhile")
+		got, _ := read(t, dir, Query{Tail: 0, After: at, Resume: true})
+		same(t, fmt.Sprintf("after %d lines", before), got, []string{"+meanwhile"})
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func TestFollowingWhatIsDeletedEnds(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "gone")
 	w := create(t, dir, DefaultLimits())

@@ -28,15 +28,16 @@ type Position struct {
 
 // Query says which lines are wanted.
 type Query struct {
-	// After goes on there; then Tail does not count.
-	After Position
+	// After goes on there. Resume says that it counts, also when it is the beginning; then Tail does not.
+	After  Position
+	Resume bool
 	// Tail is how many of the last lines; negative: all.
 	Tail int
 	// Since and Until bound the times; zero: they do not.
 	Since, Until time.Time
 	// Only is one stream; 0: both.
 	Only Stream
-	// Follow goes on while there is a writer, or, when there is none, while Wait says that another one will come.
+	// Follow first tells where it begins, in a batch without lines, so that whoever is cut off goes on there. It goes on while there is a writer, or, when there is none, while Wait says that another one will come.
 	Follow bool
 	// Wait says whether one will.
 	Wait func(ctx context.Context) bool
@@ -55,12 +56,17 @@ type Batch struct {
 func Read(ctx context.Context, dir string, q Query, put func(Batch) error) error {
 	r := &reader{dir: dir, query: q, put: put, at: q.After}
 	defer r.close()
-	if q.After == (Position{}) && q.Tail >= 0 {
+	if !q.Resume && q.Tail >= 0 {
 		at, err := tail(dir, q)
 		if err != nil {
 			return ignoreGone(err)
 		}
 		r.at = at
+		if q.Follow {
+			if err := put(Batch{End: at}); err != nil {
+				return err
+			}
+		}
 	}
 	return ignoreGone(r.run(ctx))
 }

@@ -34,12 +34,25 @@ func (l *Loop) adopt(ctx context.Context) error {
 	}
 	for _, f := range found {
 		l.match(f)
+		if f.Presence == task.Running {
+			l.endCommands(ctx, f.ID)
+		}
 	}
 	for _, e := range l.tasks {
 		l.step(ctx, e)
 	}
 	l.Log.Info("took over what runs here", "containers", len(found), "tasks", len(l.tasks))
 	return nil
+}
+
+// endCommands ends what the agent's death has left of people's commands: it is theirs, not the container's.
+func (l *Loop) endCommands(ctx context.Context, id string) {
+	l.workers.Go(ctx, "end commands", func(ctx context.Context) error {
+		if err := l.Executor.EndCommands(ctx, id); err != nil && ctx.Err() == nil {
+			l.Log.Warn("commands that were left in a container are not ended; they end with it", "container", id, "error", err)
+		}
+		return nil
+	})
 }
 
 // look waits for the runtime as long as it takes: without it nothing can be said of this machine.

@@ -36,6 +36,8 @@ type Executor interface {
 	// ImageProbe is the health check that an image brings; nil: none. NotFound: the image is not here.
 	ImageProbe(ctx context.Context, image string) (*typesv1.Probe, error)
 	look.Runner
+	// EndCommands ends the commands of people that earlier lives of the agent have left running in a container.
+	EndCommands(ctx context.Context, id string) error
 	// Remove ends it if it runs, and deletes it. The exit is nil if there was no process.
 	Remove(ctx context.Context, id string, stop container.Stop) (*task.Exit, error)
 	// SweepLogs removes the output of containers that nobody keeps. It outlives them.

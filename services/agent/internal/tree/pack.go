@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,16 +34,45 @@ const (
 // Tree is the file system of one container, volumes and all, as its first process sees it.
 type Tree struct{ root int }
 
-// Of opens that of a process. Precondition: it has ended.
-func Of(pid int) (*Tree, error) {
-	fd, err := unix.Open(fmt.Sprintf("/proc/%d/root", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+// Of opens that of a process in a control group. Precondition: it has ended, also when its number is another one's by now.
+func Of(pid int, group string) (*Tree, error) {
+	gone := errs.New(errs.Precondition, "the container has just ended")
+	// All is asked of one handle, which is the process's own however its number is used later.
+	proc, err := unix.Open(fmt.Sprintf("/proc/%d", pid), unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
-		return nil, errs.New(errs.Precondition, "the container has just ended")
+		return nil, gone
+	}
+	if err != nil {
+		return nil, fmt.Errorf("find the container's process: %w", err)
+	}
+	defer unix.Close(proc)
+	in, err := groupsOf(proc)
+	if err == nil && !strings.Contains(in+"\n", group+"\n") && !strings.Contains(in, group+"/") {
+		return nil, gone
+	}
+	fd := -1
+	if err == nil {
+		fd, err = unix.Openat(proc, "root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	}
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ESRCH) {
+		return nil, gone
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the container's file system: %w", err)
 	}
 	return &Tree{root: fd}, nil
+}
+
+// groupsOf is what proc(5) says of a process's control groups.
+func groupsOf(proc int) (string, error) {
+	fd, err := unix.Openat(proc, "cgroup", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", err
+	}
+	f := os.NewFile(uintptr(fd), "cgroup")
+	defer f.Close()
+	raw, err := io.ReadAll(f)
+	return string(raw), err
 }
 
 // Close lets go of it.
@@ -102,26 +132,57 @@ func (t *Tree) Pack(ctx context.Context, g *logsv1.CopyGet, found func(*logsv1.C
 	}
 	defer unix.Close(parent)
 	p := &packer{ctx: ctx, out: tar.NewWriter(archive)}
-	var st unix.Stat_t
-	if base == "." {
-		err = unix.Fstat(parent, &st)
-	} else {
-		err = unix.Fstatat(parent, base, &st, unix.AT_SYMLINK_NOFOLLOW)
-	}
+	e, err := handleOf(parent, base)
 	if err != nil {
 		return fileFailure(name, err)
 	}
+	defer e.close()
 	top := path.Base(name)
 	if top == "/" {
 		top = "."
 	}
-	if err := found(&logsv1.CopyStat{Name: top, Dir: st.Mode&unix.S_IFMT == unix.S_IFDIR}); err != nil {
+	if err := found(&logsv1.CopyStat{Name: top, Dir: e.kind() == unix.S_IFDIR}); err != nil {
 		return err
 	}
-	if err := p.add(parent, base, top, &st, 0); err != nil {
+	if err := p.add(e, top, 0); err != nil {
 		return err
 	}
 	return p.out.Close()
+}
+
+// handle is a file as it was found. It stays that file, whatever the container puts in its place: what is read is what was
+// looked at, never a device or a pipe that was swapped in.
+type handle struct {
+	fd int
+	st unix.Stat_t
+}
+
+func handleOf(dir int, base string) (e *handle, err error) {
+	e = &handle{}
+	e.fd, err = unix.Openat2(dir, base, &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_MAGICLINKS,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Fstat(e.fd, &e.st); err != nil {
+		e.close()
+		return nil, err
+	}
+	return e, nil
+}
+
+func (e *handle) close() { _ = unix.Close(e.fd) }
+
+func (e *handle) kind() uint32 { return e.st.Mode & unix.S_IFMT }
+
+// read opens the very file for reading.
+func (e *handle) read(name string) (*os.File, error) {
+	fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", e.fd), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fileFailure(name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
 }
 
 // packer writes an archive.
@@ -131,8 +192,8 @@ type packer struct {
 	count budget
 }
 
-// add writes one entry of a directory, and what lies below it. Base "." is the directory's file itself.
-func (p *packer) add(dir int, base, name string, st *unix.Stat_t, depth int) error {
+// add writes one entry, and what lies below it.
+func (p *packer) add(e *handle, name string, depth int) error {
 	if err := p.ctx.Err(); err != nil {
 		return err
 	}
@@ -140,22 +201,22 @@ func (p *packer) add(dir int, base, name string, st *unix.Stat_t, depth int) err
 		return errs.New(errs.Exhausted, "%s: more than %d directories deep", name, maxDepth)
 	}
 	h := &tar.Header{
-		Name: name, Mode: int64(st.Mode & 0o7777), Uid: int(st.Uid), Gid: int(st.Gid), Format: tar.FormatPAX,
-		ModTime: time.Unix(st.Mtim.Sec, st.Mtim.Nsec),
+		Name: name, Mode: int64(e.st.Mode & 0o7777), Uid: int(e.st.Uid), Gid: int(e.st.Gid), Format: tar.FormatPAX,
+		ModTime: time.Unix(e.st.Mtim.Sec, e.st.Mtim.Nsec),
 	}
-	switch st.Mode & unix.S_IFMT {
+	switch e.kind() {
 	case unix.S_IFDIR:
 		h.Typeflag, h.Name = tar.TypeDir, name+"/"
 		if err := p.head(h); err != nil {
 			return err
 		}
-		return p.folder(dir, base, name, depth)
+		return p.folder(e, name, depth)
 	case unix.S_IFREG:
-		h.Typeflag, h.Size = tar.TypeReg, st.Size
-		return p.file(dir, base, h)
+		h.Typeflag, h.Size = tar.TypeReg, e.st.Size
+		return p.file(e, h)
 	case unix.S_IFLNK:
 		target := make([]byte, unix.PathMax)
-		n, err := unix.Readlinkat(dir, base, target)
+		n, err := unix.Readlinkat(e.fd, "", target)
 		if err != nil {
 			return fileFailure(name, err)
 		}
@@ -172,31 +233,16 @@ func (p *packer) head(h *tar.Header) error {
 	return p.out.WriteHeader(h)
 }
 
-// reopen opens what was looked at, without following a link that has taken its place meanwhile.
-func reopen(dir int, base string, flags int) (*os.File, error) {
-	flags |= unix.O_CLOEXEC | unix.O_NOFOLLOW | unix.O_NONBLOCK
-	if base == "." { // dir is an O_PATH handle of the file itself
-		fd, err := unix.Open(fmt.Sprintf("/proc/self/fd/%d", dir), flags&^unix.O_NOFOLLOW, 0)
-		return os.NewFile(uintptr(fd), base), err
-	}
-	fd, err := unix.Openat(dir, base, flags, 0)
-	return os.NewFile(uintptr(fd), base), err
-}
-
-func (p *packer) folder(dir int, base, name string, depth int) error {
-	f, err := reopen(dir, base, unix.O_RDONLY|unix.O_DIRECTORY)
+func (p *packer) folder(e *handle, name string, depth int) error {
+	f, err := e.read(name)
 	if err != nil {
-		return fileFailure(name, err)
+		return err
 	}
 	defer f.Close()
 	for {
 		names, err := f.Readdirnames(1000)
 		for _, n := range names {
-			var st unix.Stat_t
-			if err := unix.Fstatat(int(f.Fd()), n, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-				continue // removed meanwhile
-			}
-			if err := p.add(int(f.Fd()), n, path.Join(name, n), &st, depth+1); err != nil {
+			if err := p.below(f, n, path.Join(name, n), depth+1); err != nil {
 				return err
 			}
 		}
@@ -209,11 +255,23 @@ func (p *packer) folder(dir int, base, name string, depth int) error {
 	}
 }
 
-// file writes as many bytes as its header says: a file that grows is cut, one that shrinks is an error.
-func (p *packer) file(dir int, base string, h *tar.Header) error {
-	f, err := reopen(dir, base, unix.O_RDONLY)
+func (p *packer) below(dir *os.File, base, name string, depth int) error {
+	e, err := handleOf(int(dir.Fd()), base)
+	if errors.Is(err, unix.ENOENT) {
+		return nil // removed meanwhile
+	}
 	if err != nil {
-		return fileFailure(h.Name, err)
+		return fileFailure(name, err)
+	}
+	defer e.close()
+	return p.add(e, name, depth)
+}
+
+// file writes as many bytes as its header says: a file that grows is cut, one that shrinks is an error.
+func (p *packer) file(e *handle, h *tar.Header) error {
+	f, err := e.read(h.Name)
+	if err != nil {
+		return err
 	}
 	defer f.Close()
 	if err := p.head(h); err != nil {

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path"
@@ -83,7 +84,7 @@ func (u *unpacking) entry(h *tar.Header, content io.Reader) error {
 		}
 		if err == nil {
 			uid, gid := u.ownerOf(h)
-			err = unix.Fchownat(parent, base, uid, gid, unix.AT_SYMLINK_NOFOLLOW)
+			err = own(parent, base, unix.S_IFLNK, uid, gid)
 		}
 	case tar.TypeLink:
 		err = u.link(parent, base, h)
@@ -109,8 +110,7 @@ func (u *unpacking) parent(rel string) (int, error) {
 	if err := unix.Mkdirat(above, path.Base(rel), 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 		return -1, fileFailure(name, err)
 	}
-	uid, gid := int(u.owner.Uid), int(u.owner.Gid)
-	if err := unix.Fchownat(above, path.Base(rel), uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+	if err := own(above, path.Base(rel), unix.S_IFDIR, int(u.owner.Uid), int(u.owner.Gid)); err != nil {
 		return -1, fileFailure(name, err)
 	}
 	return u.open(name, unix.O_PATH|unix.O_DIRECTORY)
@@ -126,11 +126,12 @@ func (u *unpacking) ownerOf(h *tar.Header) (uid, gid int) {
 func (u *unpacking) folder(parent int, base string, h *tar.Header) error {
 	err := unix.Mkdirat(parent, base, 0o700)
 	if errors.Is(err, unix.EEXIST) {
-		var st unix.Stat_t
-		if err := unix.Fstatat(parent, base, &st, 0); err == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			return nil // it stays as it is
+		// A link to a directory is as good as one, if it leads to one inside the container.
+		fd, err := u.open(path.Join(u.dir, strings.TrimPrefix(path.Clean("/"+h.Name), "/")), unix.O_PATH|unix.O_DIRECTORY)
+		if err != nil {
+			return unix.EEXIST
 		}
-		return unix.EEXIST
+		return unix.Close(fd) // it stays as it is
 	}
 	if err != nil {
 		return err
@@ -163,7 +164,20 @@ func (u *unpacking) file(parent int, base string, h *tar.Header, content io.Read
 		return err
 	}
 	at := unix.NsecToTimespec(h.ModTime.UnixNano())
-	return unix.UtimesNanoAt(parent, base, []unix.Timespec{at, at}, unix.AT_SYMLINK_NOFOLLOW)
+	return unix.UtimesNanoAt(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", fd), []unix.Timespec{at, at}, 0)
+}
+
+// own gives what was just made its owner, unless something else has taken its place: what is chosen by name may be another's.
+func own(parent int, base string, kind uint32, uid, gid int) error {
+	e, err := handleOf(parent, base)
+	if err != nil {
+		return err
+	}
+	defer e.close()
+	if e.kind() != kind || int(e.st.Uid) != os.Geteuid() {
+		return errs.New(errs.Conflict, "%s was replaced while it was made", base)
+	}
+	return unix.Fchownat(e.fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }
 
 // dress gives a new file its owner, and then its mode, which a change of owner may take from.

@@ -70,7 +70,7 @@ func (f *newsfeed) sendAssignment(s *state.Snapshot) error {
 		return err
 	}
 	// After the assignment: the machine keeps no data that no task of it uses.
-	f.box.put(f.box.needs, func() { f.box.need = set.Payloads() })
+	f.box.require(set.Payloads())
 	return nil
 }
 

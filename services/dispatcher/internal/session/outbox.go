@@ -3,6 +3,7 @@ package session
 import (
 	"errors"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,6 +30,7 @@ type outbox struct {
 	description *typesv1.NodeDescription
 	payloads    []*dispatcherv1.Payload    // fetched, not sent yet
 	need        []string                   // payloads that the machine's tasks need
+	had         map[string]bool            // of these, those that were fetched for it
 	asked       []*dispatcherv1.OpenStream // the one thing of which each counts
 }
 
@@ -71,10 +73,37 @@ func (b *outbox) ring(bell chan struct{}) {
 	}
 }
 
-func (b *outbox) needed() []string {
+// require notes what the tasks of an assignment need that has just been sent. What none needs is forgotten here and now, as
+// the machine forgets it: the next assignment may need it again before anybody has looked.
+func (b *outbox) require(ids []string) {
+	b.put(b.needs, func() {
+		b.need = ids
+		had := map[string]bool{}
+		for _, id := range ids {
+			if b.had[id] {
+				had[id] = true
+			}
+		}
+		b.had = had
+		b.payloads = slices.DeleteFunc(b.payloads, func(p *dispatcherv1.Payload) bool { return !had[p.GetId()] })
+	})
+}
+
+// missing are the payloads that are needed and have not been fetched.
+func (b *outbox) missing() []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	return b.need
+	return slices.DeleteFunc(slices.Clone(b.need), func(id string) bool { return b.had[id] })
+}
+
+// deliver hands a payload to the sender, unless no task needs it any more.
+func (b *outbox) deliver(p *dispatcherv1.Payload) {
+	b.put(b.wake, func() {
+		if slices.Contains(b.need, p.GetId()) {
+			b.had[p.GetId()] = true
+			b.payloads = append(b.payloads, p)
+		}
+	})
 }
 
 // takePayload gives one at a time, so that acknowledgements go between them, and rings for the next.

@@ -26,28 +26,17 @@ const (
 // so that a store that is slow to answer holds up neither assignments nor acknowledgements. What was sent is forgotten when
 // no task needs it any more, as the machine forgets it.
 func (s *Server) feed(ctx context.Context, l *line) {
-	sent := map[string]bool{}
 	for {
 		select {
 		case <-l.box.needs:
 		case <-ctx.Done():
 			return
 		}
-		needed := l.box.needed()
-		still := map[string]bool{}
-		for _, id := range needed {
-			still[id] = sent[id]
-		}
-		sent = still
-		for _, id := range needed {
-			if sent[id] {
-				continue
-			}
+		for _, id := range l.box.missing() {
 			data, err := s.fetch(ctx, l.node, id)
 			switch {
 			case err == nil:
-				sent[id] = true
-				l.box.put(l.box.wake, func() { l.box.payloads = append(l.box.payloads, &dispatcherv1.Payload{Id: id, Data: data}) })
+				l.box.deliver(&dispatcherv1.Payload{Id: id, Data: data})
 				continue
 			case ctx.Err() != nil:
 				return

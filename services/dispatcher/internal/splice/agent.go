@@ -43,19 +43,21 @@ func (s *Server) Carry(stream carry) error {
 		l.finish(err)
 		return struct{}{}, nil
 	})
-	return whileIn(ctx, func() error {
-		over, err := l.pass(l.down, func(raw []byte) error {
-			return stream.Send(&dispatcherv1.CarryResponse{Message: &dispatcherv1.CarryResponse_Request{Request: raw}})
-		})
-		if err == nil && !over {
-			err = stream.Send(&dispatcherv1.CarryResponse{Message: &dispatcherv1.CarryResponse_End{End: true}})
+	// The end of the call is the end of this stream, also while a request waits to be sent.
+	sent := run.Async(ctx, func(context.Context) (struct{}, error) { return struct{}{}, l.pass(stream.Send) })
+	for {
+		select {
+		case r := <-sent:
+			if r.Err != nil {
+				return r.Err
+			}
+			sent = nil
+		case <-l.ended:
+			return nil
+		case <-ctx.Done():
+			return over(ctx)
 		}
-		if err != nil && !over {
-			return err
-		}
-		<-l.ended
-		return nil
-	})
+	}
 }
 
 // finish is the agent's end of the call: what it has said is still passed on.
@@ -77,6 +79,10 @@ func listen(stream carry, l *link) error {
 		switch m := m.GetMessage().(type) {
 		case *dispatcherv1.CarryRequest_Response:
 			if err := l.put(l.up, m.Response); err != nil {
+				return err
+			}
+		case *dispatcherv1.CarryRequest_Taken:
+			if err := l.taken(m.Taken); err != nil {
 				return err
 			}
 		case *dispatcherv1.CarryRequest_End:
