@@ -206,10 +206,13 @@ func TestFollowing(t *testing.T) {
 // A follower of the last lines is told where they begin, also when there are none yet: cut off and asked again it reads what
 // was written meanwhile, and no line twice.
 func TestFollowersGoOnWhereTheyBegan(t *testing.T) {
-	for _, before := range []int{0, 5} {
-		dir := t.TempDir()
-		w := create(t, dir, Limits{FileSize: 3000, Files: 10})
-		write(t, w, Stdout, number(0, before)...)
+	for _, before := range []int{-1, 0, 5} { // -1: its logger has not begun
+		dir, limits := t.TempDir(), Limits{FileSize: 3000, Files: 10}
+		var w *Writer
+		if before >= 0 {
+			w = create(t, dir, limits)
+			write(t, w, Stdout, number(0, before)...)
+		}
 		var at Position
 		cut := errors.New("cut off")
 		err := Read(t.Context(), dir, Query{Tail: 0, Follow: true}, func(b Batch) error {
@@ -218,6 +221,9 @@ func TestFollowersGoOnWhereTheyBegan(t *testing.T) {
 		})
 		if !errors.Is(err, cut) {
 			t.Fatalf("it was not told where it begins: %v", err)
+		}
+		if w == nil {
+			w = create(t, dir, limits)
 		}
 		write(t, w, Stdout, "meanwhile")
 		got, _ := read(t, dir, Query{Tail: 0, After: at, Resume: true})
