@@ -49,20 +49,23 @@ func (r *Rollout) handsOver(s *book.Slot) string {
 // only while nothing else is to be done, always starts the new task first, and has no more on their way than an update would.
 func (r *Rollout) rebalance(now survey) {
 	wish, was := r.Service.GetSpec().GetRebalance(), r.Service.GetRebalanceStatus()
-	st := proto.CloneOf(was)
-	if st == nil {
-		st = &typesv1.RebalanceStatus{}
-	}
-	if wish.GetRequest() != 0 && wish.GetRequest() != st.GetRequest() {
-		st = &typesv1.RebalanceStatus{Request: wish.GetRequest(), State: rebalancing, StartedAt: r.Stamp, FailedAt: st.GetFailedAt()}
+	asked := wish.GetRequest() != 0 && wish.GetRequest() != was.GetRequest()
+	if asked {
 		r.failed = "" // that was of before
 	}
-	once := st.GetState() == rebalancing
+	once := asked || was.GetState() == rebalancing
 	if wish.GetAlways() {
 		r.AwaitPlace() // whatever changes anywhere may call for a move
 	}
 	if !once && !wish.GetAlways() && len(now.moving) == 0 && r.failed == "" {
 		return
+	}
+	st := &typesv1.RebalanceStatus{}
+	switch {
+	case asked:
+		st = &typesv1.RebalanceStatus{Request: wish.GetRequest(), State: rebalancing, StartedAt: r.Stamp, FailedAt: was.GetFailedAt()}
+	case was != nil:
+		st = proto.CloneOf(was)
 	}
 	for _, m := range now.moving {
 		r.hurry(m)
