@@ -60,13 +60,7 @@ func (r *Rollout) rebalance(now survey) {
 	if !once && !wish.GetAlways() && len(now.moving) == 0 && r.failed == "" {
 		return
 	}
-	st := &typesv1.RebalanceStatus{}
-	switch {
-	case asked:
-		st = &typesv1.RebalanceStatus{Request: wish.GetRequest(), State: rebalancing, StartedAt: r.Stamp, FailedAt: was.GetFailedAt()}
-	case was != nil:
-		st = proto.CloneOf(was)
-	}
+	st := r.nextStatus(was, asked)
 	for _, m := range now.moving {
 		r.hurry(m)
 	}
@@ -89,6 +83,18 @@ func (r *Rollout) rebalance(now survey) {
 	if was != nil || !proto.Equal(st, &typesv1.RebalanceStatus{}) {
 		r.EditService(func(s *typesv1.Service) { s.RebalanceStatus = st })
 	}
+}
+
+// nextStatus is the status to be changed: a new one if a person has asked anew.
+func (r *Rollout) nextStatus(was *typesv1.RebalanceStatus, asked bool) *typesv1.RebalanceStatus {
+	switch {
+	case asked:
+		return &typesv1.RebalanceStatus{Request: r.Service.GetSpec().GetRebalance().GetRequest(), State: rebalancing, StartedAt: r.Stamp,
+			FailedAt: was.GetFailedAt()}
+	case was != nil:
+		return proto.CloneOf(was)
+	}
+	return &typesv1.RebalanceStatus{}
 }
 
 // tell says how far a request is.
