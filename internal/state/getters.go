@@ -121,6 +121,11 @@ func (v *view) Configs() iter.Seq[*typesv1.Config] {
 	return all(v, typesv1.Kind_KIND_CONFIG, (*typesv1.Object).GetConfig)
 }
 
+// Payloads are the data of secrets and configs, by id.
+func (v *view) Payloads() iter.Seq[*typesv1.Payload] {
+	return all(v, typesv1.Kind_KIND_PAYLOAD, (*typesv1.Object).GetPayload)
+}
+
 // Volumes walks all volumes.
 func (v *view) Volumes() iter.Seq[*typesv1.Volume] {
 	return all(v, typesv1.Kind_KIND_VOLUME, (*typesv1.Object).GetVolume)

@@ -7,6 +7,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc"
+
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
@@ -31,38 +33,14 @@ func TestPayloadsReachTheirNodesAlone(t *testing.T) {
 		for _, name := range []string{"m1", "m2", "m3"} {
 			w.certifyWrapKey(name)
 		}
-		var made *controlv1.CreateSecretResponse
-		w.eventually("the key is there", func() (ok bool) {
-			var err error
-			made, err = controlv1.NewSecretServiceClient(conn).CreateSecret(ctx, &controlv1.CreateSecretRequest{
-				Annotations: &typesv1.Annotations{Name: "s"}, Data: []byte("data"),
-			})
-			return err == nil
-		})
-		id := state.PayloadID(made.GetSecret().GetMeta().GetId(), 1)
-		s := spec("web")
-		s.Task.Container.Secrets = []*typesv1.FileReference{{Id: "s"}}
-		svc, err := w.create(conn, s, "")
-		w.must(err)
 		w.commit(authzv1.Role_ROLE_SCHEDULER, "m1", commit.Create(state.Wrap(&typesv1.Lease{Meta: &typesv1.Meta{Id: "scheduler"}, Holder: "scheduler/m1", Number: 1}), "holder", "number"))
-		w.commit(authzv1.Role_ROLE_SCHEDULER, "m1", commit.Create(state.Wrap(&typesv1.Task{
-			Meta: &typesv1.Meta{Id: "t1"}, ServiceId: svc.GetService().GetMeta().GetId(), SpecVersion: 1,
-			Decided: &typesv1.TaskDecided{NodeId: "m1", Slot: 1, Desired: typesv1.TaskState_TASK_STATE_RUNNING},
-		}), "service_id", "spec_version", "decided"))
+		id := w.secret(conn, "s", "data")
 		for _, node := range []string{"m1", "m2"} {
 			w.commit(authzv1.Role_ROLE_DISPATCHER, "m1", commit.Put(state.Wrap(&typesv1.Node{
 				Meta: &typesv1.Meta{Id: node}, Status: &typesv1.NodeStatus{Session: &typesv1.NodeSession{DispatcherId: "m1", Number: 1}},
 			}), "status"))
 		}
-		fetch := func(dispatcher, node string) (string, error) {
-			c := w.anyStore(authzv1.Role_ROLE_DISPATCHER, dispatcher)
-			defer c.Close()
-			resp, err := storev1.NewPayloadServiceClient(c).FetchPayload(ctx, &storev1.FetchPayloadRequest{NodeId: node, Id: id})
-			if err != nil {
-				return "", err
-			}
-			return string(resp.GetData()), nil
-		}
+		fetch := func(dispatcher, node string) (string, error) { return w.fetch(dispatcher, node, id) }
 		if got, err := fetch("m1", "m1"); err != nil || got != "data" {
 			t.Errorf("fetched %q, %v", got, err)
 		}
@@ -77,7 +55,7 @@ func TestPayloadsReachTheirNodesAlone(t *testing.T) {
 		if _, err := storev1.NewPayloadServiceClient(agent).FetchPayload(ctx, &storev1.FetchPayloadRequest{NodeId: "m1", Id: id}); !errors.Is(err, errs.Denied) {
 			t.Errorf("an agent asks the store: %v", err)
 		}
-		w.eventually("every voter has the key", func() bool { return w.holders(ctx) == 3 })
+		w.eventually("every voter has the key", func() bool { return len(w.payloadKeys()) == 3 })
 		w.crash(w.leader(conn))
 		w.eventually("another leader opens it", func() bool { got, err := fetch("m1", "m1"); return err == nil && got == "data" })
 	})
@@ -97,9 +75,9 @@ func (w *world) certifyWrapKey(name string) {
 	})
 }
 
-// holders counts the copies of the payload key, as a CA sees the cluster.
-func (w *world) holders(ctx context.Context) int {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+// payloadKeys are the copies of the payload key, as a CA sees the cluster.
+func (w *world) payloadKeys() []*typesv1.WrappedKey {
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	c := w.anyStore(authzv1.Role_ROLE_CA, "m1")
 	defer c.Close()
@@ -107,7 +85,119 @@ func (w *world) holders(ctx context.Context) int {
 	w.must(err)
 	resp, err := stream.Recv()
 	w.must(err)
-	return len(resp.GetChunk().GetObjects()[0].GetCluster().GetPayloadKeys())
+	return resp.GetChunk().GetObjects()[0].GetCluster().GetPayloadKeys()
+}
+
+// secret makes a secret as soon as there is a key, and a task on m1 that uses it, and returns the id of its data.
+func (w *world) secret(conn *grpc.ClientConn, name, data string) string {
+	w.t.Helper()
+	var made *controlv1.CreateSecretResponse
+	w.eventually("the key is there", func() (ok bool) {
+		var err error
+		made, err = controlv1.NewSecretServiceClient(conn).CreateSecret(context.Background(), &controlv1.CreateSecretRequest{
+			Annotations: &typesv1.Annotations{Name: name}, Data: []byte(data),
+		})
+		return err == nil
+	})
+	s := spec("uses-" + name)
+	s.Task.Container.Secrets = []*typesv1.FileReference{{Id: name}}
+	svc, err := w.create(conn, s, "")
+	w.must(err)
+	w.commit(authzv1.Role_ROLE_SCHEDULER, "m1", commit.Create(state.Wrap(&typesv1.Task{
+		Meta: &typesv1.Meta{Id: "t-" + name}, ServiceId: svc.GetService().GetMeta().GetId(), SpecVersion: 1,
+		Decided: &typesv1.TaskDecided{NodeId: "m1", Slot: 1, Desired: typesv1.TaskState_TASK_STATE_RUNNING},
+	}), "service_id", "spec_version", "decided"))
+	return state.PayloadID(made.GetSecret().GetMeta().GetId(), 1)
+}
+
+// fetch asks for a payload as a dispatcher does.
+func (w *world) fetch(dispatcher, node, id string) (string, error) {
+	c := w.anyStore(authzv1.Role_ROLE_DISPATCHER, dispatcher)
+	defer c.Close()
+	resp, err := storev1.NewPayloadServiceClient(c).FetchPayload(context.Background(), &storev1.FetchPayloadRequest{NodeId: node, Id: id})
+	return string(resp.GetData()), err
+}
+
+// TestLeaderWithoutTheKeyIsGivenIt: a store that came to lead before it was given the payload key gets it from the others at
+// once, and not only when another leads.
+func TestLeaderWithoutTheKeyIsGivenIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start("m1")
+		defer w.stop()
+		conn := w.anyStore(authzv1.Role_ROLE_OPERATOR, "ann")
+		defer conn.Close()
+		w.join(conn, "m2", "m3")
+		w.certifyWrapKey("m1")
+		w.certifyWrapKey("m2")
+		w.eventually("two have the key", func() bool { return len(w.payloadKeys()) == 2 })
+		for lead := w.leader(conn); lead != "m3"; lead = w.leader(conn) {
+			w.crash(lead)
+			w.leader(conn)
+			w.start(lead)
+			time.Sleep(10 * time.Second)
+		}
+		w.certifyWrapKey("m3")
+		w.eventually("the third has it", func() bool { return len(w.payloadKeys()) == 3 })
+		if lead := w.leader(conn); lead != "m3" {
+			t.Fatalf("%s leads by now", lead)
+		}
+		w.eventually("the leader seals", func() bool {
+			_, err := controlv1.NewSecretServiceClient(conn).CreateSecret(t.Context(), &controlv1.CreateSecretRequest{
+				Annotations: &typesv1.Annotations{Name: "s"}, Data: []byte("data"),
+			})
+			return err == nil
+		})
+	})
+}
+
+// TestRemovedStoreKnowsNoLaterKey: when a store is removed there is a new payload key that it was never given; what was sealed
+// before still opens.
+func TestRemovedStoreKnowsNoLaterKey(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		w.start("m1")
+		defer w.stop()
+		conn := w.anyStore(authzv1.Role_ROLE_OPERATOR, "ann")
+		defer conn.Close()
+		names := []string{"m1", "m2", "m3"}
+		w.join(conn, names[1:]...)
+		for _, name := range names {
+			w.certifyWrapKey(name)
+		}
+		w.commit(authzv1.Role_ROLE_SCHEDULER, "m1", commit.Create(state.Wrap(&typesv1.Lease{Meta: &typesv1.Meta{Id: "scheduler"}, Holder: "scheduler/m1", Number: 1}), "holder", "number"))
+		w.commit(authzv1.Role_ROLE_DISPATCHER, "m1", commit.Put(state.Wrap(&typesv1.Node{
+			Meta: &typesv1.Meta{Id: "m1"}, Status: &typesv1.NodeStatus{Session: &typesv1.NodeSession{DispatcherId: "m1", Number: 1}},
+		}), "status"))
+		w.eventually("every voter has the key", func() bool { return len(w.payloadKeys()) == 3 })
+		known := w.payloadKeys()[0].GetKeyId()
+		before := w.secret(conn, "before", "old data")
+
+		leaver := "m3"
+		if w.leader(conn) == leaver {
+			leaver = "m2"
+		}
+		w.crash(leaver)
+		w.eventually("it is removed", func() bool {
+			_, err := controlv1.NewMemberServiceClient(conn).DeleteMember(t.Context(), &controlv1.DeleteMemberRequest{Member: "store/" + leaver, Force: true})
+			return err == nil
+		})
+		w.eventually("there is a new key", func() bool {
+			keys := w.payloadKeys()
+			return keys[len(keys)-1].GetKeyId() != known
+		})
+		copies := map[string]int{}
+		for _, k := range w.payloadKeys() {
+			copies[k.GetMemberId()]++
+		}
+		if copies["store/"+leaver] != 0 || copies["store/m1"] != 2 || len(copies) != 2 {
+			t.Errorf("copies by member: %v", copies)
+		}
+		after := w.secret(conn, "after", "new data")
+		for id, want := range map[string]string{before: "old data", after: "new data"} {
+			w.eventually("it opens", func() bool { got, err := w.fetch("m1", "m1", id); return err == nil && got == want })
+		}
+	})
 }
 
 // commit writes as one of our processes.

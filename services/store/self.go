@@ -14,6 +14,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/keyset/wrapper"
 	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/internal/run"
@@ -103,17 +104,41 @@ func (s *self) Changed() <-chan struct{} {
 	return changed
 }
 
-// payloadKeys is where the key that seals secrets is kept, wrapped to each store that votes. The leader hands it over.
+// payloadKeys is where the key that seals secrets is kept, wrapped to each store that votes. The leader hands it over, and
+// makes a new one when a store is removed. To a leader that has none, since it was made one before it was given it, another
+// store hands it.
 func (s *self) payloadKeys() wrapper.Place {
 	return wrapper.Place{
 		Of: (*typesv1.Cluster).GetPayloadKeys,
 		Put: func(old *typesv1.Cluster, keys []*typesv1.WrappedKey) *storev1.Put {
 			return commit.Put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: old.GetMeta().GetId()}, PayloadKeys: keys}), "payload_keys")
 		},
-		For:   func(m *typesv1.Member) bool { return m.GetRaft().GetVoter() },
-		May:   func() bool { return s.node.View().Serves },
+		For: func(m *typesv1.Member) bool { return m.GetRaft().GetVoter() },
+		May: func() bool {
+			v := s.node.View()
+			return v.Serves || keyless(v)
+		},
 		Begin: true,
+		Sealed: func(snap *state.Snapshot, keyID string) bool {
+			for p := range snap.Payloads() {
+				if p.GetSealed().GetKeyId() == keyID {
+					return true
+				}
+			}
+			return false
+		},
 	}
+}
+
+// keyless says that there is a payload key, and the leader has not been given it.
+func keyless(v *raftnode.View) bool {
+	snap := v.Image.Snapshot()
+	if v.Leader == 0 || v.Leader == v.ID || snap == nil {
+		return false
+	}
+	keys := snap.Cluster().GetPayloadKeys()
+	leader := identity.ID{Role: authzv1.Role_ROLE_STORE, Name: v.Peer(v.Leader).GetMachineId()}.Member()
+	return len(keys) > 0 && !slices.ContainsFunc(keys, func(k *typesv1.WrappedKey) bool { return k.GetMemberId() == leader })
 }
 
 // announce keeps this store's Member: what every process says, then its place in Raft.

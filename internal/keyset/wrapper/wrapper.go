@@ -2,7 +2,7 @@
 //
 // It owns both directions: this process's copy is opened with its wrap key as soon as the store has one, and while this
 // process has the keyset it wraps it for every process of the role that has none and that was certified as such and not
-// removed. What counts is what the store holds, written by CAs alone: the Member's wrap key and the Credential of
+// removed. A place may ask for a new one when a process that had a copy is removed. What counts is what the store holds, written by CAs alone: the Member's wrap key and the Credential of
 // `<role>/<machine>`. It must never wrap for a member that is on the deny list. A Wrapper has one caller.
 package wrapper
 
@@ -56,6 +56,10 @@ type Place struct {
 	May func() bool
 	// Begin makes the keyset when the cluster has none.
 	Begin bool
+	// Sealed says whether something is sealed with a key. With it a new key is made when a process that had a copy was removed,
+	// so that what is sealed from then on is closed to it; an older one is kept while something is sealed with it. nil: the key
+	// stays as it is.
+	Sealed func(s *state.Snapshot, keyID string) bool
 }
 
 // Wrapper opens and wraps.
@@ -109,14 +113,14 @@ func (w *Wrapper) step(ctx context.Context, snap *state.Snapshot) (done bool) {
 	if w.place.May != nil && !w.place.May() {
 		return true
 	}
-	k := w.keys.Get()
-	if k == nil && w.place.Begin && len(w.place.Of(snap.Cluster())) == 0 {
-		k = keyset.New(w.env.Rand, w.self.Cluster) // kept once the store has a copy that this process can open
+	ring := w.keys.Ring()
+	if len(ring) == 0 && w.place.Begin && len(w.place.Of(snap.Cluster())) == 0 {
+		ring = []*keyset.Keyset{keyset.New(w.env.Rand, w.self.Cluster)} // kept once the store has a copy that this process can open
 	}
-	if k == nil {
+	if len(ring) == 0 {
 		return true
 	}
-	tx, names := w.plan(k, snap)
+	tx, names := w.plan(ring, snap)
 	if tx == nil {
 		return true
 	}
@@ -131,13 +135,15 @@ func (w *Wrapper) step(ctx context.Context, snap *state.Snapshot) (done bool) {
 	return true
 }
 
-// open takes this process's copy.
+// open takes this process's copies.
 func (w *Wrapper) open(c *typesv1.Cluster) {
-	if w.keys.Get() != nil {
-		return
-	}
+	ring, changed := []*keyset.Keyset{}, false
 	for _, wrapped := range w.place.Of(c) {
 		if wrapped.GetMemberId() != w.self.Member() {
+			continue
+		}
+		if k := w.keys.Of(wrapped.GetKeyId()); k != nil {
+			ring = append(ring, k)
 			continue
 		}
 		k, err := keyset.Unwrap(w.self.Cluster, wrapped, w.own)
@@ -145,19 +151,21 @@ func (w *Wrapper) open(c *typesv1.Cluster) {
 			w.tell(false, "the copy in the store is for another wrap key; join this machine again: "+err.Error())
 			continue
 		}
-		w.keys.Set(k)
-		w.tell(true, "")
+		ring, changed = append(ring, k), true
 		w.env.Log.Info("keyset received", "key", k.ID())
-		return
 	}
-	if w.keys.Get() == nil {
+	switch had := len(w.keys.Ring()); {
+	case len(ring) > 0 && (changed || len(ring) != had):
+		w.keys.Set(ring...)
+		w.tell(true, "")
+	case had == 0:
 		w.tell(false, "waits for another "+identity.RoleName(w.self.Role)+" to hand over the keyset")
 	}
 }
 
 // plan is the transaction that gives a copy to each process that should have one and takes away those of removed ones; nil
-// when all is well.
-func (w *Wrapper) plan(k *keyset.Keyset, snap *state.Snapshot) (*storev1.Transaction, []string) {
+// when all is well. The copies stand in the order of their keys, the newest key's last.
+func (w *Wrapper) plan(ring []*keyset.Keyset, snap *state.Snapshot) (*storev1.Transaction, []string) {
 	old := snap.Cluster()
 	var changes []string
 	copies := slices.DeleteFunc(slices.Clone(w.place.Of(old)), func(c *typesv1.WrappedKey) bool {
@@ -169,27 +177,41 @@ func (w *Wrapper) plan(k *keyset.Keyset, snap *state.Snapshot) (*storev1.Transac
 		}
 		return gone
 	})
-	for m := range snap.MembersOfRole(w.self.Role) {
-		id := m.GetMeta().GetId()
-		if has(copies, id) || !w.certified(snap, m) || w.place.For != nil && !w.place.For(m) {
-			continue
+	if len(changes) > 0 && w.place.Sealed != nil {
+		ring = slices.DeleteFunc(slices.Clone(ring), func(k *keyset.Keyset) bool { return !w.place.Sealed(snap, k.ID()) })
+		ring = append(ring, keyset.New(w.env.Rand, w.self.Cluster))
+	}
+	var next []*typesv1.WrappedKey
+	for _, k := range ring {
+		for _, c := range copies {
+			if c.GetKeyId() == k.ID() {
+				next = append(next, c)
+			}
 		}
-		wrapped, err := k.Wrap(id, m.GetWrapKey())
-		if err != nil {
-			w.env.Log.Warn("keyset can not be handed over", "member", id, "error", err)
-			continue
+		for m := range snap.MembersOfRole(w.self.Role) {
+			id := m.GetMeta().GetId()
+			if has(copies, id, k.ID()) || !w.certified(snap, m) || w.place.For != nil && !w.place.For(m) {
+				continue
+			}
+			wrapped, err := k.Wrap(id, m.GetWrapKey())
+			if err != nil {
+				w.env.Log.Warn("keyset can not be handed over", "member", id, "error", err)
+				continue
+			}
+			next = append(next, wrapped)
+			changes = append(changes, id)
 		}
-		copies = append(copies, wrapped)
-		changes = append(changes, id)
 	}
 	if len(changes) == 0 {
 		return nil, nil
 	}
+	slices.Sort(changes)
+	changes = slices.Compact(changes)
 	tx := &storev1.Transaction{
 		Preconditions: []*storev1.Precondition{
 			commit.Unchanged(typesv1.Kind_KIND_CLUSTER, old.GetMeta().GetId(), old.GetMeta().GetRevision()),
 		},
-		Puts: []*storev1.Put{w.place.Put(old, copies)},
+		Puts: []*storev1.Put{w.place.Put(old, next)},
 	}
 	for _, id := range changes {
 		// The deny list and the wrap key must still be as we saw them.
@@ -211,8 +233,8 @@ func removed(snap *state.Snapshot, id string) bool {
 	return false
 }
 
-func has(copies []*typesv1.WrappedKey, member string) bool {
-	return slices.ContainsFunc(copies, func(c *typesv1.WrappedKey) bool { return c.GetMemberId() == member })
+func has(copies []*typesv1.WrappedKey, member, key string) bool {
+	return slices.ContainsFunc(copies, func(c *typesv1.WrappedKey) bool { return c.GetMemberId() == member && c.GetKeyId() == key })
 }
 
 // certified says that the member has a certificate of the role on record that has not run out for longer than the grace, and

@@ -35,7 +35,8 @@ type Cluster struct {
 	Authority *Authority `protobuf:"bytes,3,opt,name=authority,proto3" json:"authority,omitempty"`
 	// Join tokens, as keyed hashes.
 	Tokens *JoinTokens `protobuf:"bytes,4,opt,name=tokens,proto3" json:"tokens,omitempty"`
-	// The key that seals the data of secrets, wrapped to each voting store.
+	// The key that seals the data of secrets, wrapped to each voting store; a new one when a store is removed. Those before it
+	// are kept while something is sealed with them. The copies stand in the order of the keys: what the last holds seals.
 	PayloadKeys []*WrappedKey `protobuf:"bytes,6,rep,name=payload_keys,json=payloadKeys,proto3" json:"payload_keys,omitempty"`
 	// Ranges chosen at init. They never change.
 	DataPath      *DataPath `protobuf:"bytes,5,opt,name=data_path,json=dataPath,proto3" json:"data_path,omitempty"`

@@ -21,25 +21,22 @@ import (
 	"github.com/shoalproject/shoal/services/store/internal/relay"
 )
 
-// Keys is where this store's payload key is, once it has it.
+// Keys is where this store's payload keys are, once it has them: the one that seals, and each that something is sealed with.
 type Keys interface {
 	Get() *keyset.Keyset
+	Of(id string) *keyset.Keyset
 }
 
 // Seal encrypts one version of a secret's data. Unavailable: this store has not been given the key yet.
 func Seal(keys Keys, r *run.Rand, id string, data []byte) (*typesv1.SealedBytes, error) {
-	k, err := keyOf(keys)
-	if err != nil {
-		return nil, err
+	if keys == nil || keys.Get() == nil {
+		return nil, waits()
 	}
-	return k.Seal(r, purpose(id), data)
+	return keys.Get().Seal(r, purpose(id), data)
 }
 
-func keyOf(keys Keys) (*keyset.Keyset, error) {
-	if keys == nil || keys.Get() == nil {
-		return nil, errs.New(errs.Unavailable, "this store waits for the key that seals secrets")
-	}
-	return keys.Get(), nil
+func waits() error {
+	return errs.New(errs.Unavailable, "this store waits for the key that seals secrets")
 }
 
 // purpose binds the cipher text to its id, so that one secret's data can not be put in another's place.
@@ -92,9 +89,9 @@ func (s *Server) fetch(snap *state.Snapshot, caller rpc.Caller, req *storev1.Fet
 	if p.GetSealed() == nil {
 		return &storev1.FetchPayloadResponse{Data: p.GetClear()}, nil
 	}
-	k, err := keyOf(s.Keys)
-	if err != nil {
-		return nil, err
+	k := s.Keys.Of(p.GetSealed().GetKeyId())
+	if k == nil {
+		return nil, waits()
 	}
 	data, err := k.Open(purpose(req.GetId()), p.GetSealed())
 	if err != nil {

@@ -2,7 +2,6 @@ package book
 
 import (
 	"cmp"
-	"math"
 	"slices"
 	"time"
 
@@ -72,7 +71,6 @@ type Group struct {
 
 	requests []request // few: those of the spec versions that are asked for
 	tally    []int     // number of nodes that have so many tasks, from 1 on
-	priority int32     // under which its tasks are noted on nodes
 }
 
 type request struct {
@@ -80,11 +78,8 @@ type request struct {
 	version uint64
 }
 
-// nobody is the priority of the tasks of a service that is gone: whoever wants their place may have it.
-const nobody = math.MinInt32
-
 func newGroup(id string) *Group {
-	return &Group{ID: id, Dirty: true, OnNode: map[*place.Node]int{}, priority: nobody}
+	return &Group{ID: id, Dirty: true, OnNode: map[*place.Node]int{}}
 }
 
 func (g *Group) setService(svc *typesv1.Service) {
@@ -219,7 +214,6 @@ func (g *Group) account(n *place.Node, t *typesv1.Task, sign int) {
 		n.Leave(t.GetDecided().GetReserved(), int64(sign))
 	} else {
 		n.Tasks += sign
-		n.Keep(g.priority, t.GetDecided().GetReserved(), int64(sign))
 		was := g.OnNode[n]
 		if was += sign; was == 0 {
 			delete(g.OnNode, n)
