@@ -14,8 +14,9 @@ import (
 
 // Chart is what is drawn.
 type Chart struct {
-	Title, X, Y string // the words for the whole and for the axes
-	LogX, LogY  bool   // powers of ten; what is not above zero is left out
+	Title, X, Y string  // the words for the whole and for the axes
+	LogX, LogY  bool    // powers of ten; what is not above zero is left out
+	StepX       float64 // between two ticks; 0: about six ticks
 	Lines       []Line
 }
 
@@ -33,10 +34,14 @@ const (
 	left, right, top, bottom = 80, 20, 60, 50
 )
 
+// marked is up to how many points of a line are marked: with more of them the line says enough.
+const marked = 30
+
 // axis turns values into pixels.
 type axis struct {
 	low, high float64
 	log       bool
+	every     float64 // between two ticks, if it is given
 	from, to  float64 // pixels
 }
 
@@ -51,6 +56,12 @@ func (c *Chart) SVG() []byte {
 	fmt.Fprintf(&b, `<g transform="translate(16 %d) rotate(-90)">`, height/2)
 	text(&b, 0, 0, "middle", c.Y)
 	b.WriteString("</g>\n")
+	for _, v := range x.between() {
+		fmt.Fprintf(&b, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#f3f3f3"/>`+"\n", x.at(v), x.at(v), top, height-bottom)
+	}
+	for _, v := range y.between() {
+		fmt.Fprintf(&b, `<line x1="%d" x2="%d" y1="%.1f" y2="%.1f" stroke="#f3f3f3"/>`+"\n", left, width-right, y.at(v), y.at(v))
+	}
 	for _, v := range x.ticks() {
 		p := x.at(v)
 		fmt.Fprintf(&b, `<line x1="%.1f" x2="%.1f" y1="%d" y2="%d" stroke="#ddd"/>`+"\n", p, p, top, height-bottom)
@@ -63,6 +74,9 @@ func (c *Chart) SVG() []byte {
 	}
 	for i, l := range c.Lines {
 		c.line(&b, l, x, y, colour(i))
+		if len(c.Lines) == 1 { // the title says what it is
+			break
+		}
 		text(&b, float64(left+14+i*150), top-12, "start", l.Name)
 		fmt.Fprintf(&b, `<rect x="%d" y="%d" width="10" height="10" fill="%s"/>`+"\n", left+i*150, top-21, colour(i))
 	}
@@ -78,10 +92,18 @@ func (c *Chart) line(b *bytes.Buffer, l Line, x, y axis, colour string) {
 		}
 	}
 	b.WriteString("\"/>\n")
+	if len(l.Points) > marked {
+		return
+	}
+	for _, p := range l.Points {
+		if x.has(p.X) && y.has(p.Y) {
+			fmt.Fprintf(b, `<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>`+"\n", x.at(p.X), y.at(p.Y), colour)
+		}
+	}
 }
 
 func (c *Chart) axes() (x, y axis) {
-	x = axis{low: math.Inf(1), high: math.Inf(-1), log: c.LogX, from: left, to: width - right}
+	x = axis{low: math.Inf(1), high: math.Inf(-1), log: c.LogX, every: c.StepX, from: left, to: width - right}
 	y = axis{low: math.Inf(1), high: math.Inf(-1), log: c.LogY, from: height - bottom, to: top}
 	for _, l := range c.Lines {
 		for _, p := range l.Points {
@@ -126,6 +148,9 @@ func (a *axis) round() {
 
 // step is 1, 2 or 5 times a power of ten, so that there are about six ticks.
 func (a *axis) step() float64 {
+	if a.every > 0 {
+		return a.every
+	}
 	raw := (a.high - a.low) / 6
 	unit := math.Pow(10, math.Floor(math.Log10(raw)))
 	for _, f := range []float64{1, 2, 5} {
@@ -150,6 +175,19 @@ func (a *axis) ticks() (out []float64) {
 	return out
 }
 
+// between are the values between the ticks of a logarithmic axis, so that its scale is seen.
+func (a *axis) between() (out []float64) {
+	if !a.log {
+		return nil
+	}
+	for _, v := range a.ticks() {
+		for i := 2.0; i < 10 && v*i < a.high; i++ {
+			out = append(out, v*i)
+		}
+	}
+	return out
+}
+
 func (a *axis) at(v float64) float64 {
 	share := (v - a.low) / (a.high - a.low)
 	if a.log {
@@ -158,13 +196,15 @@ func (a *axis) at(v float64) float64 {
 	return a.from + share*(a.to-a.from)
 }
 
+// number is written as in a text: 0.02, 1,000, 25,000, 1.5 M.
 func number(v float64) string {
 	v = math.Round(v*1e6) / 1e6
 	switch abs := math.Abs(v); {
 	case abs >= 1e6:
 		return strconv.FormatFloat(v/1e6, 'g', 4, 64) + " M"
-	case abs >= 1e4:
-		return strconv.FormatFloat(v/1e3, 'g', 4, 64) + " k"
+	case abs >= 1e3:
+		whole := strconv.FormatFloat(math.Round(v), 'f', 0, 64)
+		return whole[:len(whole)-3] + "," + whole[len(whole)-3:]
 	}
 	return strconv.FormatFloat(v, 'g', 6, 64)
 }

@@ -3,6 +3,7 @@ package decide_test
 import (
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"testing"
 	"time"
@@ -64,11 +65,11 @@ func (d *day) draw(folder string) {
 	if folder == "" {
 		return
 	}
-	write(d.t, folder, "day-load.svg", chart.Chart{Title: "Load per node: memory reserved, of the nodes that take tasks", X: "hours", Y: "percent",
+	write(d.t, folder, "day-load.svg", chart.Chart{Title: "Load per node: memory reserved, of the nodes that take tasks", X: "hours", Y: "percent", StepX: 4,
 		Lines: []chart.Line{{Name: "least", Points: d.least}, {Name: "median", Points: d.median}, {Name: "most", Points: d.most}}})
-	write(d.t, folder, "day-pending.svg", chart.Chart{Title: "Tasks that are wanted and do not run, the most within five minutes", X: "hours", Y: "tasks", LogY: true,
+	write(d.t, folder, "day-pending.svg", chart.Chart{Title: "Tasks that are wanted and do not run, the most within five minutes", X: "hours", Y: "tasks", LogY: true, StepX: 4,
 		Lines: []chart.Line{{Name: "pending", Points: d.pending}}})
-	write(d.t, folder, "day-moves.svg", chart.Chart{Title: "Tasks made within five minutes", X: "hours", Y: "tasks", LogY: true,
+	write(d.t, folder, "day-moves.svg", chart.Chart{Title: "Tasks made within five minutes", X: "hours", Y: "tasks", LogY: true, StepX: 4,
 		Lines: []chart.Line{{Name: "made", Points: d.moves}}})
 }
 
@@ -82,23 +83,29 @@ func write(t *testing.T, folder, name string, c chart.Chart) {
 	}
 }
 
-// TestGrowth draws what a decision from nothing costs against the number of nodes and of tasks, and one failure in a settled
-// cluster; without a folder to draw into it does nothing.
+// TestGrowth draws what a decision from nothing costs against the number of nodes and of tasks, the median of five; without a folder to draw into it does nothing.
 func TestGrowth(t *testing.T) {
 	if *figuresFlag == "" {
 		t.Skip("-figures names no folder")
 	}
 	fill := func(nodes, tasks int, constrained bool) float64 {
 		s := shape{nodes, 100, tasks / 100, constrained}
-		snap, used := s.snapshot(), cpu()
-		if p := decide.NewDecider(1<<30).Decide(snap, start(), ids()); len(p.Puts) != tasks {
-			t.Fatalf("%d tasks", len(p.Puts))
+		snap := s.snapshot()
+		var taken []float64
+		for range 5 {
+			runtime.GC() // what was before is not part of it
+			used := cpu()
+			if p := decide.NewDecider(1<<30).Decide(snap, start(), ids()); len(p.Puts) != tasks {
+				t.Fatalf("%d tasks", len(p.Puts))
+			}
+			taken = append(taken, float64((cpu()-used).Microseconds())/1000)
 		}
-		return float64((cpu() - used).Microseconds()) / 1000
+		slices.Sort(taken)
+		return taken[len(taken)/2]
 	}
 	var nodes, tasks []chart.Line
 	for _, constrained := range []bool{false, true} {
-		name := map[bool]string{false: "any node", true: "a third of the nodes"}[constrained]
+		name := map[bool]string{false: "any node will do", true: "a third will do"}[constrained]
 		byNodes, byTasks := chart.Line{Name: name}, chart.Line{Name: name}
 		for _, n := range []int{100, 300, 1_000, 3_000, 10_000, 30_000, 100_000} {
 			if n >= 1_000 {
@@ -108,9 +115,9 @@ func TestGrowth(t *testing.T) {
 		}
 		nodes, tasks = append(nodes, byNodes), append(tasks, byTasks)
 	}
-	write(t, *figuresFlag, "fill-nodes.svg", chart.Chart{Title: "100,000 tasks of 100 services from nothing: CPU time against nodes", X: "nodes", Y: "ms",
+	write(t, *figuresFlag, "fill-nodes.svg", chart.Chart{Title: "100,000 tasks of 100 services from nothing: CPU time against nodes", X: "nodes", Y: "milliseconds of CPU time",
 		LogX: true, LogY: true, Lines: nodes})
-	write(t, *figuresFlag, "fill-tasks.svg", chart.Chart{Title: "Tasks of 100 services on 10,000 nodes from nothing: CPU time against tasks", X: "tasks", Y: "ms",
+	write(t, *figuresFlag, "fill-tasks.svg", chart.Chart{Title: "Tasks of 100 services on 10,000 nodes from nothing: CPU time against tasks", X: "tasks", Y: "milliseconds of CPU time",
 		LogX: true, LogY: true, Lines: tasks})
 	for _, l := range append(nodes, tasks...) {
 		t.Logf("%s: %.0f", l.Name, l.Points)

@@ -73,7 +73,7 @@ func (b *Book) Advance(s *state.Snapshot) {
 		b.SetNode(n.GetMeta().GetId(), n)
 	}
 	for svc := range s.Services() {
-		b.Group(svc.GetMeta().GetId()).setService(svc)
+		b.setService(svc.GetMeta().GetId(), svc)
 	}
 	for t := range s.Tasks() {
 		b.SetTask(t.GetMeta().GetId(), t)
@@ -87,7 +87,7 @@ func (b *Book) follow(key state.Key, o *typesv1.Object) {
 	case typesv1.Kind_KIND_NODE:
 		b.SetNode(key.ID, o.GetNode())
 	case typesv1.Kind_KIND_SERVICE:
-		b.Group(key.ID).setService(o.GetService())
+		b.setService(key.ID, o.GetService())
 		b.Placement++ // affinities ask for its labels, others wait for it or for its tasks to make room
 	case typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_NETWORK: // settings of all, and addresses
 		b.Placement++
@@ -194,6 +194,26 @@ func (b *Book) wakeNode(id string) {
 	}
 	for _, g := range b.Groups {
 		g.Dirty = g.Dirty || g.PerNode()
+	}
+}
+
+// setService takes over a service's new state, or forgets it (nil). What its tasks hold is noted anew under another priority.
+func (b *Book) setService(id string, svc *typesv1.Service) {
+	g, priority := b.Group(id), svc.GetSpec().GetPriority()
+	if svc == nil {
+		priority = nobody
+	}
+	g.setService(svc)
+	if priority == g.priority {
+		return
+	}
+	for _, sign := range []int{-1, 1} {
+		for _, s := range g.Slots {
+			for _, t := range s.Tasks {
+				g.account(b.nodes[NodeOf(t)], t, sign)
+			}
+		}
+		g.priority = priority
 	}
 }
 

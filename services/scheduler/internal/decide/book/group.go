@@ -2,6 +2,7 @@ package book
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"time"
 
@@ -71,6 +72,7 @@ type Group struct {
 
 	requests []request // few: those of the spec versions that are asked for
 	tally    []int     // number of nodes that have so many tasks, from 1 on
+	priority int32     // under which its tasks are noted on nodes
 }
 
 type request struct {
@@ -78,8 +80,11 @@ type request struct {
 	version uint64
 }
 
+// nobody is the priority of the tasks of a service that is gone: whoever wants their place may have it.
+const nobody = math.MinInt32
+
 func newGroup(id string) *Group {
-	return &Group{ID: id, Dirty: true, OnNode: map[*place.Node]int{}}
+	return &Group{ID: id, Dirty: true, OnNode: map[*place.Node]int{}, priority: nobody}
 }
 
 func (g *Group) setService(svc *typesv1.Service) {
@@ -214,6 +219,7 @@ func (g *Group) account(n *place.Node, t *typesv1.Task, sign int) {
 		n.Leave(t.GetDecided().GetReserved(), int64(sign))
 	} else {
 		n.Tasks += sign
+		n.Keep(g.priority, t.GetDecided().GetReserved(), int64(sign))
 		was := g.OnNode[n]
 		if was += sign; was == 0 {
 			delete(g.OnNode, n)

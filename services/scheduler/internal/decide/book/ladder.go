@@ -105,11 +105,18 @@ func (l *ladder) drop(n *place.Node) {
 // noteMoved notes that the load of a node, or the machine itself, has changed.
 func (b *Book) noteMoved(n *place.Node) {
 	l := &b.ladders
-	if n == nil || len(l.all) == 0 || n.Moved > l.followed { // nobody has seen the last time yet
+	if n == nil || n.Moved > l.followed { // nobody has seen the last time yet
 		return
 	}
 	l.moved = append(l.moved, n)
 	n.Moved = len(l.moved)
+}
+
+// Moved are the nodes that something has come to or gone from since a mark of this decision, and the next mark.
+func (b *Book) Moved(mark int) (nodes []*place.Node, next int) {
+	l := &b.ladders
+	l.followed = len(l.moved)
+	return l.moved[mark:], len(l.moved)
 }
 
 // dropFromLadders takes a node away that is about to be forgotten.

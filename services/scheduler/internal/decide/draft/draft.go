@@ -6,6 +6,7 @@
 package draft
 
 import (
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -31,8 +32,9 @@ type Draft struct {
 	changes []change
 	tasks   map[string]int    // of changes, by the task's id
 	others  map[state.Key]int // of changes
-	rests   map[state.Key]struct{}
-	resting []state.Key // the same, in order
+	indexed int               // changes that tasks and others know
+	resting []state.Key
+	rests   map[state.Key]struct{} // of resting, those that have no mark of their own
 }
 
 // New begins a decision on the book's snapshot. Batch bounds the objects that it changes.
@@ -71,7 +73,16 @@ func (d *Draft) note(key state.Key, was any, is *typesv1.Object) {
 	d.add(change{key: key, was: was, is: is})
 }
 
+// find is the change of an object. What was added since the last question is indexed only now, for a decision that does
+// nothing but make tasks never asks.
 func (d *Draft) find(key state.Key) (i int, ok bool) {
+	for ; d.indexed < len(d.changes); d.indexed++ {
+		if k := d.changes[d.indexed].key; k.Kind == typesv1.Kind_KIND_TASK {
+			d.tasks[k.ID] = d.indexed
+		} else {
+			d.others[k] = d.indexed
+		}
+	}
 	if key.Kind == typesv1.Kind_KIND_TASK {
 		i, ok = d.tasks[key.ID]
 	} else {
@@ -81,10 +92,8 @@ func (d *Draft) find(key state.Key) (i int, ok bool) {
 }
 
 func (d *Draft) add(c change) {
-	if c.key.Kind == typesv1.Kind_KIND_TASK {
-		d.tasks[c.key.ID] = len(d.changes)
-	} else {
-		d.others[c.key] = len(d.changes)
+	if n := len(d.changes); n == cap(d.changes) {
+		d.changes = slices.Grow(d.changes, max(n, 16)) // append alone grows large slices by a quarter, and copies them too often
 	}
 	d.changes = append(d.changes, c)
 }
@@ -170,7 +179,7 @@ func (d *Draft) Undo() {
 func (d *Draft) RestOnNode(n *place.Node) {
 	if n.Rests != d.Book.Decision {
 		n.Rests = d.Book.Decision
-		d.restOn(state.Key{Kind: typesv1.Kind_KIND_NODE, ID: n.ID()})
+		d.resting = append(d.resting, state.Key{Kind: typesv1.Kind_KIND_NODE, ID: n.ID()})
 	}
 }
 
@@ -178,14 +187,13 @@ func (d *Draft) RestOnNode(n *place.Node) {
 func (d *Draft) RestOnService(g *book.Group) {
 	if g.Rests != d.Book.Decision {
 		g.Rests = d.Book.Decision
-		d.restOn(state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: g.ID})
+		d.resting = append(d.resting, state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: g.ID})
 	}
 }
 
 // RestOn asks that an object is unchanged when the plan is applied, also that it is not there.
-func (d *Draft) RestOn(kind typesv1.Kind, id string) { d.restOn(state.Key{Kind: kind, ID: id}) }
-
-func (d *Draft) restOn(key state.Key) {
+func (d *Draft) RestOn(kind typesv1.Kind, id string) {
+	key := state.Key{Kind: kind, ID: id}
 	if _, ok := d.rests[key]; !ok {
 		d.rests[key] = struct{}{}
 		d.resting = append(d.resting, key)

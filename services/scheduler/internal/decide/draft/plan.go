@@ -61,10 +61,23 @@ func (d *Draft) Plan() Plan {
 	if p.Empty() {
 		return p
 	}
-	for _, key := range d.resting {
-		p.Preconditions = append(p.Preconditions, &storev1.Precondition{Condition: &storev1.Precondition_Unchanged{
-			Unchanged: &storev1.Unchanged{Kind: key.Kind, Id: key.ID, Revision: state.MetaOf(d.Snapshot().Get(key)).GetRevision()},
-		}})
-	}
+	p.Preconditions = d.preconditions()
 	return p
+}
+
+// preconditions ask that all the plan rests on is unchanged. They lie in one piece of memory.
+func (d *Draft) preconditions() []*storev1.Precondition {
+	out := make([]*storev1.Precondition, len(d.resting))
+	pieces := make([]struct {
+		whole storev1.Precondition
+		kind  storev1.Precondition_Unchanged
+		on    storev1.Unchanged
+	}, len(d.resting))
+	for i, key := range d.resting {
+		p := &pieces[i]
+		p.on.Kind, p.on.Id, p.on.Revision = key.Kind, key.ID, state.MetaOf(d.Snapshot().Get(key)).GetRevision()
+		p.kind.Unchanged, p.whole.Condition = &p.on, &p.kind
+		out[i] = &p.whole
+	}
+	return out
 }

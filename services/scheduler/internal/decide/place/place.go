@@ -40,8 +40,9 @@ type Node struct {
 	// Rests is the last decision that rests on it.
 	Rests uint64
 
-	pieces map[string]*pieces // generic resources by kind
-	ports  map[Port]int       // host ports that are taken, and how often
+	classes []class            // what wanted tasks hold
+	pieces  map[string]*pieces // generic resources by kind
+	ports   map[Port]int       // host ports that are taken, and how often
 }
 
 // Port is a host port.
@@ -138,6 +139,39 @@ func (a *Amount) add(r *typesv1.Resources, sign int64) {
 
 // Leave notes of what is reserved that it will soon be free, or takes that back (sign -1).
 func (n *Node) Leave(r *typesv1.Resources, sign int64) { n.Leaving.add(r, sign) }
+
+// class is what the wanted tasks of one priority hold.
+type class struct {
+	priority int32
+	held     Amount
+}
+
+// Keep notes of what is reserved that a task of a priority holds it for good, or takes that back (sign -1).
+func (n *Node) Keep(priority int32, r *typesv1.Resources, sign int64) {
+	if r == nil {
+		return
+	}
+	i := slices.IndexFunc(n.classes, func(c class) bool { return c.priority == priority })
+	if i < 0 {
+		i = len(n.classes)
+		n.classes = append(n.classes, class{priority: priority})
+	}
+	if n.classes[i].held.add(r, sign); n.classes[i].held == (Amount{}) {
+		n.classes = slices.Delete(n.classes, i, i+1)
+	}
+}
+
+// Firm is what tasks hold that nobody of a priority may displace.
+func (n *Node) Firm(priority int32) (out Amount) {
+	for _, c := range n.classes {
+		if c.priority >= priority {
+			out.CPUs += c.held.CPUs
+			out.Memory += c.held.Memory
+			out.PIDs += c.held.PIDs
+		}
+	}
+	return out
+}
 
 // Reserve adds to the node what a task holds, or takes it away (sign -1).
 func (n *Node) Reserve(r *typesv1.Resources, sign int64) {

@@ -127,13 +127,8 @@ func (r *Request) Fits(n *Node, count int) Cause {
 		return NoAddress
 	}
 	if r.Need != nil {
-		switch need := amountOf(r.Need); {
-		case need.CPUs > 0 && n.Used.CPUs+need.CPUs > n.Have.CPUs:
-			return CPUs
-		case need.Memory > 0 && n.Used.Memory+need.Memory > n.Have.Memory:
-			return Memory
-		case need.PIDs > 0 && n.Have.PIDs > 0 && n.Used.PIDs+need.PIDs > n.Have.PIDs: // a machine that does not tell has enough
-			return PIDs
+		if c := r.Short(n, n.Used); c != None {
+			return c
 		}
 		if len(r.Need.GetGeneric()) > 0 && n.lacks(r.Need.GetGeneric()) != "" {
 			return Generic
@@ -149,6 +144,19 @@ func (r *Request) Fits(n *Node, count int) Cause {
 	}
 	if r.MaxReplicas > 0 && count >= r.MaxReplicas {
 		return MaxReplicas
+	}
+	return None
+}
+
+// Short is the amount of which a node has too little when so much of it is taken.
+func (r *Request) Short(n *Node, taken Amount) Cause {
+	switch need := amountOf(r.Need); {
+	case need.CPUs > 0 && taken.CPUs+need.CPUs > n.Have.CPUs:
+		return CPUs
+	case need.Memory > 0 && taken.Memory+need.Memory > n.Have.Memory:
+		return Memory
+	case need.PIDs > 0 && n.Have.PIDs > 0 && taken.PIDs+need.PIDs > n.Have.PIDs: // a machine that does not tell has enough
+		return PIDs
 	}
 	return None
 }

@@ -49,21 +49,18 @@ func (r *Rollout) handsOver(s *book.Slot) string {
 // only while nothing else is to be done, always starts the new task first, and has no more on their way than an update would.
 func (r *Rollout) rebalance(now survey) {
 	wish, was := r.Service.GetSpec().GetRebalance(), r.Service.GetRebalanceStatus()
-	st := proto.CloneOf(was)
-	if st == nil {
-		st = &typesv1.RebalanceStatus{}
-	}
-	if wish.GetRequest() != 0 && wish.GetRequest() != st.GetRequest() {
-		st = &typesv1.RebalanceStatus{Request: wish.GetRequest(), State: rebalancing, StartedAt: r.Stamp, FailedAt: st.GetFailedAt()}
+	asked := wish.GetRequest() != 0 && wish.GetRequest() != was.GetRequest()
+	if asked {
 		r.failed = "" // that was of before
 	}
-	once := st.GetState() == rebalancing
+	once := asked || was.GetState() == rebalancing
 	if wish.GetAlways() {
 		r.AwaitPlace() // whatever changes anywhere may call for a move
 	}
 	if !once && !wish.GetAlways() && len(now.moving) == 0 && r.failed == "" {
 		return
 	}
+	st := r.nextStatus(was, asked)
 	for _, m := range now.moving {
 		r.hurry(m)
 	}
@@ -86,6 +83,18 @@ func (r *Rollout) rebalance(now survey) {
 	if was != nil || !proto.Equal(st, &typesv1.RebalanceStatus{}) {
 		r.EditService(func(s *typesv1.Service) { s.RebalanceStatus = st })
 	}
+}
+
+// nextStatus is the status to be changed: a new one if a person has asked anew.
+func (r *Rollout) nextStatus(was *typesv1.RebalanceStatus, asked bool) *typesv1.RebalanceStatus {
+	switch {
+	case asked:
+		return &typesv1.RebalanceStatus{Request: r.Service.GetSpec().GetRebalance().GetRequest(), State: rebalancing, StartedAt: r.Stamp,
+			FailedAt: was.GetFailedAt()}
+	case was != nil:
+		return proto.CloneOf(was)
+	}
+	return &typesv1.RebalanceStatus{}
 }
 
 // tell says how far a request is.

@@ -19,21 +19,7 @@ func (v *Visit) makeRoom(t *typesv1.Task) (preempt.Room, bool) {
 		v.LowestPriority() >= preempt.PriorityOf(v.Group) {
 		return preempt.Room{}, false
 	}
-	nodes := v.Book.Nodes
-	if id := t.GetDecided().GetForNode(); id != "" {
-		nodes = nil
-		if n := v.Book.Node(id); n != nil {
-			nodes = []*place.Node{n}
-		}
-	}
-	p := v.Picker(version)
-	var open []*place.Node
-	for _, n := range nodes {
-		if p.Forbids(n) == place.None {
-			open = append(open, n)
-		}
-	}
-	room, ok := v.ask(version).Find(open)
+	room, ok := v.findRoom(version, t.GetDecided().GetForNode())
 	if !ok {
 		if v.roomless == nil {
 			v.roomless = map[uint64]bool{}
@@ -47,6 +33,41 @@ func (v *Visit) makeRoom(t *typesv1.Task) (preempt.Room, bool) {
 	v.RestOnNode(room.Node)
 	v.RestOnService(v.Group)
 	return room, true
+}
+
+// rooms are the rooms that a spec version may have, and up to where they have followed what happens on nodes.
+type rooms struct {
+	preempt.Search
+	mark int
+}
+
+// findRoom is the best room on any node, or on one.
+func (v *Visit) findRoom(version uint64, node string) (preempt.Room, bool) {
+	open := func(n *place.Node) bool { return v.Picker(version).Forbids(n) == place.None }
+	if node != "" {
+		one := preempt.Search{Ask: v.ask(version)}
+		if n := v.Book.Node(node); n != nil {
+			return one.Find([]*place.Node{n}, open)
+		}
+		return preempt.Room{}, false
+	}
+	r := v.rooms[version]
+	if r == nil {
+		r = &rooms{}
+		_, r.mark = v.Book.Moved(0)
+		r.Ask = v.ask(version)
+		if len(v.Request(version).Affinities) == 0 { // with them a task elsewhere decides where others may go
+			if v.rooms == nil {
+				v.rooms = map[uint64]*rooms{}
+			}
+			v.rooms[version] = r
+		}
+		return r.Find(v.Book.Nodes, open)
+	}
+	var moved []*place.Node
+	moved, r.mark = v.Book.Moved(r.mark)
+	r.Ask = v.ask(version) // of the tasks as they are now
+	return r.Find(moved, open)
 }
 
 // ask is what a task of a spec version asks of nodes that are too full.
@@ -65,7 +86,11 @@ func (v *Visit) clings(version uint64) bool {
 // displace stops a task of another service, which is looked at again for it within this decision. One that this decision has
 // placed was never there.
 func (v *Visit) displace(t *typesv1.Task, reason string) {
-	v.Disturbed[v.Book.Group(t.GetServiceId())] = struct{}{}
+	g := v.Book.Group(t.GetServiceId())
+	v.Disturbed[g] = struct{}{}
+	if preempt.Limited(g) {
+		clear(v.rooms) // it has one less to give on any node
+	}
 	v.pickers = nil // they know nothing of others
 	if task.Fresh(t) {
 		v.DropTask(t)

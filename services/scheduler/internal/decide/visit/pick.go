@@ -92,7 +92,7 @@ func (v *Visit) accounted(was, is *typesv1.Task) {
 	if len(v.pickers) == 0 {
 		return
 	}
-	from, to := v.Book.Node(book.NodeOf(was)), v.Book.Node(book.NodeOf(is))
+	from, to := v.nodeOf(was), v.nodeOf(is)
 	before, after := weight(was), weight(is)
 	for _, p := range v.pickers {
 		switch {
@@ -107,6 +107,13 @@ func (v *Visit) accounted(was, is *typesv1.Task) {
 			}
 		}
 	}
+}
+
+func (v *Visit) nodeOf(t *typesv1.Task) *place.Node {
+	if t == nil {
+		return nil
+	}
+	return v.Book.Node(book.NodeOf(t))
 }
 
 // weighing is what a task is for its node: whether it holds anything, and counts.

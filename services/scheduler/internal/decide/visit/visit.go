@@ -31,6 +31,8 @@ type Visit struct {
 	exhausted map[uint64]string
 	// roomless are the spec versions for which displacing others makes no room.
 	roomless map[uint64]bool
+	// rooms look for whom to displace, one for each spec version that has to.
+	rooms map[uint64]*rooms
 
 	// began says that there were slots before, passed what the gate has said. See Gate.
 	began  bool
