@@ -143,7 +143,7 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 		}
 	}
 	if e.Machine == nil {
-		e.Machine = system.Machine{}
+		e.Machine = system.Machine{Data: p.Path(".")}
 	}
 	if e.Usage == nil {
 		e.Usage = meter.Kernel{Reader: usage.Real()}

@@ -81,9 +81,10 @@ func NodeOf(l *controlv1.ListedNode) Node {
 		},
 		Description: NodeDescription{
 			Hostname: Hostname(n), Platform: Platform{Architecture: d.GetPlatform().GetArchitecture(), OS: d.GetPlatform().GetOs()},
-			Resources: Amount{NanoCPUs: d.GetNanoCpus(), MemoryBytes: d.GetMemoryBytes(), Pids: d.GetPids(), GenericResources: genericOf(d.GetGeneric())},
-			Engine:    Engine{EngineVersion: d.GetVersion(), RuntimeVersion: d.GetRuntimeVersion(), Labels: d.GetLabels()},
-			Kernel:    d.GetKernel(), Features: d.GetFeatures(),
+			Resources: Amount{NanoCPUs: d.GetNanoCpus(), MemoryBytes: d.GetMemoryBytes(), Pids: d.GetPids(), DiskBytes: d.GetDiskBytes(),
+				GenericResources: genericOf(d.GetGeneric())},
+			Engine: Engine{EngineVersion: d.GetVersion(), RuntimeVersion: d.GetRuntimeVersion(), Labels: d.GetLabels()},
+			Kernel: d.GetKernel(), Features: d.GetFeatures(),
 		},
 		Status: NodeStatus{State: nodeState(n.GetStatus().GetState()), Message: n.GetStatus().GetMessage(), Since: stamp(n.GetStatus().GetSince())},
 	}

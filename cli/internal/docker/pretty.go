@@ -122,7 +122,7 @@ Ports:
   Protocol = {{.Protocol}}
   TargetPort = {{.TargetPort}}
   PublishMode = {{.PublishMode}}{{end}}{{end}}
-{{- define "amount"}}{{if .NanoCPUs}}{{cpus .NanoCPUs}} CPUs {{end}}{{if .MemoryBytes}}{{size .MemoryBytes}} {{end}}{{if .Pids}}{{.Pids}} processes {{end}}
+{{- define "amount"}}{{if .NanoCPUs}}{{cpus .NanoCPUs}} CPUs {{end}}{{if .MemoryBytes}}{{size .MemoryBytes}} {{end}}{{if .Pids}}{{.Pids}} processes {{end}}{{if .DiskBytes}}{{size .DiskBytes}} of disk {{end}}
 {{- range .GenericResources}}{{with .DiscreteResourceSpec}}{{.Kind}}={{.Value}} {{end}}{{with .NamedResourceSpec}}{{.Kind}}={{.Value}} {{end}}{{end}}{{end}}`
 
 	prettyRollout = `

@@ -77,6 +77,8 @@ type Amount struct {
 	NanoCPUs    int64 `json:",omitempty"`
 	MemoryBytes int64 `json:",omitempty"`
 	Pids        int64 `json:",omitempty"`
+	// DiskBytes is what Docker does not have.
+	DiskBytes int64 `json:",omitempty"`
 	// GenericResources are counted or named pieces, in Docker's two shapes.
 	GenericResources []GenericResource `json:",omitempty"`
 }
@@ -200,8 +202,8 @@ func resourcesOf(r *typesv1.ResourceRequirements) Resources {
 }
 
 func amount(r *typesv1.Resources) *Amount {
-	a := &Amount{NanoCPUs: r.GetNanoCpus(), MemoryBytes: r.GetMemoryBytes(), Pids: r.GetPids(), GenericResources: genericOf(r.GetGeneric())}
-	if a.NanoCPUs == 0 && a.MemoryBytes == 0 && a.Pids == 0 && len(a.GenericResources) == 0 {
+	a := &Amount{NanoCPUs: r.GetNanoCpus(), MemoryBytes: r.GetMemoryBytes(), Pids: r.GetPids(), DiskBytes: r.GetDiskBytes(), GenericResources: genericOf(r.GetGeneric())}
+	if a.NanoCPUs == 0 && a.MemoryBytes == 0 && a.Pids == 0 && a.DiskBytes == 0 && len(a.GenericResources) == 0 {
 		return nil
 	}
 	return a

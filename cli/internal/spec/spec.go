@@ -81,6 +81,7 @@ func (f *Flags) common() {
 	f.set.String("limit-pids", "", "processes that a task may have; 0: no limit")
 	f.set.String("reserve-cpu", "", "processors that a node must have free")
 	f.set.String("reserve-memory", "", "memory that a node must have free")
+	f.set.String("reserve-disk", "", "disk that a node must have free: 10g")
 	f.set.String("restart-condition", "", "when to replace a task that ended: none, on-failure, any (default any)")
 	f.set.String("restart-delay", "", "wait before the replacement starts (default 5s)")
 	f.set.String("restart-max-attempts", "", "replacements within the window; 0: no limit")
@@ -177,7 +178,7 @@ func (f *Flags) apply(s *typesv1.ServiceSpec) {
 }
 
 func (f *Flags) applyResources(t *typesv1.TaskSpec) {
-	if !f.any("limit-cpu", "limit-memory", "limit-pids", "reserve-cpu", "reserve-memory") {
+	if !f.any("limit-cpu", "limit-memory", "limit-pids", "reserve-cpu", "reserve-memory", "reserve-disk") {
 		return
 	}
 	if t.Resources == nil {
@@ -185,7 +186,7 @@ func (f *Flags) applyResources(t *typesv1.TaskSpec) {
 	}
 	for i, r := range []**typesv1.Resources{&t.Resources.Limits, &t.Resources.Reservations} {
 		prefix := []string{"limit", "reserve"}[i]
-		if *r == nil && f.any(prefix+"-cpu", prefix+"-memory", prefix+"-pids") {
+		if *r == nil && f.any(prefix+"-cpu", prefix+"-memory", prefix+"-pids", prefix+"-disk") {
 			*r = &typesv1.Resources{}
 		}
 		if f.set.Changed(prefix + "-cpu") {
@@ -197,6 +198,11 @@ func (f *Flags) applyResources(t *typesv1.TaskSpec) {
 			bytes, err := units.RAMInBytes(f.text(prefix + "-memory"))
 			f.faults.Check(err == nil, prefix+"-memory", "%q is no amount of memory, such as 512m", f.text(prefix+"-memory"))
 			(*r).MemoryBytes = bytes
+		}
+		if f.set.Changed(prefix + "-disk") {
+			bytes, err := units.RAMInBytes(f.text(prefix + "-disk"))
+			f.faults.Check(err == nil, prefix+"-disk", "%q is no amount of disk, such as 10g", f.text(prefix+"-disk"))
+			(*r).DiskBytes = bytes
 		}
 		if f.set.Changed(prefix + "-pids") {
 			n, _ := f.count(prefix + "-pids")

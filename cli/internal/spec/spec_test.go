@@ -99,7 +99,7 @@ func flagsOf(t *testing.T, define func(*spec.Flags), args ...string) *spec.Flags
 func TestEveryCreateFlagReachesTheSpec(t *testing.T) {
 	f := flagsOf(t, (*spec.Flags).Create, "--name", "web", "--replicas", "3", "-p", "80", "--network", "front", "--network", "name=back,alias=db,alias=sql",
 		"-e", "A=1", "-e", "COLOR", "-e", "UNSET", "-e", "A=2", "-l", "x=y", "--container-label", "c=d", "--limit-cpu", "1.5", "--limit-memory", "512m",
-		"--limit-pids", "10", "--reserve-cpu", ".25", "--reserve-memory", "1g", "--restart-condition", "none", "--restart-delay", "1s",
+		"--limit-pids", "10", "--reserve-cpu", ".25", "--reserve-memory", "1g", "--reserve-disk", "10g", "--restart-condition", "none", "--restart-delay", "1s",
 		"--restart-max-attempts", "4", "--restart-window", "2m", "--update-parallelism", "0", "--update-delay", "3s", "--update-order", "start-first",
 		"--stop-grace-period", "7s", "--stop-signal", "SIGINT", "--hostname", "h", "-u", "1:2", "-w", "/srv", "--entrypoint", "a 'b c'", "--read-only")
 	got, err := f.Spec("img:1", []string{"serve"})
@@ -120,7 +120,7 @@ func TestEveryCreateFlagReachesTheSpec(t *testing.T) {
 			Networks: []*typesv1.NetworkAttachment{{Target: "front"}, {Target: "back", Aliases: []string{"db", "sql"}}},
 			Resources: &typesv1.ResourceRequirements{
 				Limits:       &typesv1.Resources{NanoCpus: 15e8, MemoryBytes: 512 << 20, Pids: 10},
-				Reservations: &typesv1.Resources{NanoCpus: 25e7, MemoryBytes: 1 << 30},
+				Reservations: &typesv1.Resources{NanoCpus: 25e7, MemoryBytes: 1 << 30, DiskBytes: 10 << 30},
 			},
 			Restart: &typesv1.RestartPolicy{
 				Condition: typesv1.RestartCondition_RESTART_CONDITION_NONE, Delay: durationpb.New(1e9), MaxAttempts: 4, Window: durationpb.New(120e9),

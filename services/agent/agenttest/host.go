@@ -92,14 +92,14 @@ type hollow struct {
 	read     time.Time         // until when that was counted
 }
 
-// NewHost is a machine with 4 processors and 8 GiB. Its choices come from rand.
+// NewHost is a machine with 4 processors, 8 GiB of memory and 100 GiB of disk. Its choices come from rand.
 func NewHost(name string, rand *run.Rand) *Host {
 	return &Host{
 		rand: rand, dead: make(chan struct{}), containers: map[string]*hollow{}, wired: map[string]container.Wiring{}, files: map[string][]container.File{},
 		logs: map[string]*output{}, images: map[string]Behaviour{}, journal: journal.State{Tasks: map[string]journal.Record{}},
 		description: &typesv1.NodeDescription{
 			Hostname: name, Platform: &typesv1.Platform{Os: "linux", Architecture: "amd64"},
-			NanoCpus: 4e9, MemoryBytes: 8 << 30, Kernel: "hollow", RuntimeVersion: "hollow",
+			NanoCpus: 4e9, MemoryBytes: 8 << 30, DiskBytes: 100 << 30, Kernel: "hollow", RuntimeVersion: "hollow",
 		},
 	}
 }

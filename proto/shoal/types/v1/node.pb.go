@@ -793,7 +793,9 @@ type NodeDescription struct {
 	// Generic resources that it has.
 	Generic []*GenericResource `protobuf:"bytes,11,rep,name=generic,proto3" json:"generic,omitempty"`
 	// Processes that it can have. 0: not told.
-	Pids          int64 `protobuf:"varint,12,opt,name=pids,proto3" json:"pids,omitempty"`
+	Pids int64 `protobuf:"varint,12,opt,name=pids,proto3" json:"pids,omitempty"`
+	// Size of the file system that holds the agent's data, in bytes.
+	DiskBytes     int64 `protobuf:"varint,13,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -912,6 +914,13 @@ func (x *NodeDescription) GetPids() int64 {
 	return 0
 }
 
+func (x *NodeDescription) GetDiskBytes() int64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
+}
+
 var File_shoal_types_v1_node_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_node_proto_rawDesc = "" +
@@ -960,7 +969,7 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\vNodeSession\x12#\n" +
 	"\rdispatcher_id\x18\x01 \x01(\tR\fdispatcherId\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x17\n" +
-	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\x8e\x04\n" +
+	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\xad\x04\n" +
 	"\x0fNodeDescription\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x124\n" +
 	"\bplatform\x18\x02 \x01(\v2\x18.shoal.types.v1.PlatformR\bplatform\x12\x1b\n" +
@@ -974,7 +983,9 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\x06labels\x18\n" +
 	" \x03(\v2+.shoal.types.v1.NodeDescription.LabelsEntryR\x06labels\x129\n" +
 	"\ageneric\x18\v \x03(\v2\x1f.shoal.types.v1.GenericResourceR\ageneric\x12\x12\n" +
-	"\x04pids\x18\f \x01(\x03R\x04pids\x1a9\n" +
+	"\x04pids\x18\f \x01(\x03R\x04pids\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\r \x01(\x03R\tdiskBytes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*R\n" +

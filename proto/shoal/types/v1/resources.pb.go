@@ -105,7 +105,9 @@ type Resources struct {
 	// Number of processes.
 	Pids int64 `protobuf:"varint,3,opt,name=pids,proto3" json:"pids,omitempty"`
 	// Anything else that is counted or named, by kind. Reservations only.
-	Generic       []*GenericResource `protobuf:"bytes,4,rep,name=generic,proto3" json:"generic,omitempty"`
+	Generic []*GenericResource `protobuf:"bytes,4,rep,name=generic,proto3" json:"generic,omitempty"`
+	// Disk, in bytes, of the file system that holds the agent's data. Reservations only: nothing keeps a task to it.
+	DiskBytes     int64 `protobuf:"varint,5,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -166,6 +168,13 @@ func (x *Resources) GetGeneric() []*GenericResource {
 		return x.Generic
 	}
 	return nil
+}
+
+func (x *Resources) GetDiskBytes() int64 {
+	if x != nil {
+		return x.DiskBytes
+	}
+	return 0
 }
 
 // GenericResource is an amount of something, or one named piece of it.
@@ -244,12 +253,14 @@ const file_shoal_types_v1_resources_proto_rawDesc = "" +
 	"swap_bytes\x18\x03 \x01(\x03H\x00R\tswapBytes\x88\x01\x01\x120\n" +
 	"\x11memory_swappiness\x18\x04 \x01(\x03H\x01R\x10memorySwappiness\x88\x01\x01B\r\n" +
 	"\v_swap_bytesB\x14\n" +
-	"\x12_memory_swappiness\"\x9a\x01\n" +
+	"\x12_memory_swappiness\"\xb9\x01\n" +
 	"\tResources\x12\x1b\n" +
 	"\tnano_cpus\x18\x01 \x01(\x03R\bnanoCpus\x12!\n" +
 	"\fmemory_bytes\x18\x02 \x01(\x03R\vmemoryBytes\x12\x12\n" +
 	"\x04pids\x18\x03 \x01(\x03R\x04pids\x129\n" +
-	"\ageneric\x18\x04 \x03(\v2\x1f.shoal.types.v1.GenericResourceR\ageneric\"W\n" +
+	"\ageneric\x18\x04 \x03(\v2\x1f.shoal.types.v1.GenericResourceR\ageneric\x12\x1d\n" +
+	"\n" +
+	"disk_bytes\x18\x05 \x01(\x03R\tdiskBytes\"W\n" +
 	"\x0fGenericResource\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05named\x18\x02 \x01(\tR\x05named\x12\x1a\n" +

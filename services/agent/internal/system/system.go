@@ -17,14 +17,14 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
-// Machine is the real one.
-type Machine struct{}
+// Machine is the real one. Data is the folder of what the agent keeps.
+type Machine struct{ Data string }
 
 // Describe says what it is. What can't be found out is left empty.
-func (Machine) Describe() *typesv1.NodeDescription {
+func (m Machine) Describe() *typesv1.NodeDescription {
 	d := &typesv1.NodeDescription{
 		Platform: &typesv1.Platform{Os: runtime.GOOS, Architecture: runtime.GOARCH},
-		NanoCpus: int64(runtime.NumCPU()) * 1e9, MemoryBytes: memory(), Kernel: kernel(), Version: run.Version(),
+		NanoCpus: int64(runtime.NumCPU()) * 1e9, MemoryBytes: memory(), DiskBytes: disk(m.Data), Kernel: kernel(), Version: run.Version(),
 	}
 	d.Hostname, _ = os.Hostname()
 	return d
@@ -45,6 +45,15 @@ func memory() int64 {
 		}
 	}
 	return 0
+}
+
+// disk is the size of a folder's file system, in bytes (statfs(2)).
+func disk(dir string) int64 {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0
+	}
+	return int64(st.Blocks) * st.Frsize
 }
 
 func kernel() string {

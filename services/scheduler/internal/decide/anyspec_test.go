@@ -22,7 +22,7 @@ func TestAnySpecHolds(t *testing.T) {
 		m := newSim(t)
 		m.command(nil, []string{"cluster", "history=2", "preemption=" + rapid.SampledFrom([]string{"on", "off"}).Draw(t, "preemption")})
 		for i := range rapid.IntRange(1, 6).Draw(t, "nodes") {
-			m.command(nil, []string{"node", fmt.Sprintf("n%d", i), "memory=4G", "generic=gpu:u1+u2",
+			m.command(nil, []string{"node", fmt.Sprintf("n%d", i), "memory=4G", "disk=10G", "generic=gpu:u1+u2",
 				"label.zone=" + rapid.SampledFrom([]string{"north", "south"}).Draw(t, "zone")})
 		}
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
@@ -50,7 +50,7 @@ func drawAnyStep(t *rapid.T, m *sim) {
 			m.command(nil, []string{"node", node, rapid.SampledFrom([]string{"down", "suspect", "drain", "pause", "remove"}).Draw(t, "trouble"), "stamp=true"})
 		}
 	case 4:
-		m.command(nil, []string{"node", node, "ready", "active", "stamp=true", "memory=4G", "generic=gpu:u1+u2",
+		m.command(nil, []string{"node", node, "ready", "active", "stamp=true", "memory=4G", "disk=10G", "generic=gpu:u1+u2",
 			rapid.SampledFrom([]string{"taint=", "taint=x::no-schedule", "taint=x::avoid", "taint=x::no-execute", "label.zone=south"}).Draw(t, "change")})
 	case 5:
 		drawReport(t, m)
@@ -79,7 +79,7 @@ func drawSpec(t *rapid.T, service string) []string {
 		"max-delay=" + pick("max-delay", "0s", "20s"), pick("memory", "memory=0", "memory=1G", "memory=3G"), "priority=" + pick("priority", "0", "0", "-5", "10"),
 	}
 	out = append(out, strings.Fields(pick("placement", "", "constraint=node.labels.zone_==_north", "prefer=node.labels.zone",
-		"max-replicas=1", "strategy=binpack", "tolerate=x", "far="+service, "rather-far="+service, "generic=gpu:1", "near=s0", "host-port=808"+service[1:]))...)
+		"max-replicas=1", "strategy=binpack", "tolerate=x", "far="+service, "rather-far="+service, "generic=gpu:1", "disk=4G", "near=s0", "host-port=808"+service[1:]))...)
 	switch mode {
 	case "":
 		out = append(out, "replicas="+pick("replicas", "0", "1", "3", "6"))
@@ -105,7 +105,7 @@ func drawSpec(t *rapid.T, service string) []string {
 
 // checkPlaced: whatever a decision has placed is where its rules let it be, and no node holds more than it has.
 func (m *sim) checkPlaced(t fatal, before *state.Snapshot) {
-	used, held, perNode := map[string]int64{}, map[string]string{}, map[string][]uint64{}
+	used, disk, held, perNode := map[string]int64{}, map[string]int64{}, map[string]string{}, map[string][]uint64{}
 	hold := func(what string, task *typesv1.Task) {
 		if other := held[what]; other != "" {
 			t.Fatalf("%s is held by %s and %s", what, other, task.GetMeta().GetId())
@@ -120,6 +120,10 @@ func (m *sim) checkPlaced(t fatal, before *state.Snapshot) {
 		}
 		id := node.GetMeta().GetId()
 		used[id] += task.GetDecided().GetReserved().GetMemoryBytes()
+		disk[id] += task.GetDecided().GetReserved().GetDiskBytes()
+		if disk[id] > node.GetStatus().GetDescription().GetDiskBytes() {
+			t.Fatalf("node %s holds %d bytes of disk", id, disk[id])
+		}
 		if used[id] > node.GetStatus().GetDescription().GetMemoryBytes() {
 			t.Fatalf("node %s holds %d bytes", id, used[id])
 		}

@@ -22,7 +22,7 @@ import (
 // TestScripts runs testdata: one file a rule. The first line of a block and each line below it is a command:
 //
 //	cluster [machine-network=CIDR] [machine-network6=CIDR] [history=N] [preemption=on]
-//	node ID [cpus=N] [memory=SIZE] [platform=os/arch] | node ID down|ready|suspect|drain|pause|active|remove
+//	node ID [cpus=N] [memory=SIZE] [disk=SIZE] [platform=os/arch] | node ID down|ready|suspect|drain|pause|active|remove
 //	node ID dispatcher=ID; dispatcher ID applied=now
 //	network ID subnet=CIDR
 //	service NAME [replicas=N] [restart-delay=D] [condition=C] [attempts=N] [window=D] [memory=SIZE] [cpus=N]
@@ -30,7 +30,7 @@ import (
 //	        [max-delay=D] [label.KEY=V] [mode=global|job|global-job] [completions=N] [concurrent=N] [job-deadline=D]
 //	        [cron=FIELDS_WITH_UNDERSCORES] [zone=Z] [policy=allow|replace] [catch-up=D] [constraint=A+B] [prefer=KEY+KEY]
 //	        [max-replicas=N] [strategy=binpack] [tolerate=KEY] [near=S] [far=S] [rather-near=S] [rather-far=S]
-//	        [generic=KIND:N] [pids=N] [host-port=N+any] [publish=N] [monitor=D] [action=continue|rollback] [ratio=F] [progress=D]
+//	        [generic=KIND:N] [pids=N] [disk=SIZE] [host-port=N+any] [publish=N] [monitor=D] [action=continue|rollback] [ratio=F] [progress=D]
 //	        [depends-on=A+B] [max-unavailable=N] [hold=true] [resume=N] [priority=N]
 //	        [rollback-parallelism=N [rollback-order=start-first] [rollback-delay=D] [rollback-action=continue]]
 //	        [rollback-to=VERSION: by hand; the other options of the task spec are those of then]
@@ -199,6 +199,9 @@ func (m *sim) nodeOptions(n *typesv1.Node, opts map[string]string) {
 	}
 	if mem, ok := opts["memory"]; ok {
 		d.MemoryBytes = m.size(mem)
+	}
+	if disk, ok := opts["disk"]; ok {
+		d.DiskBytes = m.size(disk)
 	}
 	if opts["role"] == "manager" {
 		n.Spec.Role = typesv1.NodeRole_NODE_ROLE_MANAGER
@@ -395,7 +398,7 @@ func (m *sim) taskOptions(t *typesv1.TaskSpec, opts map[string]string) {
 	if g, ok := opts["generic"]; ok {
 		t.Resources.Reservations.Generic = m.generic(g)
 	}
-	t.Resources.Reservations.Pids = m.number(opts["pids"], 0)
+	t.Resources.Reservations.Pids, t.Resources.Reservations.DiskBytes = m.number(opts["pids"], 0), m.size(cmpOr(opts["disk"], "0"))
 	if d, ok := opts["max-delay"]; ok {
 		t.Restart.MaxDelay = durationpb.New(m.duration(d))
 	}

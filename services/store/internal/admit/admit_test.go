@@ -109,6 +109,9 @@ func TestServiceFaults(t *testing.T) {
 			`sysctls: "vm.overcommit" is not a container's own`, `ulimits[0].name: "nofiles" is not one of`, `ulimits[1].soft: 5 is above`, `oom_score_adj: 2000`, `shm_bytes: 1 is below`,
 			`resources.swap_bytes: needs a memory limit`, `resources.swap_bytes: -2 is below -1`, `resources.memory_swappiness: 101`,
 		}},
+		{"disk", sound + `task { resources { reservations { disk_bytes: -1 } limits { disk_bytes: 5 } } }`, errs.Invalid, []string{
+			`resources.reservations.disk_bytes: -1 is below 0`, `resources.limits.disk_bytes: disk can be reserved and not limited`,
+		}},
 		{"devices", sound + `task { container { devices { host_path: "null" permissions: "x" } device_cgroup_rules: "c 1 rwm" cdi_devices: "gpu" } }`, errs.Invalid, []string{
 			`devices[0].host_path: "null" must be`, `devices[0].container_path: "null" must be`, `devices[0].permissions: "x" must be`, `device_cgroup_rules[0]: "c 1 rwm" must be`, `cdi_devices[0]: "gpu" must be`,
 		}},

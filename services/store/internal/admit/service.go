@@ -90,6 +90,7 @@ func (f *Faults) task(s *state.Snapshot, t *typesv1.TaskSpec) {
 	f.resources("reservations", reserved)
 	f.swap(t.GetResources())
 	f.Check(len(limits.GetGeneric()) == 0, "resources.limits.generic", "generic resources can be reserved and not limited")
+	f.Check(limits.GetDiskBytes() == 0, "resources.limits.disk_bytes", "disk can be reserved and not limited")
 	f.generic("resources.reservations.generic", reserved.GetGeneric())
 	f.Check(limits.GetMemoryBytes() == 0 || reserved.GetMemoryBytes() <= limits.GetMemoryBytes(),
 		"resources.reservations.memory_bytes", "%d is more than the limit, %d", reserved.GetMemoryBytes(), limits.GetMemoryBytes())
@@ -126,6 +127,7 @@ func (f *Faults) resources(which string, r *typesv1.Resources) {
 	cpus, memory := r.GetNanoCpus(), r.GetMemoryBytes()
 	f.Check(cpus == 0 || cpus >= minNanoCPUs, "resources."+which+".nano_cpus", "%d is below the least, %d", cpus, minNanoCPUs)
 	f.Check(memory == 0 || memory >= minMemory, "resources."+which+".memory_bytes", "%d is below the least, %d (4 MiB)", memory, minMemory)
+	f.Check(r.GetDiskBytes() >= 0, "resources."+which+".disk_bytes", "%d is below 0", r.GetDiskBytes())
 	f.Check(r.GetPids() >= 0, "resources."+which+".pids", "%d is below 0", r.GetPids())
 }
 

@@ -243,7 +243,7 @@ func (f *Fleet) Addresses(n *place.Node, spec *typesv1.TaskSpec) (out []*typesv1
 // on, and those beyond what the machine has must go. What is stopping already does not count: it makes room.
 func (f *Fleet) TooSmall(n *place.Node, t *typesv1.Task) bool {
 	r := t.GetDecided().GetReserved()
-	if r == nil || n.Used.CPUs <= n.Have.CPUs && n.Used.Memory <= n.Have.Memory && len(r.GetGeneric()) == 0 {
+	if r == nil || n.Used.CPUs <= n.Have.CPUs && n.Used.Memory <= n.Have.Memory && n.Used.Disk <= n.Have.Disk && len(r.GetGeneric()) == 0 {
 		return false
 	}
 	id := n.ID()

@@ -29,6 +29,7 @@ const (
 	CPUs
 	Memory
 	PIDs
+	Disk
 	Generic
 	HostPort
 	MaxReplicas
@@ -43,7 +44,7 @@ func (r *Request) words(c Cause, constraintText string) (one, many string) {
 		return "does not meet " + constraintText, "do not meet " + constraintText
 	case Platform:
 		return "is not " + platformNames(r.platforms), "are not " + platformNames(r.platforms)
-	case CPUs, Memory, PIDs, Generic:
+	case CPUs, Memory, PIDs, Disk, Generic:
 		what := r.wanting(c)
 		return "lacks " + what, "lack " + what
 	case HostPort:
@@ -86,6 +87,8 @@ func (r *Request) wanting(c Cause) string {
 		return Bytes(r.Need.GetMemoryBytes()) + " of memory"
 	case PIDs:
 		return fmt.Sprintf("%d processes", r.Need.GetPids())
+	case Disk:
+		return Bytes(r.Need.GetDiskBytes()) + " of disk"
 	default:
 		return r.genericNames()
 	}
@@ -128,7 +131,7 @@ func (r *Request) unmet(n *Node) string {
 	return r.constraints[i].String()
 }
 
-// Bytes writes an amount of memory in the largest unit that gives a whole number, else rounded up to a tenth: who frees as
+// Bytes writes an amount of memory or disk in the largest unit that gives a whole number, else rounded up to a tenth: who frees as
 // much has freed enough.
 func Bytes(bytes int64) string {
 	switch {

@@ -114,6 +114,9 @@ func (r *Request) figures(n *Node) (out []string) {
 	if need.PIDs > 0 && n.Have.PIDs > 0 {
 		out = append(out, fmt.Sprintf("%d of %d processes reserved", n.Used.PIDs, n.Have.PIDs))
 	}
+	if need.Disk > 0 {
+		out = append(out, fmt.Sprintf("%s of %s of disk reserved", Bytes(n.Used.Disk), Bytes(n.Have.Disk)))
+	}
 	for _, g := range r.Need.GetGeneric() {
 		if p := n.pieces[g.GetKind()]; p != nil {
 			out = append(out, fmt.Sprintf("%d of %d %s reserved", p.used, p.have, g.GetKind()))

@@ -24,7 +24,8 @@ func Left(n *Node) *Remainder {
 
 // Take takes a reservation, or reports false and leaves all as it was when there is not enough for it.
 func (r *Remainder) Take(want *typesv1.Resources) bool {
-	if want.GetNanoCpus() > r.amount.CPUs || want.GetMemoryBytes() > r.amount.Memory {
+	if want.GetNanoCpus() > r.amount.CPUs || want.GetMemoryBytes() > r.amount.Memory ||
+		want.GetDiskBytes() > r.amount.Disk {
 		return false
 	}
 	for _, g := range want.GetGeneric() {
@@ -35,6 +36,7 @@ func (r *Remainder) Take(want *typesv1.Resources) bool {
 	}
 	r.amount.CPUs -= want.GetNanoCpus()
 	r.amount.Memory -= want.GetMemoryBytes()
+	r.amount.Disk -= want.GetDiskBytes()
 	for _, g := range want.GetGeneric() {
 		delete(r.named, [2]string{g.GetKind(), g.GetNamed()})
 		r.count[g.GetKind()] -= g.GetDiscrete()

@@ -232,16 +232,16 @@ func (p *Picker) wishes(n *Node) (out uint64) {
 	return min(out, 15)
 }
 
-// Load is how full a node is: the share of processors or memory that is reserved, the larger, in thousandths, and a little
+// Load is how full a node is: the share of processors, memory or disk that is reserved, the largest, in thousandths, and a little
 // for each task.
 func (n *Node) Load() uint64 {
-	reserved := max(share(n.Used.CPUs, n.Have.CPUs), share(n.Used.Memory, n.Have.Memory))
+	reserved := max(share(n.Used.CPUs, n.Have.CPUs), share(n.Used.Memory, n.Have.Memory), share(n.Used.Disk, n.Have.Disk))
 	return uint64(min(reserved+int64(max(n.Tasks, 0))*taskWeight, 1<<31))
 }
 
 // Weight is what one task of the request adds to the load of a node.
 func (r *Request) Weight(n *Node) uint64 {
-	reserved := max(share(r.Need.GetNanoCpus(), n.Have.CPUs), share(r.Need.GetMemoryBytes(), n.Have.Memory))
+	reserved := max(share(r.Need.GetNanoCpus(), n.Have.CPUs), share(r.Need.GetMemoryBytes(), n.Have.Memory), share(r.Need.GetDiskBytes(), n.Have.Disk))
 	return uint64(reserved) + taskWeight
 }
 

@@ -15,7 +15,7 @@ import (
 )
 
 // Amount is what is counted on every node.
-type Amount struct{ CPUs, Memory, PIDs int64 }
+type Amount struct{ CPUs, Memory, PIDs, Disk int64 }
 
 // Node is a machine with what is on it.
 type Node struct {
@@ -62,7 +62,7 @@ func NewNode(n *typesv1.Node) *Node {
 func (n *Node) Update(o *typesv1.Node) {
 	d := o.GetStatus().GetDescription()
 	n.Object = o
-	n.Have = Amount{CPUs: d.GetNanoCpus(), Memory: d.GetMemoryBytes(), PIDs: d.GetPids()}
+	n.Have = Amount{CPUs: d.GetNanoCpus(), Memory: d.GetMemoryBytes(), PIDs: d.GetPids(), Disk: d.GetDiskBytes()}
 	n.Closed = closed(o)
 	n.Hold = time.Time{}
 	if h := o.GetFlaps().GetHoldUntil(); h != nil {
@@ -135,6 +135,7 @@ func (a *Amount) add(r *typesv1.Resources, sign int64) {
 	a.CPUs += sign * r.GetNanoCpus()
 	a.Memory += sign * r.GetMemoryBytes()
 	a.PIDs += sign * r.GetPids()
+	a.Disk += sign * r.GetDiskBytes()
 }
 
 // Leave notes of what is reserved that it will soon be free, or takes that back (sign -1).
@@ -168,6 +169,7 @@ func (n *Node) Firm(priority int32) (out Amount) {
 			out.CPUs += c.held.CPUs
 			out.Memory += c.held.Memory
 			out.PIDs += c.held.PIDs
+			out.Disk += c.held.Disk
 		}
 	}
 	return out

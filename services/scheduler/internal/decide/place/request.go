@@ -85,7 +85,7 @@ func classOf(p *typesv1.Placement) string {
 }
 
 func amountOf(r *typesv1.Resources) Amount {
-	return Amount{CPUs: r.GetNanoCpus(), Memory: r.GetMemoryBytes(), PIDs: r.GetPids()}
+	return Amount{CPUs: r.GetNanoCpus(), Memory: r.GetMemoryBytes(), PIDs: r.GetPids(), Disk: r.GetDiskBytes()}
 }
 
 // Eligible runs the filters that concern what a node is, not what is on it: a global service has a task on each node that
@@ -157,6 +157,8 @@ func (r *Request) Short(n *Node, taken Amount) Cause {
 		return Memory
 	case need.PIDs > 0 && n.Have.PIDs > 0 && taken.PIDs+need.PIDs > n.Have.PIDs: // a machine that does not tell has enough
 		return PIDs
+	case need.Disk > 0 && taken.Disk+need.Disk > n.Have.Disk:
+		return Disk
 	}
 	return None
 }
@@ -170,7 +172,7 @@ func (r *Request) Reserved(n *Node) *typesv1.Resources {
 		return r.Need
 	}
 	return &typesv1.Resources{NanoCpus: r.Need.GetNanoCpus(), MemoryBytes: r.Need.GetMemoryBytes(), Pids: r.Need.GetPids(),
-		Generic: n.assign(r.Need.GetGeneric())}
+		DiskBytes: r.Need.GetDiskBytes(), Generic: n.assign(r.Need.GetGeneric())}
 }
 
 func (r *Request) fitsPlatform(have *typesv1.Platform) bool {

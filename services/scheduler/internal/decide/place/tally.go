@@ -121,7 +121,7 @@ func (b *nearest) consider(r *Request, n *Node, c Cause) {
 			return
 		}
 		x.rank = closedNode
-	case CPUs, Memory, PIDs:
+	case CPUs, Memory, PIDs, Disk:
 		x.weigh(r, c)
 	default:
 		return
@@ -151,7 +151,8 @@ func (b *nearest) weigh(r *Request, c Cause) {
 func (r *Request) fitsWithout(n *Node) bool {
 	need := amountOf(r.Need)
 	return n.Used.CPUs-n.Leaving.CPUs+need.CPUs <= n.Have.CPUs && n.Used.Memory-n.Leaving.Memory+need.Memory <= n.Have.Memory &&
-		(n.Have.PIDs == 0 || n.Used.PIDs-n.Leaving.PIDs+need.PIDs <= n.Have.PIDs)
+		(n.Have.PIDs == 0 || n.Used.PIDs-n.Leaving.PIDs+need.PIDs <= n.Have.PIDs) &&
+		n.Used.Disk-n.Leaving.Disk+need.Disk <= n.Have.Disk
 }
 
 // of is one resource of an amount.
@@ -161,6 +162,8 @@ func (r *Request) of(c Cause, a Amount) int64 {
 		return a.CPUs
 	case Memory:
 		return a.Memory
+	case Disk:
+		return a.Disk
 	default:
 		return a.PIDs
 	}
@@ -172,6 +175,8 @@ func amountText(c Cause, amount int64) string {
 		return Processors(amount)
 	case Memory:
 		return Bytes(amount) + " of memory"
+	case Disk:
+		return Bytes(amount) + " of disk"
 	default:
 		return fmt.Sprintf("%d processes", amount)
 	}

@@ -180,7 +180,8 @@ func (a *Ask) weight(t *typesv1.Task) int64 {
 		return int64(float64(held) / float64(need) * 1000)
 	}
 	r, need := t.GetDecided().GetReserved(), a.Request.Need
-	return max(share(r.GetNanoCpus(), need.GetNanoCpus()), share(r.GetMemoryBytes(), need.GetMemoryBytes()))
+	return max(share(r.GetNanoCpus(), need.GetNanoCpus()), share(r.GetMemoryBytes(), need.GetMemoryBytes()),
+		share(r.GetDiskBytes(), need.GetDiskBytes()))
 }
 
 // spareOf is how many tasks of a service may still be taken: of one that states max_unavailable so many that no more are
