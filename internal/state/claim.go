@@ -85,8 +85,6 @@ func Claims(o *typesv1.Object) []string {
 		out = nameClaims(typesv1.Kind_KIND_SECRET, k.Secret.GetAnnotations())
 	case *typesv1.Object_Config:
 		out = nameClaims(typesv1.Kind_KIND_CONFIG, k.Config.GetAnnotations())
-	case *typesv1.Object_Volume:
-		out = nameClaims(typesv1.Kind_KIND_VOLUME, k.Volume.GetAnnotations())
 	case *typesv1.Object_Node:
 		for _, b := range k.Node.GetBlocks() {
 			out = append(out, BlockClaim(b))

@@ -3,6 +3,7 @@ package docker
 import (
 	"strings"
 
+	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
@@ -95,6 +96,8 @@ type VolumeOptions struct {
 	NoCopy  bool              `json:",omitempty"`
 	Labels  map[string]string `json:",omitempty"`
 	Subpath string            `json:",omitempty"`
+	// Scope is what Docker does not have: slot; empty: the node's.
+	Scope string `json:",omitempty"`
 }
 
 // TmpfsOptions is what memory mounts have. Options are as Docker's API has them: lists of one or two words.
@@ -234,6 +237,9 @@ func mountOf(m *typesv1.Mount) Mount {
 	}
 	if v := m.GetVolume(); v != nil {
 		out.VolumeOptions = &VolumeOptions{NoCopy: v.GetNoCopy(), Labels: v.GetLabels(), Subpath: v.GetSubpath()}
+		if state.OfSlot(m) {
+			out.VolumeOptions.Scope = "slot"
+		}
 	}
 	if t := m.GetTmpfs(); t != nil {
 		out.TmpfsOptions = &TmpfsOptions{SizeBytes: t.GetSizeBytes(), Mode: t.GetMode()}

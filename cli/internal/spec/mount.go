@@ -106,6 +106,13 @@ func options(m *typesv1.Mount, key, value string, valued bool) (known bool, err 
 	case "volume-subpath":
 		volumeOf(m).Subpath = value
 		return true, nil
+	case "scope":
+		v, ok := typesv1.VolumeScope_value["VOLUME_SCOPE_"+strings.ToUpper(value)]
+		if !ok || v == 0 {
+			return true, errs.New(errs.Invalid, "%q is not node or slot", value)
+		}
+		volumeOf(m).Scope = typesv1.VolumeScope(v)
+		return true, nil
 	case "volume-label":
 		v := volumeOf(m)
 		v.Labels, err = Labels([]string{value}, v.Labels)

@@ -1135,7 +1135,9 @@ type AssignedTask struct {
 	// Labels of its service.
 	ServiceLabels map[string]string `protobuf:"bytes,11,rep,name=service_labels,json=serviceLabels,proto3" json:"service_labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// How its output is kept: the spec's driver, or the cluster's.
-	LogDriver     *v1.LogDriver `protobuf:"bytes,12,opt,name=log_driver,json=logDriver,proto3" json:"log_driver,omitempty"`
+	LogDriver *v1.LogDriver `protobuf:"bytes,12,opt,name=log_driver,json=logDriver,proto3" json:"log_driver,omitempty"`
+	// Volumes of its slot.
+	Volumes       []*v1.TaskVolume `protobuf:"bytes,13,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1250,6 +1252,13 @@ func (x *AssignedTask) GetServiceLabels() map[string]string {
 func (x *AssignedTask) GetLogDriver() *v1.LogDriver {
 	if x != nil {
 		return x.LogDriver
+	}
+	return nil
+}
+
+func (x *AssignedTask) GetVolumes() []*v1.TaskVolume {
+	if x != nil {
+		return x.Volumes
 	}
 	return nil
 }
@@ -1506,7 +1515,7 @@ var File_shoal_dispatcher_v1_session_proto protoreflect.FileDescriptor
 
 const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\n" +
-	"!shoal/dispatcher/v1/session.proto\x12\x13shoal.dispatcher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a shoal/dispatcher/v1/stream.proto\x1a\x18shoal/types/v1/log.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"\x8a\x03\n" +
+	"!shoal/dispatcher/v1/session.proto\x12\x13shoal.dispatcher.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a shoal/dispatcher/v1/stream.proto\x1a\x18shoal/types/v1/log.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\x1a\x1bshoal/types/v1/volume.proto\"\x8a\x03\n" +
 	"\x0eSessionRequest\x122\n" +
 	"\x05hello\x18\x01 \x01(\v2\x1a.shoal.dispatcher.v1.HelloH\x00R\x05hello\x12>\n" +
 	"\theartbeat\x18\x02 \x01(\v2\x1e.shoal.dispatcher.v1.HeartbeatH\x00R\theartbeat\x12:\n" +
@@ -1577,7 +1586,7 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\x06blocks\x18\x05 \x03(\tR\x06blocks\x126\n" +
 	"\ahistory\x18\x06 \x01(\v2\x1c.shoal.dispatcher.v1.HistoryR\ahistory\"\x1f\n" +
 	"\aHistory\x12\x14\n" +
-	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\xf8\x04\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\xae\x05\n" +
 	"\fAssignedTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
 	"\n" +
@@ -1593,7 +1602,8 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	" \x01(\x04R\fstopRevision\x12[\n" +
 	"\x0eservice_labels\x18\v \x03(\v24.shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntryR\rserviceLabels\x128\n" +
 	"\n" +
-	"log_driver\x18\f \x01(\v2\x19.shoal.types.v1.LogDriverR\tlogDriver\x1a@\n" +
+	"log_driver\x18\f \x01(\v2\x19.shoal.types.v1.LogDriverR\tlogDriver\x124\n" +
+	"\avolumes\x18\r \x03(\v2\x1a.shoal.types.v1.TaskVolumeR\avolumes\x1a@\n" +
 	"\x12ServiceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x01\n" +
@@ -1667,6 +1677,7 @@ var file_shoal_dispatcher_v1_session_proto_goTypes = []any{
 	(v1.TaskState)(0),           // 28: shoal.types.v1.TaskState
 	(*v1.TaskAddress)(nil),      // 29: shoal.types.v1.TaskAddress
 	(*v1.LogDriver)(nil),        // 30: shoal.types.v1.LogDriver
+	(*v1.TaskVolume)(nil),       // 31: shoal.types.v1.TaskVolume
 }
 var file_shoal_dispatcher_v1_session_proto_depIdxs = []int32{
 	2,  // 0: shoal.dispatcher.v1.SessionRequest.hello:type_name -> shoal.dispatcher.v1.Hello
@@ -1701,14 +1712,15 @@ var file_shoal_dispatcher_v1_session_proto_depIdxs = []int32{
 	15, // 29: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
 	19, // 30: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
 	30, // 31: shoal.dispatcher.v1.AssignedTask.log_driver:type_name -> shoal.types.v1.LogDriver
-	22, // 32: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
-	1,  // 33: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
-	8,  // 34: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
-	34, // [34:35] is the sub-list for method output_type
-	33, // [33:34] is the sub-list for method input_type
-	33, // [33:33] is the sub-list for extension type_name
-	33, // [33:33] is the sub-list for extension extendee
-	0,  // [0:33] is the sub-list for field type_name
+	31, // 32: shoal.dispatcher.v1.AssignedTask.volumes:type_name -> shoal.types.v1.TaskVolume
+	22, // 33: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
+	1,  // 34: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
+	8,  // 35: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
+	35, // [35:36] is the sub-list for method output_type
+	34, // [34:35] is the sub-list for method input_type
+	34, // [34:34] is the sub-list for extension type_name
+	34, // [34:34] is the sub-list for extension extendee
+	0,  // [0:34] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_session_proto_init() }

@@ -44,7 +44,7 @@ const (
 	Kind_KIND_SECRET Kind = 6
 	// A config.
 	Kind_KIND_CONFIG Kind = 7
-	// A volume.
+	// Where a slot's volume is.
 	Kind_KIND_VOLUME Kind = 8
 	// A running process of ours.
 	Kind_KIND_MEMBER Kind = 9

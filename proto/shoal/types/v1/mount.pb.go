@@ -147,6 +147,59 @@ func (MountPropagation) EnumDescriptor() ([]byte, []int) {
 	return file_shoal_types_v1_mount_proto_rawDescGZIP(), []int{1}
 }
 
+// VolumeScope says whose a volume is.
+type VolumeScope int32
+
+const (
+	// The default: node.
+	VolumeScope_VOLUME_SCOPE_UNSPECIFIED VolumeScope = 0
+	// The node's: all tasks there that name it share it.
+	VolumeScope_VOLUME_SCOPE_NODE VolumeScope = 1
+	// Each slot's own. A task of the slot runs only on the node that holds it.
+	VolumeScope_VOLUME_SCOPE_SLOT VolumeScope = 2
+)
+
+// Enum value maps for VolumeScope.
+var (
+	VolumeScope_name = map[int32]string{
+		0: "VOLUME_SCOPE_UNSPECIFIED",
+		1: "VOLUME_SCOPE_NODE",
+		2: "VOLUME_SCOPE_SLOT",
+	}
+	VolumeScope_value = map[string]int32{
+		"VOLUME_SCOPE_UNSPECIFIED": 0,
+		"VOLUME_SCOPE_NODE":        1,
+		"VOLUME_SCOPE_SLOT":        2,
+	}
+)
+
+func (x VolumeScope) Enum() *VolumeScope {
+	p := new(VolumeScope)
+	*p = x
+	return p
+}
+
+func (x VolumeScope) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (VolumeScope) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_mount_proto_enumTypes[2].Descriptor()
+}
+
+func (VolumeScope) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_mount_proto_enumTypes[2]
+}
+
+func (x VolumeScope) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use VolumeScope.Descriptor instead.
+func (VolumeScope) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_mount_proto_rawDescGZIP(), []int{2}
+}
+
 // Mount shows something at a place in the container's file system.
 type Mount struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -338,7 +391,10 @@ type VolumeOptions struct {
 	// Labels of the volume, set when it is made. Placeholders are filled in on the node.
 	Labels map[string]string `protobuf:"bytes,2,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Shows a folder or file within the volume, which must exist.
-	Subpath       string `protobuf:"bytes,3,opt,name=subpath,proto3" json:"subpath,omitempty"`
+	Subpath string `protobuf:"bytes,3,opt,name=subpath,proto3" json:"subpath,omitempty"`
+	// Whose it is. Default node. Slot: the source is letters and digits, with - and _ between them; it is kept until somebody
+	// removes it, also when the service is gone.
+	Scope         VolumeScope `protobuf:"varint,4,opt,name=scope,proto3,enum=shoal.types.v1.VolumeScope" json:"scope,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -392,6 +448,13 @@ func (x *VolumeOptions) GetSubpath() string {
 		return x.Subpath
 	}
 	return ""
+}
+
+func (x *VolumeOptions) GetScope() VolumeScope {
+	if x != nil {
+		return x.Scope
+	}
+	return VolumeScope_VOLUME_SCOPE_UNSPECIFIED
 }
 
 // TmpfsOptions is what memory mounts have and others have not.
@@ -476,11 +539,12 @@ const file_shoal_types_v1_mount_proto_rawDesc = "" +
 	"\rnon_recursive\x18\x02 \x01(\bR\fnonRecursive\x12+\n" +
 	"\x11create_mountpoint\x18\x03 \x01(\bR\x10createMountpoint\x125\n" +
 	"\x17read_only_non_recursive\x18\x04 \x01(\bR\x14readOnlyNonRecursive\x129\n" +
-	"\x19read_only_force_recursive\x18\x05 \x01(\bR\x16readOnlyForceRecursive\"\xc0\x01\n" +
+	"\x19read_only_force_recursive\x18\x05 \x01(\bR\x16readOnlyForceRecursive\"\xf3\x01\n" +
 	"\rVolumeOptions\x12\x17\n" +
 	"\ano_copy\x18\x01 \x01(\bR\x06noCopy\x12A\n" +
 	"\x06labels\x18\x02 \x03(\v2).shoal.types.v1.VolumeOptions.LabelsEntryR\x06labels\x12\x18\n" +
-	"\asubpath\x18\x03 \x01(\tR\asubpath\x1a9\n" +
+	"\asubpath\x18\x03 \x01(\tR\asubpath\x121\n" +
+	"\x05scope\x18\x04 \x01(\x0e2\x1b.shoal.types.v1.VolumeScopeR\x05scope\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"[\n" +
@@ -501,7 +565,11 @@ const file_shoal_types_v1_mount_proto_rawDesc = "" +
 	"\x19MOUNT_PROPAGATION_RSHARED\x10\x03\x12\x1c\n" +
 	"\x18MOUNT_PROPAGATION_SHARED\x10\x04\x12\x1c\n" +
 	"\x18MOUNT_PROPAGATION_RSLAVE\x10\x05\x12\x1b\n" +
-	"\x17MOUNT_PROPAGATION_SLAVE\x10\x06B<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\x17MOUNT_PROPAGATION_SLAVE\x10\x06*Y\n" +
+	"\vVolumeScope\x12\x1c\n" +
+	"\x18VOLUME_SCOPE_UNSPECIFIED\x10\x00\x12\x15\n" +
+	"\x11VOLUME_SCOPE_NODE\x10\x01\x12\x15\n" +
+	"\x11VOLUME_SCOPE_SLOT\x10\x02B<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_mount_proto_rawDescOnce sync.Once
@@ -515,29 +583,31 @@ func file_shoal_types_v1_mount_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_mount_proto_rawDescData
 }
 
-var file_shoal_types_v1_mount_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_shoal_types_v1_mount_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
 var file_shoal_types_v1_mount_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_shoal_types_v1_mount_proto_goTypes = []any{
 	(MountType)(0),        // 0: shoal.types.v1.MountType
 	(MountPropagation)(0), // 1: shoal.types.v1.MountPropagation
-	(*Mount)(nil),         // 2: shoal.types.v1.Mount
-	(*BindOptions)(nil),   // 3: shoal.types.v1.BindOptions
-	(*VolumeOptions)(nil), // 4: shoal.types.v1.VolumeOptions
-	(*TmpfsOptions)(nil),  // 5: shoal.types.v1.TmpfsOptions
-	nil,                   // 6: shoal.types.v1.VolumeOptions.LabelsEntry
+	(VolumeScope)(0),      // 2: shoal.types.v1.VolumeScope
+	(*Mount)(nil),         // 3: shoal.types.v1.Mount
+	(*BindOptions)(nil),   // 4: shoal.types.v1.BindOptions
+	(*VolumeOptions)(nil), // 5: shoal.types.v1.VolumeOptions
+	(*TmpfsOptions)(nil),  // 6: shoal.types.v1.TmpfsOptions
+	nil,                   // 7: shoal.types.v1.VolumeOptions.LabelsEntry
 }
 var file_shoal_types_v1_mount_proto_depIdxs = []int32{
 	0, // 0: shoal.types.v1.Mount.type:type_name -> shoal.types.v1.MountType
-	3, // 1: shoal.types.v1.Mount.bind:type_name -> shoal.types.v1.BindOptions
-	4, // 2: shoal.types.v1.Mount.volume:type_name -> shoal.types.v1.VolumeOptions
-	5, // 3: shoal.types.v1.Mount.tmpfs:type_name -> shoal.types.v1.TmpfsOptions
+	4, // 1: shoal.types.v1.Mount.bind:type_name -> shoal.types.v1.BindOptions
+	5, // 2: shoal.types.v1.Mount.volume:type_name -> shoal.types.v1.VolumeOptions
+	6, // 3: shoal.types.v1.Mount.tmpfs:type_name -> shoal.types.v1.TmpfsOptions
 	1, // 4: shoal.types.v1.BindOptions.propagation:type_name -> shoal.types.v1.MountPropagation
-	6, // 5: shoal.types.v1.VolumeOptions.labels:type_name -> shoal.types.v1.VolumeOptions.LabelsEntry
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	7, // 5: shoal.types.v1.VolumeOptions.labels:type_name -> shoal.types.v1.VolumeOptions.LabelsEntry
+	2, // 6: shoal.types.v1.VolumeOptions.scope:type_name -> shoal.types.v1.VolumeScope
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_mount_proto_init() }
@@ -550,7 +620,7 @@ func file_shoal_types_v1_mount_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_mount_proto_rawDesc), len(file_shoal_types_v1_mount_proto_rawDesc)),
-			NumEnums:      2,
+			NumEnums:      3,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -250,7 +250,7 @@ type Object_Config struct {
 }
 
 type Object_Volume struct {
-	// A volume.
+	// Where a slot's volume is.
 	Volume *Volume `protobuf:"bytes,8,opt,name=volume,proto3,oneof"`
 }
 
@@ -316,7 +316,7 @@ var File_shoal_types_v1_object_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_object_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshoal/types/v1/object.proto\x12\x0eshoal.types.v1\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x1bshoal/types/v1/member.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1bshoal/types/v1/secret.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\"\xcf\x05\n" +
+	"\x1bshoal/types/v1/object.proto\x12\x0eshoal.types.v1\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x1bshoal/types/v1/member.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1bshoal/types/v1/secret.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\x1a\x1bshoal/types/v1/volume.proto\"\xcf\x05\n" +
 	"\x06Object\x123\n" +
 	"\acluster\x18\x01 \x01(\v2\x17.shoal.types.v1.ClusterH\x00R\acluster\x12*\n" +
 	"\x04node\x18\x02 \x01(\v2\x14.shoal.types.v1.NodeH\x00R\x04node\x123\n" +
@@ -402,6 +402,7 @@ func file_shoal_types_v1_object_proto_init() {
 	file_shoal_types_v1_secret_proto_init()
 	file_shoal_types_v1_service_proto_init()
 	file_shoal_types_v1_task_proto_init()
+	file_shoal_types_v1_volume_proto_init()
 	file_shoal_types_v1_object_proto_msgTypes[0].OneofWrappers = []any{
 		(*Object_Cluster)(nil),
 		(*Object_Node)(nil),

@@ -379,61 +379,6 @@ func (x *FileReference) GetMode() uint32 {
 	return 0
 }
 
-// Volume names storage that tasks may use.
-type Volume struct {
-	state protoimpl.MessageState `protogen:"open.v1"`
-	// Identity and times.
-	Meta *Meta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
-	// Name and labels.
-	Annotations   *Annotations `protobuf:"bytes,2,opt,name=annotations,proto3" json:"annotations,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
-}
-
-func (x *Volume) Reset() {
-	*x = Volume{}
-	mi := &file_shoal_types_v1_secret_proto_msgTypes[5]
-	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-	ms.StoreMessageInfo(mi)
-}
-
-func (x *Volume) String() string {
-	return protoimpl.X.MessageStringOf(x)
-}
-
-func (*Volume) ProtoMessage() {}
-
-func (x *Volume) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_secret_proto_msgTypes[5]
-	if x != nil {
-		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
-		if ms.LoadMessageInfo() == nil {
-			ms.StoreMessageInfo(mi)
-		}
-		return ms
-	}
-	return mi.MessageOf(x)
-}
-
-// Deprecated: Use Volume.ProtoReflect.Descriptor instead.
-func (*Volume) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_secret_proto_rawDescGZIP(), []int{5}
-}
-
-func (x *Volume) GetMeta() *Meta {
-	if x != nil {
-		return x.Meta
-	}
-	return nil
-}
-
-func (x *Volume) GetAnnotations() *Annotations {
-	if x != nil {
-		return x.Annotations
-	}
-	return nil
-}
-
 var File_shoal_types_v1_secret_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_secret_proto_rawDesc = "" +
@@ -467,11 +412,7 @@ const file_shoal_types_v1_secret_proto_rawDesc = "" +
 	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\a \x01(\rR\x03gid\x12\x17\n" +
 	"\x04mode\x18\b \x01(\rH\x00R\x04mode\x88\x01\x01B\a\n" +
-	"\x05_mode\"z\n" +
-	"\x06Volume\x12(\n" +
-	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12F\n" +
-	"\vannotations\x18\x02 \x01(\v2\x1b.shoal.types.v1.AnnotationsB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\vannotationsB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\x05_modeB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_secret_proto_rawDescOnce sync.Once
@@ -485,34 +426,31 @@ func file_shoal_types_v1_secret_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_secret_proto_rawDescData
 }
 
-var file_shoal_types_v1_secret_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_shoal_types_v1_secret_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_shoal_types_v1_secret_proto_goTypes = []any{
 	(*Secret)(nil),        // 0: shoal.types.v1.Secret
 	(*Config)(nil),        // 1: shoal.types.v1.Config
 	(*DataVersion)(nil),   // 2: shoal.types.v1.DataVersion
 	(*Payload)(nil),       // 3: shoal.types.v1.Payload
 	(*FileReference)(nil), // 4: shoal.types.v1.FileReference
-	(*Volume)(nil),        // 5: shoal.types.v1.Volume
-	(*Meta)(nil),          // 6: shoal.types.v1.Meta
-	(*Annotations)(nil),   // 7: shoal.types.v1.Annotations
-	(*SealedBytes)(nil),   // 8: shoal.types.v1.SealedBytes
+	(*Meta)(nil),          // 5: shoal.types.v1.Meta
+	(*Annotations)(nil),   // 6: shoal.types.v1.Annotations
+	(*SealedBytes)(nil),   // 7: shoal.types.v1.SealedBytes
 }
 var file_shoal_types_v1_secret_proto_depIdxs = []int32{
-	6,  // 0: shoal.types.v1.Secret.meta:type_name -> shoal.types.v1.Meta
-	7,  // 1: shoal.types.v1.Secret.annotations:type_name -> shoal.types.v1.Annotations
-	2,  // 2: shoal.types.v1.Secret.versions:type_name -> shoal.types.v1.DataVersion
-	6,  // 3: shoal.types.v1.Config.meta:type_name -> shoal.types.v1.Meta
-	7,  // 4: shoal.types.v1.Config.annotations:type_name -> shoal.types.v1.Annotations
-	2,  // 5: shoal.types.v1.Config.versions:type_name -> shoal.types.v1.DataVersion
-	6,  // 6: shoal.types.v1.Payload.meta:type_name -> shoal.types.v1.Meta
-	8,  // 7: shoal.types.v1.Payload.sealed:type_name -> shoal.types.v1.SealedBytes
-	6,  // 8: shoal.types.v1.Volume.meta:type_name -> shoal.types.v1.Meta
-	7,  // 9: shoal.types.v1.Volume.annotations:type_name -> shoal.types.v1.Annotations
-	10, // [10:10] is the sub-list for method output_type
-	10, // [10:10] is the sub-list for method input_type
-	10, // [10:10] is the sub-list for extension type_name
-	10, // [10:10] is the sub-list for extension extendee
-	0,  // [0:10] is the sub-list for field type_name
+	5, // 0: shoal.types.v1.Secret.meta:type_name -> shoal.types.v1.Meta
+	6, // 1: shoal.types.v1.Secret.annotations:type_name -> shoal.types.v1.Annotations
+	2, // 2: shoal.types.v1.Secret.versions:type_name -> shoal.types.v1.DataVersion
+	5, // 3: shoal.types.v1.Config.meta:type_name -> shoal.types.v1.Meta
+	6, // 4: shoal.types.v1.Config.annotations:type_name -> shoal.types.v1.Annotations
+	2, // 5: shoal.types.v1.Config.versions:type_name -> shoal.types.v1.DataVersion
+	5, // 6: shoal.types.v1.Payload.meta:type_name -> shoal.types.v1.Meta
+	7, // 7: shoal.types.v1.Payload.sealed:type_name -> shoal.types.v1.SealedBytes
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_secret_proto_init() }
@@ -529,7 +467,7 @@ func file_shoal_types_v1_secret_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_secret_proto_rawDesc), len(file_shoal_types_v1_secret_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

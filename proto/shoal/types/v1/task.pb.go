@@ -300,7 +300,9 @@ type TaskDecided struct {
 	// reserved and host_ports are of that node.
 	AwaitedNodeId string `protobuf:"bytes,16,opt,name=awaited_node_id,json=awaitedNodeId,proto3" json:"awaited_node_id,omitempty"`
 	// Task of its slot that it takes over from once it takes traffic: it was made to even out the load.
-	MovedFrom     string `protobuf:"bytes,17,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
+	MovedFrom string `protobuf:"bytes,17,opt,name=moved_from,json=movedFrom,proto3" json:"moved_from,omitempty"`
+	// Volumes of its slot that it uses on its node.
+	Volumes       []*TaskVolume `protobuf:"bytes,18,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -452,6 +454,13 @@ func (x *TaskDecided) GetMovedFrom() string {
 		return x.MovedFrom
 	}
 	return ""
+}
+
+func (x *TaskDecided) GetVolumes() []*TaskVolume {
+	if x != nil {
+		return x.Volumes
+	}
+	return nil
 }
 
 // TaskAddress is a task's place on a network.
@@ -640,7 +649,7 @@ var File_shoal_types_v1_task_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"\n" +
-	"\x19shoal/types/v1/task.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/resources.proto\"\x87\x02\n" +
+	"\x19shoal/types/v1/task.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/resources.proto\x1a\x1bshoal/types/v1/volume.proto\"\x87\x02\n" +
 	"\x04Task\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12&\n" +
 	"\n" +
@@ -649,7 +658,7 @@ const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"\adecided\x18\x04 \x01(\v2\x1b.shoal.types.v1.TaskDecidedB\a\x92\xb5\x18\x03\n" +
 	"\x01\x03R\adecided\x12A\n" +
 	"\bobserved\x18\x05 \x01(\v2\x1c.shoal.types.v1.TaskObservedB\a\x92\xb5\x18\x03\n" +
-	"\x01\x04R\bobserved\"\xd7\x05\n" +
+	"\x01\x04R\bobserved\"\x8d\x06\n" +
 	"\vTaskDecided\x123\n" +
 	"\adesired\x18\x01 \x01(\x0e2\x19.shoal.types.v1.TaskStateR\adesired\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x04R\x04slot\x12\x17\n" +
@@ -672,7 +681,8 @@ const file_shoal_types_v1_task_proto_rawDesc = "" +
 	"host_ports\x18\x0f \x03(\v2\x1a.shoal.types.v1.PortConfigR\thostPorts\x12&\n" +
 	"\x0fawaited_node_id\x18\x10 \x01(\tR\rawaitedNodeId\x12\x1d\n" +
 	"\n" +
-	"moved_from\x18\x11 \x01(\tR\tmovedFrom\"J\n" +
+	"moved_from\x18\x11 \x01(\tR\tmovedFrom\x124\n" +
+	"\avolumes\x18\x12 \x03(\v2\x1a.shoal.types.v1.TaskVolumeR\avolumes\"J\n" +
 	"\vTaskAddress\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1c\n" +
@@ -739,6 +749,7 @@ var file_shoal_types_v1_task_proto_goTypes = []any{
 	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
 	(*Resources)(nil),             // 8: shoal.types.v1.Resources
 	(*PortConfig)(nil),            // 9: shoal.types.v1.PortConfig
+	(*TaskVolume)(nil),            // 10: shoal.types.v1.TaskVolume
 }
 var file_shoal_types_v1_task_proto_depIdxs = []int32{
 	6,  // 0: shoal.types.v1.Task.meta:type_name -> shoal.types.v1.Meta
@@ -752,14 +763,15 @@ var file_shoal_types_v1_task_proto_depIdxs = []int32{
 	8,  // 8: shoal.types.v1.TaskDecided.reserved:type_name -> shoal.types.v1.Resources
 	7,  // 9: shoal.types.v1.TaskDecided.running_at:type_name -> google.protobuf.Timestamp
 	9,  // 10: shoal.types.v1.TaskDecided.host_ports:type_name -> shoal.types.v1.PortConfig
-	0,  // 11: shoal.types.v1.TaskObserved.state:type_name -> shoal.types.v1.TaskState
-	7,  // 12: shoal.types.v1.TaskObserved.at:type_name -> google.protobuf.Timestamp
-	1,  // 13: shoal.types.v1.TaskObserved.health:type_name -> shoal.types.v1.HealthState
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	10, // 11: shoal.types.v1.TaskDecided.volumes:type_name -> shoal.types.v1.TaskVolume
+	0,  // 12: shoal.types.v1.TaskObserved.state:type_name -> shoal.types.v1.TaskState
+	7,  // 13: shoal.types.v1.TaskObserved.at:type_name -> google.protobuf.Timestamp
+	1,  // 14: shoal.types.v1.TaskObserved.health:type_name -> shoal.types.v1.HealthState
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_task_proto_init() }
@@ -770,6 +782,7 @@ func file_shoal_types_v1_task_proto_init() {
 	file_shoal_types_v1_meta_proto_init()
 	file_shoal_types_v1_port_proto_init()
 	file_shoal_types_v1_resources_proto_init()
+	file_shoal_types_v1_volume_proto_init()
 	file_shoal_types_v1_task_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -67,8 +67,16 @@ type Spec struct {
 	Resources *typesv1.ResourceRequirements // nil: none
 	Hostname  string
 	Sandbox   Sandbox
-	Files     []Bind // of secrets and configs
+	Files     []Bind            // of secrets and configs
+	Volumes   map[string]Volume // of its slot, by the mount's source
 	Log       Log
+}
+
+// Volume is whose a volume is that belongs to a slot.
+type Volume struct {
+	Service     string
+	Slot        uint64 // 0: the service has one task on each node
+	Incarnation string // empty: there is only ever one of the name
 }
 
 // Log is how a container's output is kept.

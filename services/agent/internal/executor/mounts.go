@@ -26,7 +26,7 @@ func (e *Executor) sources(c container.Spec, img *image, rootfs []mount.Mount) (
 	c.Container = withImageVolumes(c.Container, img)
 	sources := make([]string, 0, len(c.Container.GetMounts()))
 	for i, m := range c.Container.GetMounts() {
-		source, err := e.source(c.ID, i, m, rootfs)
+		source, err := e.source(c, i, m, rootfs)
 		if err != nil {
 			return c, nil, fmt.Errorf("mount %s: %w", m.GetTarget(), err)
 		}
@@ -35,7 +35,7 @@ func (e *Executor) sources(c container.Spec, img *image, rootfs []mount.Mount) (
 	return c, sources, nil
 }
 
-func (e *Executor) source(id string, n int, m *typesv1.Mount, rootfs []mount.Mount) (string, error) {
+func (e *Executor) source(c container.Spec, n int, m *typesv1.Mount, rootfs []mount.Mount) (string, error) {
 	switch m.GetType() {
 	case typesv1.MountType_MOUNT_TYPE_TMPFS:
 		return "", nil
@@ -50,12 +50,15 @@ func (e *Executor) source(id string, n int, m *typesv1.Mount, rootfs []mount.Mou
 	var data string
 	var err error
 	if name := m.GetSource(); name != "" {
-		data, err = e.volumes.Named(name, m.GetVolume().GetLabels(), fill)
+		of := c.Volumes[name]
+		data, err = e.volumes.Named(name, volume.About{
+			Labels: m.GetVolume().GetLabels(), Service: of.Service, Slot: of.Slot, Incarnation: of.Incarnation,
+		}, fill)
 	} else {
-		data, err = e.volumes.Own(id, n, m.GetVolume().GetLabels(), fill)
+		data, err = e.volumes.Own(c.ID, n, m.GetVolume().GetLabels(), fill)
 	}
 	if sub := m.GetVolume().GetSubpath(); err == nil && sub != "" {
-		return e.volumes.Part(id, n, data, sub)
+		return e.volumes.Part(c.ID, n, data, sub)
 	}
 	return data, err
 }

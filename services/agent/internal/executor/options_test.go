@@ -268,8 +268,8 @@ func TestVolumes(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if names, err := r.volumes.Names(); err != nil || len(names) != 1 || names[0] != "kept" {
-		t.Errorf("named volumes: %q, %v", names, err)
+	if all, err := r.volumes.List(); err != nil || len(all) != 1 || all[0].Name != "kept" {
+		t.Errorf("named volumes: %+v, %v", all, err)
 	}
 	if left, _ := os.ReadDir(filepath.Join(r.cfg.Volumes, "own")); len(left) > 0 {
 		t.Errorf("volumes without a name are left: %v", left)

@@ -39,6 +39,7 @@ func (l *Loop) expand(t *dispatcherv1.AssignedTask) (*typesv1.ContainerSpec, err
 			m.Volume.Labels[key] = value
 		}
 	}
+	nameSlotVolumes(t, c)
 	for field, text := range fields {
 		value, err := placeholder.Expand(*text, v)
 		if err != nil {

@@ -7,14 +7,12 @@
 package volume
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -33,22 +31,32 @@ func New(dir, pins string) *Store { return &Store{dir: dir, pins: pins} }
 // Fill puts something into a new volume; nil leaves it empty.
 type Fill func(dir string) error
 
-// about is what is kept beside a volume's data.
-type about struct {
+// About is what is kept beside a volume's data.
+type About struct {
 	Labels map[string]string `json:"labels,omitempty"`
+	// Service and Slot say whose it is, if it is a slot's own; slot 0 is of a service that has one task on each node.
+	Service string `json:"service,omitempty"`
+	Slot    uint64 `json:"slot,omitempty"`
+	// Incarnation is the cluster's: a volume of the same name that was given up has another one.
+	Incarnation string `json:"incarnation,omitempty"`
 }
 
-// Named is the folder of a volume, which is made if it is not there. Labels and fill are only for a new one.
-func (s *Store) Named(name string, labels map[string]string, fill Fill) (string, error) {
-	return s.use(filepath.Join(s.dir, "named", name), labels, fill)
+// Named is the folder of a volume, which is made if it is not there. What is said of it and fill are only for a new one.
+func (s *Store) Named(name string, a About, fill Fill) (string, error) {
+	if a.Incarnation != "" {
+		if err := s.renew(name, a); err != nil {
+			return "", err
+		}
+	}
+	return s.use(filepath.Join(s.dir, "named", name), a, fill)
 }
 
 // Own is the folder of a container's own volume, which ends with the container.
 func (s *Store) Own(container string, n int, labels map[string]string, fill Fill) (string, error) {
-	return s.use(filepath.Join(s.dir, "own", container, strconv.Itoa(n)), labels, fill)
+	return s.use(filepath.Join(s.dir, "own", container, strconv.Itoa(n)), About{Labels: labels}, fill)
 }
 
-func (s *Store) use(place string, labels map[string]string, fill Fill) (string, error) {
+func (s *Store) use(place string, a About, fill Fill) (string, error) {
 	data := filepath.Join(place, "data")
 	if _, err := os.Stat(data); err == nil {
 		return data, nil
@@ -61,7 +69,7 @@ func (s *Store) use(place string, labels map[string]string, fill Fill) (string, 
 		return "", fmt.Errorf("make a volume: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(fresh) }() // after a success there is nothing
-	if err := create(fresh, labels, fill); err != nil {
+	if err := create(fresh, a, fill); err != nil {
 		return "", err
 	}
 	if err := os.Rename(fresh, place); err != nil && !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
@@ -70,17 +78,13 @@ func (s *Store) use(place string, labels map[string]string, fill Fill) (string, 
 	return data, nil // ours, or that of who was faster
 }
 
-func create(place string, labels map[string]string, fill Fill) error {
+func create(place string, a About, fill Fill) error {
 	data := filepath.Join(place, "data")
 	if err := errors.Join(os.Chmod(place, 0o711), os.Mkdir(data, 0o755)); err != nil {
 		return fmt.Errorf("make a volume: %w", err)
 	}
-	text, err := json.Marshal(about{Labels: labels})
-	if err == nil {
-		err = os.WriteFile(filepath.Join(place, "volume.json"), text, 0o600)
-	}
-	if err != nil {
-		return fmt.Errorf("write down what a volume is: %w", err)
+	if err := write(place, a); err != nil {
+		return err
 	}
 	if fill == nil {
 		return nil
@@ -179,20 +183,5 @@ func (s *Store) Sweep(keep func(container string) bool) error {
 			}
 		}
 	}
-	return errors.Join(failed...)
-}
-
-// Names are the named volumes.
-func (s *Store) Names() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(s.dir, "named"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	var names []string
-	for _, e := range entries {
-		if !strings.HasPrefix(e.Name(), ".") {
-			names = append(names, e.Name())
-		}
-	}
-	return names, err
+	return errors.Join(append(failed, s.clear())...)
 }

@@ -35,7 +35,7 @@ func TestOneMakesIt(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 16 {
 		wg.Go(func() {
-			data, err := s.Named("v", map[string]string{"a": "b"}, func(dir string) error {
+			data, err := s.Named("v", volume.About{Labels: map[string]string{"a": "b"}}, func(dir string) error {
 				return errors.Join(os.WriteFile(filepath.Join(dir, "1"), nil, 0o600), os.WriteFile(filepath.Join(dir, "2"), nil, 0o600))
 			})
 			if err != nil {
@@ -48,8 +48,8 @@ func TestOneMakesIt(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if names, err := s.Names(); err != nil || len(names) != 1 {
-		t.Errorf("%v, %v", names, err)
+	if all, err := s.List(); err != nil || len(all) != 1 || all[0].Labels["a"] != "b" || all[0].Made.IsZero() {
+		t.Errorf("%v, %v", all, err)
 	}
 }
 
@@ -57,10 +57,10 @@ func TestOneMakesIt(t *testing.T) {
 func TestFailedFill(t *testing.T) {
 	s := volume.New(t.TempDir(), t.TempDir())
 	broken := errors.New("disk full")
-	if _, err := s.Named("v", nil, func(string) error { return broken }); !errors.Is(err, broken) {
+	if _, err := s.Named("v", volume.About{}, func(string) error { return broken }); !errors.Is(err, broken) {
 		t.Errorf("got %v", err)
 	}
-	data, err := s.Named("v", nil, func(dir string) error { return os.WriteFile(filepath.Join(dir, "x"), nil, 0o600) })
+	data, err := s.Named("v", volume.About{}, func(dir string) error { return os.WriteFile(filepath.Join(dir, "x"), nil, 0o600) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func linked(t *testing.T) (s *volume.Store, data, secret, pins string) {
 	s = volume.New(dir, pins)
 	secret = filepath.Join(dir, "secret")
 	write(t, secret, "of the node")
-	data, err := s.Named("v", nil, nil)
+	data, err := s.Named("v", volume.About{}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,4 +139,56 @@ func TestPart(t *testing.T) {
 	if got := read(t, filepath.Join(data, "inside")); got != "of the volume" {
 		t.Errorf("the volume has %q", got)
 	}
+}
+
+// TestIncarnation: a volume that the cluster has given up is put aside, with what is in it, when its slot comes back to the node;
+// one of which nobody knows the incarnation is taken over.
+func TestIncarnation(t *testing.T) {
+	s := volume.New(t.TempDir(), t.TempDir())
+	use := func(incarnation string) string {
+		t.Helper()
+		data, err := s.Named("db.1.data", volume.About{Service: "db", Slot: 1, Incarnation: incarnation}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	write(t, filepath.Join(use(""), "x"), "first")
+	if got := read(t, filepath.Join(use("aaaaaaaaaaaa"), "x")); got != "first" {
+		t.Errorf("taken over with %q", got)
+	}
+	if got := read(t, filepath.Join(use("aaaaaaaaaaaa"), "x")); got != "first" {
+		t.Errorf("came back with %q", got)
+	}
+	if entries, err := os.ReadDir(use("bbbbbbbbbbbb")); err != nil || len(entries) != 0 {
+		t.Errorf("begins anew with %v, %v", entries, err)
+	}
+	all, err := s.List()
+	if err != nil || len(all) != 2 || all[0].Incarnation != "bbbbbbbbbbbb" || all[1].Name != "db.1.data.given-up-aaaaaaaa" {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if got := read(t, filepath.Join(all[1].Path, "x")); got != "first" {
+		t.Errorf("put aside with %q", got)
+	}
+}
+
+// TestRemove: what was removed is gone, whole, and what a power cut left of a removal goes at the next sweep; a link in a volume
+// leads nowhere out of it.
+func TestRemove(t *testing.T) {
+	s, data, secret, _ := linked(t)
+	write(t, filepath.Join(data, "x"), "")
+	left := filepath.Join(filepath.Dir(filepath.Dir(data)), ".gone-1")
+	if err := os.MkdirAll(filepath.Join(left, "volume"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Remove("v"), s.Sweep(func(string) bool { return true })); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Remove("v"); !errs.Is(err, errs.NotFound) {
+		t.Errorf("again: %v", err)
+	}
+	if entries, err := os.ReadDir(filepath.Dir(left)); err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+	read(t, secret)
 }

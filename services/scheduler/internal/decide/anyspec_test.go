@@ -55,6 +55,12 @@ func drawAnyStep(t *rapid.T, m *sim) {
 	case 5:
 		drawReport(t, m)
 	case 6:
+		for v := range m.s.Volumes() {
+			if rapid.IntRange(0, 9).Draw(t, "given up") == 0 {
+				m.delete(typesv1.Kind_KIND_VOLUME, v.GetMeta().GetId())
+			}
+			break
+		}
 		m.now = m.now.Add(time.Duration(rapid.IntRange(1, 30_000).Draw(t, "ms")) * time.Millisecond)
 	case 7:
 		m.settle()
@@ -66,6 +72,7 @@ func drawAnyStep(t *rapid.T, m *sim) {
 		m.decide()
 		m.checkPlaced(t, before)
 		m.checkDisplaced(t, before)
+		m.checkVolumes(t, before)
 	}
 }
 
@@ -79,7 +86,7 @@ func drawSpec(t *rapid.T, service string) []string {
 		"max-delay=" + pick("max-delay", "0s", "20s"), pick("memory", "memory=0", "memory=1G", "memory=3G"), "priority=" + pick("priority", "0", "0", "-5", "10"),
 	}
 	out = append(out, strings.Fields(pick("placement", "", "constraint=node.labels.zone_==_north", "prefer=node.labels.zone",
-		"max-replicas=1", "strategy=binpack", "tolerate=x", "far="+service, "rather-far="+service, "generic=gpu:1", "disk=4G", "near=s0", "host-port=808"+service[1:]))...)
+		"max-replicas=1", "strategy=binpack", "tolerate=x", "far="+service, "rather-far="+service, "generic=gpu:1", "disk=4G", "slot-volume=data", "slot-volume=data+log", "slot-volume=log", "near=s0", "host-port=808"+service[1:]))...)
 	switch mode {
 	case "":
 		out = append(out, "replicas="+pick("replicas", "0", "1", "3", "6"))
@@ -156,6 +163,38 @@ func (m *sim) checkRules(t fatal, task *typesv1.Task, there []uint64) {
 	for _, text := range spec.GetPlacement().GetConstraints() {
 		if c, err := constraint.Parse(text); err != nil || !c.Match(node) {
 			t.Fatalf("%s is on %s against %s", m.taskName(task), node.GetMeta().GetId(), text)
+		}
+	}
+}
+
+// checkVolumes: a task that uses volumes of its slot is where they are, and none of them is written to by two tasks at once.
+func (m *sim) checkVolumes(t fatal, before *state.Snapshot) {
+	writers := map[string]string{}
+	for task := range m.s.Tasks() {
+		d, observed := task.GetDecided(), task.GetObserved().GetState()
+		if d.GetNodeId() == "" || state.Terminal(observed) {
+			continue
+		}
+		var names []string
+		sources := state.SlotSources(state.SpecOf(m.s.Service(task.GetServiceId()), task.GetSpecVersion()).GetContainer())
+		for _, x := range d.GetVolumes() {
+			names = append(names, d.GetForNode()+"/"+x.GetVolumeId()+"/"+x.GetIncarnation())
+			v := m.s.Volume(x.GetVolumeId())
+			if v != nil && v.GetIncarnation() == x.GetIncarnation() && v.GetNodeId() != d.GetNodeId() {
+				t.Fatalf("%s runs on %s, and its volume %s is on %s", m.taskName(task), d.GetNodeId(), x.GetVolumeId(), v.GetNodeId())
+			}
+		}
+		if placed := before.Task(task.GetMeta().GetId()).GetDecided().GetNodeId() == ""; placed && len(d.GetVolumes()) != len(sources) {
+			t.Fatalf("%s was placed with %d of its %d volumes", m.taskName(task), len(d.GetVolumes()), len(sources))
+		}
+		if d.GetDesired() != typesv1.TaskState_TASK_STATE_RUNNING && observed < typesv1.TaskState_TASK_STATE_STARTING {
+			continue
+		}
+		for _, name := range names {
+			if other := writers[name]; other != "" {
+				t.Fatalf("%s is used by %s and %s", name, other, task.GetMeta().GetId())
+			}
+			writers[name] = task.GetMeta().GetId()
 		}
 	}
 }

@@ -37,6 +37,7 @@ import (
 //	        [rebalance=always]
 //	node … [label.KEY=V] [engine.KEY=V] [taint=KEY:VALUE:no-schedule|avoid|no-execute] [generic=gpu:a+b or gpu:N] [role=manager]
 //	        [ip=A] [pids=N] [stamp=true: down and ready carry the time]
+//	service … [slot-volume=A+B]    give-up VOLUME: a person removes it
 //	rebalance NAME=N[@NODE]: a request
 //	service … [min=N] [max=N] [cpu-target=PERCENT] [memory-target=PERCENT or SIZE] [up=D] [down=D] [step=N] [limit-cpus=N]
 //	load NAME [tasks=N] [cpu=N] [memory=SIZE] [dispatcher=ID]   what its tasks use together; without tasks: nothing is told
@@ -122,6 +123,8 @@ func (m *sim) command(out *strings.Builder, words []string) {
 		}
 	case "load":
 		m.load(rest[0], opts)
+	case "give-up":
+		m.delete(typesv1.Kind_KIND_VOLUME, rest[0])
 	case "remove":
 		m.delete(typesv1.Kind_KIND_SERVICE, rest[0])
 	case "observe":
@@ -403,6 +406,10 @@ func (m *sim) taskOptions(t *typesv1.TaskSpec, opts map[string]string) {
 		t.Restart.MaxDelay = durationpb.New(m.duration(d))
 	}
 	t.Container = &typesv1.ContainerSpec{Image: opts["image"]}
+	for _, source := range plusList(opts["slot-volume"]) {
+		t.Container.Mounts = append(t.Container.Mounts, &typesv1.Mount{Type: typesv1.MountType_MOUNT_TYPE_VOLUME, Source: source, Target: "/" + source,
+			Volume: &typesv1.VolumeOptions{Scope: typesv1.VolumeScope_VOLUME_SCOPE_SLOT}})
+	}
 }
 
 func (m *sim) serviceOptions(s *typesv1.Service, opts map[string]string) {

@@ -149,7 +149,7 @@ func (m *sim) apply(p decide.Plan) []string {
 // rank puts what goes before what comes.
 func rank(line string) int {
 	verb, _, _ := strings.Cut(line, " ")
-	return slices.Index([]string{"block", "flaps", "depends", "abandon", "shutdown", "remove", "delete", "create", "bind", "run", "watch", "keep", "wait", "update", "job", "even"}, verb)
+	return slices.Index([]string{"block", "flaps", "depends", "abandon", "shutdown", "remove", "delete", "volume", "create", "bind", "run", "watch", "keep", "wait", "update", "job", "even"}, verb)
 }
 
 func (m *sim) taskName(t *typesv1.Task) string {
@@ -170,6 +170,12 @@ func (m *sim) describe(was, is *typesv1.Object) []string {
 	}
 	if n := is.GetNode(); n != nil {
 		return []string{fmt.Sprintf("flaps %s count=%d hold=%s", n.GetMeta().GetId(), n.GetFlaps().GetCount(), m.since(n.GetFlaps().GetHoldUntil()))}
+	}
+	if v := is.GetVolume(); v != nil {
+		if was != nil {
+			return nil
+		}
+		return []string{fmt.Sprintf("volume   %s node=%s", v.GetMeta().GetId(), v.GetNodeId())}
 	}
 	if s := is.GetService(); s != nil {
 		return m.describeService(was.GetService(), s)

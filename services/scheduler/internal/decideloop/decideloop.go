@@ -68,7 +68,8 @@ func New(env run.Env, view View, seat Seat, client commit.Client) *Loop {
 // inputs are the kinds that a decision reads. Leases change all the time and are none of them.
 func inputs() []typesv1.Kind {
 	return []typesv1.Kind{typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_NODE, typesv1.Kind_KIND_SERVICE,
-		typesv1.Kind_KIND_TASK, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LOAD}
+		typesv1.Kind_KIND_TASK, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LOAD,
+		typesv1.Kind_KIND_VOLUME}
 }
 
 // Kinds are what the replica must follow for the loop: what decisions read, the leases, and what the process itself needs.

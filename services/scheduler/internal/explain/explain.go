@@ -86,11 +86,12 @@ func (e *explanation) tasks(ref string) (out []*typesv1.Task) {
 
 func placed(t *typesv1.Task) int { return min(1, len(t.GetDecided().GetNodeId())) }
 
-// ask judges nodes for one task of a spec version, by the book as it is now.
-func (e *explanation) ask(version uint64, nodes []*place.Node) (req *place.Request, judged []place.Judgement, tally place.Tally) {
+// ask judges nodes for one task of a spec version, by the book as it is now. Those of a slot that has volumes are the one that
+// holds them.
+func (e *explanation) ask(version, slot uint64, nodes []*place.Node) (req *place.Request, judged []place.Judgement, tally place.Tally) {
 	f := fleet.New(draft.New(e.book, e.s.ClusterTime(), func() string { return "" }, 1))
 	visit.Look(f, e.book.Group(e.svc.GetMeta().GetId()), false, func(v *visit.Visit) {
-		p := v.Picker(version)
+		nodes, p := v.NodesFor(version, slot, nodes), v.Picker(version)
 		req, judged, tally = v.Request(version), p.Judge(nodes), v.Request(version).Tally(nodes, p.Refuses)
 	})
 	return req, judged, tally
@@ -123,7 +124,7 @@ func (e *explanation) task(t *typesv1.Task) *schedulerv1.ExplainedTask {
 	}
 	// As if it was nowhere: what it holds and how often it counts speaks neither for nor against its node.
 	e.book.SetTask(id, nil)
-	_, judged, tally := e.ask(t.GetSpecVersion(), e.nodesFor(t))
+	_, judged, tally := e.ask(t.GetSpecVersion(), d.GetSlot(), e.nodesFor(t))
 	out.Choice = choice(judged, tally, d.GetNodeId())
 	e.book.SetTask(id, t)
 	return out
@@ -135,7 +136,7 @@ func (e *explanation) next(out *schedulerv1.ExplainResponse, all bool) {
 	if g := e.book.Group(e.svc.GetMeta().GetId()); g.PerNode() {
 		nodes = slices.DeleteFunc(slices.Clone(nodes), func(n *place.Node) bool { return g.OnNode[n] > 0 })
 	}
-	req, judged, tally := e.ask(e.svc.GetSpecVersion(), nodes)
+	req, judged, tally := e.ask(e.svc.GetSpecVersion(), 0, nodes)
 	out.Ranking, out.Next = req.Ranking(), choice(judged, tally, "")
 	if !all {
 		return

@@ -112,6 +112,16 @@ func TestServiceFaults(t *testing.T) {
 		{"disk", sound + `task { resources { reservations { disk_bytes: -1 } limits { disk_bytes: 5 } } }`, errs.Invalid, []string{
 			`resources.reservations.disk_bytes: -1 is below 0`, `resources.limits.disk_bytes: disk can be reserved and not limited`,
 		}},
+		{"slot volumes", sound + `replicated_job {} job { schedule { cron: "@daily" concurrency: CONCURRENCY_POLICY_ALLOW } } task { container {
+			mounts { source: "a.b" target: "/a" volume { scope: VOLUME_SCOPE_SLOT } } mounts { target: "/b" volume { scope: VOLUME_SCOPE_SLOT } }
+			mounts { source: "{{.Task.Slot}}" target: "/c" volume { scope: VOLUME_SCOPE_SLOT } } mounts { source: "x" target: "/d" volume { scope: 7 } } } }`, errs.Invalid, []string{
+			`mounts[0].source: "a.b" is no name of a slot's volume`, `mounts[1].source: "" is no name of a slot's volume`, `mounts[2].source: "{{.Task.Slot}}" is no name`,
+			`mounts[3].volume.scope: 7 is not known`, `job.schedule.concurrency: must be forbid or replace`,
+		}},
+		{"slot volumes stay", sound + `replicated {} rebalance { always: true } task { container { mounts { source: "x" target: "/d" volume { scope: VOLUME_SCOPE_SLOT } } } }`, errs.Invalid, []string{
+			`rebalance.always: is not for a service whose tasks stay`,
+		}},
+		{"sound slot volume", sound + `global {} task { container { mounts { source: "data" target: "/a" volume { scope: VOLUME_SCOPE_SLOT subpath: "x" } } } }`, errs.None, nil},
 		{"devices", sound + `task { container { devices { host_path: "null" permissions: "x" } device_cgroup_rules: "c 1 rwm" cdi_devices: "gpu" } }`, errs.Invalid, []string{
 			`devices[0].host_path: "null" must be`, `devices[0].container_path: "null" must be`, `devices[0].permissions: "x" must be`, `device_cgroup_rules[0]: "c 1 rwm" must be`, `cdi_devices[0]: "gpu" must be`,
 		}},

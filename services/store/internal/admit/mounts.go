@@ -83,6 +83,7 @@ func (f *Faults) volume(field string, m *typesv1.Mount) {
 		f.Check(key != "", field+".volume.labels", "a label has no name")
 		f.placeholders(field+".volume.labels", value)
 	}
+	f.volumeScope(field, m)
 	sub := m.GetVolume().GetSubpath()
 	f.Check(sub == "" || !path.IsAbs(sub) && path.Clean(sub) == sub && sub != ".." && !strings.HasPrefix(sub, "../"), field+".volume.subpath",
 		"%q must be a path within the volume", sub)

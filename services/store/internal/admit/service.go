@@ -68,6 +68,7 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 	f.Check(spec.GetPriority() >= -maxPriority && spec.GetPriority() <= maxPriority, "priority", "%d is not from -%d to %d",
 		spec.GetPriority(), maxPriority, maxPriority)
 	f.rebalance(s, id, spec)
+	f.slotVolumes(spec)
 	return spec, f
 }
 

@@ -44,7 +44,8 @@ func (a *attempt) guarded(key state.Key, old *typesv1.Object) *storev1.Outcome {
 
 // decides reports whether the kind is one that decisions are written to.
 func decides(k typesv1.Kind) bool {
-	return k == typesv1.Kind_KIND_TASK || k == typesv1.Kind_KIND_SERVICE || k == typesv1.Kind_KIND_NODE
+	return k == typesv1.Kind_KIND_TASK || k == typesv1.Kind_KIND_SERVICE || k == typesv1.Kind_KIND_NODE ||
+		k == typesv1.Kind_KIND_VOLUME
 }
 
 func (a *attempt) says(what func(*storev1.Precondition) bool) bool {

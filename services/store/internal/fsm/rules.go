@@ -53,12 +53,11 @@ func nodeSide(memberID string) bool {
 // mayCreate says who makes what: to write a field of an object is not yet to make one.
 func mayCreate(kind typesv1.Kind, role authzv1.Role) bool {
 	switch kind {
-	case typesv1.Kind_KIND_TASK:
+	case typesv1.Kind_KIND_TASK, typesv1.Kind_KIND_VOLUME:
 		return role == authzv1.Role_ROLE_SCHEDULER
 	case typesv1.Kind_KIND_NODE, typesv1.Kind_KIND_CREDENTIAL:
 		return role == authzv1.Role_ROLE_CA
-	case typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_SECRET, typesv1.Kind_KIND_CONFIG, typesv1.Kind_KIND_VOLUME,
-		typesv1.Kind_KIND_PAYLOAD:
+	case typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_SECRET, typesv1.Kind_KIND_CONFIG, typesv1.Kind_KIND_PAYLOAD:
 		return role == authzv1.Role_ROLE_OPERATOR
 	case typesv1.Kind_KIND_DENIAL, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LEASE, typesv1.Kind_KIND_LOAD:
 		return true // who may write their fields

@@ -38,6 +38,8 @@ type Book struct {
 	nodes   map[string]*place.Node
 	groups  map[string]*Group
 	tasks   map[string]*typesv1.Task
+	volumes map[string]*typesv1.Volume
+	users   map[VolumeUse]map[string]*typesv1.Task
 	// awaiting are the tasks that have no node and hold something on one.
 	awaiting map[string]struct{}
 }
@@ -47,7 +49,7 @@ func New() *Book { return new(Book).reset() }
 
 func (b *Book) reset() *Book {
 	*b = Book{Snapshot: state.Empty(), Placement: b.Placement + 1, Decision: b.Decision, Wishes: map[string]struct{}{}, Holding: map[string]struct{}{}, Blockless: map[string]struct{}{}, Fresh: map[string]struct{}{}, Pools: newPools(),
-		nodes: map[string]*place.Node{}, groups: map[string]*Group{}, tasks: map[string]*typesv1.Task{}, awaiting: map[string]struct{}{}}
+		nodes: map[string]*place.Node{}, groups: map[string]*Group{}, tasks: map[string]*typesv1.Task{}, volumes: map[string]*typesv1.Volume{}, users: map[VolumeUse]map[string]*typesv1.Task{}, awaiting: map[string]struct{}{}}
 	return b
 }
 
@@ -72,6 +74,9 @@ func (b *Book) Advance(s *state.Snapshot) {
 	for n := range s.Nodes() {
 		b.SetNode(n.GetMeta().GetId(), n)
 	}
+	for vol := range s.Volumes() {
+		b.SetVolume(vol.GetMeta().GetId(), vol)
+	}
 	for svc := range s.Services() {
 		b.setService(svc.GetMeta().GetId(), svc)
 	}
@@ -94,6 +99,8 @@ func (b *Book) follow(key state.Key, o *typesv1.Object) {
 		for _, g := range b.Groups {
 			g.setService(g.Service)
 		}
+	case typesv1.Kind_KIND_VOLUME:
+		b.followVolume(key.ID, o.GetVolume())
 	case typesv1.Kind_KIND_LOAD:
 		for _, g := range b.Groups {
 			g.Dirty = g.Dirty || g.Service.GetSpec().GetAutoscale() != nil
@@ -255,6 +262,7 @@ func (b *Book) SetTask(id string, t *typesv1.Task) {
 	b.noteMoved(from)
 	note(b.awaiting, id, t.GetDecided().GetAwaitedNodeId() != "")
 	b.Pools.forget(was)
+	b.noteUsers(was, t)
 	g.account(from, was, -1)
 	switch {
 	case t == nil:
@@ -283,6 +291,7 @@ func (b *Book) AddTask(id string, t *typesv1.Task) {
 	g, n := b.Group(t.GetServiceId()), b.nodes[NodeOf(t)]
 	b.noteMoved(n)
 	b.tasks[id] = t
+	b.noteUsers(nil, t)
 	note(b.awaiting, id, t.GetDecided().GetAwaitedNodeId() != "")
 	g.insert(t)
 	g.account(n, t, 1)

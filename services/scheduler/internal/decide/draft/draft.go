@@ -138,8 +138,35 @@ func (d *Draft) Settled(t *typesv1.Task) bool {
 // DropTask notes that a task goes.
 func (d *Draft) DropTask(t *typesv1.Task) {
 	id := t.GetMeta().GetId()
+	if !d.Settled(t) {
+		d.Release(t)
+	}
 	d.Book.SetTask(id, nil)
 	d.note(state.Key{Kind: typesv1.Kind_KIND_TASK, ID: id}, t, nil)
+}
+
+// PutVolume notes where a slot's volume is, or who uses it; was is nil for a new one.
+func (d *Draft) PutVolume(was, is *typesv1.Volume) {
+	id := is.GetMeta().GetId()
+	d.Book.SetVolume(id, is)
+	d.note(state.Key{Kind: typesv1.Kind_KIND_VOLUME, ID: id}, was, state.Wrap(is))
+}
+
+// Release takes back what was noted of the volumes of a task that this decision has placed, and now has not.
+func (d *Draft) Release(t *typesv1.Task) {
+	for _, x := range t.GetDecided().GetVolumes() {
+		key := state.Key{Kind: typesv1.Kind_KIND_VOLUME, ID: x.GetVolumeId()}
+		i, ok := d.find(key)
+		if !ok || d.changes[i].is.GetVolume().GetTaskId() != t.GetMeta().GetId() {
+			continue
+		}
+		was := d.Snapshot().Volume(key.ID)
+		d.Book.SetVolume(key.ID, was)
+		d.changes[i].is = nil
+		if was != nil {
+			d.changes[i].is = state.Wrap(was)
+		}
+	}
 }
 
 // PutNode notes a node's new state.
@@ -167,6 +194,8 @@ func (d *Draft) Undo() {
 		case typesv1.Kind_KIND_NODE:
 			was, _ := c.was.(*typesv1.Node)
 			d.Book.SetNode(c.key.ID, was)
+		case typesv1.Kind_KIND_VOLUME:
+			d.Book.SetVolume(c.key.ID, d.Snapshot().Volume(c.key.ID))
 		case typesv1.Kind_KIND_SERVICE:
 			d.Book.Group(c.key.ID).Service, _ = c.was.(*typesv1.Service)
 		default:

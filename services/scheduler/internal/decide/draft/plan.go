@@ -24,12 +24,13 @@ type Plan struct {
 func (p Plan) Empty() bool { return len(p.Puts) == 0 && len(p.Deletes) == 0 }
 
 // fields are what a scheduler may write of each kind. They are made once a plan.
-type fields struct{ node, service, create, task []string }
+type fields struct{ node, service, create, task, volume, newVolume []string }
 
 func newFields() fields {
 	return fields{
 		node: []string{"blocks", "flaps"}, service: []string{"update_status", "job_status", "dependency_status", "rebalance_status", "scale"},
 		create: []string{"service_id", "spec_version", "decided"}, task: []string{"decided"},
+		volume: []string{"task_id"}, newVolume: []string{"service", "slot", "source", "node_id", "incarnation", "task_id"},
 	}
 }
 
@@ -45,6 +46,10 @@ func (d *Draft) Plan() Plan {
 		c := &d.changes[i]
 		switch {
 		case c.is == nil && c.put != nil: // made and taken back within this plan
+		case c.key.Kind == typesv1.Kind_KIND_VOLUME:
+			if put := d.volumePut(c, f); put != nil {
+				p.Puts = append(p.Puts, put)
+			}
 		case c.is == nil:
 			p.Deletes = append(p.Deletes, &storev1.Delete{Kind: c.key.Kind, Id: c.key.ID})
 		case c.put != nil:
@@ -80,4 +85,16 @@ func (d *Draft) preconditions() []*storev1.Precondition {
 		out[i] = &p.whole
 	}
 	return out
+}
+
+// volumePut is how a change of a volume is written; nil when it was taken back. A volume is never removed by a decision.
+func (d *Draft) volumePut(c *change, f fields) *storev1.Put {
+	old := d.Snapshot().Volume(c.key.ID)
+	switch {
+	case c.is == nil || c.is.GetVolume() == old:
+		return nil
+	case old == nil:
+		return &storev1.Put{Object: c.is, Create: true, Fields: f.newVolume}
+	}
+	return &storev1.Put{Object: c.is, Fields: f.volume}
 }

@@ -18,6 +18,8 @@ type Request struct {
 	Strategy    typesv1.PlacementStrategy
 	Preferences []string // keys of labels
 	Affinities  []*typesv1.Affinity
+	// Volumes are what it calls those of its slot. Where they are is not for this package to know.
+	Volumes []string
 	constraints []constraint.Constraint
 	platforms   []*typesv1.Platform
 	tolerations []*typesv1.Toleration
@@ -31,7 +33,7 @@ func NewRequest(spec *typesv1.TaskSpec, ports []*typesv1.PortConfig, strategy ty
 	p := spec.GetPlacement()
 	r := &Request{
 		Need: spec.GetResources().GetReservations(), MaxReplicas: int(min(p.GetMaxReplicas(), 1<<30)), Strategy: p.GetStrategy(),
-		Affinities: p.GetAffinities(), platforms: p.GetPlatforms(), tolerations: p.GetTolerations(),
+		Affinities: p.GetAffinities(), Volumes: state.SlotSources(spec.GetContainer()), platforms: p.GetPlatforms(), tolerations: p.GetTolerations(),
 	}
 	if r.Strategy == typesv1.PlacementStrategy_PLACEMENT_STRATEGY_UNSPECIFIED {
 		r.Strategy = strategy

@@ -105,6 +105,10 @@ func (r *Rollout) tell(st *typesv1.RebalanceStatus, begun int, underWay bool) {
 		st.State, st.CompletedAt, st.Message = rebalanced, r.Stamp, "nothing moved: the strategy is binpack"
 		return
 	}
+	if len(r.Request(r.Target).Volumes) > 0 {
+		st.State, st.CompletedAt, st.Message = rebalanced, r.Stamp, "nothing moved: tasks stay where the volumes of their slots are"
+		return
+	}
 	if !underWay && !r.Full() {
 		st.State, st.CompletedAt, st.Message = rebalanced, r.Stamp, fmt.Sprintf("%d moved; no further move would make it more even", st.GetMoved())
 	}

@@ -83,7 +83,7 @@ func (r *Rollout) roll() {
 			continue
 		case takes && spare <= 0:
 			continue
-		case m.why != "" && serves && !r.Group.PerNode() && !r.HasPlace(r.Target): // nobody is helped by stopping it
+		case m.why != "" && serves && !r.Group.PerNode() && !r.HasPlace(r.Target, m.slot.Key.Number): // nobody is helped by stopping it
 			continue
 		}
 		r.renew(m)
@@ -143,9 +143,9 @@ func MayMiss(spec *typesv1.ServiceSpec) int {
 }
 
 // startFirst reports whether a new task starts before the one that it replaces goes. Two tasks with the same host port can't be
-// on one node, so where it has a number the old one goes first.
+// on one node, and two of one slot must not write to its volume at once: there the old one goes first.
 func (r *Rollout) startFirst() bool {
-	if len(r.Request(r.Target).Ports) > 0 {
+	if req := r.Request(r.Target); len(req.Ports) > 0 || len(req.Volumes) > 0 {
 		return false
 	}
 	return r.config().GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST

@@ -87,7 +87,7 @@ func Copy(t *typesv1.Task) *typesv1.Task {
 			Since: d.GetSince(), StartAfter: d.GetStartAfter(), OrphanAfter: d.GetOrphanAfter(), Abandoned: d.GetAbandoned(),
 			Iteration: d.GetIteration(), Reserved: d.GetReserved(), Failures: d.GetFailures(), ForNode: d.GetForNode(),
 			RunningAt: d.GetRunningAt(), HostPorts: d.GetHostPorts(), AwaitedNodeId: d.GetAwaitedNodeId(),
-			MovedFrom: d.GetMovedFrom(),
+			MovedFrom: d.GetMovedFrom(), Volumes: d.GetVolumes(),
 		}}
 }
 

@@ -33,8 +33,13 @@ func (k *Keeper) mendLost(s *book.Slot, t *typesv1.Task) {
 		return
 	case k.Group.PerNode():
 		return // nobody else can take it; its state says that its node is down
-	case !k.HasPlace(k.Target):
-		return // giving it up would help nobody: when the node comes back it may be running still
+	}
+	if why := k.Homeless(k.Target, s.Key.Number); why != "" {
+		// Giving it up would help nobody: when the node comes back it may be running still.
+		if k.Tethered(k.Target, s.Key.Number) != nil && t.GetDecided().GetDesired() == task.Running { // else it says what else it waits for
+			k.Change(t, func(d *typesv1.TaskDecided) { d.Reason = why })
+		}
+		return
 	}
 	if until, why := k.Guard(node); until.After(k.Now) {
 		k.Change(t, func(d *typesv1.TaskDecided) { d.Reason = why })
@@ -42,7 +47,7 @@ func (k *Keeper) mendLost(s *book.Slot, t *typesv1.Task) {
 		k.AskAgain()
 		return
 	}
-	k.Abandon(t, "node "+node.Name()+" is down", k.FlapWindow() > 0 && !k.Dirty(t) && task.Runs(t))
+	k.Abandon(t, "node "+node.Name()+" is down", k.FlapWindow() > 0 && !k.Dirty(t) && task.Runs(t) && len(t.GetDecided().GetVolumes()) == 0)
 	k.Replace(s, t, visit.Order{StartAfter: task.TimeOf(t.GetDecided().GetStartAfter())}, "")
 }
 
@@ -66,4 +71,18 @@ func (k *Keeper) takeBack(s *book.Slot, t *typesv1.Task) {
 		}
 	}
 	k.Change(t, func(d *typesv1.TaskDecided) { d.Abandoned, d.OrphanAfter, d.Reason = false, nil, "" })
+}
+
+// leave takes a task that is tied to its node by the volumes of its slot off one that is drained, as one of a service that has
+// one on each node: nobody else can take it, so there is nothing to wait for. Its slot waits until the node is active again.
+func (k *Keeper) leave(s *book.Slot, t *typesv1.Task) bool {
+	n := k.Book.Node(t.GetDecided().GetNodeId())
+	if !n.Drains() || k.Tethered(k.Target, s.Key.Number) != n {
+		return false
+	}
+	went := k.Raise(t, task.Shutdown, "node "+n.Name()+" is drained")
+	if k.Stays(s) {
+		k.Replace(s, went, visit.Order{StartAfter: k.Now}, "")
+	}
+	return true
 }

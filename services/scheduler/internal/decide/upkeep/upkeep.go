@@ -59,7 +59,9 @@ func (k *Keeper) mend(s *book.Slot) {
 			k.mendLost(s, t)
 		case task.Abandoned(t):
 			k.takeBack(s, t)
-		case strings.HasPrefix(t.GetDecided().GetReason(), loss.HeldBack): // its node is back
+		case len(t.GetDecided().GetVolumes()) > 0 && k.leave(s, t):
+		case strings.HasPrefix(t.GetDecided().GetReason(), loss.HeldBack),
+			strings.HasPrefix(t.GetDecided().GetReason(), visit.VolumeAway) && t.GetDecided().GetNodeId() != "": // its node is back
 			k.Change(t, func(d *typesv1.TaskDecided) { d.Reason = "" })
 		}
 	}
@@ -89,7 +91,7 @@ func (k *Keeper) place(s *book.Slot) {
 		}
 		held := ""
 		if t.GetDecided().GetDesired() == task.Ready {
-			held = cmp.Or(k.Predecessor(s), k.Gate(s.Key.Iteration))
+			held = cmp.Or(k.Predecessor(s), k.InUse(s, t.GetSpecVersion()), k.Gate(s.Key.Iteration))
 			if task.TimeOf(t.GetDecided().GetStartAfter()).After(k.Now) {
 				held = "waits for its restart delay"
 			}
@@ -114,6 +116,9 @@ func (k *Keeper) release(s *book.Slot) {
 		}
 		if limit := task.Created(t).Add(stopPatience); k.Predecessor(s) != "" && (task.Fresh(t) || k.Now.Before(limit)) {
 			k.At(limit)
+			continue
+		}
+		if k.InUse(s, t.GetSpecVersion()) != "" {
 			continue
 		}
 		if why := k.Gate(s.Key.Iteration); why != "" {

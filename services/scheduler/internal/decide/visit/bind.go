@@ -51,7 +51,7 @@ func (v *Visit) published(p typesv1.Protocol, port uint32) bool {
 func (v *Visit) bind(t *typesv1.Task, d *typesv1.TaskDecided, held string) {
 	f, why := v.search(t)
 	if why == "" {
-		v.settle(f, d)
+		v.settle(f, t, d)
 		d.Reason = held
 		return
 	}
@@ -65,8 +65,9 @@ func (v *Visit) bind(t *typesv1.Task, d *typesv1.TaskDecided, held string) {
 	}
 }
 
-func (v *Visit) settle(f found, d *typesv1.TaskDecided) {
+func (v *Visit) settle(f found, t *typesv1.Task, d *typesv1.TaskDecided) {
 	d.NodeId, d.Addresses, d.Reserved, d.HostPorts, d.AwaitedNodeId = f.node.ID(), f.addresses, f.reserved, f.ports, ""
+	v.hold(t, d)
 	v.RestOnNode(f.node)
 	v.RestOnService(v.Group)
 }
@@ -91,7 +92,7 @@ func (v *Visit) BindPending(t *typesv1.Task, held string) {
 	v.lift(t, 1)
 	if why == "" {
 		v.Change(t, func(d *typesv1.TaskDecided) {
-			v.settle(f, d)
+			v.settle(f, t, d)
 			d.Reason = held
 		})
 		return
@@ -155,6 +156,9 @@ func (v *Visit) best(t *typesv1.Task) (*place.Node, string) {
 		return n, "" // what it has waited for
 	}
 	if id == "" {
+		if n, why := v.atHome(t.GetSpecVersion(), t.GetDecided().GetSlot()); n != nil || why != "" {
+			return n, why
+		}
 		n, why := p.Best()
 		v.awaitHold()
 		return n, why
@@ -177,12 +181,5 @@ func (v *Visit) awaitHold() {
 	}
 }
 
-// HasPlace reports whether any node takes one more task of a spec version.
-func (v *Visit) HasPlace(version uint64) bool {
-	n, _ := v.Picker(version).Best()
-	if n == nil {
-		v.AwaitPlace()
-		v.awaitHold()
-	}
-	return n != nil
-}
+// HasPlace reports whether any node that a slot may be on takes one more task of a spec version.
+func (v *Visit) HasPlace(version, slot uint64) bool { return v.Homeless(version, slot) == "" }

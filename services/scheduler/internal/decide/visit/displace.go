@@ -1,6 +1,7 @@
 package visit
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
@@ -19,12 +20,17 @@ func (v *Visit) makeRoom(t *typesv1.Task) (preempt.Room, bool) {
 		v.LowestPriority() >= preempt.PriorityOf(v.Group) {
 		return preempt.Room{}, false
 	}
-	room, ok := v.findRoom(version, t.GetDecided().GetForNode())
+	home := v.home(version, t.GetDecided().GetSlot())
+	if home.clash != "" {
+		return preempt.Room{}, false
+	}
+	id := cmp.Or(t.GetDecided().GetForNode(), home.node)
+	room, ok := v.findRoom(version, id)
 	if !ok {
 		if v.roomless == nil {
 			v.roomless = map[uint64]bool{}
 		}
-		v.roomless[version] = t.GetDecided().GetForNode() == "" // of another node it says nothing
+		v.roomless[version] = id == "" // of another node it says nothing
 		return room, false
 	}
 	for _, victim := range room.Victims {
@@ -101,7 +107,8 @@ func (v *Visit) displace(t *typesv1.Task, reason string) {
 	if v.Settled(t) {
 		d.Desired, d.Reason, d.Since = task.Shutdown, reason, v.Stamp
 	} else {
-		d.NodeId, d.Addresses, d.Reserved, d.HostPorts = "", nil, nil, nil
+		v.Release(t)
+		d.NodeId, d.Addresses, d.Reserved, d.HostPorts, d.Volumes = "", nil, nil, nil, nil
 	}
 	v.PutTask(t, next)
 }

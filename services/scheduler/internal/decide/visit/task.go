@@ -125,7 +125,7 @@ func (v *Visit) create(s *book.Slot, o Order, on *found) {
 	d := &b.decided
 	d.Desired, d.Slot, d.Iteration, d.ForNode = task.Running, s.Key.Number, s.Key.Iteration, s.Key.Node
 	d.Since, d.Failures, d.MovedFrom = v.Stamp, o.Failures, o.movedFrom
-	o.Held = cmp.Or(o.Held, v.Gate(s.Key.Iteration))
+	o.Held = cmp.Or(o.Held, v.InUse(s, o.Version), v.Gate(s.Key.Iteration))
 	if o.Held != "" {
 		d.Desired = task.Ready
 	}
@@ -137,7 +137,7 @@ func (v *Visit) create(s *book.Slot, o Order, on *found) {
 	b.kind.Task, b.object.Kind, b.put.Object = &b.task, &b.kind, &b.object
 	v.RestOnService(v.Group)
 	if on != nil {
-		v.settle(*on, d)
+		v.settle(*on, &b.task, d)
 		d.Reason = o.Held
 	} else {
 		v.bind(&b.task, d, o.Held)
