@@ -19,7 +19,7 @@ type Request struct {
 	Preferences []string // keys of labels
 	Affinities  []*typesv1.Affinity
 	// Volumes are what it calls those of its slot. Where they are is not for this package to know.
-	Volumes []string
+	Volumes     []string
 	constraints []constraint.Constraint
 	platforms   []*typesv1.Platform
 	tolerations []*typesv1.Toleration

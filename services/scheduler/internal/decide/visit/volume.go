@@ -90,7 +90,9 @@ func (v *Visit) NodesFor(version, slot uint64, of []*place.Node) []*place.Node {
 }
 
 // Tethered is the node that a slot cannot leave, because its volumes are there; nil if it may.
-func (v *Visit) Tethered(version, slot uint64) *place.Node { return v.Book.Node(v.home(version, slot).node) }
+func (v *Visit) Tethered(version, slot uint64) *place.Node {
+	return v.Book.Node(v.home(version, slot).node)
+}
 
 // Homeless says why a slot has no place that takes one more task of a spec version; nothing if it has one.
 func (v *Visit) Homeless(version, slot uint64) string {
