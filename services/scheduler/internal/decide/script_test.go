@@ -30,18 +30,20 @@ import (
 //	        [max-delay=D] [label.KEY=V] [mode=global|job|global-job] [completions=N] [concurrent=N] [job-deadline=D]
 //	        [cron=FIELDS_WITH_UNDERSCORES] [zone=Z] [policy=allow|replace] [catch-up=D] [constraint=A+B] [prefer=KEY+KEY]
 //	        [max-replicas=N] [strategy=binpack] [tolerate=KEY] [near=S] [far=S] [rather-near=S] [rather-far=S]
-//	        [generic=KIND:N] [pids=N] [disk=SIZE] [host-port=N+any] [publish=N] [monitor=D] [action=continue|rollback] [ratio=F] [progress=D]
+//	        [generic=KIND:N] [pids=N] [disk=SIZE] [limit-memory=SIZE] [host-port=N+any] [publish=N] [monitor=D] [action=continue|rollback]
+//	        [ratio=F] [progress=D]
 //	        [depends-on=A+B] [max-unavailable=N] [hold=true] [resume=N] [priority=N]
 //	        [rollback-parallelism=N [rollback-order=start-first] [rollback-delay=D] [rollback-action=continue]]
 //	        [rollback-to=VERSION: by hand; the other options of the task spec are those of then]
 //	        [rebalance=always]
 //	node … [label.KEY=V] [engine.KEY=V] [taint=KEY:VALUE:no-schedule|avoid|no-execute] [generic=gpu:a+b or gpu:N] [role=manager]
-//	        [ip=A] [pids=N] [stamp=true: down and ready carry the time]
+//	        [hostname=NAME] [ip=A] [pids=N] [stamp=true: down and ready carry the time]
 //	service … [slot-volume=A+B]    give-up VOLUME: a person removes it
 //	rebalance NAME=N[@NODE]: a request
 //	service … [min=N] [max=N] [cpu-target=PERCENT] [memory-target=PERCENT or SIZE] [up=D] [down=D] [step=N] [limit-cpus=N]
 //	load NAME [tasks=N] [cpu=N] [memory=SIZE] [dispatcher=ID]   what its tasks use together; without tasks: nothing is told
 //	scale NAME=N    remove NAME
+//	scheduler NAME leads|thinks|commits   another scheduler takes the lead, makes a plan, commits it later
 //	observe NAME.SLOT[~N back] STATE [exit=N] [at=D] [message]
 //	settle [at=D]   agents do what is desired
 //	decide [at=D]   prints what the plan does
@@ -125,6 +127,8 @@ func (m *sim) command(out *strings.Builder, words []string) {
 		m.load(rest[0], opts)
 	case "give-up":
 		m.delete(typesv1.Kind_KIND_VOLUME, rest[0])
+	case "scheduler":
+		m.other(out, rest[0], rest[1])
 	case "remove":
 		m.delete(typesv1.Kind_KIND_SERVICE, rest[0])
 	case "observe":
@@ -208,6 +212,9 @@ func (m *sim) nodeOptions(n *typesv1.Node, opts map[string]string) {
 	}
 	if opts["role"] == "manager" {
 		n.Spec.Role = typesv1.NodeRole_NODE_ROLE_MANAGER
+	}
+	if name, ok := opts["hostname"]; ok {
+		d.Hostname = name
 	}
 	if ip, ok := opts["ip"]; ok {
 		n.Status.Addresses = []string{ip}
@@ -402,6 +409,9 @@ func (m *sim) taskOptions(t *typesv1.TaskSpec, opts map[string]string) {
 		t.Resources.Reservations.Generic = m.generic(g)
 	}
 	t.Resources.Reservations.Pids, t.Resources.Reservations.DiskBytes = m.number(opts["pids"], 0), m.size(cmpOr(opts["disk"], "0"))
+	if mem, ok := opts["limit-memory"]; ok {
+		t.Resources.Limits = &typesv1.Resources{MemoryBytes: m.size(mem)}
+	}
 	if d, ok := opts["max-delay"]; ok {
 		t.Restart.MaxDelay = durationpb.New(m.duration(d))
 	}

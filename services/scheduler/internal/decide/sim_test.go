@@ -24,6 +24,9 @@ type sim struct {
 	ids int
 	// decider goes along from snapshot to snapshot; it must decide as one that starts from nothing.
 	decider *decide.Decider
+	// lease counts the schedulers that have led, others are the plans of those that have not committed theirs.
+	lease  int
+	others map[string]fenced
 	fault   func(format string, args ...any)
 }
 
@@ -33,7 +36,7 @@ type fatal interface {
 }
 
 func newSim(t fatal) *sim {
-	m := &sim{s: state.Empty(), now: start(), fault: t.Fatalf, decider: decide.NewDecider(decide.Batch)}
+	m := &sim{s: state.Empty(), now: start(), fault: t.Fatalf, decider: decide.NewDecider(decide.Batch), others: map[string]fenced{}}
 	m.change(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "cluster"}, Spec: &typesv1.ClusterSpec{TaskHistoryLimit: 5}}))
 	return m
 }
@@ -109,6 +112,31 @@ func differ(a, b decide.Plan) string {
 		return fmt.Sprintf("from nothing more %v, wake %s; with memory more %v, wake %s", a.More, a.Wake, b.More, b.Wake)
 	}
 	return ""
+}
+
+// fenced is a plan with the lease under which it was made.
+type fenced struct {
+	plan  decide.Plan
+	lease int
+}
+
+// other lets further schedulers take the lead, think, and commit late. The fence is added by the loop around decide, and checked
+// by the store in log order.
+func (m *sim) other(out *strings.Builder, name, does string) {
+	switch does {
+	case "leads":
+		m.lease++
+	case "thinks":
+		m.others[name] = fenced{decide.Decide(m.s, m.now, m.newID), m.lease}
+	case "commits":
+		if m.others[name].lease != m.lease {
+			fmt.Fprintln(out, "refused: another scheduler leads")
+			return
+		}
+		m.print(out, m.apply(m.others[name].plan), time.Time{})
+	default:
+		m.fault("no scheduler %s", does)
+	}
 }
 
 func (m *sim) apply(p decide.Plan) []string {

@@ -101,7 +101,7 @@ func (r *Rollout) CountFailure(t *typesv1.Task) {
 	if t.GetDecided().GetMovedFrom() != "" && r.takesOver(t) {
 		r.failed = fmt.Sprintf("task %s: %s", t.GetMeta().GetId(), reason.Verdict(t))
 	}
-	if t.GetObserved().GetState() == task.Complete || r.config().GetMonitor() == nil || !r.ofUpdate(t) {
+	if r.mayEnd(t) || r.config().GetMonitor() == nil || !r.ofUpdate(t) {
 		return
 	}
 	if since := t.GetDecided().GetRunningAt(); since != nil && !r.Now.Before(since.AsTime().Add(r.config().GetMonitor().AsDuration())) {
@@ -112,6 +112,14 @@ func (r *Rollout) CountFailure(t *typesv1.Task) {
 	if float64(st.GetFailures())/float64(max(st.GetSlots(), 1)) > float64(r.config().GetMaxFailureRatio()) {
 		r.fail(fmt.Sprintf("task %s: %s", t.GetMeta().GetId(), reason.Verdict(t)))
 	}
+}
+
+// mayEnd reports whether a task has come to the end that it was made for. A service that is to go on has none, whatever the exit
+// code.
+func (r *Rollout) mayEnd(t *typesv1.Task) bool {
+	policy := state.SpecOf(r.Service, t.GetSpecVersion()).GetRestart().GetCondition()
+	return t.GetObserved().GetState() == task.Complete &&
+		(policy == typesv1.RestartCondition_RESTART_CONDITION_NONE || policy == typesv1.RestartCondition_RESTART_CONDITION_ON_FAILURE)
 }
 
 // fail does what the update is to do when it fails. A rollback that fails is never rolled back.
