@@ -27,7 +27,7 @@ type sim struct {
 	// lease counts the schedulers that have led, others are the plans of those that have not committed theirs.
 	lease  int
 	others map[string]fenced
-	fault   func(format string, args ...any)
+	fault  func(format string, args ...any)
 }
 
 // fatal is what a sim needs of a test.
