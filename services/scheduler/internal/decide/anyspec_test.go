@@ -22,7 +22,7 @@ func TestAnySpecHolds(t *testing.T) {
 		m := newSim(t)
 		m.command(nil, []string{"cluster", "history=2", "preemption=" + rapid.SampledFrom([]string{"on", "off"}).Draw(t, "preemption")})
 		for i := range rapid.IntRange(1, 6).Draw(t, "nodes") {
-			m.command(nil, []string{"node", fmt.Sprintf("n%d", i), "memory=4G", "disk=10G", "generic=gpu:u1+u2",
+			m.command(nil, []string{"node", fmt.Sprintf("n%d", i), "memory=4G", "cpus=4", "pids=200", "disk=10G", "generic=gpu:u1+u2",
 				"label.zone=" + rapid.SampledFrom([]string{"north", "south"}).Draw(t, "zone")})
 		}
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
@@ -50,7 +50,7 @@ func drawAnyStep(t *rapid.T, m *sim) {
 			m.command(nil, []string{"node", node, rapid.SampledFrom([]string{"down", "suspect", "drain", "pause", "remove"}).Draw(t, "trouble"), "stamp=true"})
 		}
 	case 4:
-		m.command(nil, []string{"node", node, "ready", "active", "stamp=true", "memory=4G", "disk=10G", "generic=gpu:u1+u2",
+		m.command(nil, []string{"node", node, "ready", "active", "stamp=true", "memory=4G", "cpus=4", "pids=200", "disk=10G", "generic=gpu:u1+u2",
 			rapid.SampledFrom([]string{"taint=", "taint=x::no-schedule", "taint=x::avoid", "taint=x::no-execute", "label.zone=south"}).Draw(t, "change")})
 	case 5:
 		drawReport(t, m)
@@ -64,15 +64,27 @@ func drawAnyStep(t *rapid.T, m *sim) {
 		m.now = m.now.Add(time.Duration(rapid.IntRange(1, 30_000).Draw(t, "ms")) * time.Millisecond)
 	case 7:
 		m.settle()
-		if svc := m.s.Service(service); svc != nil && svc.GetSpec().GetReplicated() != nil && rapid.Bool().Draw(t, "asked") {
-			m.command(nil, []string{"rebalance", fmt.Sprintf("%s=%d", service, m.ids)})
-		}
+		drawWish(t, m, service)
 	default:
 		before := m.s
 		m.decide()
 		m.checkPlaced(t, before)
+		m.checkStarted(t, before)
 		m.checkDisplaced(t, before)
 		m.checkVolumes(t, before)
+	}
+}
+
+// drawWish lets a person ask for even load, or load come and go, where a service knows of it.
+func drawWish(t *rapid.T, m *sim, service string) {
+	svc := m.s.Service(service)
+	switch {
+	case svc.GetSpec().GetReplicated() == nil || !rapid.Bool().Draw(t, "asked"):
+	case svc.GetSpec().GetAutoscale() != nil:
+		running, _ := state.Counts(m.s, service)
+		m.command(nil, []string{"load", service, fmt.Sprintf("tasks=%d", running), fmt.Sprintf("cpu=%d", rapid.IntRange(0, 6).Draw(t, "load"))})
+	default:
+		m.command(nil, []string{"rebalance", fmt.Sprintf("%s=%d", service, m.ids)})
 	}
 }
 
@@ -86,11 +98,12 @@ func drawSpec(t *rapid.T, service string) []string {
 		"max-delay=" + pick("max-delay", "0s", "20s"), pick("memory", "memory=0", "memory=1G", "memory=3G"), "priority=" + pick("priority", "0", "0", "-5", "10"),
 	}
 	out = append(out, strings.Fields(pick("placement", "", "constraint=node.labels.zone_==_north", "prefer=node.labels.zone",
-		"max-replicas=1", "strategy=binpack", "tolerate=x", "far="+service, "rather-far="+service, "generic=gpu:1", "disk=4G", "slot-volume=data", "slot-volume=data+log", "slot-volume=log", "near=s0", "host-port=808"+service[1:]))...)
+		"max-replicas=1", "strategy=binpack", "tolerate=x", "far="+service, "rather-far="+service, "generic=gpu:1", "disk=4G", "slot-volume=data", "slot-volume=data+log", "slot-volume=log", "near=s0", "host-port=808"+service[1:], "host-port=any",
+		"cpus=1.5", "pids=90", "platform=linux/amd64"))...)
 	switch mode {
 	case "":
 		out = append(out, "replicas="+pick("replicas", "0", "1", "3", "6"))
-		out = append(out, strings.Fields(pick("even", "", "rebalance=always"))...)
+		out = append(out, strings.Fields(pick("even", "", "rebalance=always", "min=1 max=4 cpu-target=50 cpus=0.5 down=10s"))...)
 		fallthrough
 	case "global":
 		out = append(out, "parallelism="+pick("parallelism", "0", "1", "2"), "order="+pick("order", "stop-first", "start-first"))
@@ -112,7 +125,7 @@ func drawSpec(t *rapid.T, service string) []string {
 
 // checkPlaced: whatever a decision has placed is where its rules let it be, and no node holds more than it has.
 func (m *sim) checkPlaced(t fatal, before *state.Snapshot) {
-	used, disk, held, perNode := map[string]int64{}, map[string]int64{}, map[string]string{}, map[string][]uint64{}
+	used, held, perNode := map[string]*typesv1.Resources{}, map[string]string{}, map[string][]uint64{}
 	hold := func(what string, task *typesv1.Task) {
 		if other := held[what]; other != "" {
 			t.Fatalf("%s is held by %s and %s", what, other, task.GetMeta().GetId())
@@ -126,13 +139,14 @@ func (m *sim) checkPlaced(t fatal, before *state.Snapshot) {
 			continue
 		}
 		id := node.GetMeta().GetId()
-		used[id] += task.GetDecided().GetReserved().GetMemoryBytes()
-		disk[id] += task.GetDecided().GetReserved().GetDiskBytes()
-		if disk[id] > node.GetStatus().GetDescription().GetDiskBytes() {
-			t.Fatalf("node %s holds %d bytes of disk", id, disk[id])
+		if used[id] == nil {
+			used[id] = &typesv1.Resources{}
 		}
-		if used[id] > node.GetStatus().GetDescription().GetMemoryBytes() {
-			t.Fatalf("node %s holds %d bytes", id, used[id])
+		u, r, d := used[id], task.GetDecided().GetReserved(), node.GetStatus().GetDescription()
+		u.MemoryBytes, u.NanoCpus, u.Pids = u.GetMemoryBytes()+r.GetMemoryBytes(), u.GetNanoCpus()+r.GetNanoCpus(), u.GetPids()+r.GetPids()
+		u.DiskBytes += r.GetDiskBytes()
+		if u.GetDiskBytes() > d.GetDiskBytes() || u.GetMemoryBytes() > d.GetMemoryBytes() || u.GetNanoCpus() > d.GetNanoCpus() || u.GetPids() > d.GetPids() {
+			t.Fatalf("node %s, which has %v, holds %v", id, d, u)
 		}
 		for _, g := range task.GetDecided().GetReserved().GetGeneric() {
 			hold(id+"/"+g.GetNamed(), task)
@@ -159,6 +173,15 @@ func (m *sim) checkRules(t fatal, task *typesv1.Task, there []uint64) {
 	spec := state.SpecOf(svc, task.GetSpecVersion())
 	if limit := spec.GetPlacement().GetMaxReplicas(); limit > 0 && uint64(len(there)) > limit && slices.Max(there) == slices.Min(there) {
 		t.Fatalf("%s has %d tasks on %s", task.GetServiceId(), len(there), node.GetMeta().GetId())
+	}
+	if node.GetStatus().GetState() != typesv1.NodeState_NODE_STATE_READY || node.GetSpec().GetAvailability() != typesv1.Availability_AVAILABILITY_ACTIVE {
+		t.Fatalf("%s was placed on %s, which takes no tasks", m.taskName(task), node.GetMeta().GetId())
+	}
+	for _, taint := range node.GetSpec().GetTaints() {
+		tolerated := slices.ContainsFunc(spec.GetPlacement().GetTolerations(), func(x *typesv1.Toleration) bool { return x.GetKey() == taint.GetKey() })
+		if !tolerated && taint.GetEffect() != typesv1.TaintEffect_TAINT_EFFECT_PREFER_NO_SCHEDULE {
+			t.Fatalf("%s was placed on %s against %v", m.taskName(task), node.GetMeta().GetId(), taint)
+		}
 	}
 	for _, text := range spec.GetPlacement().GetConstraints() {
 		if c, err := constraint.Parse(text); err != nil || !c.Match(node) {
@@ -195,6 +218,31 @@ func (m *sim) checkVolumes(t fatal, before *state.Snapshot) {
 				t.Fatalf("%s is used by %s and %s", name, other, task.GetMeta().GetId())
 			}
 			writers[name] = task.GetMeta().GetId()
+		}
+	}
+}
+
+// checkStarted: the first tasks of a service run only once all that it depends on was healthy.
+func (m *sim) checkStarted(t fatal, before *state.Snapshot) {
+	for svc := range m.s.Services() {
+		id := svc.GetMeta().GetId()
+		runs := func(s *state.Snapshot) bool {
+			for task := range s.TasksOfService(id) {
+				if task.GetDecided().GetDesired() == typesv1.TaskState_TASK_STATE_RUNNING {
+					return true
+				}
+			}
+			return false
+		}
+		if before.Service(id).GetDependencyStatus().GetMetAt() != nil || runs(before) || !runs(m.s) {
+			continue // nothing of it waits any more, or all does
+		}
+		for _, on := range svc.GetSpec().GetDependsOn() {
+			other := before.Service(on)
+			have, want := state.Counts(before, on)
+			if other != nil && !state.IsJob(other) && (want == 0 || have < want) {
+				t.Fatalf("%s was started while %s has %d of %d", id, on, have, want)
+			}
 		}
 	}
 }

@@ -12,20 +12,22 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
-// TestFloorHolds: while nothing fails, an update and drains together never leave fewer slots with a running task than the
+// TestFloorHolds: while nothing fails, an update, a rollback by hand, drains, rules that are enforced and moves for even load
+// together never leave fewer slots with a running task than the
 // floor allows, none fewer when the new task starts first, and never have more slots under way than the parallelism. At
 // the end all is of the new spec. Agents do what they are told in any order and as slowly as they like.
 func TestFloorHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		m := newSim(t)
 		for i := range rapid.IntRange(2, 5).Draw(t, "nodes") {
-			m.command(nil, []string{"node", fmt.Sprintf("n%d", i)})
+			m.command(nil, []string{"node", fmt.Sprintf("n%d", i), "label.ok=yes"})
 		}
 		replicas := rapid.IntRange(2, 8).Draw(t, "replicas")
 		m.command(nil, []string{"service", "web", fmt.Sprintf("replicas=%d", replicas)})
 		m.converge(m.now)
 		parallelism := rapid.IntRange(1, 3).Draw(t, "parallelism")
-		spec := []string{"service", "web", "image=v2", fmt.Sprintf("parallelism=%d", parallelism), "delay=" + rapid.SampledFrom([]string{"0s", "3s"}).Draw(t, "delay")}
+		spec := []string{"service", "web", "image=v2", fmt.Sprintf("parallelism=%d", parallelism), "delay=" + rapid.SampledFrom([]string{"0s", "3s"}).Draw(t, "delay"),
+			rapid.SampledFrom([]string{"", "constraint=node.labels.ok_==_yes", "rebalance=always", "host-port=any", "prefer=node.labels.ok"}).Draw(t, "feature")}
 		floor := replicas - parallelism
 		if n := rapid.IntRange(0, 2).Draw(t, "max-unavailable"); n > 0 {
 			floor = replicas - n
@@ -37,10 +39,14 @@ func TestFloorHolds(t *testing.T) {
 		}
 		m.command(nil, spec)
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			if rapid.IntRange(0, 30).Draw(t, "goes back") == 0 {
+				m.command(nil, append(spec, "rollback-to=1"))
+			}
 			drawQuietStep(t, m)
 			m.checkFloor(t, floor, parallelism)
 		}
 		m.command(nil, []string{"node", "n0", "active"})
+		m.command(nil, []string{"node", "n1", "label.ok=yes"})
 		m.converge(m.now.Add(time.Hour))
 		m.checkConverged(t)
 	})
@@ -48,9 +54,13 @@ func TestFloorHolds(t *testing.T) {
 
 // drawQuietStep lets one agent take a step, time pass, a node be drained (but one), or the scheduler decide.
 func drawQuietStep(t *rapid.T, m *sim) {
-	switch rapid.IntRange(0, 9).Draw(t, "step") {
+	switch rapid.IntRange(0, 11).Draw(t, "step") {
 	case 0:
 		m.command(nil, []string{"node", "n0", rapid.SampledFrom([]string{"drain", "active"}).Draw(t, "availability")})
+	case 11:
+		m.command(nil, []string{"node", "n1", rapid.SampledFrom([]string{"label.ok=no", "label.ok=yes"}).Draw(t, "label")})
+	case 10:
+		m.command(nil, []string{"rebalance", fmt.Sprintf("web=%d", m.ids)})
 	case 1, 2:
 		m.now = m.now.Add(time.Duration(rapid.IntRange(1, 5_000).Draw(t, "ms")) * time.Millisecond)
 	case 3, 4, 5, 6:
@@ -125,7 +135,18 @@ func TestCrashChangesNothing(t *testing.T) {
 }
 
 func drawEvent(t *rapid.T, both func(words ...string)) {
-	switch rapid.IntRange(0, 5).Draw(t, "event") {
+	switch rapid.IntRange(0, 9).Draw(t, "event") {
+	case 6:
+		both("node", "n1", "stamp=true", rapid.SampledFrom([]string{"label.ok=no", "label.ok=yes", "memory=1G", "memory=4G", "taint=x::no-execute", "taint="}).Draw(t, "rule"))
+	case 7:
+		both("cluster", "preemption="+rapid.SampledFrom([]string{"on", "off"}).Draw(t, "preemption"))
+		both("service", "first", "priority=5", "memory=1G", fmt.Sprintf("replicas=%d", rapid.IntRange(0, 4).Draw(t, "replicas")), "host-port=any")
+	case 8:
+		both("service", "after", "depends-on="+rapid.SampledFrom([]string{"web", "job", "api+all"}).Draw(t, "on"), "memory=1G",
+			"constraint=node.labels.ok_!=_no", rapid.SampledFrom([]string{"", "rebalance=always"}).Draw(t, "even"))
+	case 9:
+		both("service", "scaled", "min=1", "max=4", "cpus=0.1", "cpu-target=50", "down=0s", "rollback-parallelism=2")
+		both("load", "scaled", "tasks=1", fmt.Sprintf("cpu=0.%d", rapid.IntRange(0, 9).Draw(t, "load")))
 	case 0:
 		both("service", "job", "mode=job", fmt.Sprintf("completions=%d", rapid.IntRange(1, 5).Draw(t, "completions")), "concurrent=2",
 			"image="+rapid.SampledFrom([]string{"v1", "v2"}).Draw(t, "image"))

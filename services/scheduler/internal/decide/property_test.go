@@ -1,6 +1,7 @@
 package decide_test
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"slices"
@@ -127,7 +128,7 @@ func (m *sim) checkConverged(t fatal) {
 			t.Fatalf("service %s has %d of %d", id, have, want)
 		}
 		for task := range m.s.TasksOfService(id) {
-			if task.GetDecided().GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING && task.GetSpecVersion() != svc.GetSpecVersion() {
+			if task.GetDecided().GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING && !isOf(svc, task.GetSpecVersion()) {
 				t.Fatalf("a task of %s is of version %d, not %d", id, task.GetSpecVersion(), svc.GetSpecVersion())
 			}
 		}
@@ -140,6 +141,21 @@ func (m *sim) checkConverged(t fatal) {
 			t.Fatalf("task %s of a removed service is still there", task.GetMeta().GetId())
 		}
 	}
+}
+
+// isOf reports whether a version is the service's present one, a copy of it, or differs only in where tasks may run.
+func isOf(svc *typesv1.Service, version uint64) bool {
+	i := slices.IndexFunc(svc.GetSpecHistory(), func(r *typesv1.SpecRecord) bool { return r.GetVersion() == version })
+	if i < 0 {
+		return version == svc.GetSpecVersion()
+	}
+	then, now := svc.GetSpecHistory()[i], svc.GetSpec().GetTask()
+	if bytes.Equal(then.GetHash(), svc.GetSpecHash()) {
+		return true
+	}
+	there := proto.CloneOf(then.GetTask())
+	there.Placement = now.GetPlacement()
+	return !proto.Equal(then.GetTask().GetPlacement(), now.GetPlacement()) && proto.Equal(there, now)
 }
 
 // TestSpread: a service scaled from nothing on nodes that take tasks differs by at most one between any two of them,
