@@ -82,7 +82,7 @@ func (m *mode) tendOnNode(s *book.Slot) {
 	case n.Drains() || n.Active() && !m.BelongsOn(n):
 		for _, t := range slices.Clone(s.Tasks) {
 			switch {
-			case !book.Wanted(t):
+			case !book.Wanted(t) || m.done(s, t):
 			case n.Drains():
 				m.Stop(t, "node "+n.Name()+" is drained")
 			case t.GetDecided().GetNodeId() == "":

@@ -139,8 +139,7 @@ func (m *mode) tendRun(st *typesv1.JobStatus, s *book.Slot, late bool) {
 		for _, t := range slices.Clone(s.Tasks) {
 			switch {
 			case !book.Wanted(t):
-			case t.GetObserved().GetState() == task.Complete:
-				m.Change(t, func(d *typesv1.TaskDecided) { d.Reason = task.NotRestarted + "it completed" })
+			case m.done(s, t):
 			case task.Dead(t):
 				m.Raise(t, task.Shutdown, reason.Verdict(t))
 			default:
@@ -154,6 +153,18 @@ func (m *mode) tendRun(st *typesv1.JobStatus, s *book.Slot, late bool) {
 		m.moveRun(st, s)
 		m.Tend(s)
 	}
+}
+
+// done reports whether a task of a job has completed, and sees to it that it says so. That stays on record whatever becomes of its
+// node or of the run.
+func (m *mode) done(s *book.Slot, t *typesv1.Task) bool {
+	if s.Key.Iteration == 0 || t.GetObserved().GetState() != task.Complete {
+		return false
+	}
+	if !task.FilledForGood(t) {
+		m.Change(t, func(d *typesv1.TaskDecided) { d.Reason = task.NotRestarted + "it completed" })
+	}
+	return true
 }
 
 // keptRuns is how many runs of a schedule are remembered.
