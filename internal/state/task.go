@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"fmt"
 
+	"google.golang.org/protobuf/proto"
+
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
@@ -205,6 +207,9 @@ func VersionBefore(svc *typesv1.Service) uint64 {
 	}
 	return before
 }
+
+// Newer reports whether a message has fields that this build does not know: somebody of a newer version has written them.
+func Newer(m proto.Message) bool { return len(m.ProtoReflect().GetUnknown()) > 0 }
 
 // IsJob reports whether a service's tasks are to run to completion.
 func IsJob(svc *typesv1.Service) bool {

@@ -26,6 +26,9 @@ func Next(s *state.Snapshot, svc *typesv1.Service, now time.Time) (next *typesv1
 	if spec == nil || svc.GetSpec().GetReplicated() == nil {
 		return nil, time.Time{}
 	}
+	if state.Newer(spec) {
+		return was, time.Time{} // it may have a target that only a newer scheduler knows
+	}
 	d := &decision{spec: spec, now: now, have: state.Replicas(svc), next: proto.CloneOf(was)}
 	if was.GetReplicas() != d.have { // it is new, or the bounds have moved
 		d.next = &typesv1.ServiceScale{Replicas: was.GetReplicas()}

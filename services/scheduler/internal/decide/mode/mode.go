@@ -13,8 +13,11 @@ import (
 // mode is one service that is brought nearer to its spec.
 type mode struct{ *upkeep.Keeper }
 
-// Reconcile brings a service nearer to its spec.
+// Reconcile brings a service nearer to its spec. One of a mode that only a newer scheduler knows is left as it is.
 func Reconcile(v *visit.Visit) {
+	if v.Service.GetSpec().GetMode() == nil {
+		return
+	}
 	m := &mode{&upkeep.Keeper{Rollout: rollout.New(v)}}
 	switch {
 	case state.IsJob(v.Service):

@@ -26,6 +26,8 @@ type Request struct {
 	class       string
 	// invalid is a constraint that makes no sense: no node meets it.
 	invalid string
+	// Newer says that the spec asks for something that only a newer scheduler knows.
+	Newer bool
 }
 
 // NewRequest compiles a spec. Endpoint gives its host ports; strategy is the cluster's.
@@ -35,6 +37,9 @@ func NewRequest(spec *typesv1.TaskSpec, ports []*typesv1.PortConfig, strategy ty
 		Need: spec.GetResources().GetReservations(), MaxReplicas: int(min(p.GetMaxReplicas(), 1<<30)), Strategy: p.GetStrategy(),
 		Affinities: p.GetAffinities(), Volumes: state.SlotSources(spec.GetContainer()), platforms: p.GetPlatforms(), tolerations: p.GetTolerations(),
 	}
+	r.Newer = state.Newer(p) || state.Newer(spec.GetResources()) || state.Newer(r.Need) ||
+		slices.ContainsFunc(r.Affinities, func(a *typesv1.Affinity) bool { return state.Newer(a) }) ||
+		slices.ContainsFunc(r.tolerations, func(x *typesv1.Toleration) bool { return state.Newer(x) })
 	if r.Strategy == typesv1.PlacementStrategy_PLACEMENT_STRATEGY_UNSPECIFIED {
 		r.Strategy = strategy
 	}

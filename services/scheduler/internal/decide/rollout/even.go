@@ -26,7 +26,7 @@ type evening struct {
 // beginMoves begins as many moves as may be on their way beside those that are, and says how many those were.
 func (r *Rollout) beginMoves(now survey, wish *typesv1.Rebalance, once bool) (begun int) {
 	free := r.mostMoves() - len(now.moving)
-	if req := r.Request(r.Target); free <= 0 || req.Packs() || len(req.Volumes) > 0 {
+	if req := r.Request(r.Target); free <= 0 || req.Packs() || len(req.Volumes) > 0 || req.Newer {
 		return 0
 	}
 	e := r.evening(now, once)

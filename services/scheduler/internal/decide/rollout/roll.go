@@ -68,6 +68,9 @@ func (r *Rollout) Roll() (letGo []book.SlotKey) {
 
 func (r *Rollout) roll() {
 	now := r.survey()
+	if r.Request(r.Target).Newer { // what follows would have no place: what runs goes on until a newer scheduler leads
+		now.todo = nil
+	}
 	limit := r.parallelism()
 	spare := r.floor(limit) - now.missing
 	for _, m := range now.todo {

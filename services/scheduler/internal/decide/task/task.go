@@ -78,10 +78,11 @@ func PendingOnly(tasks []*typesv1.Task) bool {
 	return !slices.ContainsFunc(tasks, func(t *typesv1.Task) bool { return t.GetDecided().GetNodeId() != "" })
 }
 
-// Copy makes a task whose decided half may be changed; all else it shares with t, for objects never change.
+// Copy makes a task whose decided half may be changed; all else it shares with t, for objects never change. What a newer
+// scheduler has decided beside stays.
 func Copy(t *typesv1.Task) *typesv1.Task {
 	d := t.GetDecided()
-	return &typesv1.Task{Meta: t.GetMeta(), ServiceId: t.GetServiceId(), SpecVersion: t.GetSpecVersion(), Observed: t.GetObserved(),
+	next := &typesv1.Task{Meta: t.GetMeta(), ServiceId: t.GetServiceId(), SpecVersion: t.GetSpecVersion(), Observed: t.GetObserved(),
 		Decided: &typesv1.TaskDecided{
 			Desired: d.GetDesired(), Slot: d.GetSlot(), NodeId: d.GetNodeId(), Addresses: d.GetAddresses(), Reason: d.GetReason(),
 			Since: d.GetSince(), StartAfter: d.GetStartAfter(), OrphanAfter: d.GetOrphanAfter(), Abandoned: d.GetAbandoned(),
@@ -89,6 +90,10 @@ func Copy(t *typesv1.Task) *typesv1.Task {
 			RunningAt: d.GetRunningAt(), HostPorts: d.GetHostPorts(), AwaitedNodeId: d.GetAwaitedNodeId(),
 			MovedFrom: d.GetMovedFrom(), Volumes: d.GetVolumes(),
 		}}
+	if d != nil && state.Newer(d) {
+		next.GetDecided().ProtoReflect().SetUnknown(d.ProtoReflect().GetUnknown())
+	}
+	return next
 }
 
 // Same reports whether two decisions of one task are equal in what may change.

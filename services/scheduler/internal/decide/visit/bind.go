@@ -17,6 +17,8 @@ const (
 	manyFailures  = 5
 	// reasonPause is the least time between two reasons of a waiting task that differ in figures alone.
 	reasonPause = 10 * time.Second
+	// newer is the reason of a task that this scheduler would place against a rule that it does not know.
+	newer = "asks for something that this version of the scheduler does not know"
 )
 
 // found is a place for a task.
@@ -129,6 +131,9 @@ func (v *Visit) Say(t *typesv1.Task, why string) {
 // search finds a node and addresses on it, or says why there is none. Nothing is claimed when there is none.
 func (v *Visit) search(t *typesv1.Task) (found, string) {
 	version := t.GetSpecVersion()
+	if v.Request(version).Newer {
+		return found{}, newer
+	}
 	if why := v.exhausted[version]; why != "" {
 		return found{}, why
 	}

@@ -16,7 +16,7 @@ import (
 // the place is kept for it.
 func (v *Visit) makeRoom(t *typesv1.Task) (preempt.Room, bool) {
 	version := t.GetSpecVersion()
-	if !v.Snapshot().Cluster().GetSpec().GetScheduling().GetPreemption() || v.roomless[version] || v.clings(version) ||
+	if !v.Snapshot().Cluster().GetSpec().GetScheduling().GetPreemption() || v.roomless[version] || v.clings(version) || v.Request(version).Newer ||
 		v.LowestPriority() >= preempt.PriorityOf(v.Group) {
 		return preempt.Room{}, false
 	}

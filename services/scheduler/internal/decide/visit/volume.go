@@ -96,6 +96,9 @@ func (v *Visit) Tethered(version, slot uint64) *place.Node {
 
 // Homeless says why a slot has no place that takes one more task of a spec version; nothing if it has one.
 func (v *Visit) Homeless(version, slot uint64) string {
+	if v.Request(version).Newer {
+		return newer
+	}
 	n, why := v.atHome(version, slot)
 	if n == nil && why == "" {
 		n, why = v.Picker(version).Best()
