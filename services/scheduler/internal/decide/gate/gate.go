@@ -66,7 +66,7 @@ func missing(b *book.Book, name string, lost func(*typesv1.Task) bool) string {
 		}
 	}
 	if !g.PerNode() {
-		want = int(state.Replicas(svc))
+		want = int(state.Replicas(g.Service)) // as this decision has left it
 	}
 	if want > 0 && ready >= want {
 		return ""
