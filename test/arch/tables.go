@@ -21,6 +21,7 @@ var systemPackages = map[string]string{
 	"services/agent/internal/doctor":     "looks at containerd, runc and control groups",
 	"services/agent/internal/logfile":    "the files of the containers' output",
 	"services/agent/internal/tree":       "the files of containers, by the kernel's own resolution of paths",
+	"services/agent/internal/keeper":     "starts and watches loggers, and holds containers' pipes",
 	"services/agent/internal/logger":     "a process of its own beside each container: its pipes, its clock, the journal's socket",
 	"services/meshproxy/internal/tables": "kernel tables",
 	"services/meshproxy/internal/space":  "tables in containers' namespaces",
@@ -83,6 +84,7 @@ var clockReaders = map[string]string{
 	"services/gateway/internal/rest": "sets read deadlines of connections",
 
 	"services/agent/internal/inside":   "paces what is read back",
+	"services/agent/internal/keeper":   "paces the starts of loggers",
 	"services/agent/internal/logger":   "stamps what containers write, and paces it",
 	"services/agent/internal/executor": "stamps what is read of containers",
 }

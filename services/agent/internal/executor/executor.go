@@ -50,7 +50,7 @@ type Config struct {
 	Snapshotter string
 	CertsDir    string // hosts.toml by registry
 	Logs        string // folder of the containers' output, one a container
-	Logger      string // the program that keeps it, as containerd sees it, which starts it with `logger FOLDER`
+	Logger      string // the program that keeps it, where both containerd and the agent see it; started with `logger FOLDER`
 	Cluster     string // containers of other clusters are not ours; empty: those of every cluster are, to remove them
 	Parallel    int    // containers made or started at once
 	Volumes     string // folder of the volumes
@@ -169,6 +169,11 @@ func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
 	}
 	req := &tasksv1.CreateTaskRequest{ContainerID: id, Rootfs: mount.ToProto(rootfs), Options: options}
 	e.output(id, req)
+	begun, err := e.beginOutput(id)
+	if err != nil {
+		return 0, errs.New(errs.Unavailable, "start the container's logger: %w", err)
+	}
+	defer begun()
 	_, err = tasks.Create(ctx, req)
 	if err = e.failure("create the process", err); err != nil && !errs.Is(err, errs.Exists) {
 		return 0, err

@@ -7,6 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -77,6 +80,94 @@ func TestOutputIsKeptWhenAgentAndRuntimeAreDead(t *testing.T) {
 	}
 	r.startDaemon(t)
 	r.Executor = r.again(t)
+}
+
+// loggersOf are the loggers of a container.
+func (r *rig) loggersOf(t *testing.T, id string) (pids []int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		raw, err := os.ReadFile("/proc/" + e.Name() + "/cmdline")
+		pid, _ := strconv.Atoi(e.Name())
+		if err == nil && strings.HasSuffix(string(raw), "\x00logger\x00"+r.logFolder(id)+"\x00") {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
+}
+
+// A container whose logger is killed, again and again, also before the agent that keeps it is there, goes on writing; what it
+// writes from then on is kept. It ends when the container does, and so do loggers and keeper. So it is with an input that is
+// kept open, for which no shim starts a logger, and with a terminal.
+func TestOutputOutlivesItsLogger(t *testing.T) {
+	r := newRig(t)
+	kinds := map[string]func(*typesv1.ContainerSpec){
+		"plain": func(*typesv1.ContainerSpec) {},
+		"input": func(c *typesv1.ContainerSpec) { c.OpenStdin = true },
+		"tty":   func(c *typesv1.ContainerSpec) { c.Tty = true },
+	}
+	for kind, with := range kinds {
+		t.Run(kind, func(t *testing.T) {
+			id := kind + ".0"
+			s := r.spec(id, "tick")
+			with(s.Container)
+			pid := r.run(t, s)
+			until(t, "it writes", func() bool { return len(r.lines(t, id, nil)) > 3 })
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			kept := run.Async(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, r.KeepOutput(ctx, id) })
+			first := r.loggersOf(t, id)
+			for range 2 {
+				until(t, "its pipes are held", func() bool { return r.holds(t, id) })
+				for _, pid := range r.loggersOf(t, id) {
+					if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+						t.Fatal(err)
+					}
+				}
+				until(t, "there is another logger", func() bool {
+					now := r.loggersOf(t, id)
+					return len(now) == 1 && !slices.Equal(now, first)
+				})
+				first = r.loggersOf(t, id)
+				before := len(r.lines(t, id, nil))
+				until(t, "what it writes is kept", func() bool { return len(r.lines(t, id, nil)) > before+100 })
+			}
+			if err := alive(pid); err != nil {
+				t.Fatalf("the container has ended: %v", err)
+			}
+			if _, err := r.Remove(t.Context(), id, container.Stop{}); err != nil {
+				t.Fatal(err)
+			}
+			if r := <-kept; r.Err != nil {
+				t.Errorf("its keeper: %v", r.Err)
+			}
+			until(t, "its logger has ended", func() bool { return len(r.loggersOf(t, id)) == 0 })
+		})
+	}
+}
+
+// holds says that this process has a read end of what a container's logger reads.
+func (r *rig) holds(t *testing.T, id string) bool {
+	t.Helper()
+	loggers := r.loggersOf(t, id)
+	if len(loggers) != 1 {
+		return false
+	}
+	read, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/3", loggers[0]))
+	if err != nil {
+		return false
+	}
+	own, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.ContainsFunc(own, func(e os.DirEntry) bool {
+		to, err := os.Readlink("/proc/self/fd/" + e.Name())
+		return err == nil && to == read
+	})
 }
 
 // buffer is written by one goroutine and read by another.

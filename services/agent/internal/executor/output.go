@@ -12,7 +12,9 @@ import (
 
 	tasksv1 "github.com/containerd/containerd/api/services/tasks/v1"
 
+	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/keeper"
 	"github.com/shoalproject/shoal/services/agent/internal/logger"
 )
 
@@ -27,8 +29,49 @@ const (
 // logFolder is where a container's output goes: a folder an attempt.
 func (e *Executor) logFolder(id string) string { return filepath.Join(e.cfg.Logs, id) }
 
-// rawFile is where the output of a container goes whose input is kept open.
-func (e *Executor) rawFile(id string) string { return filepath.Join(e.logFolder(id), "raw") }
+// pipes are those of a container's output whose input is kept open: the shim has no input for one whose output goes to a
+// program that it starts.
+func (e *Executor) pipes(id string) []string {
+	return []string{filepath.Join(e.cfg.Pins, id, "stdout"), filepath.Join(e.cfg.Pins, id, "stderr")}
+}
+
+// outputOf is a container's output as its keeper sees it.
+func (e *Executor) outputOf(id string, pid int64) keeper.Output {
+	o := keeper.Output{Program: e.cfg.Logger, Folder: e.logFolder(id), PID: pid}
+	if exists(e.input(id)) {
+		o.Pipes = e.pipes(id)
+	}
+	return o
+}
+
+// KeepOutput keeps a logger beside a running container until it has ended.
+func (e *Executor) KeepOutput(ctx context.Context, id string) error {
+	if logger.ReadSettings(e.logFolder(id)).Driver == logger.None {
+		return nil
+	}
+	pid, err := e.pid(ctx, id)
+	if err != nil {
+		return err
+	}
+	return keeper.Keep(ctx, e.log, e.outputOf(id, int64(pid)), func(ctx context.Context) bool {
+		now, err := e.pid(ctx, id)
+		return err == nil && now == pid || errs.Is(err, errs.Unavailable)
+	})
+}
+
+func (e *Executor) pid(ctx context.Context, id string) (int, error) {
+	ctx, cancel := e.call(ctx)
+	defer cancel()
+	return e.pidOf(ctx, id)
+}
+
+// beginOutput starts the logger of a container whose shim does not.
+func (e *Executor) beginOutput(id string) (release func(), err error) {
+	if !exists(e.input(id)) || logger.ReadSettings(e.logFolder(id)).Driver == logger.None {
+		return func() {}, nil
+	}
+	return keeper.Begin(e.outputOf(id, 0))
+}
 
 // settle writes down how the output of a container is kept, for its logger and for who reads it.
 func (e *Executor) settle(c container.Spec) error {
@@ -52,12 +95,10 @@ func (e *Executor) output(id string, req *tasksv1.CreateTaskRequest) {
 	s := logger.ReadSettings(e.logFolder(id))
 	req.Terminal = s.TTY
 	if exists(e.input(id)) {
-		// The shim has no input for a container whose output goes to a program. So it is kept as it is, in one file.
-		req.Stdin, req.Stdout = e.input(id), "file://"+e.rawFile(id)
+		req.Stdin, req.Stdout, req.Stderr = e.input(id), e.pipes(id)[0], e.pipes(id)[1]
 		if s.Driver == logger.None {
-			req.Stdout = "file://" + os.DevNull
+			req.Stdout, req.Stderr = "file://"+os.DevNull, "file://"+os.DevNull
 		}
-		req.Stderr = req.Stdout
 		return
 	}
 	if s.Driver == logger.None {

@@ -84,8 +84,10 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 		return err
 	}
 	if c.Container.GetOpenStdin() && !c.Container.GetTty() { // a terminal is its own input, and stays open by itself
-		if err := openInput(e.input(c.ID)); err != nil {
-			return err
+		for _, pipe := range append(e.pipes(c.ID), e.input(c.ID)) { // what says that they are there comes last
+			if err := openPipe(pipe); err != nil {
+				return err
+			}
 		}
 	}
 	// Step 3: the container, which refers to it.
@@ -121,13 +123,14 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 // input is the pipe that a container reads from whose input is kept open. It goes with the container's other mounts.
 func (e *Executor) input(id string) string { return filepath.Join(e.cfg.Pins, id, "stdin") }
 
-// openInput makes the pipe. Nobody writes to it until somebody attaches: who reads waits, instead of finding the end.
-func openInput(pipe string) error {
+// openPipe makes a pipe. Nobody writes to that of the input until somebody attaches: who reads waits, instead of finding the
+// end.
+func openPipe(pipe string) error {
 	if err := os.MkdirAll(filepath.Dir(pipe), 0o711); err != nil {
-		return fmt.Errorf("make a place for the container's input: %w", err)
+		return fmt.Errorf("make a place for the container's pipes: %w", err)
 	}
 	if err := unix.Mkfifo(pipe, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
-		return fmt.Errorf("make the container's input: %w", err)
+		return fmt.Errorf("make the container's pipes: %w", err)
 	}
 	return nil
 }

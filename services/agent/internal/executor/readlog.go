@@ -56,9 +56,6 @@ func (e *Executor) ReadLog(ctx context.Context, taskID string, req *logsv1.ReadL
 		if s := logger.ReadSettings(e.logFolder(id)); s.Driver == logger.Journal || s.Driver == logger.None {
 			return unreadable(s.Driver, taskID)
 		}
-		if exists(e.rawFile(id)) {
-			return errs.New(errs.Precondition, "its input is kept open, so its output is kept as it is: on its node, in %s", e.rawFile(id))
-		}
 		err := logfile.Read(ctx, e.logFolder(id), q, func(b logfile.Batch) error { return put(responseOf(n, b)) })
 		if err != nil {
 			return err

@@ -160,9 +160,6 @@ func (r *rig) wait(t *testing.T, id string) task.Exit {
 
 func (r *rig) log(t *testing.T, id string) string {
 	t.Helper()
-	if raw, err := os.ReadFile(r.rawFile(id)); err == nil {
-		return string(raw)
-	}
 	var text strings.Builder
 	for _, l := range r.lines(t, id, nil) {
 		text.Write(append(l.GetText(), '\n'))

@@ -1,6 +1,7 @@
 package logger
 
 import (
+	"cmp"
 	"encoding/json"
 	"maps"
 	"os"
@@ -109,9 +110,10 @@ func (s Settings) Write(dir string) error {
 func ReadSettings(dir string) Settings {
 	s := Settings{Driver: Local}
 	if raw, err := os.ReadFile(filepath.Join(dir, settingsFile)); err == nil {
-		if json.Unmarshal(raw, &s) != nil || s.Driver == "" {
-			s = Settings{Driver: Local}
+		if json.Unmarshal(raw, &s) != nil {
+			s = Settings{}
 		}
 	}
+	s.Driver = cmp.Or(s.Driver, Local)
 	return s
 }

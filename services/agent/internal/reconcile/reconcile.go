@@ -40,6 +40,8 @@ type Executor interface {
 	EndCommands(ctx context.Context, id string) error
 	// Remove ends it if it runs, and deletes it. The exit is nil if there was no process.
 	Remove(ctx context.Context, id string, stop container.Stop) (*task.Exit, error)
+	// KeepOutput keeps what a running container writes going to where it belongs until it has ended, whoever dies.
+	KeepOutput(ctx context.Context, id string) error
 	// SweepLogs removes the output of containers that nobody keeps. It outlives them.
 	SweepLogs(ctx context.Context, keep func(id string) bool) error
 	Sweeper
@@ -125,9 +127,16 @@ type Loop struct {
 	blocks     []string
 	payloads   map[string][]byte // data of secrets and configs that tasks use, by id
 	assigned   bool              // an assignment was taken in this life of the agent
+	solo
 
 	book
 	shared
+}
+
+// solo is whether this machine acts for itself.
+type solo struct {
+	losses uint64 // of the line to the cluster, and its returns
+	alone  bool   // no dispatcher has been there for long
 }
 
 // book is what waits for the journal.
@@ -141,9 +150,10 @@ type book struct {
 
 // shared is what others read.
 type shared struct {
-	mu        sync.Mutex      // guards all
-	kept      map[string]bool // container ids that Sweep leaves alone
-	history   map[string]bool // tasks that have ended and whose output is kept
+	mu        sync.Mutex        // guards all
+	kept      map[string]bool   // container ids that Sweep leaves alone
+	attempts  map[string]uint32 // of tasks that ran again
+	history   map[string]bool   // tasks that have ended and whose output is kept
 	lastTaken *typesv1.Version
 }
 
@@ -161,16 +171,18 @@ type entry struct {
 	due      task.Action        // waits for the journal
 	cancel   context.CancelFunc // of the step in flight
 	watched  bool
+	heard    string             // the container whose output is kept going
 	probes   *probes            // nil: not known
 	looks    context.CancelFunc // of the looks at its container; nil: they have not begun
 	retries  int
+	again    bool // waits for its further attempt
 }
 
 // New makes a loop that does nothing until Run.
 func New(p Parts) *Loop {
 	return &Loop{
 		Parts: p, workers: run.NewSpawner(p.Log), inbox: make(chan func(context.Context), 64), adopted: make(chan struct{}),
-		tasks: map[string]*entry{}, payloads: map[string][]byte{}, shared: shared{kept: map[string]bool{}},
+		tasks: map[string]*entry{}, payloads: map[string][]byte{}, shared: shared{kept: map[string]bool{}, attempts: map[string]uint32{}},
 		book: book{unsaved: journal.Change{Put: map[string]journal.Record{}}},
 	}
 }
@@ -254,7 +266,10 @@ func (l *Loop) keep(id string) bool {
 func (l *Loop) keepLog(id string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	taskID, _, _ := container.TaskOf(id)
+	taskID, attempt, _ := container.TaskOf(id)
+	if attempt+keptAttempts <= l.attempts[taskID] {
+		return false
+	}
 	return l.kept[id] || l.kept[container.ID(taskID, 0)] || l.history[taskID]
 }
 

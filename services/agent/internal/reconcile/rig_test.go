@@ -82,7 +82,7 @@ func (a *agent) settle(d time.Duration) {
 	synctest.Wait()
 	for _, s := range a.outbox.Pending(1000) {
 		old := a.said[s.GetTaskId()]
-		if now := s.GetObserved(); old != nil && (now.GetState() < old.GetState() || now.GetSeq() < old.GetSeq()) {
+		if now := s.GetObserved(); old != nil && now.GetAttempt() <= old.GetAttempt() && (now.GetState() < old.GetState() || now.GetSeq() < old.GetSeq()) {
 			a.t.Errorf("task %s fell from %v to %v", s.GetTaskId(), old, now)
 		}
 		a.said[s.GetTaskId()] = s.GetObserved()

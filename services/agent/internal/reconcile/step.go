@@ -6,6 +6,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/shoalproject/shoal/internal/errs"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
@@ -26,6 +27,7 @@ func (l *Loop) step(ctx context.Context, e *entry) {
 		l.attend(ctx, e)
 		switch a {
 		case task.None:
+			l.again(ctx, e)
 			return
 		case task.Forget:
 			l.forget(e)
@@ -105,6 +107,15 @@ func (l *Loop) watch(ctx context.Context, e *entry) {
 	}
 	e.watched = true
 	l.waitFor(ctx, e)
+	if id := container.ID(e.id, e.attempt); e.heard != id {
+		e.heard = id
+		l.workers.Go(ctx, "keep output", func(ctx context.Context) error {
+			if err := l.Executor.KeepOutput(ctx, id); err != nil && ctx.Err() == nil && !errs.Is(err, errs.Precondition) {
+				l.Log.Warn("the output of a container is not held: if its logger dies it can't write any more", "container", id, "error", err)
+			}
+			return nil
+		})
+	}
 }
 
 func (l *Loop) forget(e *entry) {
@@ -113,5 +124,7 @@ func (l *Loop) forget(e *entry) {
 	l.unsaved.Delete = append(l.unsaved.Delete, e.id)
 	l.urgent = true
 	l.setKept(container.ID(e.id, e.attempt), false)
+	l.setKept(container.ID(e.id, 0), false)
+	l.setAttempt(e.id, 0)
 	l.forgetPayloads()
 }

@@ -52,6 +52,8 @@ type Machine interface {
 	Payload(ctx context.Context, p *dispatcherv1.Payload)
 	// Barrier hears how far the mesh is.
 	Barrier(ctx context.Context, applied *typesv1.Version)
+	// Line hears whether a session is open.
+	Line(ctx context.Context, up bool)
 	// Acked hears what the cluster has.
 	Acked(ctx context.Context, batch []*dispatcherv1.TaskStatus)
 }
@@ -187,6 +189,7 @@ func (c *Client) hold(ctx context.Context, address string) (welcomed bool, err e
 		return false, err
 	}
 	defer conn.Close()
+	outer := ctx
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// Opening the stream waits for the connection, and a dispatcher that is paused may accept one and say nothing.
@@ -206,6 +209,9 @@ func (c *Client) hold(ctx context.Context, address string) (welcomed bool, err e
 	defer t.stop()
 	heard := run.Async(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, t.listen(ctx) })
 	err = t.speak(ctx, heard)
+	if t.welcomed {
+		c.Machine.Line(outer, false)
+	}
 	if !t.welcomed {
 		c.patience = min(2*c.patience, patienceLast)
 	} else {

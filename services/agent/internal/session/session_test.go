@@ -107,9 +107,16 @@ type machine struct {
 	taken    []*dispatcherv1.Assignment
 	barriers []*typesv1.Version
 	acked    int
+	lines    []bool
 }
 
 func (m *machine) Payload(context.Context, *dispatcherv1.Payload) {}
+
+func (m *machine) Line(_ context.Context, up bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lines = append(m.lines, up)
+}
 
 func (m *machine) Adopted() <-chan struct{}     { return m.adopted }
 func (m *machine) Generation() *typesv1.Version { return &typesv1.Version{Revision: 42} }

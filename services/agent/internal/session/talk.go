@@ -110,6 +110,7 @@ func (t *talk) speak(ctx context.Context, ended <-chan run.Result[struct{}]) err
 func (t *talk) hear(ctx context.Context, r *dispatcherv1.SessionResponse) error {
 	switch m := r.GetMessage().(type) {
 	case *dispatcherv1.SessionResponse_Welcome:
+		t.Machine.Line(ctx, true)
 		return t.welcome(m.Welcome)
 	case *dispatcherv1.SessionResponse_HeartbeatAck:
 		t.silence.Reset(t.timeout)

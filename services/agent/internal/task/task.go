@@ -215,6 +215,16 @@ func (l *Life) Exited(exit Exit) {
 	}
 }
 
+// Done says whether the task has ended and nothing is left of it, while the cluster wants it to run.
+func (l *Life) Done() bool {
+	return l.Over() && l.wanted && l.desired == running && l.busy == None && !l.waiting && !l.leftovers && l.presence == Absent
+}
+
+// Again begins a further attempt of a task that is Done: the cluster can't be asked for another task in its place.
+func (l *Life) Again() {
+	*l = Life{State: preparing, Message: "again, while no dispatcher is there", desired: l.desired, known: true, wanted: true}
+}
+
 // Serves says whether the container runs: somebody should wait for its end.
 func (l *Life) Serves() bool { return l.presence == Running }
 

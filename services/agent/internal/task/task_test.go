@@ -88,6 +88,11 @@ func happen(t *testing.T, d *datadriven.TestData, l *Life, line string) {
 		l.BoundOver()
 	case "retry":
 		l.RetryDue()
+	case "again":
+		if !l.Done() {
+			d.Fatalf(t, "it is not done")
+		}
+		l.Again()
 	default:
 		d.Fatalf(t, "unknown event %q", line)
 	}

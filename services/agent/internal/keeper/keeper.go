@@ -1,0 +1,243 @@
+// Package keeper sees to it that a running container always has a logger (package logger).
+//
+// A logger is started by the container's shim and needs no agent. But somebody must go on when it is killed: without a reader
+// the container's next write fails, or waits for ever. So while there is an agent it holds the read ends of the container's
+// pipes, which is all that it takes to keep a write from failing, and starts another logger on them when one has died. A
+// container whose input is kept open has pipes with names, since its shim starts no logger for it; then the agent starts the
+// first one, too. It must never read from a pipe, nor end a logger. Keep is called once a container; it holds three files.
+package keeper
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/internal/run"
+)
+
+const (
+	// A logger that dies at once again is started again: soon at first, then less often.
+	againFirst, againLast = 50 * time.Millisecond, 5 * time.Second
+	// lasting is how long one must have lived for its death to count as the first.
+	lasting = 10 * time.Second
+)
+
+// Output is a container's.
+type Output struct {
+	// Program is the logger, Folder what it writes to.
+	Program, Folder string
+	// PID is the container's process.
+	PID int64
+	// Pipes are the names of standard output and error; empty: the shim has made pipes without.
+	Pipes []string
+}
+
+// Keep holds the pipes of a running container and keeps a logger on them until ctx ends, or a logger has ended and lives says
+// that the container has, too.
+func Keep(ctx context.Context, log *slog.Logger, o Output, lives func(ctx context.Context) bool) error {
+	logger := find(o)
+	held, err := hold(o, logger)
+	if err != nil {
+		return fmt.Errorf("hold the pipes of a container's output: %w", err)
+	}
+	defer closeAll(held)
+	for pause := againFirst; ; pause = min(2*pause, againLast) {
+		began := time.Now()
+		if logger != 0 {
+			if err := wait(ctx, logger); err != nil {
+				return err
+			}
+		}
+		if time.Since(began) > lasting {
+			pause = againFirst
+		}
+		if !lives(ctx) {
+			return ctx.Err()
+		}
+		if logger != 0 {
+			log.Warn("the logger of a container has died, starting another", "folder", o.Folder, "pid", logger)
+		}
+		if logger, err = spawn(o, held); err != nil {
+			log.Error("a container has no logger, will retry: it may have to wait", "folder", o.Folder, "error", err)
+		}
+		if err != nil || pause > againFirst {
+			if err := run.Sleep(ctx, pause); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// Begin starts the logger of a container that has not begun, on its named pipes. They do not end before release is called,
+// when the shim has opened them.
+func Begin(o Output) (release func(), err error) {
+	held, err := hold(o, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer closeAll(held)
+	var ends []*os.File
+	release = func() { closeAll(ends) }
+	for _, name := range o.Pipes {
+		end, err := os.OpenFile(name, os.O_WRONLY|unix.O_NONBLOCK, 0)
+		if err != nil {
+			release()
+			return nil, err
+		}
+		ends = append(ends, end)
+	}
+	if find(o) != 0 {
+		return release, nil // an earlier try has begun it
+	}
+	if _, err := spawn(o, held); err != nil {
+		release()
+		return nil, err
+	}
+	return release, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		if f != nil {
+			_ = f.Close() // nothing was written
+		}
+	}
+}
+
+// hold opens the read ends: by their names, or those of the logger, or, if it has died already, by the container's own
+// write ends.
+func hold(o Output, logger int) ([]*os.File, error) {
+	names, flags := o.Pipes, os.O_RDONLY|unix.O_NONBLOCK
+	if len(names) == 0 {
+		names, flags = []string{fmt.Sprintf("/proc/%d/fd/1", o.PID), fmt.Sprintf("/proc/%d/fd/2", o.PID)}, os.O_RDONLY
+		if logger != 0 {
+			names = []string{fmt.Sprintf("/proc/%d/fd/3", logger), fmt.Sprintf("/proc/%d/fd/4", logger)}
+		}
+	}
+	held, some := make([]*os.File, len(names)), false
+	for i, name := range names {
+		if to, err := os.Readlink(name); len(o.Pipes) == 0 && (err != nil || !strings.HasPrefix(to, "pipe:")) {
+			continue // it has put something else there, or has a terminal
+		}
+		f, err := os.OpenFile(name, flags, 0)
+		if err != nil {
+			closeAll(held)
+			return nil, err
+		}
+		held[i], some = f, true
+	}
+	if !some {
+		return nil, errors.New("there is none")
+	}
+	return held, nil
+}
+
+// spawn starts a logger on the pipes and waits until it is ready. Its life is its own.
+func spawn(o Output, pipes []*os.File) (pid int, err error) {
+	ready, tell, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer ready.Close()
+	cmd := exec.Command(o.Program, "logger", o.Folder)
+	cmd.ExtraFiles = append(append([]*os.File{}, pipes...), tell)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	_ = tell.Close() // its copy counts
+	if err != nil {
+		return 0, fmt.Errorf("start a logger: %w", err)
+	}
+	_, _ = ready.Read(make([]byte, 1)) // returns when it is ready, or dead
+	return cmd.Process.Pid, nil
+}
+
+// wait returns when a process has ended, and takes it away if it is a child.
+func wait(ctx context.Context, pid int) error {
+	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
+	if errors.Is(err, unix.ESRCH) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("watch a logger: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "logger")
+	defer f.Close()
+	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) }) // a file that can be polled takes it
+	defer stop()
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return err
+	}
+	err = conn.Read(func(fd uintptr) bool {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+		return err != nil || n > 0
+	})
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var st unix.WaitStatus
+	_, _ = unix.Wait4(pid, &st, unix.WNOHANG, nil) // fails for one that another agent or the shim has started
+	return err
+}
+
+// find is the logger of a folder, 0 if there is none: mostly a child of the container's shim.
+func find(o Output) int {
+	if shim := parent(o.PID); shim > 1 {
+		lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", shim))
+		for _, list := range lists {
+			raw, err := os.ReadFile(list)
+			if err != nil {
+				continue // that thread has ended
+			}
+			for _, pid := range strings.Fields(string(raw)) {
+				if is(pid, o.Folder) {
+					return number(pid)
+				}
+			}
+		}
+	}
+	entries, err := os.ReadDir("/proc")
+	if err != nil {
+		return 0
+	}
+	for _, e := range entries {
+		if number(e.Name()) > 1 && is(e.Name(), o.Folder) {
+			return number(e.Name())
+		}
+	}
+	return 0
+}
+
+func is(pid, folder string) bool {
+	raw, err := os.ReadFile("/proc/" + pid + "/cmdline")
+	return err == nil && strings.HasSuffix(string(raw), "\x00logger\x00"+folder+"\x00")
+}
+
+func number(text string) (n int) {
+	if _, err := fmt.Sscanf(text, "%d", &n); err != nil {
+		return 0
+	}
+	return n
+}
+
+// parent is the fourth word of /proc/PID/stat (man 5 proc), after a name in brackets that may have any character in it.
+func parent(pid int64) int {
+	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0
+	}
+	words := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
+	if len(words) < 2 {
+		return 0
+	}
+	return number(words[1])
+}

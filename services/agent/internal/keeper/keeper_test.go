@@ -1,0 +1,150 @@
+package keeper
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/run"
+)
+
+// TestMain is also the logger and the container of the tests.
+func TestMain(m *testing.M) {
+	switch {
+	case len(os.Args) == 3 && os.Args[1] == "logger":
+		os.Exit(logger(os.Args[2]))
+	case len(os.Args) == 2 && os.Args[1] == "container":
+		os.Exit(talk())
+	}
+	os.Exit(m.Run())
+}
+
+// logger appends what it reads to a file.
+func logger(folder string) int {
+	from := os.NewFile(3, "stdout")
+	to, err := os.OpenFile(filepath.Join(folder, "log"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return 1
+	}
+	_ = os.NewFile(5, "ready").Close()
+	if _, err := io.Copy(to, from); err != nil {
+		return 1
+	}
+	return 0
+}
+
+// talk writes lines until that fails, or its input ends.
+func talk() int {
+	stop := make(chan struct{})
+	go func() { _, _ = io.Copy(io.Discard, os.Stdin); close(stop) }()
+	tick := time.NewTicker(time.Millisecond)
+	for i := 0; ; i++ {
+		select {
+		case <-stop:
+			return 0
+		case <-tick.C:
+			if _, err := fmt.Printf("line %d\n", i); err != nil {
+				return 1
+			}
+		}
+	}
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline, tick := time.After(20*time.Second), time.NewTicker(5*time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("waited too long until %s", what)
+		}
+	}
+}
+
+// A container whose logger is killed writes on, and another logger goes on where that one ended: no line is lost that it had
+// not taken. With the container its loggers and its keeper end.
+func TestKeep(t *testing.T) {
+	dir := t.TempDir()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := exec.Command(os.Args[0], "container")
+	c.Stdout = w
+	stop, err := c.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	ended := run.Async(t.Context(), func(context.Context) (struct{}, error) { return struct{}{}, c.Wait() })
+	o := Output{Program: os.Args[0], Folder: dir, PID: int64(c.Process.Pid)}
+	if _, err := spawn(o, []*os.File{r, r}); err != nil { // as the shim does
+		t.Fatal(err)
+	}
+	_ = r.Close()
+	gone := make(chan struct{})
+	kept := run.Async(t.Context(), func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, Keep(ctx, slog.New(slog.DiscardHandler), o, func(context.Context) bool {
+			select {
+			case <-gone:
+				return false
+			default:
+				return true
+			}
+		})
+	})
+	lines := func() int {
+		raw, _ := os.ReadFile(filepath.Join(dir, "log"))
+		return strings.Count(string(raw), "\n")
+	}
+	for range 3 {
+		before := lines()
+		until(t, "its lines are kept", func() bool { return lines() > before+20 && find(o) != 0 && holds(find(o)) })
+		pid := find(o)
+		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		until(t, "another logger is there", func() bool { now := find(o); return now != 0 && now != pid })
+	}
+	close(gone)
+	if err := stop.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r := <-ended; r.Err != nil {
+		t.Errorf("the container: %v", r.Err)
+	}
+	if r := <-kept; r.Err != nil {
+		t.Errorf("the keeper: %v", r.Err)
+	}
+	if pid := find(o); pid != 0 {
+		t.Errorf("logger %d is left", pid)
+	}
+}
+
+// holds says that this process has what a logger reads.
+func holds(logger int) bool {
+	read, err := os.Readlink(fmt.Sprintf("/proc/%d/fd/3", logger))
+	if err != nil {
+		return false
+	}
+	own, _ := os.ReadDir("/proc/self/fd")
+	for _, e := range own {
+		if to, err := os.Readlink("/proc/self/fd/" + e.Name()); err == nil && to == read {
+			return true
+		}
+	}
+	return false
+}
