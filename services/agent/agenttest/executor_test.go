@@ -26,7 +26,7 @@ func TestExecutorConforms(t *testing.T) {
 		}
 		host.SetSick("lasting", true)
 		reconciletest.Conform(t, reconciletest.Rig{
-			Executor: host.Env(testx.Env(t)).Executor, Lasting: of("lasting"), Ending: of("ending"), Well: []string{"well"}, Sick: []string{"look"},
+			Executor: host.Env(testx.Env(t)).Executor, Lasting: of("lasting"), Ending: of("ending"), Well: []string{"well"}, Sick: []string{"look"}, Long: []string{"sleep", "1000"},
 		})
 	})
 }

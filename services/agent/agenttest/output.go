@@ -2,6 +2,7 @@ package agenttest
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -169,6 +170,9 @@ func (e *Executor) Exec(ctx context.Context, id string, c container.Command, sta
 	if !lasts {
 		return e.brief(ctx, id, c, started)
 	}
+	if c.Detach {
+		return 0, errors.Join(e.detach(id), started())
+	}
 	over, err := e.begin(id)
 	if err != nil {
 		return 0, err
@@ -200,6 +204,22 @@ func (e *Executor) Exec(ctx context.Context, id string, c container.Command, sta
 	}
 }
 
+// detached is the life of commands that run on by themselves.
+const detached = -1
+
+func (e *Executor) detach(id string) error {
+	return e.with(func() error {
+		c, err := e.running(id)
+		if err == nil {
+			if c.commands == nil {
+				c.commands = map[int]int{}
+			}
+			c.commands[detached]++
+		}
+		return err
+	})
+}
+
 // begin notes that a command runs, until over is called by a process that lives, or its container ends.
 func (e *Executor) begin(id string) (over func(), err error) {
 	err = e.with(func() error {
@@ -228,7 +248,7 @@ func (e *Executor) begin(id string) (over func(), err error) {
 func (e *Executor) EndCommands(_ context.Context, id string) error {
 	return e.with(func() error {
 		if c := e.host.containers[id]; c != nil {
-			maps.DeleteFunc(c.commands, func(life, _ int) bool { return life != e.life })
+			maps.DeleteFunc(c.commands, func(life, _ int) bool { return life != e.life && life != detached })
 		}
 		return e.reach()
 	})

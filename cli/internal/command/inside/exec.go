@@ -29,7 +29,8 @@ const (
 // execFlags are Docker's.
 type execFlags struct {
 	interactive, tty, sigProxy bool
-	start                      logsv1.ExecStart
+
+	start logsv1.ExecStart
 }
 
 // Exec is `shoal exec`.
@@ -54,6 +55,7 @@ func Exec(a *app.App) *cobra.Command {
 	s.StringArrayVarP(&f.start.Env, "env", "e", nil, "set an environment variable: NAME=value, or NAME for this shell's value")
 	s.StringVarP(&f.start.Dir, "workdir", "w", "", "`directory` to run in")
 	s.StringVarP(&f.start.User, "user", "u", "", "`user` to run as: NAME or UID[:GID]")
+	s.BoolVarP(&f.start.Detach, "detach", "d", false, "let the command run on by itself, without output")
 	s.BoolVar(&f.sigProxy, "sig-proxy", true, "pass on signals, when the command has no terminal")
 	return app.Completed(c, a.TaskNames)
 }
@@ -128,6 +130,9 @@ func (f *execFlags) talk(ctx context.Context, a *app.App, stream execStream) (in
 		}
 		switch m := r.GetMessage().(type) {
 		case *logsv1.ExecResponse_Started:
+			if f.start.GetDetach() {
+				return 0, nil
+			}
 			restore, err := f.begin(ctx, a, said)
 			if err != nil {
 				return running, err

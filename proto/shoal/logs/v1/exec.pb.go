@@ -168,7 +168,10 @@ type ExecStart struct {
 	// The terminal's size at the start.
 	Size *TerminalSize `protobuf:"bytes,6,opt,name=size,proto3" json:"size,omitempty"`
 	// Whether it has input; else it reads the end of it at once.
-	Input         bool `protobuf:"varint,7,opt,name=input,proto3" json:"input,omitempty"`
+	Input bool `protobuf:"varint,7,opt,name=input,proto3" json:"input,omitempty"`
+	// Whether it runs on by itself: the call ends when it has started, and what it says goes nowhere. It ends with the container.
+	// It has no input and no terminal.
+	Detach        bool `protobuf:"varint,8,opt,name=detach,proto3" json:"detach,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -248,6 +251,13 @@ func (x *ExecStart) GetSize() *TerminalSize {
 func (x *ExecStart) GetInput() bool {
 	if x != nil {
 		return x.Input
+	}
+	return false
+}
+
+func (x *ExecStart) GetDetach() bool {
+	if x != nil {
+		return x.Detach
 	}
 	return false
 }
@@ -876,7 +886,7 @@ const file_shoal_logs_v1_exec_proto_rawDesc = "" +
 	"\x05input\x18\x03 \x01(\fH\x00R\x05input\x121\n" +
 	"\x04size\x18\x04 \x01(\v2\x1b.shoal.logs.v1.TerminalSizeH\x00R\x04size\x12\x18\n" +
 	"\x06signal\x18\x05 \x01(\rH\x00R\x06signalB\t\n" +
-	"\amessage\"\xb6\x01\n" +
+	"\amessage\"\xce\x01\n" +
 	"\tExecStart\x12\x18\n" +
 	"\acommand\x18\x01 \x03(\tR\acommand\x12\x10\n" +
 	"\x03env\x18\x02 \x03(\tR\x03env\x12\x10\n" +
@@ -884,7 +894,8 @@ const file_shoal_logs_v1_exec_proto_rawDesc = "" +
 	"\x04user\x18\x04 \x01(\tR\x04user\x12\x10\n" +
 	"\x03tty\x18\x05 \x01(\bR\x03tty\x12/\n" +
 	"\x04size\x18\x06 \x01(\v2\x1b.shoal.logs.v1.TerminalSizeR\x04size\x12\x14\n" +
-	"\x05input\x18\a \x01(\bR\x05input\"<\n" +
+	"\x05input\x18\a \x01(\bR\x05input\x12\x16\n" +
+	"\x06detach\x18\b \x01(\bR\x06detach\"<\n" +
 	"\fTerminalSize\x12\x14\n" +
 	"\x05width\x18\x01 \x01(\rR\x05width\x12\x16\n" +
 	"\x06height\x18\x02 \x01(\rR\x06height\"\x86\x01\n" +

@@ -161,6 +161,8 @@ type Command struct {
 	User string
 	TTY  bool
 	Size Size
+	// Detach lets it run on by itself from its start: it has no input, and what it says goes nowhere.
+	Detach bool
 	// Stdin is its input; nil: it reads the end at once. Its end is the end of the input.
 	Stdin          io.Reader
 	Stdout, Stderr io.Writer

@@ -31,13 +31,16 @@ const (
 	// execPrefix begins the id of every command that people run. The life of the agent that runs it follows, so that one that
 	// an earlier life has left behind is known.
 	execPrefix = "shoal-exec-"
+	// detachedPrefix begins the id of one that runs on by itself.
+	detachedPrefix = "shoal-detached-"
 	// killWait is how long a command that was killed may take to be gone.
 	killWait = 10 * time.Second
 	// quietWait is how long nothing must come of a command that has ended until its output counts as all.
 	quietWait = time.Second
 )
 
-// Exec runs a command in a running container to its end, and kills it when ctx ends. Precondition: the container does not
+// Exec runs a command in a running container to its end, and kills it when ctx ends; one that is detached runs on by itself.
+// Precondition: the container does not
 // run. NotFound: it has no such program.
 func (e *Executor) Exec(ctx context.Context, id string, c container.Command, started func() error) (int32, error) {
 	call, cancel := e.call(ctx)
@@ -53,6 +56,13 @@ func (e *Executor) Exec(ctx context.Context, id string, c container.Command, sta
 	name, err := randomID()
 	if err != nil {
 		return 0, err
+	}
+	if c.Detach {
+		p, err := t.Exec(call, detachedPrefix+name, process, cio.NullIO)
+		if err != nil {
+			return 0, execFailure(e.failure("prepare the command", err))
+		}
+		return 0, e.letGo(ctx, p, started)
 	}
 	busy := &activity{}
 	c.Stdout, c.Stderr = busy.watch(c.Stdout), busy.watch(c.Stderr)
@@ -113,6 +123,29 @@ func (e *Executor) endCommand(ctx context.Context, id, exec string) error {
 		return nil // it has ended by itself
 	}
 	return err
+}
+
+// letGo starts a command that runs on by itself, and takes it away when it has ended. If there is no agent by then, its
+// container does.
+func (e *Executor) letGo(ctx context.Context, p containerd.Process, started func() error) error {
+	lasting := namespaces.WithNamespace(context.WithoutCancel(ctx), e.cfg.Namespace)
+	exited, err := p.Wait(lasting)
+	if err == nil {
+		own, cancel := context.WithTimeout(lasting, callTimeout)
+		err = p.Start(own)
+		cancel()
+	}
+	if err != nil {
+		e.clear(lasting, &errand{Process: p})
+		return execFailure(e.failure("start the command", err))
+	}
+	run.Async(lasting, func(ctx context.Context) (struct{}, error) {
+		if status := <-exited; status.Error() == nil { // else the connection to the runtime has ended
+			e.clear(ctx, &errand{Process: p})
+		}
+		return struct{}{}, nil
+	})
+	return started()
 }
 
 // errand is a command that runs.

@@ -21,7 +21,7 @@ import (
 func TestConforms(t *testing.T) {
 	r := newRig(t)
 	reconciletest.Conform(t, reconciletest.Rig{
-		Executor: r.Executor, Well: []string{"/probe", "exit", "0"}, Sick: []string{"/probe", "sick"},
+		Executor: r.Executor, Well: []string{"/probe", "exit", "0"}, Sick: []string{"/probe", "sick"}, Long: []string{"/probe", "tick"},
 		Lasting: func(id string) container.Spec { return r.spec(id) },
 		Ending:  func(id string) container.Spec { return r.spec(id, "exit", "3") },
 	})

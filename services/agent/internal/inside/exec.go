@@ -41,7 +41,7 @@ func (s *Server) Exec(stream grpc.BidiStreamingServer[logsv1.ExecRequest, logsv1
 	out := &sender{stream: stream}
 	sizes, signals := make(chan container.Size, 1), make(chan uint32, 1)
 	cmd := container.Command{
-		Args: start.GetCommand(), Env: start.GetEnv(), Dir: start.GetDir(), User: start.GetUser(), TTY: start.GetTty(),
+		Args: start.GetCommand(), Env: start.GetEnv(), Dir: start.GetDir(), User: start.GetUser(), TTY: start.GetTty(), Detach: start.GetDetach(),
 		Size: sizeOf(start.GetSize()), Sizes: sizes, Signals: signals,
 		Stdout: out.writer(func(b []byte) *logsv1.ExecResponse {
 			return &logsv1.ExecResponse{Message: &logsv1.ExecResponse_Output{Output: b}}
@@ -76,6 +76,9 @@ func (s *Server) Exec(stream grpc.BidiStreamingServer[logsv1.ExecRequest, logsv1
 			if r.Err != nil {
 				return r.Err
 			}
+			if cmd.Detach {
+				return nil // it has no exit code yet
+			}
 			return out.send(&logsv1.ExecResponse{Message: &logsv1.ExecResponse_ExitCode{ExitCode: r.Value}})
 		}
 	}
@@ -92,6 +95,8 @@ func checkStart(start *logsv1.ExecStart) error {
 	}
 	n := len(start.GetCommand())
 	c.Check(n > 0 && n <= maxArgs && start.GetCommand()[0] != "", "start.command", "must have 1 to %d words", maxArgs)
+	c.Check(!start.GetDetach() || !start.GetTty(), "start.tty", "a detached command has no terminal")
+	c.Check(!start.GetDetach() || !start.GetInput(), "start.input", "a detached command has no input")
 	c.Check(len(start.GetEnv()) <= maxArgs, "start.env", "must be at most %d", maxArgs)
 	c.Check(size <= maxArgBytes, "start.command", "is longer than %d bytes, with its environment", maxArgBytes)
 	return c.Err("exec")

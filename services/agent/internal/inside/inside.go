@@ -27,7 +27,8 @@ type Runtime interface {
 	Usage(ctx context.Context, id string) (*logsv1.Usage, error)
 	// Processes lists those of a running container.
 	Processes(ctx context.Context, id string) ([]*logsv1.Process, error)
-	// Exec runs a command in a running container to its end, and kills it when ctx ends. Started is called when it runs.
+	// Exec runs a command in a running container to its end, and kills it when ctx ends. Started is called when it runs. One that
+	// is detached runs on by itself.
 	Exec(ctx context.Context, id string, c container.Command, started func() error) (exitCode int32, err error)
 	// Put unpacks an archive in a directory of a running container.
 	Put(ctx context.Context, id string, p *logsv1.CopyPut, archive io.Reader) (*logsv1.CopyDone, error)

@@ -148,7 +148,7 @@ func spawn(o Output, pipes []*os.File) (pid int, err error) {
 		return 0, err
 	}
 	defer ready.Close()
-	cmd := exec.Command(o.Program, "logger", o.Folder)
+	cmd := exec.CommandContext(context.Background(), o.Program, "logger", o.Folder) // no end of ours is its
 	cmd.ExtraFiles = append(append([]*os.File{}, pipes...), tell)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	err = cmd.Start()
@@ -218,7 +218,7 @@ func find(o Output) int {
 }
 
 func is(pid, folder string) bool {
-	raw, err := os.ReadFile("/proc/" + pid + "/cmdline")
+	raw, err := os.ReadFile("/proc/" + pid + "/cmdline") //nolint:gosec // a number that the kernel has told
 	return err == nil && strings.HasSuffix(string(raw), "\x00logger\x00"+folder+"\x00")
 }
 

@@ -26,9 +26,9 @@ func TestAMachineThatIsAlone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		host := newHost()
 		a := start(t, host)
-		any, onFailure, never := typesv1.RestartCondition_RESTART_CONDITION_ANY, typesv1.RestartCondition_RESTART_CONDITION_ON_FAILURE, typesv1.RestartCondition_RESTART_CONDITION_NONE
-		a.assign(whole(1, restarting("any", any, 0), restarting("failure", onFailure, 0), restarting("never", never, 0),
-			restarting("ends", onFailure, 0), restarting("heard", any, 0), restarting("twice", any, 2)))
+		always, onFailure, never := typesv1.RestartCondition_RESTART_CONDITION_ANY, typesv1.RestartCondition_RESTART_CONDITION_ON_FAILURE, typesv1.RestartCondition_RESTART_CONDITION_NONE
+		a.assign(whole(1, restarting("any", always, 0), restarting("failure", onFailure, 0), restarting("never", never, 0),
+			restarting("ends", onFailure, 0), restarting("heard", always, 0), restarting("twice", always, 2)))
 		a.settle(0)
 		for _, id := range []string{"any", "failure", "never", "ends", "heard", "twice"} {
 			a.expect(id, running, true, "")
@@ -64,7 +64,7 @@ func TestAMachineThatIsAlone(t *testing.T) {
 		// A new agent takes over what runs, with its attempt.
 		a.stop()
 		a = start(t, host)
-		a.assign(whole(2, restarting("any", any, 0), restarting("failure", onFailure, 0)))
+		a.assign(whole(2, restarting("any", always, 0), restarting("failure", onFailure, 0)))
 		a.settle(time.Second)
 		a.expect("failure", running, true, "")
 		if got := ids(host); len(got) != 2 || got[0] != "any.1" || got[1] != "failure.1" {

@@ -6,6 +6,8 @@ package reconciletest
 import (
 	"bytes"
 	"context"
+	"errors"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -24,6 +26,8 @@ type Rig struct {
 	Lasting, Ending func(id string) container.Spec
 	// Well and Sick are commands that end in a Lasting container with exit codes 0 and 1; Sick says "not well".
 	Well, Sick []string
+	// Long is a command that lasts.
+	Long []string
 }
 
 // Conform holds an executor to its promises.
@@ -55,6 +59,7 @@ func Conform(t *testing.T, r Rig) {
 			t.Errorf("%q: exit code %d, %q, %v", c.args, code, out.String(), err)
 		}
 	}
+	commands(ctx, t, r, lasting.ID)
 	probe, err := r.ImageProbe(ctx, lasting.Container.GetImage())
 	if err != nil || strings.Join(probe.GetTest(), " ") != "CMD look" {
 		t.Errorf("the image's health check is %v, %v", probe, err)
@@ -79,6 +84,30 @@ func Conform(t *testing.T, r Rig) {
 		}
 	}
 	presence(ctx, t, r, map[string]task.Presence{})
+}
+
+// commands: one that is detached has begun when Exec returns, and nobody waits for it; one whose caller goes ends; what earlier
+// lives have left may be ended at any time, also of a container that is not there. Output is kept as long as a container runs.
+func commands(ctx context.Context, t *testing.T, r Rig, id string) {
+	t.Helper()
+	began := false
+	code, err := r.Exec(ctx, id, container.Command{Args: r.Long, Detach: true}, func() error { began = true; return nil })
+	if err != nil || code != 0 || !began {
+		t.Errorf("detached: exit code %d, begun %v, %v", code, began, err)
+	}
+	own, cancel := context.WithCancel(ctx)
+	_, err = r.Exec(own, id, container.Command{Args: r.Long, Stdout: io.Discard, Stderr: io.Discard}, func() error { cancel(); return nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("a command whose caller goes: %v", err)
+	}
+	for _, id := range []string{id, "nobody.0"} {
+		if err := r.EndCommands(ctx, id); err != nil {
+			t.Errorf("end commands of %s: %v", id, err)
+		}
+	}
+	if err := r.KeepOutput(ctx, "nobody.0"); err != nil && !errs.Is(err, errs.Precondition) {
+		t.Errorf("keep the output of a container that is not there: %v", err)
+	}
 }
 
 func started() error { return nil }
