@@ -157,3 +157,14 @@ func BenchmarkKeep(b *testing.B) {
 		})
 	}
 }
+
+// TestSettingsWithoutADriver: what is said beside the driver stands, also when nobody has named one.
+func TestSettingsWithoutADriver(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "t1.0")
+	if err := (Settings{TTY: true, Options: map[string]string{"max-file": "2"}}).Write(dir); err != nil {
+		t.Fatal(err)
+	}
+	if got := ReadSettings(dir); got.Driver != Local || !got.TTY || got.Options["max-file"] != "2" {
+		t.Errorf("read back: %+v", got)
+	}
+}
