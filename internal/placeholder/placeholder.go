@@ -29,11 +29,33 @@ func Check(text string) error {
 	return err
 }
 
+// Expand fills in a text. A label that the service does not have is empty. Invalid: see Check.
+func Expand(text string, v Values) (string, error) {
+	out, wrong := expand(text, v.value)
+	switch {
+	case wrong == nil:
+		return out, nil
+	case !wrong.closed:
+		return "", errs.New(errs.Invalid, "%q: {{ has no }}", text)
+	default:
+		return "", errs.New(errs.Invalid, "%q: {{%s}} is not known; there are %s", text, wrong.inner, known)
+	}
+}
+
+const known = `.Service.ID, .Service.Name, .Service.Labels.NAME, index .Service.Labels "NAME", .Node.ID, .Node.Hostname, ` +
+	`.Node.Platform.OS, .Node.Platform.Architecture, .Task.ID, .Task.Name and .Task.Slot`
+
 // In reports whether a text has any.
 func In(text string) bool { return strings.Contains(text, "{{") }
 
-// Expand fills in a text. A label that the service does not have is empty. Invalid: see Check.
-func Expand(text string, v Values) (string, error) {
+// fault is where a text can't be filled in.
+type fault struct {
+	at     int // byte of its {{
+	inner  string
+	closed bool
+}
+
+func expand(text string, value func(name string) (string, bool)) (string, *fault) {
 	var out strings.Builder
 	for rest := text; ; {
 		before, after, found := strings.Cut(rest, "{{")
@@ -41,16 +63,16 @@ func Expand(text string, v Values) (string, error) {
 		if !found {
 			return out.String(), nil
 		}
+		at := len(text) - len(after) - len("{{")
 		inner, tail, closed := strings.Cut(after, "}}")
 		if !closed {
-			return "", errs.New(errs.Invalid, "%q: {{ has no }}", text)
+			return "", &fault{at: at}
 		}
-		value, ok := v.value(strings.TrimSpace(inner))
+		filled, ok := value(strings.TrimSpace(inner))
 		if !ok {
-			return "", errs.New(errs.Invalid, `%q: {{%s}} is not known; there are .Service.ID, .Service.Name, .Service.Labels.NAME, `+
-				`index .Service.Labels "NAME", .Node.ID, .Node.Hostname, .Node.Platform.OS, .Node.Platform.Architecture, .Task.ID, .Task.Name and .Task.Slot`, text, inner)
+			return "", &fault{at: at, inner: inner, closed: true}
 		}
-		out.WriteString(value)
+		out.WriteString(filled)
 		rest = tail
 	}
 }

@@ -35,3 +35,33 @@ func TestExpand(t *testing.T) {
 		}
 	}
 }
+
+// TestExpandFile: a file may take in the environment and the other files of its container; what is wrong is told by its line,
+// without a word of the file, and what comes out is bounded.
+func TestExpandFile(t *testing.T) {
+	v := placeholder.Values{ServiceName: "web", NodeHostname: "m1"}
+	b := placeholder.Beside{Env: map[string]string{"TIER": "front"}, Secrets: map[string]string{"key": "hunter2"}, Configs: map[string]string{"/etc/more": "{{.Node.Hostname}}"}}
+	for _, tc := range []struct {
+		text, want, fault string
+		known             bool // once there is a container
+	}{
+		{text: `{{.Service.Name}}@{{.Node.Hostname}} {{env "TIER"}}{{env "NONE"}}`, want: "web@m1 front"},
+		{text: `key={{ secret "key" }} more={{config "/etc/more"}}`, want: "key=hunter2 more={{.Node.Hostname}}"},
+		{text: "hidden\nhidden {{.Color}}", fault: "line 2: a placeholder is not known"},
+		{text: "hidden {{", fault: "line 1: {{ has no }}"},
+		{text: "{{env TIER}}", fault: "line 1: a placeholder is not known"},
+		{text: `{{secret "other"}}`, fault: `it asks for secret "other"`, known: true},
+		{text: strings.Repeat(`{{secret "key"}}`, 6), fault: "more than 40 bytes", known: true},
+	} {
+		got, err := placeholder.ExpandFile(tc.text, v, b, 40)
+		if got != tc.want || (err != nil) != (tc.fault != "") || err != nil && (!strings.Contains(err.Error(), tc.fault) || !errs.Is(err, errs.Invalid)) {
+			t.Errorf("%q: %q, %v; want %q, %q", tc.text, got, err, tc.want, tc.fault)
+		}
+		if err != nil && (strings.Contains(err.Error(), "hidden") || strings.Contains(err.Error(), "hunter2")) {
+			t.Errorf("%q: the fault shows the file: %v", tc.text, err)
+		}
+		if check := placeholder.CheckFile(tc.text); (check != nil) != (tc.fault != "" && !tc.known) {
+			t.Errorf("%q: the check says %v", tc.text, check)
+		}
+	}
+}

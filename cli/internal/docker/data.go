@@ -28,7 +28,15 @@ type DataSpec struct {
 	Labels map[string]string
 	// Data of a config, as base64 in JSON.
 	Data []byte `json:",omitempty"`
+	// Templating says that the data has placeholders.
+	Templating *Driver `json:",omitempty"`
 }
+
+// Driver is Docker's form of something that has a name.
+type Driver struct{ Name string }
+
+// TemplateDriver is Docker's name of the one way to fill in data.
+const TemplateDriver = "golang"
 
 // DataVersion is one version of the data.
 type DataVersion struct{ Number, Bytes uint64 }
@@ -38,6 +46,7 @@ type kept interface {
 	GetMeta() *typesv1.Meta
 	GetAnnotations() *typesv1.Annotations
 	GetVersions() []*typesv1.DataVersion
+	GetTemplate() bool
 }
 
 // DataOf translates a secret or config; data is a config's.
@@ -46,6 +55,9 @@ func DataOf(o kept, data []byte) Data {
 		ID: o.GetMeta().GetId(), Version: Version{o.GetMeta().GetRevision()},
 		CreatedAt: stamp(o.GetMeta().GetCreatedAt()), UpdatedAt: stamp(o.GetMeta().GetUpdatedAt()),
 		Spec: DataSpec{Name: o.GetAnnotations().GetName(), Labels: named(o.GetAnnotations()).Labels, Data: data},
+	}
+	if o.GetTemplate() {
+		out.Spec.Templating = &Driver{TemplateDriver}
 	}
 	for _, v := range o.GetVersions() {
 		out.Versions = append(out.Versions, DataVersion{v.GetNumber(), v.GetBytes()})

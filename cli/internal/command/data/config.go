@@ -16,8 +16,8 @@ import (
 func Configs(a *app.App) *cobra.Command {
 	return kind{
 		noun: "config", long: "Configs: data that containers get as files", names: func(a *app.App) app.Names { return a.ConfigNames },
-		create: func(ctx context.Context, cl *client.Client, ann *typesv1.Annotations, data []byte, requestID string) (object, error) {
-			resp, err := cl.Configs.CreateConfig(ctx, &controlv1.CreateConfigRequest{Annotations: ann, Data: data, RequestId: requestID})
+		create: func(ctx context.Context, cl *client.Client, n fresh, requestID string) (object, error) {
+			resp, err := cl.Configs.CreateConfig(ctx, &controlv1.CreateConfigRequest{Annotations: n.annotations, Data: n.data, Template: n.template, RequestId: requestID})
 			return resp.GetConfig(), err
 		},
 		update: func(ctx context.Context, cl *client.Client, name string, ann *typesv1.Annotations, data []byte, requestID string) ([]string, error) {

@@ -30,6 +30,14 @@ type object interface {
 	GetMeta() *typesv1.Meta
 	GetAnnotations() *typesv1.Annotations
 	GetVersions() []*typesv1.DataVersion
+	GetTemplate() bool
+}
+
+// fresh is a new secret or config.
+type fresh struct {
+	annotations *typesv1.Annotations
+	data        []byte
+	template    bool
 }
 
 // kind says how secrets and configs differ.
@@ -38,7 +46,7 @@ type kind struct {
 	long  string
 	names func(a *app.App) app.Names
 
-	create func(ctx context.Context, cl *client.Client, a *typesv1.Annotations, data []byte, requestID string) (object, error)
+	create func(ctx context.Context, cl *client.Client, n fresh, requestID string) (object, error)
 	update func(ctx context.Context, cl *client.Client, name string, a *typesv1.Annotations, data []byte, requestID string) (services []string, err error)
 	get    func(ctx context.Context, cl *client.Client, name string) (object, []byte, error)
 	list   func(ctx context.Context, cl *client.Client, filters []string, token string) (page []object, next string, err error)
@@ -76,6 +84,7 @@ func read(a *app.App, name string) ([]byte, error) {
 
 func (k kind) createCommand(a *app.App) *cobra.Command {
 	var labels []string
+	var driver string
 	c := &cobra.Command{
 		Use: "create [OPTIONS] " + upper(k.noun) + " FILE|-", Short: "Create a " + k.noun + " from a file, or from the standard input", Args: app.Exactly(2),
 		Example: fmt.Sprintf("  shoal %s create app.conf ./app.conf\n  printf %%s \"$TEXT\" | shoal %s create app.key -", k.noun, k.noun),
@@ -85,12 +94,15 @@ func (k kind) createCommand(a *app.App) *cobra.Command {
 			if err != nil {
 				return fmt.Errorf("%s: label: %w", what, err)
 			}
+			if driver != "" && driver != docker.TemplateDriver {
+				return errs.New(errs.Invalid, "%s: template-driver: %q is not %s", what, driver, docker.TemplateDriver)
+			}
 			data, err := read(a, args[1])
 			if err != nil {
 				return fmt.Errorf("%s: %w", what, err)
 			}
 			return a.Connect(c.Context(), func(cl *client.Client) error {
-				made, err := k.create(c.Context(), cl, &typesv1.Annotations{Name: args[0], Labels: set}, data, identity.NewID(a.Env.Rand))
+				made, err := k.create(c.Context(), cl, fresh{&typesv1.Annotations{Name: args[0], Labels: set}, data, driver != ""}, identity.NewID(a.Env.Rand))
 				if err != nil {
 					return app.Wrap(err, "%s", what)
 				}
@@ -100,6 +112,8 @@ func (k kind) createCommand(a *app.App) *cobra.Command {
 		},
 	}
 	c.Flags().StringArrayVarP(&labels, "label", "l", nil, "label it: `key=value`")
+	c.Flags().StringVar(&driver, "template-driver", "", "golang: fill in {{.Node.Hostname}} and the like in each container")
+	app.Complete(c, "template-driver", app.Words(docker.TemplateDriver))
 	return c
 }
 

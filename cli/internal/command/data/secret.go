@@ -16,8 +16,8 @@ import (
 func Secrets(a *app.App) *cobra.Command {
 	return kind{
 		noun: "secret", long: "Secrets: data that only the containers that use it may see", names: func(a *app.App) app.Names { return a.SecretNames },
-		create: func(ctx context.Context, cl *client.Client, ann *typesv1.Annotations, data []byte, requestID string) (object, error) {
-			resp, err := cl.Secrets.CreateSecret(ctx, &controlv1.CreateSecretRequest{Annotations: ann, Data: data, RequestId: requestID})
+		create: func(ctx context.Context, cl *client.Client, n fresh, requestID string) (object, error) {
+			resp, err := cl.Secrets.CreateSecret(ctx, &controlv1.CreateSecretRequest{Annotations: n.annotations, Data: n.data, Template: n.template, RequestId: requestID})
 			return resp.GetSecret(), err
 		},
 		update: func(ctx context.Context, cl *client.Client, name string, ann *typesv1.Annotations, data []byte, requestID string) ([]string, error) {

@@ -32,7 +32,10 @@ type CreateConfigRequest struct {
 	// The data, 1 byte to 1000 KiB.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	// Optional. Makes a second try harmless.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Whether the data has placeholders, such as {{.Node.Hostname}}, which are filled in for each task on its node. It stays so
+	// for all versions.
+	Template      bool `protobuf:"varint,4,opt,name=template,proto3" json:"template,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -86,6 +89,13 @@ func (x *CreateConfigRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *CreateConfigRequest) GetTemplate() bool {
+	if x != nil {
+		return x.Template
+	}
+	return false
 }
 
 // CreateConfigResponse is the config as kept.
@@ -605,12 +615,13 @@ var File_shoal_control_v1_config_proto protoreflect.FileDescriptor
 
 const file_shoal_control_v1_config_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshoal/control/v1/config.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1bshoal/types/v1/secret.proto\"\x87\x01\n" +
+	"\x1dshoal/control/v1/config.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1bshoal/types/v1/secret.proto\"\xa3\x01\n" +
 	"\x13CreateConfigRequest\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"F\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x1a\n" +
+	"\btemplate\x18\x04 \x01(\bR\btemplate\"F\n" +
 	"\x14CreateConfigResponse\x12.\n" +
 	"\x06config\x18\x01 \x01(\v2\x16.shoal.types.v1.ConfigR\x06config\"\xe0\x01\n" +
 	"\x13UpdateConfigRequest\x12\x16\n" +

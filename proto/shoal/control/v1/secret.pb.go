@@ -32,7 +32,10 @@ type CreateSecretRequest struct {
 	// The data, 1 byte to 500 KiB.
 	Data []byte `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	// Optional. Makes a second try harmless.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Whether the data has placeholders, such as {{.Node.Hostname}}, which are filled in for each task on its node. It stays so
+	// for all versions.
+	Template      bool `protobuf:"varint,4,opt,name=template,proto3" json:"template,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -86,6 +89,13 @@ func (x *CreateSecretRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *CreateSecretRequest) GetTemplate() bool {
+	if x != nil {
+		return x.Template
+	}
+	return false
 }
 
 // CreateSecretResponse is the secret as kept.
@@ -587,12 +597,13 @@ var File_shoal_control_v1_secret_proto protoreflect.FileDescriptor
 
 const file_shoal_control_v1_secret_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshoal/control/v1/secret.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1bshoal/types/v1/secret.proto\"\x87\x01\n" +
+	"\x1dshoal/control/v1/secret.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1bshoal/types/v1/secret.proto\"\xa3\x01\n" +
 	"\x13CreateSecretRequest\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12\x12\n" +
 	"\x04data\x18\x02 \x01(\fR\x04data\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"F\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x1a\n" +
+	"\btemplate\x18\x04 \x01(\bR\btemplate\"F\n" +
 	"\x14CreateSecretResponse\x12.\n" +
 	"\x06secret\x18\x01 \x01(\v2\x16.shoal.types.v1.SecretR\x06secret\"\xe0\x01\n" +
 	"\x13UpdateSecretRequest\x12\x16\n" +

@@ -30,7 +30,9 @@ type Secret struct {
 	// Name and labels.
 	Annotations *Annotations `protobuf:"bytes,2,opt,name=annotations,proto3" json:"annotations,omitempty"`
 	// The versions that are kept, the newest first. The first one is in force.
-	Versions      []*DataVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
+	Versions []*DataVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
+	// Whether the data has placeholders, which are filled in for each task on its node.
+	Template      bool `protobuf:"varint,4,opt,name=template,proto3" json:"template,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -86,6 +88,13 @@ func (x *Secret) GetVersions() []*DataVersion {
 	return nil
 }
 
+func (x *Secret) GetTemplate() bool {
+	if x != nil {
+		return x.Template
+	}
+	return false
+}
+
 // Config names data that tasks may read. The data of each version is a Payload.
 type Config struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -94,7 +103,9 @@ type Config struct {
 	// Name and labels.
 	Annotations *Annotations `protobuf:"bytes,2,opt,name=annotations,proto3" json:"annotations,omitempty"`
 	// The versions that are kept, the newest first. The first one is in force.
-	Versions      []*DataVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
+	Versions []*DataVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
+	// Whether the data has placeholders, which are filled in for each task on its node.
+	Template      bool `protobuf:"varint,4,opt,name=template,proto3" json:"template,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -148,6 +159,13 @@ func (x *Config) GetVersions() []*DataVersion {
 		return x.Versions
 	}
 	return nil
+}
+
+func (x *Config) GetTemplate() bool {
+	if x != nil {
+		return x.Template
+	}
+	return false
 }
 
 // DataVersion is one version of the data of a secret or config.
@@ -288,7 +306,9 @@ type FileReference struct {
 	// Group, as a number. Default 0.
 	Gid uint32 `protobuf:"varint,7,opt,name=gid,proto3" json:"gid,omitempty"`
 	// Permissions. Default 0444.
-	Mode          *uint32 `protobuf:"varint,8,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	Mode *uint32 `protobuf:"varint,8,opt,name=mode,proto3,oneof" json:"mode,omitempty"`
+	// Whether the data has placeholders. The store fills it in, as the name.
+	Template      bool `protobuf:"varint,9,opt,name=template,proto3" json:"template,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -379,30 +399,39 @@ func (x *FileReference) GetMode() uint32 {
 	return 0
 }
 
+func (x *FileReference) GetTemplate() bool {
+	if x != nil {
+		return x.Template
+	}
+	return false
+}
+
 var File_shoal_types_v1_secret_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_secret_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshoal/types/v1/secret.proto\x12\x0eshoal.types.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x19shoal/types/v1/meta.proto\"\xbc\x01\n" +
+	"\x1bshoal/types/v1/secret.proto\x12\x0eshoal.types.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x19shoal/types/v1/meta.proto\"\xe1\x01\n" +
 	"\x06Secret\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12F\n" +
 	"\vannotations\x18\x02 \x01(\v2\x1b.shoal.types.v1.AnnotationsB\a\x92\xb5\x18\x03\n" +
 	"\x01\bR\vannotations\x12@\n" +
 	"\bversions\x18\x03 \x03(\v2\x1b.shoal.types.v1.DataVersionB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\bversions\"\xbc\x01\n" +
+	"\x01\bR\bversions\x12#\n" +
+	"\btemplate\x18\x04 \x01(\bB\a\x92\xb5\x18\x03\x12\x01\bR\btemplate\"\xe1\x01\n" +
 	"\x06Config\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12F\n" +
 	"\vannotations\x18\x02 \x01(\v2\x1b.shoal.types.v1.AnnotationsB\a\x92\xb5\x18\x03\n" +
 	"\x01\bR\vannotations\x12@\n" +
 	"\bversions\x18\x03 \x03(\v2\x1b.shoal.types.v1.DataVersionB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\bversions\";\n" +
+	"\x01\bR\bversions\x12#\n" +
+	"\btemplate\x18\x04 \x01(\bB\a\x92\xb5\x18\x03\x12\x01\bR\btemplate\";\n" +
 	"\vDataVersion\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\x90\x01\n" +
 	"\aPayload\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12<\n" +
 	"\x06sealed\x18\x02 \x01(\v2\x1b.shoal.types.v1.SealedBytesB\a\x92\xb5\x18\x03\x12\x01\bR\x06sealed\x12\x1d\n" +
-	"\x05clear\x18\x03 \x01(\fB\a\x92\xb5\x18\x03\x12\x01\bR\x05clear\"\xc3\x01\n" +
+	"\x05clear\x18\x03 \x01(\fB\a\x92\xb5\x18\x03\x12\x01\bR\x05clear\"\xdf\x01\n" +
 	"\rFileReference\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -411,7 +440,8 @@ const file_shoal_types_v1_secret_proto_rawDesc = "" +
 	"\x06target\x18\x05 \x01(\tR\x06target\x12\x10\n" +
 	"\x03uid\x18\x06 \x01(\rR\x03uid\x12\x10\n" +
 	"\x03gid\x18\a \x01(\rR\x03gid\x12\x17\n" +
-	"\x04mode\x18\b \x01(\rH\x00R\x04mode\x88\x01\x01B\a\n" +
+	"\x04mode\x18\b \x01(\rH\x00R\x04mode\x88\x01\x01\x12\x1a\n" +
+	"\btemplate\x18\t \x01(\bR\btemplateB\a\n" +
 	"\x05_modeB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (

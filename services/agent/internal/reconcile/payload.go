@@ -3,8 +3,10 @@ package reconcile
 import (
 	"context"
 	"path"
+	"strings"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/placeholder"
 	"github.com/shoalproject/shoal/internal/state"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -16,6 +18,9 @@ const (
 	secretsDir = "/run/secrets"
 	configsDir = "/"
 )
+
+// maxFile bounds what becomes of a file with placeholders, in bytes: twice the largest that there is without.
+const maxFile = 2 << 20
 
 // Payload hears the data of a secret or config. It is kept in memory alone, while a task uses it.
 func (l *Loop) Payload(ctx context.Context, p *dispatcherv1.Payload) {
@@ -52,26 +57,46 @@ func uses(e *entry, id string) bool {
 	return false
 }
 
-// files are what a task's container gets of secrets and configs. Unavailable: the data of one has not come yet.
-func (l *Loop) files(e *entry) ([]container.File, error) {
+// files are what a task's container gets of secrets and configs. Unavailable: the data of one has not come yet. Invalid: one
+// has a placeholder for what the container does not have.
+func (l *Loop) files(e *entry, env []string) ([]container.File, error) {
 	c := e.assigned.GetSpec().GetContainer()
-	var out []container.File
-	add := func(noun, dir string, refs []*typesv1.FileReference) error {
-		for _, r := range refs {
+	beside := placeholder.Beside{Env: map[string]string{}, Secrets: map[string]string{}, Configs: map[string]string{}}
+	for _, pair := range env {
+		name, value, _ := strings.Cut(pair, "=")
+		beside.Env[name] = value
+	}
+	kinds := []struct {
+		noun, dir string
+		refs      []*typesv1.FileReference
+		data      map[string]string // by target
+	}{{"secret", secretsDir, c.GetSecrets(), beside.Secrets}, {"config", configsDir, c.GetConfigs(), beside.Configs}}
+	for _, k := range kinds {
+		for _, r := range k.refs {
 			data, ok := l.payloads[state.PayloadID(r.GetId(), r.GetVersion())]
 			if !ok {
-				return errs.New(errs.Unavailable, "waits for the data of %s %q", noun, r.GetName())
+				return nil, errs.New(errs.Unavailable, "waits for the data of %s %q", k.noun, r.GetName())
+			}
+			k.data[r.GetTarget()] = string(data)
+		}
+	}
+	var out []container.File
+	for _, k := range kinds {
+		for _, r := range k.refs {
+			data := k.data[r.GetTarget()]
+			if r.GetTemplate() {
+				filled, err := placeholder.ExpandFile(data, l.values(e.assigned), beside, maxFile)
+				if err != nil {
+					return nil, errs.New(errs.Invalid, "%s %q: %w", k.noun, r.GetName(), err)
+				}
+				data = filled
 			}
 			target := r.GetTarget()
 			if !path.IsAbs(target) {
-				target = path.Join(dir, target)
+				target = path.Join(k.dir, target)
 			}
-			out = append(out, container.File{Path: path.Clean(target), Data: data, UID: r.GetUid(), GID: r.GetGid(), Mode: r.GetMode()})
+			out = append(out, container.File{Path: path.Clean(target), Data: []byte(data), UID: r.GetUid(), GID: r.GetGid(), Mode: r.GetMode()})
 		}
-		return nil
 	}
-	if err := add("secret", secretsDir, c.GetSecrets()); err != nil {
-		return nil, err
-	}
-	return out, add("config", configsDir, c.GetConfigs())
+	return out, nil
 }

@@ -79,3 +79,32 @@ func TestSecretOutlivesTheAgent(t *testing.T) {
 		}
 	})
 }
+
+// TestFilesAreFilledIn: a file with placeholders is filled in for its task, with what the container has beside it; one without
+// stays as it is; and one that asks for what is not there is refused, without a word of the data.
+func TestFilesAreFilledIn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := agenttest.NewHost("w1", run.NewRand(1))
+		a := start(t, host)
+		filled := withSecret("t1", running, 1)
+		filled.Spec.Container.Env = []string{"AT={{.Node.Hostname}}"}
+		filled.Spec.Container.Configs = []*typesv1.FileReference{
+			{Id: "c", Name: "conf", Version: 1, Target: "/etc/conf", Template: true}, {Id: "p", Name: "plain", Version: 1, Target: "plain"},
+		}
+		lost := withSecret("t2", running, 1)
+		lost.Spec.Container.Configs = []*typesv1.FileReference{{Id: "l", Name: "lost", Version: 1, Target: "lost", Template: true}}
+		a.assign(whole(5, filled, lost))
+		for id, data := range map[string]string{
+			"s.1": "hunter2", "c.1": `{{.Task.ID}} at {{env "AT"}} has {{secret "password"}}`, "p.1": "{{.Task.ID}}", "l.1": `{{config "none"}} hunter3`,
+		} {
+			a.Payload(a.ctx, &dispatcherv1.Payload{Id: id, Data: []byte(data)})
+		}
+		a.settle(5 * time.Second)
+		a.expect("t1", running, true, "")
+		got := host.Files("t1.0")
+		if got["/etc/conf"] != "t1 at m1 has hunter2" || got["/plain"] != "{{.Task.ID}}" {
+			t.Errorf("the container has %q", got)
+		}
+		a.expect("t2", typesv1.TaskState_TASK_STATE_REJECTED, false, `config "lost": it asks for config "none", which the container does not have`)
+	})
+}

@@ -54,7 +54,7 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 		l.settle(ctx, e, err, nil)
 		return
 	}
-	files, err := l.files(e)
+	files, err := l.files(e, spec.Container.GetEnv())
 	if err != nil {
 		l.settle(ctx, e, err, nil)
 		return

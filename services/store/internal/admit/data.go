@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/placeholder"
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
@@ -26,8 +27,8 @@ const (
 	defaultFileMode = 0o444
 )
 
-// Data checks a new secret or config. Most is the size of its data in bytes.
-func Data(s *state.Snapshot, kind typesv1.Kind, a *typesv1.Annotations, data []byte, most int) *Faults {
+// Data checks a new secret or config. Most is the size of its data in bytes; template says that it has placeholders.
+func Data(s *state.Snapshot, kind typesv1.Kind, a *typesv1.Annotations, data []byte, template bool, most int) *Faults {
 	f := &Faults{}
 	noun, name := state.KindName(kind), a.GetName()
 	switch {
@@ -43,25 +44,30 @@ func Data(s *state.Snapshot, kind typesv1.Kind, a *typesv1.Annotations, data []b
 		f.AddKind(errs.Exhausted, "name", "there are %d %ss, which is the most", maxDataObjects, noun)
 	}
 	f.labels(a.GetLabels())
-	f.data(data, most)
+	f.data(data, template, most)
 	return f
 }
 
 // NewData checks an update. Nil data stays as it is.
-func NewData(old, a *typesv1.Annotations, data []byte, most int) *Faults {
+func NewData(old, a *typesv1.Annotations, data []byte, template bool, most int) *Faults {
 	f := &Faults{}
 	f.Check(a.GetName() == "" || a.GetName() == old.GetName(), "name", "cannot be changed from %q to %q", old.GetName(), a.GetName())
 	f.labels(a.GetLabels())
 	if data != nil {
-		f.data(data, most)
+		f.data(data, template, most)
 	}
 	f.Check(data != nil || a != nil, "data", "is missing, and so are labels: nothing would change")
 	return f
 }
 
-func (f *Faults) data(data []byte, most int) {
+func (f *Faults) data(data []byte, template bool, most int) {
 	f.Check(len(data) > 0, "data", "is empty")
 	f.Check(len(data) <= most, "data", "has %d bytes, at most %d are allowed", len(data), most)
+	if template && len(data) <= most {
+		if err := placeholder.CheckFile(string(data)); err != nil {
+			f.Add("data", "%v", err)
+		}
+	}
 }
 
 // files checks which secrets and configs a container gets, and where; names become ids, and no version becomes the one in
@@ -86,12 +92,13 @@ func (f *Faults) file(s *state.Snapshot, kind typesv1.Kind, field string, r *typ
 		f.Add(field, "names no %s", noun)
 		return 0
 	}
-	meta, name, versions, ok := dataOf(s, kind, r.GetId())
-	if !ok {
+	o := dataOf(s, kind, r.GetId())
+	if o == nil {
 		f.AddKind(errs.Precondition, field, "no %s %q; `shoal %s create` makes it", noun, r.GetId(), noun)
 		return 0
 	}
-	r.Id, r.Name = meta.GetId(), name
+	name, versions := o.GetAnnotations().GetName(), o.GetVersions()
+	r.Id, r.Name, r.Template = o.GetMeta().GetId(), name, o.GetTemplate()
 	if r.GetVersion() == 0 && len(versions) > 0 {
 		r.Version, r.Pinned = versions[0].GetNumber(), false
 	}
@@ -143,15 +150,24 @@ func numbers(versions []*typesv1.DataVersion) string {
 	return strings.Join(out, ", ")
 }
 
-// dataOf finds a secret or config by id or name.
-func dataOf(s *state.Snapshot, kind typesv1.Kind, ref string) (meta *typesv1.Meta, name string, versions []*typesv1.DataVersion, ok bool) {
+// datum is what secrets and configs have in common.
+type datum interface {
+	GetMeta() *typesv1.Meta
+	GetAnnotations() *typesv1.Annotations
+	GetVersions() []*typesv1.DataVersion
+	GetTemplate() bool
+}
+
+// dataOf finds a secret or config by id or name; nil: there is none.
+func dataOf(s *state.Snapshot, kind typesv1.Kind, ref string) datum {
 	if key, held := s.ClaimHolder(state.NameClaim(kind, ref)); held {
 		ref = key.ID
 	}
-	if kind == typesv1.Kind_KIND_SECRET {
-		o := s.Secret(ref)
-		return o.GetMeta(), o.GetAnnotations().GetName(), o.GetVersions(), o != nil
+	if o := s.Secret(ref); kind == typesv1.Kind_KIND_SECRET && o != nil {
+		return o
 	}
-	o := s.Config(ref)
-	return o.GetMeta(), o.GetAnnotations().GetName(), o.GetVersions(), o != nil
+	if o := s.Config(ref); kind == typesv1.Kind_KIND_CONFIG && o != nil {
+		return o
+	}
+	return nil
 }

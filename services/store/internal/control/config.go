@@ -30,8 +30,8 @@ func (s configs) vault() vault.Vault[*typesv1.Config] {
 			return o, o != nil
 		},
 		All: func(snap *state.Snapshot) iter.Seq[*typesv1.Config] { return snap.Configs() },
-		Build: func(m *typesv1.Meta, a *typesv1.Annotations, v []*typesv1.DataVersion) *typesv1.Config {
-			return &typesv1.Config{Meta: m, Annotations: a, Versions: v}
+		Build: func(m *typesv1.Meta, a *typesv1.Annotations, v []*typesv1.DataVersion, template bool) *typesv1.Config {
+			return &typesv1.Config{Meta: m, Annotations: a, Versions: v, Template: template}
 		},
 		Payload: func(_ string, data []byte) (*typesv1.Payload, error) { return &typesv1.Payload{Clear: data}, nil },
 		Refs:    (*typesv1.ContainerSpec).GetConfigs,
@@ -48,7 +48,7 @@ func (s configs) CreateConfig(ctx context.Context, req *controlv1.CreateConfigRe
 	req.RequestId = id
 	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.CreateConfigResponse, error) {
-			o, err := s.vault().Create(ctx, caller, req.GetRequestId(), vault.Change{Annotations: req.GetAnnotations(), Data: req.GetData()})
+			o, err := s.vault().Create(ctx, caller, req.GetRequestId(), vault.Change{Annotations: req.GetAnnotations(), Data: req.GetData(), Template: req.GetTemplate()})
 			return &controlv1.CreateConfigResponse{Config: o}, err
 		},
 		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.CreateConfigResponse, error) {

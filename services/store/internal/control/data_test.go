@@ -145,3 +145,35 @@ func TestBadFiles(t *testing.T) {
 		t.Errorf("a bad name and too much data: %v", err)
 	}
 }
+
+// TestTemplate: data with placeholders is looked at each time that it comes, without a word of it in the fault; a service that
+// uses it is told of its kind, whatever the request says.
+func TestTemplate(t *testing.T) {
+	a, _, ctx := withKey(t)
+	s := secrets{API: a}
+	const bad, good = "hidden {{.Colour}}", `{{.Task.Slot}} {{env "A"}} {{secret "b"}}`
+	_, err := s.CreateSecret(ctx, &controlv1.CreateSecretRequest{Annotations: named("t"), Data: []byte(bad), Template: true})
+	if err == nil || !strings.Contains(err.Error(), "data: line 1: a placeholder is not known") || strings.Contains(err.Error(), "hidden") {
+		t.Errorf("an unknown placeholder: %v", err)
+	}
+	for name, template := range map[string]bool{"t": true, "plain": false} {
+		if _, err := s.CreateSecret(ctx, &controlv1.CreateSecretRequest{Annotations: named(name), Data: []byte(good), Template: template}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.UpdateSecret(ctx, &controlv1.UpdateSecretRequest{Secret: "t", Data: []byte(bad)}); err == nil {
+		t.Error("an update took an unknown placeholder")
+	}
+	if _, err := s.UpdateSecret(ctx, &controlv1.UpdateSecretRequest{Secret: "plain", Data: []byte(bad)}); err != nil {
+		t.Errorf("data without placeholders: %v", err)
+	}
+	up, err := s.UpdateSecret(ctx, &controlv1.UpdateSecretRequest{Secret: "t", Data: []byte(good + "!")})
+	if err != nil || !up.GetSecret().GetTemplate() {
+		t.Errorf("after an update: %v, %v", up, err)
+	}
+	made, err := services{API: a}.CreateService(ctx, &controlv1.CreateServiceRequest{Spec: withSecret("web",
+		&typesv1.FileReference{Id: "t"}, &typesv1.FileReference{Id: "plain", Template: true})})
+	if refs := made.GetService().GetSpec().GetTask().GetContainer().GetSecrets(); err != nil || !refs[0].GetTemplate() || refs[1].GetTemplate() {
+		t.Errorf("the service has %v, %v", refs, err)
+	}
+}

@@ -30,8 +30,8 @@ func (s secrets) vault() vault.Vault[*typesv1.Secret] {
 			return o, o != nil
 		},
 		All: func(snap *state.Snapshot) iter.Seq[*typesv1.Secret] { return snap.Secrets() },
-		Build: func(m *typesv1.Meta, a *typesv1.Annotations, v []*typesv1.DataVersion) *typesv1.Secret {
-			return &typesv1.Secret{Meta: m, Annotations: a, Versions: v}
+		Build: func(m *typesv1.Meta, a *typesv1.Annotations, v []*typesv1.DataVersion, template bool) *typesv1.Secret {
+			return &typesv1.Secret{Meta: m, Annotations: a, Versions: v, Template: template}
 		},
 		Payload: func(id string, data []byte) (*typesv1.Payload, error) {
 			sealed, err := payload.Seal(s.cfg.Keys, s.cfg.Rand, id, data)
@@ -51,7 +51,7 @@ func (s secrets) CreateSecret(ctx context.Context, req *controlv1.CreateSecretRe
 	req.RequestId = id
 	return onLeader(ctx, s.API, true,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.CreateSecretResponse, error) {
-			o, err := s.vault().Create(ctx, caller, req.GetRequestId(), vault.Change{Annotations: req.GetAnnotations(), Data: req.GetData()})
+			o, err := s.vault().Create(ctx, caller, req.GetRequestId(), vault.Change{Annotations: req.GetAnnotations(), Data: req.GetData(), Template: req.GetTemplate()})
 			return &controlv1.CreateSecretResponse{Secret: o}, err
 		},
 		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.CreateSecretResponse, error) {

@@ -28,6 +28,7 @@ type Held interface {
 	GetMeta() *typesv1.Meta
 	GetAnnotations() *typesv1.Annotations
 	GetVersions() []*typesv1.DataVersion
+	GetTemplate() bool
 }
 
 // Vault says how secrets and configs differ, and where their transactions go.
@@ -36,7 +37,7 @@ type Vault[T Held] struct {
 	Most    int // bytes of data
 	Get     func(s *state.Snapshot, id string) (T, bool)
 	All     func(s *state.Snapshot) iter.Seq[T]
-	Build   func(m *typesv1.Meta, a *typesv1.Annotations, v []*typesv1.DataVersion) T
+	Build   func(m *typesv1.Meta, a *typesv1.Annotations, v []*typesv1.DataVersion, template bool) T
 	Payload func(id string, data []byte) (*typesv1.Payload, error)
 	Refs    func(c *typesv1.ContainerSpec) []*typesv1.FileReference
 
@@ -69,13 +70,14 @@ type Change struct {
 	Version     *typesv1.Version
 	Annotations *typesv1.Annotations
 	Data        []byte
+	Template    bool // of a new one
 }
 
 // Create commits a new one and returns it.
 func (v Vault[T]) Create(ctx context.Context, caller rpc.Caller, requestID string, c Change) (T, error) {
 	out, err := v.Admits.Commit(ctx, caller, requestID, func(d *desk.Desk) (*storev1.Transaction, error) {
 		what := fmt.Sprintf("create %s %q", state.KindName(v.Kind), c.Annotations.GetName())
-		if err := admit.Data(d.Snap, v.Kind, c.Annotations, c.Data, v.Most).Err(what); err != nil {
+		if err := admit.Data(d.Snap, v.Kind, c.Annotations, c.Data, c.Template, v.Most).Err(what); err != nil {
 			return nil, err
 		}
 		id := v.NewID()
@@ -83,8 +85,8 @@ func (v Vault[T]) Create(ctx context.Context, caller rpc.Caller, requestID strin
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", what, err)
 		}
-		made := v.Build(&typesv1.Meta{Id: id}, c.Annotations, []*typesv1.DataVersion{{Number: 1, Bytes: uint64(len(c.Data))}})
-		return &storev1.Transaction{Puts: []*storev1.Put{desk.Create(state.Wrap(made), "annotations", "versions"), first}}, nil
+		made := v.Build(&typesv1.Meta{Id: id}, c.Annotations, []*typesv1.DataVersion{{Number: 1, Bytes: uint64(len(c.Data))}}, c.Template)
+		return &storev1.Transaction{Puts: []*storev1.Put{desk.Create(state.Wrap(made), "annotations", "versions", "template"), first}}, nil
 	})
 	return v.after(out, err)
 }
@@ -140,7 +142,7 @@ func (v Vault[T]) updateTx(d *desk.Desk, old T, c Change) (*storev1.Transaction,
 	if err := desk.CheckVersion(d.Snap, what, c.Version, old.GetMeta()); err != nil {
 		return nil, nil, err
 	}
-	if err := admit.NewData(old.GetAnnotations(), c.Annotations, c.Data, v.Most).Err(what); err != nil {
+	if err := admit.NewData(old.GetAnnotations(), c.Annotations, c.Data, old.GetTemplate(), v.Most).Err(what); err != nil {
 		return nil, nil, err
 	}
 	id, annotations, versions := old.GetMeta().GetId(), proto.CloneOf(old.GetAnnotations()), old.GetVersions()
@@ -149,7 +151,7 @@ func (v Vault[T]) updateTx(d *desk.Desk, old T, c Change) (*storev1.Transaction,
 	}
 	tx := &storev1.Transaction{Preconditions: desk.Unchanged(state.Key{Kind: v.Kind, ID: id}, c.Version)}
 	if c.Data == nil {
-		tx.Puts = []*storev1.Put{desk.Put(state.Wrap(v.Build(old.GetMeta(), annotations, versions)), "annotations")}
+		tx.Puts = []*storev1.Put{desk.Put(state.Wrap(v.Build(old.GetMeta(), annotations, versions, old.GetTemplate())), "annotations")}
 		return tx, nil, nil
 	}
 	number := versions[0].GetNumber() + 1
@@ -174,7 +176,7 @@ func (v Vault[T]) updateTx(d *desk.Desk, old T, c Change) (*storev1.Transaction,
 		return nil, nil, errs.New(errs.Exhausted, "%s: %d versions of it are in use or in the history of services, which is the most; update those services first",
 			what, admit.MaxDataVersions)
 	}
-	tx.Puts = []*storev1.Put{desk.Put(state.Wrap(v.Build(old.GetMeta(), annotations, versions)), "annotations", "versions"), next}
+	tx.Puts = []*storev1.Put{desk.Put(state.Wrap(v.Build(old.GetMeta(), annotations, versions, old.GetTemplate())), "annotations", "versions"), next}
 	for _, svc := range services {
 		key := state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: svc.GetMeta().GetId()}
 		tx.Preconditions = append(tx.Preconditions, desk.Unchanged(key, desk.VersionOf(d.Snap, svc.GetMeta()))...)
