@@ -2,7 +2,8 @@
 // laboratory. Each test has a lab of its own, so that a failure in one leaves the others alone.
 //
 // It drives shoal only as a user would: by the shoal command, curl-like HTTP and grpcurl. Nothing here sleeps: it polls
-// for what should come true, within a bound, and says what it saw last.
+// for what should come true, within a bound, and says what it saw last. What was never so, and in which order things came,
+// a witness tells, which reads every revision of the store.
 package e2e
 
 import (
@@ -25,6 +26,8 @@ type cluster struct {
 	lab *harness.Lab
 	dir string
 	via string // the host that the shoal command runs on
+
+	witness *witness // nil unless the cluster is watched
 }
 
 // bring makes a lab with a cluster that goes down with the test.
@@ -115,7 +118,7 @@ func (c *cluster) on(host string, args ...string) string {
 
 // with is the same cluster for a subtest.
 func (c *cluster) with(t *testing.T) *cluster {
-	return &cluster{t: t, lab: c.lab, dir: c.dir, via: c.via}
+	return &cluster{t: t, lab: c.lab, dir: c.dir, via: c.via, witness: c.witness}
 }
 
 // step is a part of a story, which stands on the parts before.

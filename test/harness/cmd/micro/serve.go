@@ -50,6 +50,7 @@ func (s *server) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /{$}", s.root)
 	mux.HandleFunc("GET /healthz", s.health)
+	mux.HandleFunc("GET /exists", s.exists)
 	mux.HandleFunc("/exit", s.exit)
 	mux.HandleFunc("/slow", s.slow)
 	mux.HandleFunc("GET /env", s.env)
@@ -90,6 +91,13 @@ func (s *server) health(w http.ResponseWriter, _ *http.Request) {
 		return
 	}
 	fmt.Fprintln(w, "ok")
+}
+
+// exists answers 200 while a file is there, and 503 while it is not: a probe whose outcome others decide.
+func (s *server) exists(w http.ResponseWriter, r *http.Request) {
+	if _, err := os.Stat(r.FormValue("file")); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+	}
 }
 
 func (s *server) exit(w http.ResponseWriter, r *http.Request) {

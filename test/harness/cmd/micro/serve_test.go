@@ -59,6 +59,16 @@ func TestTellsWhoItIsAndWhoAsked(t *testing.T) {
 	}
 }
 
+func TestTellsWhetherAFileIsThere(t *testing.T) {
+	server := httptest.NewServer(newServer("1").routes())
+	defer server.Close()
+	for file, want := range map[string]int{t.TempDir(): http.StatusOK, "/nowhere": http.StatusServiceUnavailable} {
+		if response, _ := get(t, server.URL, "/exists?file="+file, "*/*"); response.code != want {
+			t.Errorf("%s: %d, want %d", file, response.code, want)
+		}
+	}
+}
+
 func TestRefusesWrongNumbers(t *testing.T) {
 	server := httptest.NewServer(newServer("1").routes())
 	defer server.Close()
