@@ -29,6 +29,8 @@ func LoadOf(s *Snapshot, serviceID string, now time.Time) (sum *typesv1.ServiceL
 		sum.Tasks += x.GetTasks()
 		sum.NanoCpus += x.GetNanoCpus()
 		sum.MemoryBytes += x.GetMemoryBytes()
+		sum.MilliConnections += x.GetMilliConnections()
+		sum.Machines += x.GetMachines()
 	}
 	return sum, at
 }

@@ -105,7 +105,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
 	}, carry.Service{Desc: logsv1.TaskReadService_ServiceDesc, Handler: answers}, carry.Service{Desc: logsv1.ExecService_ServiceDesc, Handler: answers})
 	// Step 3: the line to the cluster, which waits until that is done.
-	gauge := meter.New(env.Rand, env.Now, env.Usage)
+	gauge := meter.New(env.Rand, env.Now, env.Usage, proxy)
 	line := &session.Client{
 		Usage: gauge.Reports(),
 		Env:   env.Env, Directory: p.Directory, Trust: p.Keeper.SetTrust, Machine: loop, Outbox: outbox, Health: p.Server.Health(),

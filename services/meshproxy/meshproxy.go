@@ -26,6 +26,7 @@ import (
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/apply"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/count"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/dns"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
@@ -59,6 +60,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 	var spaces *space.Spaces // a machine in memory has no containers' namespaces
 	var lacks error          // what the kernel cannot do for published ports
+	counted := count.Sources{}
 	if env.Tables == nil {
 		spaces = space.New(p.Env)
 		kernel, err := tables.New()
@@ -67,6 +69,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		}
 		defer kernel.Close()
 		env.Tables, lacks = kernel, tables.Probe(ctx)
+		counted.Kernel, counted.Spaces = kernel.Counts, spaces.Counts
 	}
 	bootID := "" // an agent says it, where there is one
 	if cfg.Ingress {
@@ -107,7 +110,9 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	line := &session.Client{
 		Env: p.Env, Dispatchers: dispatchers, Dial: dial, Tables: loop, Directory: p.Directory, Trust: p.Keeper.SetTrust, Health: health,
 	}
-	agent := &local.Service{Out: func(task string) {
+	counted.Counted, counted.Forwarder = loop.Counted, forwarder.Counts
+	book := count.New(p.Env.Rand.Uint64(), counted)
+	agent := &local.Service{Count: book.Read, Out: func(task string) {
 		forwarder.Withdraw(task)
 		loop.Withdraw(task)
 		if spaces != nil {
@@ -128,7 +133,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		g.Go("spaces", func(ctx context.Context) error { return spaces.Serve(ctx, cfg.MeshSocket) })
 	}
 	if cfg.Ingress {
-		own := &ingress.Session{Env: p.Env, Dispatchers: dispatchers, Dial: dial, Hello: &dispatcherv1.Hello{
+		own := &ingress.Session{Env: p.Env, Dispatchers: dispatchers, Dial: dial, Count: book.Read, Hello: &dispatcherv1.Hello{
 			BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise[:1], MeshPort: portOf(p.Addresses()),
 			Description: &typesv1.NodeDescription{
 				Hostname: p.Env.Host, Version: run.Version(), FeatureLevel: process.FeatureLevel,

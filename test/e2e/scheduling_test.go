@@ -25,6 +25,7 @@ func TestSchedulingAsAsked(t *testing.T) {
 		{"a job completes", completes},
 		{"an update that fails goes back and says so", goesBack},
 		{"the number of tasks follows their load", followsLoad},
+		{"the number of tasks follows their connections", followsConnections},
 		{"a plan says what comes, and changes nothing", foretells},
 		{"a drain moves what may move", drains},
 	})
@@ -106,6 +107,31 @@ func followsLoad(t *testing.T, c *cluster) {
 	c.shoal("service", "update", "--env-rm", "BUSY_MS", "busy")
 	t.Logf("1 task after %s", until(t, "there is one task", time.Minute, count("1/1")).Round(time.Second))
 	c.shoal("service", "rm", "busy")
+}
+
+// followsConnections has clients open connections to a published port on every machine, a few dozen a second together: there are
+// as many tasks as that calls for, and one again when it has ended.
+func followsConnections(t *testing.T, c *cluster) {
+	c.shoal("service", "create", "--name", "asked", "-p", "30070:8000", "--autoscale-max", "9", "--autoscale-connections", "25",
+		"--autoscale-down-window", "1s", c.image("1.0.0"))
+	settle(t, c, 30070, 1)
+	count := func(want string) func() string {
+		return func() string {
+			return unless(c.shoal("service", "ls", "--filter", "name=asked", "--format", "{{.Replicas}}"), want)
+		}
+	}
+	l := startLoad(t.Context(), published(c.address("m1"), 30070), published(c.address("w1"), 30070), published(c.address("w2"), 30070))
+	defer l.stop()
+	took := until(t, "there are more tasks", 90*time.Second, count("3/3"))
+	t.Logf("3 tasks after %s: %s; load %s", took.Round(time.Second), c.shoal("service", "inspect", "-f", "{{.Scale.Reason}}", "asked"),
+		c.shoal("service", "inspect", "-f", "{{json .Load}}", "asked"))
+	c.shows([]string{"connections ", " and 3 machines"}, "service", "explain", "asked")
+	l.stop()
+	if got := l.take(); got.failed > 0 {
+		t.Errorf("%s; the last: %v", got, got.example)
+	}
+	t.Logf("1 task after %s", until(t, "there is one task", 90*time.Second, count("1/1")).Round(time.Second))
+	c.shoal("service", "rm", "asked")
 }
 
 // foretells asks what a drain would do; the step after this one does it, and finds what was foretold.

@@ -15,6 +15,7 @@ type Autoscale struct {
 	CPUPercent    uint32 `json:",omitempty"`
 	MemoryPercent uint32 `json:",omitempty"`
 	MemoryBytes   int64  `json:",omitempty"`
+	Connections   uint32 `json:",omitempty"`
 	UpWindow      *int64
 	DownWindow    *int64
 	MaxStep       uint64 `json:",omitempty"`
@@ -28,11 +29,13 @@ type Scale struct {
 	Pending   string `json:",omitempty"`
 }
 
-// Load is what the running tasks use together.
+// Load is what the running tasks use together, and the new connections a second that so many machines led to them.
 type Load struct {
 	Tasks       uint64
 	NanoCPUs    int64
 	MemoryBytes int64
+	Connections float64 `json:",omitempty"`
+	Machines    uint64  `json:",omitempty"`
 }
 
 func autoscaleOf(a *typesv1.Autoscale) *Autoscale {
@@ -40,7 +43,7 @@ func autoscaleOf(a *typesv1.Autoscale) *Autoscale {
 		return nil
 	}
 	return &Autoscale{Min: a.GetMin(), Max: a.GetMax(), CPUPercent: a.GetCpuPercent(), MemoryPercent: a.GetMemoryPercent(), MemoryBytes: a.GetMemoryBytes(),
-		UpWindow: nanos(a.GetUpWindow()), DownWindow: nanos(a.GetDownWindow()), MaxStep: a.GetMaxStep()}
+		Connections: a.GetConnections(), UpWindow: nanos(a.GetUpWindow()), DownWindow: nanos(a.GetDownWindow()), MaxStep: a.GetMaxStep()}
 }
 
 func scaleOf(s *typesv1.ServiceScale) *Scale {
@@ -61,7 +64,8 @@ func LoadOf(l *typesv1.ServiceLoad) *Load {
 	if l == nil {
 		return nil
 	}
-	return &Load{Tasks: l.GetTasks(), NanoCPUs: l.GetNanoCpus(), MemoryBytes: l.GetMemoryBytes()}
+	return &Load{Tasks: l.GetTasks(), NanoCPUs: l.GetNanoCpus(), MemoryBytes: l.GetMemoryBytes(),
+		Connections: float64(l.GetMilliConnections()) / 1000, Machines: l.GetMachines()}
 }
 
 // Target is what a task should use, in words.
@@ -82,10 +86,17 @@ func (a *Autoscale) Target() string {
 	if a.MemoryBytes > 0 {
 		add("memory %s", units.BytesSize(float64(a.MemoryBytes)))
 	}
+	if a.Connections > 0 {
+		add("%d connections a second", a.Connections)
+	}
 	return out
 }
 
 // String is the load in words.
 func (l *Load) String() string {
-	return fmt.Sprintf("%.2f processors, %s of memory by %d tasks", float64(l.NanoCPUs)/1e9, units.BytesSize(float64(l.MemoryBytes)), l.Tasks)
+	out := fmt.Sprintf("%.2f processors, %s of memory by %d tasks", float64(l.NanoCPUs)/1e9, units.BytesSize(float64(l.MemoryBytes)), l.Tasks)
+	if l.Machines > 0 {
+		out += fmt.Sprintf("; %.1f connections a second by %d machines", l.Connections, l.Machines)
+	}
+	return out
 }

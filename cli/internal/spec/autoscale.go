@@ -16,6 +16,7 @@ func (f *Flags) autoscale() {
 	f.set.String("autoscale-max", "", "most tasks; with a target it lets the service scale by its load")
 	f.set.String("autoscale-cpu", "", "target: percent of the processors that a task reserves, or of its limit; 0: none")
 	f.set.String("autoscale-memory", "", "target: memory of a task, 300m or, of what it reserves or its limit, 80%; 0: none")
+	f.set.String("autoscale-connections", "", "target: new connections a second that a task gets; 0: none")
 	f.set.String("autoscale-up-window", "", "how long more tasks must be called for (default 0s)")
 	f.set.String("autoscale-down-window", "", "how long fewer tasks must suffice (default 5m)")
 	f.set.String("autoscale-max-step", "", "tasks that may come or go at once; 0: any number")
@@ -26,7 +27,8 @@ func (f *Flags) applyAutoscale(s *typesv1.ServiceSpec) {
 		s.Autoscale = nil
 		return
 	}
-	if !f.any("autoscale-min", "autoscale-max", "autoscale-cpu", "autoscale-memory", "autoscale-up-window", "autoscale-down-window", "autoscale-max-step") {
+	if !f.any("autoscale-min", "autoscale-max", "autoscale-cpu", "autoscale-memory", "autoscale-connections", "autoscale-up-window",
+		"autoscale-down-window", "autoscale-max-step") {
 		return
 	}
 	if s.Autoscale == nil {
@@ -54,6 +56,11 @@ func (f *Flags) applyAutoscale(s *typesv1.ServiceSpec) {
 			f.faults.Check(err == nil, "autoscale-memory", "%q is neither an amount of memory, such as 300m, nor a share, such as 80%%", text)
 			a.MemoryBytes = bytes
 		}
+	}
+	if f.set.Changed("autoscale-connections") {
+		n, err := strconv.ParseUint(f.text("autoscale-connections"), 10, 32)
+		f.faults.Check(err == nil, "autoscale-connections", "%q is no number of connections, such as 100", f.text("autoscale-connections"))
+		a.Connections = uint32(n)
 	}
 	f.duration("autoscale-up-window", func(d *durationpb.Duration) { a.UpWindow = d })
 	f.duration("autoscale-down-window", func(d *durationpb.Duration) { a.DownWindow = d })

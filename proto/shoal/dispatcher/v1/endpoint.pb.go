@@ -270,7 +270,9 @@ type MeshService struct {
 	// Published ports.
 	Ports []*v1.PortConfig `protobuf:"bytes,3,rep,name=ports,proto3" json:"ports,omitempty"`
 	// Tasks that run.
-	Endpoints     []*MeshEndpoint `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Endpoints []*MeshEndpoint `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// Its connections are to be counted: it scales by them.
+	Counted       bool `protobuf:"varint,5,opt,name=counted,proto3" json:"counted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -331,6 +333,13 @@ func (x *MeshService) GetEndpoints() []*MeshEndpoint {
 		return x.Endpoints
 	}
 	return nil
+}
+
+func (x *MeshService) GetCounted() bool {
+	if x != nil {
+		return x.Counted
+	}
+	return false
 }
 
 // MeshEndpoint is a task that has traffic.
@@ -739,7 +748,9 @@ type NetworkService struct {
 	// More names on that network.
 	Aliases []string `protobuf:"bytes,5,rep,name=aliases,proto3" json:"aliases,omitempty"`
 	// Tasks that are running and ready, in the order of slots.
-	Endpoints     []*NetworkEndpoint `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	Endpoints []*NetworkEndpoint `protobuf:"bytes,6,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
+	// Connections to its virtual addresses are to be counted: it scales by them.
+	Counted       bool `protobuf:"varint,7,opt,name=counted,proto3" json:"counted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -814,6 +825,13 @@ func (x *NetworkService) GetEndpoints() []*NetworkEndpoint {
 		return x.Endpoints
 	}
 	return nil
+}
+
+func (x *NetworkService) GetCounted() bool {
+	if x != nil {
+		return x.Counted
+	}
+	return false
 }
 
 // NetworkEndpoint is a task that takes traffic on a network.
@@ -979,13 +997,14 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\vlocal_tasks\x18\x0f \x03(\v2\x1e.shoal.dispatcher.v1.LocalTaskR\n" +
 	"localTasks\x12.\n" +
 	"\x13removed_local_tasks\x18\x10 \x03(\tR\x11removedLocalTasks\x127\n" +
-	"\tdataplane\x18\x11 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\"\xb3\x01\n" +
+	"\tdataplane\x18\x11 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\"\xcd\x01\n" +
 	"\vMeshService\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x120\n" +
 	"\x05ports\x18\x03 \x03(\v2\x1a.shoal.types.v1.PortConfigR\x05ports\x12?\n" +
-	"\tendpoints\x18\x04 \x03(\v2!.shoal.dispatcher.v1.MeshEndpointR\tendpoints\"\xc9\x01\n" +
+	"\tendpoints\x18\x04 \x03(\v2!.shoal.dispatcher.v1.MeshEndpointR\tendpoints\x12\x18\n" +
+	"\acounted\x18\x05 \x01(\bR\acounted\"\xc9\x01\n" +
 	"\fMeshEndpoint\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x1c\n" +
@@ -1017,7 +1036,7 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1d\n" +
 	"\n" +
-	"service_id\x18\x02 \x01(\tR\tserviceId\"\xd4\x01\n" +
+	"service_id\x18\x02 \x01(\tR\tserviceId\"\xee\x01\n" +
 	"\x0eNetworkService\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1d\n" +
@@ -1026,7 +1045,8 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x12\n" +
 	"\x04vips\x18\x04 \x03(\tR\x04vips\x12\x18\n" +
 	"\aaliases\x18\x05 \x03(\tR\aaliases\x12B\n" +
-	"\tendpoints\x18\x06 \x03(\v2$.shoal.dispatcher.v1.NetworkEndpointR\tendpoints\"\\\n" +
+	"\tendpoints\x18\x06 \x03(\v2$.shoal.dispatcher.v1.NetworkEndpointR\tendpoints\x12\x18\n" +
+	"\acounted\x18\a \x01(\bR\acounted\"\\\n" +
 	"\x0fNetworkEndpoint\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x04R\x04slot\x12\x1c\n" +

@@ -436,11 +436,16 @@ func (x *StatusBatch) GetTasks() []*TaskStatus {
 	return nil
 }
 
-// UsageReport tells what the machine's running tasks use, about every 10 s. The last one counts, for 30 s.
+// UsageReport tells what the machine's running tasks use and which connections its mesh led, about every 10 s. The last one
+// counts, for 30 s.
 type UsageReport struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// At most 1000.
-	Tasks         []*TaskUsage `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	Tasks []*TaskUsage `protobuf:"bytes,1,rep,name=tasks,proto3" json:"tasks,omitempty"`
+	// Services to which this machine led connections, at most 1000.
+	Services []*ServiceUsage `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	// Whether connections were counted: then a service that is not named had none.
+	Counted       bool `protobuf:"varint,3,opt,name=counted,proto3" json:"counted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -482,6 +487,75 @@ func (x *UsageReport) GetTasks() []*TaskUsage {
 	return nil
 }
 
+func (x *UsageReport) GetServices() []*ServiceUsage {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+func (x *UsageReport) GetCounted() bool {
+	if x != nil {
+		return x.Counted
+	}
+	return false
+}
+
+// ServiceUsage is what one service got by this machine.
+type ServiceUsage struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service.
+	ServiceId string `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	// New connections a second, in thousandths, since the report before.
+	MilliConnections int64 `protobuf:"varint,2,opt,name=milli_connections,json=milliConnections,proto3" json:"milli_connections,omitempty"`
+	unknownFields    protoimpl.UnknownFields
+	sizeCache        protoimpl.SizeCache
+}
+
+func (x *ServiceUsage) Reset() {
+	*x = ServiceUsage{}
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceUsage) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceUsage) ProtoMessage() {}
+
+func (x *ServiceUsage) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceUsage.ProtoReflect.Descriptor instead.
+func (*ServiceUsage) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *ServiceUsage) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *ServiceUsage) GetMilliConnections() int64 {
+	if x != nil {
+		return x.MilliConnections
+	}
+	return 0
+}
+
 // TaskUsage is what one task uses.
 type TaskUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -497,7 +571,7 @@ type TaskUsage struct {
 
 func (x *TaskUsage) Reset() {
 	*x = TaskUsage{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[5]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -509,7 +583,7 @@ func (x *TaskUsage) String() string {
 func (*TaskUsage) ProtoMessage() {}
 
 func (x *TaskUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[5]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -522,7 +596,7 @@ func (x *TaskUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskUsage.ProtoReflect.Descriptor instead.
 func (*TaskUsage) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{5}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *TaskUsage) GetTaskId() string {
@@ -559,7 +633,7 @@ type TaskStatus struct {
 
 func (x *TaskStatus) Reset() {
 	*x = TaskStatus{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[6]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -571,7 +645,7 @@ func (x *TaskStatus) String() string {
 func (*TaskStatus) ProtoMessage() {}
 
 func (x *TaskStatus) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[6]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -584,7 +658,7 @@ func (x *TaskStatus) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TaskStatus.ProtoReflect.Descriptor instead.
 func (*TaskStatus) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{6}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *TaskStatus) GetTaskId() string {
@@ -624,7 +698,7 @@ type SessionResponse struct {
 
 func (x *SessionResponse) Reset() {
 	*x = SessionResponse{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[7]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -636,7 +710,7 @@ func (x *SessionResponse) String() string {
 func (*SessionResponse) ProtoMessage() {}
 
 func (x *SessionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[7]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -649,7 +723,7 @@ func (x *SessionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionResponse.ProtoReflect.Descriptor instead.
 func (*SessionResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{7}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *SessionResponse) GetMessage() isSessionResponse_Message {
@@ -824,7 +898,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[8]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -836,7 +910,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[8]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -849,7 +923,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{8}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Welcome) GetSession() uint64 {
@@ -891,7 +965,7 @@ type HeartbeatAck struct {
 
 func (x *HeartbeatAck) Reset() {
 	*x = HeartbeatAck{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[9]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -903,7 +977,7 @@ func (x *HeartbeatAck) String() string {
 func (*HeartbeatAck) ProtoMessage() {}
 
 func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[9]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -916,7 +990,7 @@ func (x *HeartbeatAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatAck.ProtoReflect.Descriptor instead.
 func (*HeartbeatAck) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{9}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *HeartbeatAck) GetSeq() uint64 {
@@ -937,7 +1011,7 @@ type StatusAck struct {
 
 func (x *StatusAck) Reset() {
 	*x = StatusAck{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[10]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -949,7 +1023,7 @@ func (x *StatusAck) String() string {
 func (*StatusAck) ProtoMessage() {}
 
 func (x *StatusAck) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[10]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -962,7 +1036,7 @@ func (x *StatusAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusAck.ProtoReflect.Descriptor instead.
 func (*StatusAck) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{10}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *StatusAck) GetSeq() uint64 {
@@ -993,7 +1067,7 @@ type Assignment struct {
 
 func (x *Assignment) Reset() {
 	*x = Assignment{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[11]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1005,7 +1079,7 @@ func (x *Assignment) String() string {
 func (*Assignment) ProtoMessage() {}
 
 func (x *Assignment) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[11]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1018,7 +1092,7 @@ func (x *Assignment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assignment.ProtoReflect.Descriptor instead.
 func (*Assignment) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{11}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Assignment) GetGeneration() *v1.Version {
@@ -1074,7 +1148,7 @@ type History struct {
 
 func (x *History) Reset() {
 	*x = History{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1086,7 +1160,7 @@ func (x *History) String() string {
 func (*History) ProtoMessage() {}
 
 func (x *History) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[12]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1099,7 +1173,7 @@ func (x *History) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use History.ProtoReflect.Descriptor instead.
 func (*History) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{12}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *History) GetTasks() []string {
@@ -1144,7 +1218,7 @@ type AssignedTask struct {
 
 func (x *AssignedTask) Reset() {
 	*x = AssignedTask{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1156,7 +1230,7 @@ func (x *AssignedTask) String() string {
 func (*AssignedTask) ProtoMessage() {}
 
 func (x *AssignedTask) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[13]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1169,7 +1243,7 @@ func (x *AssignedTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignedTask.ProtoReflect.Descriptor instead.
 func (*AssignedTask) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{13}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *AssignedTask) GetTaskId() string {
@@ -1284,7 +1358,7 @@ type AssignedNetwork struct {
 
 func (x *AssignedNetwork) Reset() {
 	*x = AssignedNetwork{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[14]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1296,7 +1370,7 @@ func (x *AssignedNetwork) String() string {
 func (*AssignedNetwork) ProtoMessage() {}
 
 func (x *AssignedNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[14]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1309,7 +1383,7 @@ func (x *AssignedNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignedNetwork.ProtoReflect.Descriptor instead.
 func (*AssignedNetwork) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{14}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AssignedNetwork) GetNetworkId() string {
@@ -1365,7 +1439,7 @@ type MeshBarrier struct {
 
 func (x *MeshBarrier) Reset() {
 	*x = MeshBarrier{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[15]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1377,7 +1451,7 @@ func (x *MeshBarrier) String() string {
 func (*MeshBarrier) ProtoMessage() {}
 
 func (x *MeshBarrier) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[15]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1390,7 +1464,7 @@ func (x *MeshBarrier) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshBarrier.ProtoReflect.Descriptor instead.
 func (*MeshBarrier) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{15}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *MeshBarrier) GetApplied() *v1.Version {
@@ -1413,7 +1487,7 @@ type Trust struct {
 
 func (x *Trust) Reset() {
 	*x = Trust{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[16]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1425,7 +1499,7 @@ func (x *Trust) String() string {
 func (*Trust) ProtoMessage() {}
 
 func (x *Trust) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[16]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1438,7 +1512,7 @@ func (x *Trust) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Trust.ProtoReflect.Descriptor instead.
 func (*Trust) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{16}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Trust) GetBundle() []byte {
@@ -1469,7 +1543,7 @@ type Payload struct {
 
 func (x *Payload) Reset() {
 	*x = Payload{}
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[17]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1481,7 +1555,7 @@ func (x *Payload) String() string {
 func (*Payload) ProtoMessage() {}
 
 func (x *Payload) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[17]
+	mi := &file_shoal_dispatcher_v1_session_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1494,7 +1568,7 @@ func (x *Payload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Payload.ProtoReflect.Descriptor instead.
 func (*Payload) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{17}
+	return file_shoal_dispatcher_v1_session_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Payload) GetId() string {
@@ -1538,9 +1612,15 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"V\n" +
 	"\vStatusBatch\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x125\n" +
-	"\x05tasks\x18\x02 \x03(\v2\x1f.shoal.dispatcher.v1.TaskStatusR\x05tasks\"C\n" +
+	"\x05tasks\x18\x02 \x03(\v2\x1f.shoal.dispatcher.v1.TaskStatusR\x05tasks\"\x9c\x01\n" +
 	"\vUsageReport\x124\n" +
-	"\x05tasks\x18\x01 \x03(\v2\x1e.shoal.dispatcher.v1.TaskUsageR\x05tasks\"d\n" +
+	"\x05tasks\x18\x01 \x03(\v2\x1e.shoal.dispatcher.v1.TaskUsageR\x05tasks\x12=\n" +
+	"\bservices\x18\x02 \x03(\v2!.shoal.dispatcher.v1.ServiceUsageR\bservices\x12\x18\n" +
+	"\acounted\x18\x03 \x01(\bR\acounted\"Z\n" +
+	"\fServiceUsage\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12+\n" +
+	"\x11milli_connections\x18\x02 \x01(\x03R\x10milliConnections\"d\n" +
 	"\tTaskUsage\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1b\n" +
 	"\tnano_cpus\x18\x02 \x01(\x03R\bnanoCpus\x12!\n" +
@@ -1644,7 +1724,7 @@ func file_shoal_dispatcher_v1_session_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_dispatcher_v1_session_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_shoal_dispatcher_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
+var file_shoal_dispatcher_v1_session_proto_msgTypes = make([]protoimpl.MessageInfo, 20)
 var file_shoal_dispatcher_v1_session_proto_goTypes = []any{
 	(SessionKind)(0),            // 0: shoal.dispatcher.v1.SessionKind
 	(*SessionRequest)(nil),      // 1: shoal.dispatcher.v1.SessionRequest
@@ -1652,75 +1732,77 @@ var file_shoal_dispatcher_v1_session_proto_goTypes = []any{
 	(*Heartbeat)(nil),           // 3: shoal.dispatcher.v1.Heartbeat
 	(*StatusBatch)(nil),         // 4: shoal.dispatcher.v1.StatusBatch
 	(*UsageReport)(nil),         // 5: shoal.dispatcher.v1.UsageReport
-	(*TaskUsage)(nil),           // 6: shoal.dispatcher.v1.TaskUsage
-	(*TaskStatus)(nil),          // 7: shoal.dispatcher.v1.TaskStatus
-	(*SessionResponse)(nil),     // 8: shoal.dispatcher.v1.SessionResponse
-	(*Welcome)(nil),             // 9: shoal.dispatcher.v1.Welcome
-	(*HeartbeatAck)(nil),        // 10: shoal.dispatcher.v1.HeartbeatAck
-	(*StatusAck)(nil),           // 11: shoal.dispatcher.v1.StatusAck
-	(*Assignment)(nil),          // 12: shoal.dispatcher.v1.Assignment
-	(*History)(nil),             // 13: shoal.dispatcher.v1.History
-	(*AssignedTask)(nil),        // 14: shoal.dispatcher.v1.AssignedTask
-	(*AssignedNetwork)(nil),     // 15: shoal.dispatcher.v1.AssignedNetwork
-	(*MeshBarrier)(nil),         // 16: shoal.dispatcher.v1.MeshBarrier
-	(*Trust)(nil),               // 17: shoal.dispatcher.v1.Trust
-	(*Payload)(nil),             // 18: shoal.dispatcher.v1.Payload
-	nil,                         // 19: shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
-	(*v1.NodeDescription)(nil),  // 20: shoal.types.v1.NodeDescription
-	(*StreamRefusal)(nil),       // 21: shoal.dispatcher.v1.StreamRefusal
-	(*v1.Version)(nil),          // 22: shoal.types.v1.Version
-	(*v1.TaskObserved)(nil),     // 23: shoal.types.v1.TaskObserved
-	(*v11.Directory)(nil),       // 24: shoal.ca.v1.Directory
-	(*OpenStream)(nil),          // 25: shoal.dispatcher.v1.OpenStream
-	(*durationpb.Duration)(nil), // 26: google.protobuf.Duration
-	(*v1.TaskSpec)(nil),         // 27: shoal.types.v1.TaskSpec
-	(v1.TaskState)(0),           // 28: shoal.types.v1.TaskState
-	(*v1.TaskAddress)(nil),      // 29: shoal.types.v1.TaskAddress
-	(*v1.LogDriver)(nil),        // 30: shoal.types.v1.LogDriver
-	(*v1.TaskVolume)(nil),       // 31: shoal.types.v1.TaskVolume
+	(*ServiceUsage)(nil),        // 6: shoal.dispatcher.v1.ServiceUsage
+	(*TaskUsage)(nil),           // 7: shoal.dispatcher.v1.TaskUsage
+	(*TaskStatus)(nil),          // 8: shoal.dispatcher.v1.TaskStatus
+	(*SessionResponse)(nil),     // 9: shoal.dispatcher.v1.SessionResponse
+	(*Welcome)(nil),             // 10: shoal.dispatcher.v1.Welcome
+	(*HeartbeatAck)(nil),        // 11: shoal.dispatcher.v1.HeartbeatAck
+	(*StatusAck)(nil),           // 12: shoal.dispatcher.v1.StatusAck
+	(*Assignment)(nil),          // 13: shoal.dispatcher.v1.Assignment
+	(*History)(nil),             // 14: shoal.dispatcher.v1.History
+	(*AssignedTask)(nil),        // 15: shoal.dispatcher.v1.AssignedTask
+	(*AssignedNetwork)(nil),     // 16: shoal.dispatcher.v1.AssignedNetwork
+	(*MeshBarrier)(nil),         // 17: shoal.dispatcher.v1.MeshBarrier
+	(*Trust)(nil),               // 18: shoal.dispatcher.v1.Trust
+	(*Payload)(nil),             // 19: shoal.dispatcher.v1.Payload
+	nil,                         // 20: shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
+	(*v1.NodeDescription)(nil),  // 21: shoal.types.v1.NodeDescription
+	(*StreamRefusal)(nil),       // 22: shoal.dispatcher.v1.StreamRefusal
+	(*v1.Version)(nil),          // 23: shoal.types.v1.Version
+	(*v1.TaskObserved)(nil),     // 24: shoal.types.v1.TaskObserved
+	(*v11.Directory)(nil),       // 25: shoal.ca.v1.Directory
+	(*OpenStream)(nil),          // 26: shoal.dispatcher.v1.OpenStream
+	(*durationpb.Duration)(nil), // 27: google.protobuf.Duration
+	(*v1.TaskSpec)(nil),         // 28: shoal.types.v1.TaskSpec
+	(v1.TaskState)(0),           // 29: shoal.types.v1.TaskState
+	(*v1.TaskAddress)(nil),      // 30: shoal.types.v1.TaskAddress
+	(*v1.LogDriver)(nil),        // 31: shoal.types.v1.LogDriver
+	(*v1.TaskVolume)(nil),       // 32: shoal.types.v1.TaskVolume
 }
 var file_shoal_dispatcher_v1_session_proto_depIdxs = []int32{
 	2,  // 0: shoal.dispatcher.v1.SessionRequest.hello:type_name -> shoal.dispatcher.v1.Hello
 	3,  // 1: shoal.dispatcher.v1.SessionRequest.heartbeat:type_name -> shoal.dispatcher.v1.Heartbeat
 	4,  // 2: shoal.dispatcher.v1.SessionRequest.status:type_name -> shoal.dispatcher.v1.StatusBatch
-	20, // 3: shoal.dispatcher.v1.SessionRequest.description:type_name -> shoal.types.v1.NodeDescription
-	21, // 4: shoal.dispatcher.v1.SessionRequest.refusal:type_name -> shoal.dispatcher.v1.StreamRefusal
+	21, // 3: shoal.dispatcher.v1.SessionRequest.description:type_name -> shoal.types.v1.NodeDescription
+	22, // 4: shoal.dispatcher.v1.SessionRequest.refusal:type_name -> shoal.dispatcher.v1.StreamRefusal
 	5,  // 5: shoal.dispatcher.v1.SessionRequest.usage:type_name -> shoal.dispatcher.v1.UsageReport
 	0,  // 6: shoal.dispatcher.v1.Hello.kind:type_name -> shoal.dispatcher.v1.SessionKind
-	20, // 7: shoal.dispatcher.v1.Hello.description:type_name -> shoal.types.v1.NodeDescription
-	22, // 8: shoal.dispatcher.v1.Hello.generation:type_name -> shoal.types.v1.Version
-	7,  // 9: shoal.dispatcher.v1.StatusBatch.tasks:type_name -> shoal.dispatcher.v1.TaskStatus
-	6,  // 10: shoal.dispatcher.v1.UsageReport.tasks:type_name -> shoal.dispatcher.v1.TaskUsage
-	23, // 11: shoal.dispatcher.v1.TaskStatus.observed:type_name -> shoal.types.v1.TaskObserved
-	9,  // 12: shoal.dispatcher.v1.SessionResponse.welcome:type_name -> shoal.dispatcher.v1.Welcome
-	10, // 13: shoal.dispatcher.v1.SessionResponse.heartbeat_ack:type_name -> shoal.dispatcher.v1.HeartbeatAck
-	11, // 14: shoal.dispatcher.v1.SessionResponse.status_ack:type_name -> shoal.dispatcher.v1.StatusAck
-	12, // 15: shoal.dispatcher.v1.SessionResponse.assignment:type_name -> shoal.dispatcher.v1.Assignment
-	16, // 16: shoal.dispatcher.v1.SessionResponse.barrier:type_name -> shoal.dispatcher.v1.MeshBarrier
-	24, // 17: shoal.dispatcher.v1.SessionResponse.directory:type_name -> shoal.ca.v1.Directory
-	17, // 18: shoal.dispatcher.v1.SessionResponse.trust:type_name -> shoal.dispatcher.v1.Trust
-	25, // 19: shoal.dispatcher.v1.SessionResponse.open_stream:type_name -> shoal.dispatcher.v1.OpenStream
-	18, // 20: shoal.dispatcher.v1.SessionResponse.payload:type_name -> shoal.dispatcher.v1.Payload
-	26, // 21: shoal.dispatcher.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
-	26, // 22: shoal.dispatcher.v1.Welcome.heartbeat_timeout:type_name -> google.protobuf.Duration
-	22, // 23: shoal.dispatcher.v1.Assignment.generation:type_name -> shoal.types.v1.Version
-	14, // 24: shoal.dispatcher.v1.Assignment.tasks:type_name -> shoal.dispatcher.v1.AssignedTask
-	13, // 25: shoal.dispatcher.v1.Assignment.history:type_name -> shoal.dispatcher.v1.History
-	27, // 26: shoal.dispatcher.v1.AssignedTask.spec:type_name -> shoal.types.v1.TaskSpec
-	28, // 27: shoal.dispatcher.v1.AssignedTask.desired:type_name -> shoal.types.v1.TaskState
-	29, // 28: shoal.dispatcher.v1.AssignedTask.addresses:type_name -> shoal.types.v1.TaskAddress
-	15, // 29: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
-	19, // 30: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
-	30, // 31: shoal.dispatcher.v1.AssignedTask.log_driver:type_name -> shoal.types.v1.LogDriver
-	31, // 32: shoal.dispatcher.v1.AssignedTask.volumes:type_name -> shoal.types.v1.TaskVolume
-	22, // 33: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
-	1,  // 34: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
-	8,  // 35: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
-	35, // [35:36] is the sub-list for method output_type
-	34, // [34:35] is the sub-list for method input_type
-	34, // [34:34] is the sub-list for extension type_name
-	34, // [34:34] is the sub-list for extension extendee
-	0,  // [0:34] is the sub-list for field type_name
+	21, // 7: shoal.dispatcher.v1.Hello.description:type_name -> shoal.types.v1.NodeDescription
+	23, // 8: shoal.dispatcher.v1.Hello.generation:type_name -> shoal.types.v1.Version
+	8,  // 9: shoal.dispatcher.v1.StatusBatch.tasks:type_name -> shoal.dispatcher.v1.TaskStatus
+	7,  // 10: shoal.dispatcher.v1.UsageReport.tasks:type_name -> shoal.dispatcher.v1.TaskUsage
+	6,  // 11: shoal.dispatcher.v1.UsageReport.services:type_name -> shoal.dispatcher.v1.ServiceUsage
+	24, // 12: shoal.dispatcher.v1.TaskStatus.observed:type_name -> shoal.types.v1.TaskObserved
+	10, // 13: shoal.dispatcher.v1.SessionResponse.welcome:type_name -> shoal.dispatcher.v1.Welcome
+	11, // 14: shoal.dispatcher.v1.SessionResponse.heartbeat_ack:type_name -> shoal.dispatcher.v1.HeartbeatAck
+	12, // 15: shoal.dispatcher.v1.SessionResponse.status_ack:type_name -> shoal.dispatcher.v1.StatusAck
+	13, // 16: shoal.dispatcher.v1.SessionResponse.assignment:type_name -> shoal.dispatcher.v1.Assignment
+	17, // 17: shoal.dispatcher.v1.SessionResponse.barrier:type_name -> shoal.dispatcher.v1.MeshBarrier
+	25, // 18: shoal.dispatcher.v1.SessionResponse.directory:type_name -> shoal.ca.v1.Directory
+	18, // 19: shoal.dispatcher.v1.SessionResponse.trust:type_name -> shoal.dispatcher.v1.Trust
+	26, // 20: shoal.dispatcher.v1.SessionResponse.open_stream:type_name -> shoal.dispatcher.v1.OpenStream
+	19, // 21: shoal.dispatcher.v1.SessionResponse.payload:type_name -> shoal.dispatcher.v1.Payload
+	27, // 22: shoal.dispatcher.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
+	27, // 23: shoal.dispatcher.v1.Welcome.heartbeat_timeout:type_name -> google.protobuf.Duration
+	23, // 24: shoal.dispatcher.v1.Assignment.generation:type_name -> shoal.types.v1.Version
+	15, // 25: shoal.dispatcher.v1.Assignment.tasks:type_name -> shoal.dispatcher.v1.AssignedTask
+	14, // 26: shoal.dispatcher.v1.Assignment.history:type_name -> shoal.dispatcher.v1.History
+	28, // 27: shoal.dispatcher.v1.AssignedTask.spec:type_name -> shoal.types.v1.TaskSpec
+	29, // 28: shoal.dispatcher.v1.AssignedTask.desired:type_name -> shoal.types.v1.TaskState
+	30, // 29: shoal.dispatcher.v1.AssignedTask.addresses:type_name -> shoal.types.v1.TaskAddress
+	16, // 30: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
+	20, // 31: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
+	31, // 32: shoal.dispatcher.v1.AssignedTask.log_driver:type_name -> shoal.types.v1.LogDriver
+	32, // 33: shoal.dispatcher.v1.AssignedTask.volumes:type_name -> shoal.types.v1.TaskVolume
+	23, // 34: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
+	1,  // 35: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
+	9,  // 36: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
+	36, // [36:37] is the sub-list for method output_type
+	35, // [35:36] is the sub-list for method input_type
+	35, // [35:35] is the sub-list for extension type_name
+	35, // [35:35] is the sub-list for extension extendee
+	0,  // [0:35] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_session_proto_init() }
@@ -1737,7 +1819,7 @@ func file_shoal_dispatcher_v1_session_proto_init() {
 		(*SessionRequest_Refusal)(nil),
 		(*SessionRequest_Usage)(nil),
 	}
-	file_shoal_dispatcher_v1_session_proto_msgTypes[7].OneofWrappers = []any{
+	file_shoal_dispatcher_v1_session_proto_msgTypes[8].OneofWrappers = []any{
 		(*SessionResponse_Welcome)(nil),
 		(*SessionResponse_HeartbeatAck)(nil),
 		(*SessionResponse_StatusAck)(nil),
@@ -1754,7 +1836,7 @@ func file_shoal_dispatcher_v1_session_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_dispatcher_v1_session_proto_rawDesc), len(file_shoal_dispatcher_v1_session_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   19,
+			NumMessages:   20,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -105,6 +105,153 @@ func (*WithdrawResponse) Descriptor() ([]byte, []int) {
 	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{1}
 }
 
+// ConnectionsRequest asks for all there are.
+type ConnectionsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionsRequest) Reset() {
+	*x = ConnectionsRequest{}
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionsRequest) ProtoMessage() {}
+
+func (x *ConnectionsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionsRequest.ProtoReflect.Descriptor instead.
+func (*ConnectionsRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{2}
+}
+
+// ConnectionsResponse are the counts of one process.
+type ConnectionsResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Names the process: counts of another one begin anew.
+	Process uint64 `protobuf:"varint,1,opt,name=process,proto3" json:"process,omitempty"`
+	// In the order of ids, at most 1000.
+	Services      []*ServiceConnections `protobuf:"bytes,2,rep,name=services,proto3" json:"services,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConnectionsResponse) Reset() {
+	*x = ConnectionsResponse{}
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConnectionsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConnectionsResponse) ProtoMessage() {}
+
+func (x *ConnectionsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConnectionsResponse.ProtoReflect.Descriptor instead.
+func (*ConnectionsResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ConnectionsResponse) GetProcess() uint64 {
+	if x != nil {
+		return x.Process
+	}
+	return 0
+}
+
+func (x *ConnectionsResponse) GetServices() []*ServiceConnections {
+	if x != nil {
+		return x.Services
+	}
+	return nil
+}
+
+// ServiceConnections is the count of one service.
+type ServiceConnections struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service.
+	ServiceId string `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	// New connections since the process began; of UDP, clients that were new.
+	Connections   uint64 `protobuf:"varint,2,opt,name=connections,proto3" json:"connections,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceConnections) Reset() {
+	*x = ServiceConnections{}
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceConnections) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceConnections) ProtoMessage() {}
+
+func (x *ServiceConnections) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceConnections.ProtoReflect.Descriptor instead.
+func (*ServiceConnections) Descriptor() ([]byte, []int) {
+	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ServiceConnections) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *ServiceConnections) GetConnections() uint64 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
 var File_shoal_mesh_v1_local_proto protoreflect.FileDescriptor
 
 const file_shoal_mesh_v1_local_proto_rawDesc = "" +
@@ -112,9 +259,19 @@ const file_shoal_mesh_v1_local_proto_rawDesc = "" +
 	"\x19shoal/mesh/v1/local.proto\x12\rshoal.mesh.v1\x1a\x1ashoal/authz/v1/authz.proto\"*\n" +
 	"\x0fWithdrawRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"\x12\n" +
-	"\x10WithdrawResponse2d\n" +
+	"\x10WithdrawResponse\"\x14\n" +
+	"\x12ConnectionsRequest\"n\n" +
+	"\x13ConnectionsResponse\x12\x18\n" +
+	"\aprocess\x18\x01 \x01(\x04R\aprocess\x12=\n" +
+	"\bservices\x18\x02 \x03(\v2!.shoal.mesh.v1.ServiceConnectionsR\bservices\"U\n" +
+	"\x12ServiceConnections\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12 \n" +
+	"\vconnections\x18\x02 \x01(\x04R\vconnections2\xc3\x01\n" +
 	"\fLocalService\x12T\n" +
 	"\bWithdraw\x12\x1e.shoal.mesh.v1.WithdrawRequest\x1a\x1f.shoal.mesh.v1.WithdrawResponse\"\a\x8a\xb5\x18\x03\n" +
+	"\x01\x06\x12]\n" +
+	"\vConnections\x12!.shoal.mesh.v1.ConnectionsRequest\x1a\".shoal.mesh.v1.ConnectionsResponse\"\a\x8a\xb5\x18\x03\n" +
 	"\x01\x06B:Z8github.com/shoalproject/shoal/proto/shoal/mesh/v1;meshv1b\x06proto3"
 
 var (
@@ -129,19 +286,25 @@ func file_shoal_mesh_v1_local_proto_rawDescGZIP() []byte {
 	return file_shoal_mesh_v1_local_proto_rawDescData
 }
 
-var file_shoal_mesh_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_shoal_mesh_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_shoal_mesh_v1_local_proto_goTypes = []any{
-	(*WithdrawRequest)(nil),  // 0: shoal.mesh.v1.WithdrawRequest
-	(*WithdrawResponse)(nil), // 1: shoal.mesh.v1.WithdrawResponse
+	(*WithdrawRequest)(nil),     // 0: shoal.mesh.v1.WithdrawRequest
+	(*WithdrawResponse)(nil),    // 1: shoal.mesh.v1.WithdrawResponse
+	(*ConnectionsRequest)(nil),  // 2: shoal.mesh.v1.ConnectionsRequest
+	(*ConnectionsResponse)(nil), // 3: shoal.mesh.v1.ConnectionsResponse
+	(*ServiceConnections)(nil),  // 4: shoal.mesh.v1.ServiceConnections
 }
 var file_shoal_mesh_v1_local_proto_depIdxs = []int32{
-	0, // 0: shoal.mesh.v1.LocalService.Withdraw:input_type -> shoal.mesh.v1.WithdrawRequest
-	1, // 1: shoal.mesh.v1.LocalService.Withdraw:output_type -> shoal.mesh.v1.WithdrawResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
-	0, // [0:0] is the sub-list for extension type_name
-	0, // [0:0] is the sub-list for extension extendee
-	0, // [0:0] is the sub-list for field type_name
+	4, // 0: shoal.mesh.v1.ConnectionsResponse.services:type_name -> shoal.mesh.v1.ServiceConnections
+	0, // 1: shoal.mesh.v1.LocalService.Withdraw:input_type -> shoal.mesh.v1.WithdrawRequest
+	2, // 2: shoal.mesh.v1.LocalService.Connections:input_type -> shoal.mesh.v1.ConnectionsRequest
+	1, // 3: shoal.mesh.v1.LocalService.Withdraw:output_type -> shoal.mesh.v1.WithdrawResponse
+	3, // 4: shoal.mesh.v1.LocalService.Connections:output_type -> shoal.mesh.v1.ConnectionsResponse
+	3, // [3:5] is the sub-list for method output_type
+	1, // [1:3] is the sub-list for method input_type
+	1, // [1:1] is the sub-list for extension type_name
+	1, // [1:1] is the sub-list for extension extendee
+	0, // [0:1] is the sub-list for field type_name
 }
 
 func init() { file_shoal_mesh_v1_local_proto_init() }
@@ -155,7 +318,7 @@ func file_shoal_mesh_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_mesh_v1_local_proto_rawDesc), len(file_shoal_mesh_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

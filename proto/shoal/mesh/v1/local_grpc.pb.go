@@ -19,7 +19,8 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	LocalService_Withdraw_FullMethodName = "/shoal.mesh.v1.LocalService/Withdraw"
+	LocalService_Withdraw_FullMethodName    = "/shoal.mesh.v1.LocalService/Withdraw"
+	LocalService_Connections_FullMethodName = "/shoal.mesh.v1.LocalService/Connections"
 )
 
 // LocalServiceClient is the client API for LocalService service.
@@ -32,6 +33,9 @@ type LocalServiceClient interface {
 	//
 	// Errors: INVALID_ARGUMENT (no task).
 	Withdraw(ctx context.Context, in *WithdrawRequest, opts ...grpc.CallOption) (*WithdrawResponse, error)
+	// Connections counts the new connections that this machine's mesh has led to services that scale by them. The counts only
+	// rise while the process runs.
+	Connections(ctx context.Context, in *ConnectionsRequest, opts ...grpc.CallOption) (*ConnectionsResponse, error)
 }
 
 type localServiceClient struct {
@@ -52,6 +56,16 @@ func (c *localServiceClient) Withdraw(ctx context.Context, in *WithdrawRequest, 
 	return out, nil
 }
 
+func (c *localServiceClient) Connections(ctx context.Context, in *ConnectionsRequest, opts ...grpc.CallOption) (*ConnectionsResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ConnectionsResponse)
+	err := c.cc.Invoke(ctx, LocalService_Connections_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocalServiceServer is the server API for LocalService service.
 // All implementations must embed UnimplementedLocalServiceServer
 // for forward compatibility.
@@ -62,6 +76,9 @@ type LocalServiceServer interface {
 	//
 	// Errors: INVALID_ARGUMENT (no task).
 	Withdraw(context.Context, *WithdrawRequest) (*WithdrawResponse, error)
+	// Connections counts the new connections that this machine's mesh has led to services that scale by them. The counts only
+	// rise while the process runs.
+	Connections(context.Context, *ConnectionsRequest) (*ConnectionsResponse, error)
 	mustEmbedUnimplementedLocalServiceServer()
 }
 
@@ -74,6 +91,9 @@ type UnimplementedLocalServiceServer struct{}
 
 func (UnimplementedLocalServiceServer) Withdraw(context.Context, *WithdrawRequest) (*WithdrawResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Withdraw not implemented")
+}
+func (UnimplementedLocalServiceServer) Connections(context.Context, *ConnectionsRequest) (*ConnectionsResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Connections not implemented")
 }
 func (UnimplementedLocalServiceServer) mustEmbedUnimplementedLocalServiceServer() {}
 func (UnimplementedLocalServiceServer) testEmbeddedByValue()                      {}
@@ -114,6 +134,24 @@ func _LocalService_Withdraw_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LocalService_Connections_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ConnectionsRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).Connections(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_Connections_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).Connections(ctx, req.(*ConnectionsRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LocalService_ServiceDesc is the grpc.ServiceDesc for LocalService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -124,6 +162,10 @@ var LocalService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Withdraw",
 			Handler:    _LocalService_Withdraw_Handler,
+		},
+		{
+			MethodName: "Connections",
+			Handler:    _LocalService_Connections_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -43,7 +43,10 @@ type Autoscale struct {
 	// How long fewer tasks must suffice before there are fewer; up to an hour. Default 5 min.
 	DownWindow *durationpb.Duration `protobuf:"bytes,7,opt,name=down_window,json=downWindow,proto3" json:"down_window,omitempty"`
 	// Tasks that may come or go at once, up to 10000. 0: any number.
-	MaxStep       uint64 `protobuf:"varint,8,opt,name=max_step,json=maxStep,proto3" json:"max_step,omitempty"`
+	MaxStep uint64 `protobuf:"varint,8,opt,name=max_step,json=maxStep,proto3" json:"max_step,omitempty"`
+	// New connections a second that a task should get: those that the mesh leads to published ports and virtual addresses of the
+	// service, and of UDP each client's first datagram. Up to 1000000. 0: no target.
+	Connections   uint32 `protobuf:"varint,9,opt,name=connections,proto3" json:"connections,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -130,6 +133,13 @@ func (x *Autoscale) GetDownWindow() *durationpb.Duration {
 func (x *Autoscale) GetMaxStep() uint64 {
 	if x != nil {
 		return x.MaxStep
+	}
+	return 0
+}
+
+func (x *Autoscale) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
 	}
 	return 0
 }
@@ -326,7 +336,7 @@ func (x *Load) GetServices() []*ServiceLoad {
 	return nil
 }
 
-// ServiceLoad is what the running tasks of a service use together.
+// ServiceLoad is what the running tasks of a service use together, and how many connections are led to them.
 type ServiceLoad struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The service.
@@ -336,7 +346,11 @@ type ServiceLoad struct {
 	// Processors, in billionths.
 	NanoCpus int64 `protobuf:"varint,3,opt,name=nano_cpus,json=nanoCpus,proto3" json:"nano_cpus,omitempty"`
 	// Memory, in bytes, without what the kernel takes back first.
-	MemoryBytes   int64 `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	MemoryBytes int64 `protobuf:"varint,4,opt,name=memory_bytes,json=memoryBytes,proto3" json:"memory_bytes,omitempty"`
+	// New connections a second, in thousandths.
+	MilliConnections int64 `protobuf:"varint,5,opt,name=milli_connections,json=milliConnections,proto3" json:"milli_connections,omitempty"`
+	// Machines that have counted connections; any machine may lead some.
+	Machines      uint64 `protobuf:"varint,6,opt,name=machines,proto3" json:"machines,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -399,11 +413,25 @@ func (x *ServiceLoad) GetMemoryBytes() int64 {
 	return 0
 }
 
+func (x *ServiceLoad) GetMilliConnections() int64 {
+	if x != nil {
+		return x.MilliConnections
+	}
+	return 0
+}
+
+func (x *ServiceLoad) GetMachines() uint64 {
+	if x != nil {
+		return x.Machines
+	}
+	return 0
+}
+
 var File_shoal_types_v1_autoscale_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_autoscale_proto_rawDesc = "" +
 	"\n" +
-	"\x1eshoal/types/v1/autoscale.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\xa9\x02\n" +
+	"\x1eshoal/types/v1/autoscale.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\xcb\x02\n" +
 	"\tAutoscale\x12\x10\n" +
 	"\x03min\x18\x01 \x01(\x04R\x03min\x12\x10\n" +
 	"\x03max\x18\x02 \x01(\x04R\x03max\x12\x1f\n" +
@@ -414,7 +442,8 @@ const file_shoal_types_v1_autoscale_proto_rawDesc = "" +
 	"\tup_window\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\bupWindow\x12:\n" +
 	"\vdown_window\x18\a \x01(\v2\x19.google.protobuf.DurationR\n" +
 	"downWindow\x12\x19\n" +
-	"\bmax_step\x18\b \x01(\x04R\amaxStep\"\xe1\x01\n" +
+	"\bmax_step\x18\b \x01(\x04R\amaxStep\x12 \n" +
+	"\vconnections\x18\t \x01(\rR\vconnections\"\xe1\x01\n" +
 	"\fServiceScale\x12\x1a\n" +
 	"\breplicas\x18\x01 \x01(\x04R\breplicas\x129\n" +
 	"\n" +
@@ -428,13 +457,15 @@ const file_shoal_types_v1_autoscale_proto_rawDesc = "" +
 	"\x04Load\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12@\n" +
 	"\bservices\x18\x02 \x03(\v2\x1b.shoal.types.v1.ServiceLoadB\a\x92\xb5\x18\x03\n" +
-	"\x01\x04R\bservices\"\x82\x01\n" +
+	"\x01\x04R\bservices\"\xcb\x01\n" +
 	"\vServiceLoad\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x14\n" +
 	"\x05tasks\x18\x02 \x01(\x04R\x05tasks\x12\x1b\n" +
 	"\tnano_cpus\x18\x03 \x01(\x03R\bnanoCpus\x12!\n" +
-	"\fmemory_bytes\x18\x04 \x01(\x03R\vmemoryBytesB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\fmemory_bytes\x18\x04 \x01(\x03R\vmemoryBytes\x12+\n" +
+	"\x11milli_connections\x18\x05 \x01(\x03R\x10milliConnections\x12\x1a\n" +
+	"\bmachines\x18\x06 \x01(\x04R\bmachinesB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_autoscale_proto_rawDescOnce sync.Once

@@ -58,6 +58,11 @@ func (p *Proxy) Withdraw(ctx context.Context, taskID string) error {
 	return err
 }
 
+// Connections tells what this machine's mesh has led to services that scale by it.
+func (p *Proxy) Connections(ctx context.Context) (*meshv1.ConnectionsResponse, error) {
+	return p.client.Connections(ctx, &meshv1.ConnectionsRequest{})
+}
+
 // Run hands over the containers' namespaces until ctx ends.
 func (p *Proxy) Run(ctx context.Context) error {
 	if p.spaces == nil {

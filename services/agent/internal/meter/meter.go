@@ -1,4 +1,4 @@
-// Package meter measures what this machine's containers use, for services that scale by their load.
+// Package meter measures what this machine's containers use and what its mesh leads to services, for those that scale by their load.
 //
 // It owns the way from counters to rates, at a low and jittered pace. It must never decide anything by them. A Meter is used
 // by one Run; its reports may be taken by anybody.
@@ -9,7 +9,9 @@ import (
 	"time"
 
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/tally"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/usage"
 )
@@ -18,8 +20,8 @@ const (
 	// pace is the time between two measurements; jitter keeps machines that start together apart.
 	pace   = 10 * time.Second
 	jitter = 0.2
-	// A span outside these bounds is none that was measured: the clock was set, or the machine was asleep.
-	shortest, longest = time.Second, time.Minute
+	// askLimit bounds how long the meshproxy may take to tell its counts.
+	askLimit = 2 * time.Second
 	// maxTasks is the protocol's.
 	maxTasks = 1000
 )
@@ -32,12 +34,20 @@ type Source interface {
 	Read(id string) (usage.Figures, error)
 }
 
+// Mesh is this machine's meshproxy.
+type Mesh interface {
+	// Connections counts what it has led to services that scale by it.
+	Connections(ctx context.Context) (*meshv1.ConnectionsResponse, error)
+}
+
 // Meter measures.
 type Meter struct {
 	rand    *run.Rand
 	now     func() time.Time
 	source  Source
+	mesh    Mesh
 	last    map[string]reading // by container
+	tally   tally.Tally
 	reports chan *dispatcherv1.UsageReport
 }
 
@@ -47,8 +57,8 @@ type reading struct {
 }
 
 // New makes a meter. Now is the wall clock.
-func New(rand *run.Rand, now func() time.Time, source Source) *Meter {
-	return &Meter{rand: rand, now: now, source: source, last: map[string]reading{}, reports: make(chan *dispatcherv1.UsageReport, 1)}
+func New(rand *run.Rand, now func() time.Time, source Source, mesh Mesh) *Meter {
+	return &Meter{rand: rand, now: now, source: source, mesh: mesh, last: map[string]reading{}, reports: make(chan *dispatcherv1.UsageReport, 1)}
 }
 
 // Reports has the last report until somebody takes it.
@@ -57,20 +67,21 @@ func (m *Meter) Reports() <-chan *dispatcherv1.UsageReport { return m.reports }
 // Run measures until ctx ends.
 func (m *Meter) Run(ctx context.Context) error {
 	for run.Sleep(ctx, m.rand.Jitter(pace, jitter)) == nil {
-		r := m.Measure()
+		r := m.Measure(ctx)
 		select {
 		case <-m.reports: // nobody has taken it, and it is old now
 		default:
 		}
-		if len(r.GetTasks()) > 0 {
+		if len(r.GetTasks()) > 0 || r.GetCounted() {
 			m.reports <- r
 		}
 	}
 	return nil
 }
 
-// Measure reads all counters. A container that was not there at the time before has no rate yet and is left out.
-func (m *Meter) Measure() *dispatcherv1.UsageReport {
+// Measure reads all counters. A container that was not there at the time before has no rate yet and is left out. While the
+// meshproxy does not answer, connections are said not to be counted.
+func (m *Meter) Measure(ctx context.Context) *dispatcherv1.UsageReport {
 	now, next := m.now(), map[string]reading{}
 	out := &dispatcherv1.UsageReport{}
 	for _, id := range m.source.Containers() {
@@ -82,12 +93,19 @@ func (m *Meter) Measure() *dispatcherv1.UsageReport {
 		next[id] = reading{now, f.CPU}
 		was, known := m.last[id]
 		span, used := now.Sub(was.at), f.CPU-was.cpu
-		if known && span >= shortest && span <= longest && used >= 0 && len(out.GetTasks()) < maxTasks {
+		if known && span >= tally.Shortest && span <= tally.Longest && used >= 0 && len(out.GetTasks()) < maxTasks {
 			out.Tasks = append(out.Tasks, &dispatcherv1.TaskUsage{TaskId: task,
 				NanoCpus: int64(float64(used) / float64(span) * 1e9), MemoryBytes: f.Memory})
 		}
 	}
 	m.last = next
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	counts, err := m.mesh.Connections(ctx)
+	if err != nil {
+		counts = nil // it says itself what is wrong with it
+	}
+	m.tally.Next(m.now(), counts, out)
 	return out
 }
 

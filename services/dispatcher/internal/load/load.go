@@ -1,4 +1,5 @@
-// Package load tells the scheduler what the tasks of this dispatcher's machines use.
+// Package load tells the scheduler what the tasks of this dispatcher's machines use, and how many connections those machines
+// lead to services.
 //
 // It owns this dispatcher's Load object: the sum for each service that scales by its load, over the machines whose session is
 // here, so that no task is counted twice. It writes when a figure has changed materially, at most every 10 s, and now and
@@ -34,13 +35,15 @@ const (
 	renewal = 3
 	// forgotten is the age at which the Load of a dispatcher that is gone is removed.
 	forgotten = time.Hour
-	// maxTasks is the protocol's, and maxSum keeps sums from what an agent makes up.
-	maxTasks = 1000
-	maxSum   = 1 << 50
+	// maxTasks and maxServices are the protocol's, and maxSum keeps sums from what an agent makes up.
+	maxTasks    = 1000
+	maxServices = 1000
+	maxSum      = 1 << 50
 	// A figure that differs by more than a twentieth has changed, and by more than what is noise in any case.
-	material    = 20
-	noiseCPUs   = 10_000_000
-	noiseMemory = 4 << 20
+	material         = 20
+	noiseCPUs        = 10_000_000
+	noiseMemory      = 4 << 20
+	noiseConnections = 500
 )
 
 // View is the replica.
@@ -61,8 +64,9 @@ type Keeper struct {
 
 // report is what one machine told last.
 type report struct {
-	age   int // in looks
-	tasks map[string]*dispatcherv1.TaskUsage
+	age      int // in looks
+	tasks    map[string]*dispatcherv1.TaskUsage
+	services map[string]int64 // thousandths of connections a second; nil: they were not counted
 }
 
 // New makes one.
@@ -75,13 +79,22 @@ func (k *Keeper) Report(node string, r *dispatcherv1.UsageReport) error {
 	if len(r.GetTasks()) > maxTasks {
 		return errs.New(errs.Invalid, "usage report: %d tasks, at most %d", len(r.GetTasks()), maxTasks)
 	}
-	tasks := make(map[string]*dispatcherv1.TaskUsage, len(r.GetTasks()))
+	if len(r.GetServices()) > maxServices {
+		return errs.New(errs.Invalid, "usage report: %d services, at most %d", len(r.GetServices()), maxServices)
+	}
+	next := &report{tasks: make(map[string]*dispatcherv1.TaskUsage, len(r.GetTasks()))}
 	for _, t := range r.GetTasks() {
-		tasks[t.GetTaskId()] = t
+		next.tasks[t.GetTaskId()] = t
+	}
+	if r.GetCounted() {
+		next.services = make(map[string]int64, len(r.GetServices()))
+		for _, s := range r.GetServices() {
+			next.services[s.GetServiceId()] = s.GetMilliConnections()
+		}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.reports[node] = &report{tasks: tasks}
+	k.reports[node] = next
 	return nil
 }
 
@@ -125,7 +138,8 @@ func (k *Keeper) look(ctx context.Context) {
 func (k *Keeper) sum(s *state.Snapshot) (out []*typesv1.ServiceLoad) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	sums := map[string]*typesv1.ServiceLoad{}
+	sums := sums{}
+	machines := uint64(0)
 	for node, r := range k.reports {
 		if r.age++; r.age > life {
 			delete(k.reports, node)
@@ -136,9 +150,16 @@ func (k *Keeper) sum(s *state.Snapshot) (out []*typesv1.ServiceLoad) {
 			continue // another dispatcher tells, or nobody knows
 		}
 		for id, u := range r.tasks {
-			add(s, sums, node, id, u)
+			sums.use(s, node, id, u)
+		}
+		if r.services != nil {
+			machines++
+		}
+		for id, n := range r.services {
+			sums.lead(s, id, n)
 		}
 	}
+	sums.count(s, machines)
 	for _, l := range sums {
 		out = append(out, l)
 	}
@@ -146,27 +167,57 @@ func (k *Keeper) sum(s *state.Snapshot) (out []*typesv1.ServiceLoad) {
 	return out
 }
 
-// add counts a task if its service scales by its load and it is one of those that are to run.
-func add(s *state.Snapshot, sums map[string]*typesv1.ServiceLoad, node, id string, u *dispatcherv1.TaskUsage) {
+// sums are the figures of services that scale by their load.
+type sums map[string]*typesv1.ServiceLoad
+
+func (x sums) of(id string) *typesv1.ServiceLoad {
+	if x[id] == nil {
+		x[id] = &typesv1.ServiceLoad{ServiceId: id}
+	}
+	return x[id]
+}
+
+// use counts a task if its service scales by its load and it is one of those that are to run.
+func (x sums) use(s *state.Snapshot, node, id string, u *dispatcherv1.TaskUsage) {
 	t := s.Task(id)
 	if s.Service(t.GetServiceId()).GetSpec().GetAutoscale() == nil || t.GetDecided().GetNodeId() != node ||
 		state.DesiredState(t) > typesv1.TaskState_TASK_STATE_RUNNING || t.GetObserved().GetState() != typesv1.TaskState_TASK_STATE_RUNNING {
 		return
 	}
-	l := sums[t.GetServiceId()]
-	if l == nil {
-		l = &typesv1.ServiceLoad{ServiceId: t.GetServiceId()}
-		sums[t.GetServiceId()] = l
-	}
+	l := x.of(t.GetServiceId())
 	l.Tasks++
-	l.NanoCpus = min(l.GetNanoCpus()+min(max(u.GetNanoCpus(), 0), maxSum), maxSum)
-	l.MemoryBytes = min(l.GetMemoryBytes()+min(max(u.GetMemoryBytes(), 0), maxSum), maxSum)
+	l.NanoCpus = plus(l.GetNanoCpus(), u.GetNanoCpus())
+	l.MemoryBytes = plus(l.GetMemoryBytes(), u.GetMemoryBytes())
 }
+
+// lead counts connections if their service scales by them.
+func (x sums) lead(s *state.Snapshot, id string, connections int64) {
+	if s.Service(id).GetSpec().GetAutoscale().GetConnections() > 0 {
+		l := x.of(id)
+		l.MilliConnections = plus(l.GetMilliConnections(), connections)
+	}
+}
+
+// count says of each service that scales by connections how many machines have counted: one to which none was led has a
+// figure too.
+func (x sums) count(s *state.Snapshot, machines uint64) {
+	if machines == 0 {
+		return
+	}
+	for svc := range s.Services() {
+		if svc.GetSpec().GetAutoscale().GetConnections() > 0 {
+			x.of(svc.GetMeta().GetId()).Machines = machines
+		}
+	}
+}
+
+func plus(sum, n int64) int64 { return min(sum+min(max(n, 0), maxSum), maxSum) }
 
 // changed reports whether it is worth writing.
 func changed(was, is []*typesv1.ServiceLoad) bool {
 	return !slices.EqualFunc(was, is, func(a, b *typesv1.ServiceLoad) bool {
-		return a.GetServiceId() == b.GetServiceId() && a.GetTasks() == b.GetTasks() &&
+		return a.GetServiceId() == b.GetServiceId() && a.GetTasks() == b.GetTasks() && a.GetMachines() == b.GetMachines() &&
+			near(a.GetMilliConnections(), b.GetMilliConnections(), noiseConnections) &&
 			near(a.GetNanoCpus(), b.GetNanoCpus(), noiseCPUs) && near(a.GetMemoryBytes(), b.GetMemoryBytes(), noiseMemory)
 	})
 }

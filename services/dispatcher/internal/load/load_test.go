@@ -114,6 +114,40 @@ func TestSum(t *testing.T) {
 	})
 }
 
+// counts says that a machine's mesh was asked, and what it led.
+func (r *rig) counts(t *testing.T, node string, services ...*dispatcherv1.ServiceUsage) {
+	t.Helper()
+	if err := r.Report(node, &dispatcherv1.UsageReport{Counted: true, Services: services}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Connections are counted for services that scale by them, also where there were none; a machine whose mesh was not asked is
+// not counted, so that nobody takes its silence for no load.
+func TestConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		by := func(id string, connections uint32) *typesv1.Object {
+			return state.Wrap(&typesv1.Service{Meta: &typesv1.Meta{Id: id}, Spec: &typesv1.ServiceSpec{Autoscale: &typesv1.Autoscale{Max: 9, Connections: connections}}})
+		}
+		r := newRig(t, by("web", 50), by("idle", 50), by("busy", 0), service("still", false), node("a", self), node("b", self), node("c", self), node("d", "d2"))
+		leads := func(id string, milli int64) *dispatcherv1.ServiceUsage {
+			return &dispatcherv1.ServiceUsage{ServiceId: id, MilliConnections: milli}
+		}
+		r.counts(t, "a", leads("web", 40_000), leads("busy", 9), leads("still", 9), leads("nobody", 9))
+		r.counts(t, "b", leads("web", 2_500), leads("web", -1<<62))
+		r.report(t, "c")
+		r.counts(t, "d", leads("web", 1_000_000))
+		time.Sleep(15 * time.Second)
+		want := []*typesv1.ServiceLoad{{ServiceId: "idle", Machines: 2}, {ServiceId: "web", Machines: 2, MilliConnections: 40_000}}
+		if diff := cmp.Diff(want, r.store.Snapshot().Load(self).GetServices(), protocmp.Transform()); diff != "" {
+			t.Error(diff)
+		}
+		if err := r.Report("a", &dispatcherv1.UsageReport{Services: make([]*dispatcherv1.ServiceUsage, 1001)}); !errs.Is(err, errs.Invalid) {
+			t.Errorf("1001 services: %v", err)
+		}
+	})
+}
+
 // Writes grow neither with machines nor with small changes: at most one in 10 s, one in 30 s while figures are much the same.
 func TestWrites(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

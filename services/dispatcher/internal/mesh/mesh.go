@@ -71,6 +71,7 @@ func service(svc *typesv1.Service, tasks []*typesv1.Task, heard map[string]bool)
 		ServiceId: svc.GetMeta().GetId(),
 		Name:      svc.GetSpec().GetAnnotations().GetName(),
 		Ports:     svc.GetEndpoint().GetPorts(),
+		Counted:   counted(svc),
 	}
 	for _, t := range tasks {
 		now, known := heard[t.GetDecided().GetNodeId()]
@@ -91,6 +92,9 @@ func service(svc *typesv1.Service, tasks []*typesv1.Task, heard map[string]bool)
 	})
 	return m
 }
+
+// counted says that the scheduler asks how many connections a service gets.
+func counted(svc *typesv1.Service) bool { return svc.GetSpec().GetAutoscale().GetConnections() > 0 }
 
 // mayHaveTraffic says that a task runs, and may have connections although it takes no new ones.
 func mayHaveTraffic(t *typesv1.Task) bool {

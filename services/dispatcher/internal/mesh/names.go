@@ -70,7 +70,7 @@ func namesOf(svc *typesv1.Service, tasks []*typesv1.Task, ready map[string]bool,
 		at := slices.IndexFunc(out, func(m *dispatcherv1.NetworkService) bool { return m.GetNetworkId() == network })
 		if at < 0 {
 			out = append(out, &dispatcherv1.NetworkService{
-				NetworkId: network, ServiceId: svc.GetMeta().GetId(), Name: svc.GetSpec().GetAnnotations().GetName(),
+				NetworkId: network, ServiceId: svc.GetMeta().GetId(), Name: svc.GetSpec().GetAnnotations().GetName(), Counted: counted(svc),
 			})
 			at = len(out) - 1
 		}

@@ -73,6 +73,7 @@ type Loop struct {
 	changed   chan struct{}        // closed when applied is replaced
 	look      bool                 // the kernel must be read, whatever the model says
 	withdrawn map[string]time.Time // when, by task
+	counted   map[mesh.Slot]string // what the kernel counts, for which service
 }
 
 // state is what the loop has done so far.
@@ -116,6 +117,13 @@ func (l *Loop) Applied() (*typesv1.Version, <-chan struct{}) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.applied, l.changed
+}
+
+// Counted leads from what the kernel counts to the ids of services.
+func (l *Loop) Counted() map[mesh.Slot]string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.counted
 }
 
 // Load takes the last known tables from the file, so that a machine whose control plane is away serves after a restart. An
@@ -207,8 +215,10 @@ func (l *Loop) current() *mesh.Model {
 }
 
 func (l *Loop) done(m *mesh.Model) {
+	counted := l.published.Counted()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.counted = counted
 	if proto.Equal(l.applied, m.Version()) {
 		return
 	}

@@ -56,6 +56,7 @@ type Forwarder struct {
 	buffers *sync.Pool
 	inbound chan struct{} // one token a stream from a peer
 	meter   *meter
+	counts  counts
 
 	mu        sync.Mutex // guards all below
 	ports     map[mesh.Listener]*port

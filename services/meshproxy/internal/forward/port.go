@@ -26,6 +26,7 @@ type port struct {
 
 	mu       sync.Mutex // guards all below
 	Service  string
+	count    string         // see mesh.Port
 	backends []mesh.Backend // replaced, never changed
 	next     int
 	sessions map[string]*session // UDP: by client
@@ -82,7 +83,7 @@ func (p *port) listen(ctx context.Context, address string) (closer func(), err e
 func (p *port) set(want mesh.Port) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.Service, p.backends = want.Service, want.Backends
+	p.Service, p.count, p.backends = want.Service, want.Count, want.Backends
 	p.endSessions(func(b mesh.Backend) bool { return !slices.Contains(want.Backends, b) })
 }
 
@@ -107,9 +108,12 @@ func (p *port) endSessions(gone func(mesh.Backend) bool) {
 // turn lists the backends to try, in order: those awake, from the one whose turn it is.
 func (p *port) turn() []mesh.Backend {
 	p.mu.Lock()
-	all, next := p.backends, p.next
+	all, next, count := p.backends, p.next, p.count
 	p.next++
 	p.mu.Unlock()
+	if len(all) > 0 {
+		p.f.counts.add(count)
+	}
 	awake := p.f.awake(all)
 	if len(awake) == 0 {
 		return nil

@@ -1,7 +1,7 @@
 // Package ingress is the session of a machine that only takes traffic: it has no agent to open one.
 //
 // It owns that session: hello, heartbeats, and going elsewhere when they are not acknowledged. Such a machine has no tasks,
-// so nothing else is said in it. A Session is used by one Run.
+// so nothing else is said in it but how many connections it led to services that scale by them. A Session is used by one Run.
 package ingress
 
 import (
@@ -13,8 +13,10 @@ import (
 	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/tally"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/session"
 )
 
@@ -23,6 +25,8 @@ const (
 	defaultTimeout = 2 * time.Second
 	firstWait      = 50 * time.Millisecond
 	mostWait       = time.Second
+	// countEvery is the time between two reports of connections, as an agent's.
+	countEvery = 10 * time.Second
 )
 
 // Session keeps the machine's session open.
@@ -32,6 +36,10 @@ type Session struct {
 	Dial        func(address string) (*grpc.ClientConn, error)
 	// Hello is said first, with the kind set.
 	Hello *dispatcherv1.Hello
+	// Count tells what this machine's mesh has led; nil: nothing is counted.
+	Count func() (*meshv1.ConnectionsResponse, error)
+
+	tally tally.Tally
 }
 
 // Run keeps the session, with one dispatcher after another, until ctx ends.
@@ -108,6 +116,8 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 	timeout := defaultTimeout
 	ticker := s.Env.Ticker(defaultPeriod)
 	defer func() { ticker.Stop() }()
+	counts := s.Env.Ticker(s.Env.Rand.Jitter(countEvery, 0.2))
+	defer counts.Stop()
 	last, welcome, seq := time.Now(), false, uint64(0)
 	for {
 		select {
@@ -124,6 +134,14 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 				ticker = s.Env.Ticker(s.Env.Rand.Jitter(orDefault(w.GetHeartbeatPeriod().AsDuration(), defaultPeriod), 0.1))
 				s.Env.Log.Info("session open", "number", w.GetSession())
 			}
+		case <-counts.C():
+			if !welcome || s.Count == nil {
+				continue
+			}
+			usage := &dispatcherv1.SessionRequest_Usage{Usage: s.usage()}
+			if err := stream.Send(&dispatcherv1.SessionRequest{Message: usage}); err != nil {
+				return err
+			}
 		case <-ticker.C():
 			if time.Since(last) > timeout {
 				return errs.New(errs.Unavailable, "the dispatcher has been silent for %s", timeout)
@@ -138,6 +156,17 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 			}
 		}
 	}
+}
+
+// usage is the report of this machine.
+func (s *Session) usage() *dispatcherv1.UsageReport {
+	counts, err := s.Count()
+	if err != nil {
+		s.Env.Log.Warn("connections not counted, will retry", "error", err)
+	}
+	out := &dispatcherv1.UsageReport{}
+	s.tally.Next(s.Env.Now(), counts, out)
+	return out
 }
 
 func orDefault(d, def time.Duration) time.Duration {

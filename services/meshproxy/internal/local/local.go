@@ -1,4 +1,5 @@
-// Package local serves the machine's own agent on a unix socket: a task that died is taken out before the cluster knows.
+// Package local serves the machine's own agent on a unix socket: a task that died is taken out before the cluster knows, and
+// connections are counted for it.
 //
 // The socket's mode is the authorization: root and the group of its folder may open it, nobody else. A Service is safe for concurrent use.
 package local
@@ -19,6 +20,13 @@ type Service struct {
 	meshv1.UnimplementedLocalServiceServer
 	// Out takes a task out.
 	Out func(task string)
+	// Count tells what was led to services that scale by it.
+	Count func() (*meshv1.ConnectionsResponse, error)
+}
+
+// Connections counts what this machine's mesh has led to services that scale by it.
+func (s *Service) Connections(context.Context, *meshv1.ConnectionsRequest) (*meshv1.ConnectionsResponse, error) {
+	return s.Count()
 }
 
 // Withdraw takes a dead task out of this machine's tables before the cluster knows.

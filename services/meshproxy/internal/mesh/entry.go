@@ -21,6 +21,10 @@ const (
 	SetHairpins = "hairpins"
 	// SetReturns pairs an address of a machine with that of a task on it: see Rules.Gateways.
 	SetReturns = "returns"
+	// SetCounted has the ports whose connections are counted, "tcp 30000", SetCountedAt those that answer on some addresses
+	// alone. The kernel counts with each element.
+	SetCounted   = "counted"
+	SetCountedAt = "countedat"
 	// SetSenders and SetZones lead from the MAC address of a peer's tunnel end to its mark and its zone.
 	SetSenders = "senders"
 	SetZones   = "zones"
@@ -53,10 +57,11 @@ type Part struct {
 	elements map[Slot]string
 	// ports are the service's, with the turns that they take; from says what the part was made of, so that it is made again
 	// only when that changes.
-	ports  []Port
-	turns  []Entry
-	faults faults
-	from   partSource
+	ports   []Port
+	turns   []Entry
+	counted []Slot
+	faults  faults
+	from    partSource
 }
 
 // NewPart makes one of elements that nobody changes any more.

@@ -36,6 +36,8 @@ type Port struct {
 	Affinity bool
 	// UserSpace says that the kernel does not carry it.
 	UserSpace bool
+	// Count is the id of the service for which its connections are counted; empty: they are not.
+	Count string
 }
 
 // Backend is a task behind a port.
@@ -153,6 +155,9 @@ func (m *Model) portOf(svc *dispatcherv1.MeshService, pc *typesv1.PortConfig, se
 	p = Port{
 		Listener: Listener{network, uint16(published)}, Service: svc.GetName(),
 		Affinity: pc.GetSessionAffinity() == typesv1.SessionAffinity_SESSION_AFFINITY_CLIENT_IP,
+	}
+	if svc.GetCounted() {
+		p.Count = svc.GetServiceId()
 	}
 	plane := cmp.Or(pc.GetDataplane(), m.dataplane)
 	p.UserSpace = plane == typesv1.Dataplane_DATAPLANE_USERSPACE || self.UserSpace

@@ -224,13 +224,37 @@ func (m *Model) carry(p *Part, port Port, self Self, is4 bool) {
 	p.turns = append(p.turns, Entry{Slot{Family(SetTurns, is4), t.String()}, t.chain(is4)})
 	if port.Bind == nil {
 		put(p.elements, Family(SetPorts, is4), t.String(), "%s %d", port.Network, port.Port)
+		p.count(port, Family(SetCounted, is4), fmt.Sprintf("%s %d", port.Network, port.Port))
 		return
 	}
 	for _, a := range port.Bind {
 		if a.Is4() == is4 {
 			put(p.elements, Family(SetBound, is4), t.String(), "%s %s %d", a, port.Network, port.Port)
+			p.count(port, Family(SetCountedAt, is4), fmt.Sprintf("%s %s %d", a, port.Network, port.Port))
 		}
 	}
+}
+
+// count has the kernel count the connections to a port.
+func (p *Part) count(port Port, set, key string) {
+	if port.Count != "" {
+		slot := Slot{set, key}
+		p.elements[slot] = ""
+		p.counted = append(p.counted, slot)
+	}
+}
+
+// Counted leads from what the kernel counts to the ids of services.
+func (p *Published) Counted() map[Slot]string {
+	out := map[Slot]string{}
+	if p != nil {
+		for id, part := range p.parts {
+			for _, slot := range part.counted {
+				out[slot] = id
+			}
+		}
+	}
+	return out
 }
 
 // flows notes where UDP clients may be led now. What is led elsewhere later must not stay with who has left: a client with

@@ -31,6 +31,7 @@ type family struct {
 	vips        *nftables.Set // virtual address to its chain
 	empty       *nftables.Set // virtual addresses without backends
 	gone        *nftables.Set // addresses of tasks that have ended
+	counted     *nftables.Set // virtual addresses whose connections are counted
 }
 
 // layout is our table, as objects to name its parts by.
@@ -48,6 +49,7 @@ func newLayout() layout {
 		f := l.families[i]
 		f.vips = &nftables.Set{Table: l.table, Name: "vips" + name, IsMap: true, KeyType: f.key, DataType: nftables.TypeVerdict}
 		f.empty = &nftables.Set{Table: l.table, Name: "empty" + name, KeyType: f.key}
+		f.counted = &nftables.Set{Table: l.table, Name: "counted" + name, KeyType: f.key, Counter: true}
 		f.gone = &nftables.Set{Table: l.table, Name: "gone" + name, KeyType: f.key, HasTimeout: true}
 	}
 	return l
@@ -66,7 +68,7 @@ func (l layout) make(c *nftables.Conn) error {
 	c.DelTable(l.table)
 	c.AddTable(l.table)
 	for _, f := range l.families {
-		for _, s := range []*nftables.Set{f.vips, f.empty, f.gone} {
+		for _, s := range []*nftables.Set{f.vips, f.empty, f.gone, f.counted} {
 			if err := c.AddSet(s, nil); err != nil {
 				return err
 			}
@@ -84,6 +86,9 @@ func (l layout) make(c *nftables.Conn) error {
 		chain("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, before),
 	} {
 		for _, f := range l.families {
+			// These chains see the first packet of each connection, so what is found here is one.
+			c.AddRule(&nftables.Rule{Table: l.table, Chain: nat, Exprs: append(f.target(),
+				&expr.Lookup{SourceRegister: 1, SetName: f.counted.Name, SetID: f.counted.ID})})
 			c.AddRule(&nftables.Rule{Table: l.table, Chain: nat, Exprs: append(f.target(),
 				&expr.Lookup{SourceRegister: 1, IsDestRegSet: true, SetName: f.vips.Name, SetID: f.vips.ID})})
 		}

@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"strings"
@@ -43,8 +44,9 @@ type Spaces struct {
 
 // made is a network's table and what it was made from.
 type made struct {
-	from  *mesh.Directory
-	table vip.Table
+	from    *mesh.Directory
+	table   vip.Table
+	counted map[netip.Addr]string
 }
 
 // space is one container's.
@@ -55,8 +57,9 @@ type space struct {
 	known  bool // its task was in a model
 	ready  func()
 
-	have       vip.Table // what is in force; nil: not known
-	generation uint32    // of the packet filter after our last change; 0: not known
+	have       vip.Table             // what is in force; nil: not known
+	counted    map[netip.Addr]string // virtual addresses that count, and for which service
+	generation uint32                // of the packet filter after our last change; 0: not known
 }
 
 // New has none.
@@ -152,11 +155,15 @@ func (s *Spaces) settle(x *space, gone []netip.Addr) error {
 		return nil // it is told later
 	}
 	x.known = true
+	want := wanted{counted: map[netip.Addr]string{}}
 	var tables []vip.Table
 	for _, network := range task.GetNetworkIds() {
-		tables = append(tables, s.table(network))
+		of := s.table(network)
+		tables = append(tables, of.table)
+		maps.Copy(want.counted, of.counted)
 	}
-	if err := x.bring(vip.Union(tables...), gone, s.recent()); err != nil {
+	want.table = vip.Union(tables...)
+	if err := x.bring(want, gone, s.recent()); err != nil {
 		x.have = nil
 		return fmt.Errorf("virtual addresses of container %s: %w", x.id, err)
 	}
@@ -167,33 +174,39 @@ func (s *Spaces) settle(x *space, gone []netip.Addr) error {
 	return nil
 }
 
-func (s *Spaces) table(network string) vip.Table {
+func (s *Spaces) table(network string) made {
 	d := s.model.Directory(network)
 	if t, ok := s.tables[network]; ok && t.from == d {
-		return t.table
+		return t
 	}
 	t := vip.Of(d, func(task string) bool { return s.withdrawn[task] })
-	s.tables[network] = made{d, t}
-	return t
+	s.tables[network] = made{d, t, vip.Counted(d, t)}
+	return s.tables[network]
+}
+
+// wanted is what should be in force in a container.
+type wanted struct {
+	table   vip.Table
+	counted map[netip.Addr]string
 }
 
 // bring changes what differs, in one transaction, or makes all of it where it is not known.
-func (x *space) bring(want vip.Table, gone, recent []netip.Addr) error {
+func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
 	if x.have == nil {
 		return x.transact(want, func(l layout, c *nftables.Conn) error {
 			if err := l.make(c); err != nil {
 				return err
 			}
-			return x.write(l, c, vip.Table{}, vip.Diff(vip.Table{}, want), recent)
+			return write(l, c, wanted{}, want, recent)
 		})
 	}
-	changes := vip.Diff(x.have, want)
-	if len(changes) == 0 && len(gone) == 0 {
+	have := wanted{x.have, x.counted}
+	changes := vip.Diff(have.table, want.table)
+	if len(changes) == 0 && len(gone) == 0 && maps.Equal(have.counted, want.counted) {
 		return nil
 	}
-	left := vip.Left(x.have, changes)
-	have := x.have
-	err := x.transact(want, func(l layout, c *nftables.Conn) error { return x.write(l, c, have, changes, gone) })
+	left := vip.Left(have.table, changes)
+	err := x.transact(want, func(l layout, c *nftables.Conn) error { return write(l, c, have, want, gone) })
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // somebody has been here
 		x.have = nil
 		return x.bring(want, gone, recent)
@@ -205,17 +218,22 @@ func (x *space) bring(want vip.Table, gone, recent []netip.Addr) error {
 	return x.wire.forget(unix.IPPROTO_UDP, func(a netip.Addr) bool { return left[a] })
 }
 
-func (x *space) write(l layout, c *nftables.Conn, have vip.Table, changes []vip.Change, gone []netip.Addr) error {
+// write puts the difference into a transaction.
+func write(l layout, c *nftables.Conn, have, want wanted, gone []netip.Addr) error {
+	changes := vip.Diff(have.table, want.table)
 	for _, ch := range changes {
 		if err := l.change(c, ch); err != nil {
 			return err
 		}
 	}
-	return l.refuse(c, have, changes, gone)
+	if err := l.count(c, have.counted, want.counted); err != nil {
+		return err
+	}
+	return l.refuse(c, have.table, changes, gone)
 }
 
 // transact does one transaction and notes what is in force after it.
-func (x *space) transact(want vip.Table, write func(layout, *nftables.Conn) error) error {
+func (x *space) transact(want wanted, write func(layout, *nftables.Conn) error) error {
 	before, err := x.wire.generation()
 	if err != nil {
 		return err
@@ -235,7 +253,7 @@ func (x *space) transact(want vip.Table, write func(layout, *nftables.Conn) erro
 		return err
 	}
 	foreign := x.have != nil && before != x.generation
-	x.have, x.generation = want, after
+	x.have, x.counted, x.generation = want.table, want.counted, after
 	if foreign || after != before+1 { // somebody else has changed something, perhaps in our table: look again
 		x.generation = 0
 	}

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -80,6 +81,7 @@ type rig struct {
 	revision uint64
 	ready    int
 	among    int // other services
+	counted  bool
 	last     *mesh.Model
 }
 
@@ -220,7 +222,7 @@ func (r *rig) model(entries, ready []int) *mesh.Model {
 	for _, e := range entries {
 		n.Entries = append(n.Entries, &dispatcherv1.NetworkEntry{TaskId: fmt.Sprint("t", e), Addresses: both(e)})
 	}
-	web := &dispatcherv1.NetworkService{NetworkId: "n", ServiceId: "s", Name: "web", Vips: []string{"10.0.0.2", "fd01::2"}}
+	web := &dispatcherv1.NetworkService{NetworkId: "n", ServiceId: "s", Name: "web", Vips: []string{"10.0.0.2", "fd01::2"}, Counted: r.counted}
 	for _, e := range ready {
 		web.Endpoints = append(web.Endpoints, &dispatcherv1.NetworkEndpoint{TaskId: fmt.Sprint("t", e), Slot: uint64(e), Addresses: both(e)})
 	}
@@ -468,4 +470,47 @@ func TestEndedTaskIsLetGo(t *testing.T) {
 	if n := r.spaces.Held(); n != 0 {
 		t.Errorf("%d containers are held", n)
 	}
+}
+
+// Connections to an address count where they are opened, if they are asked for, and once, by TCP and UDP; what a change of the
+// tasks or of the tables leaves in place goes on counting.
+func TestCounts(t *testing.T) {
+	r := newRig(t)
+	expect := func(want string) {
+		t.Helper()
+		var got []string
+		for _, c := range r.spaces.Counts() {
+			got = append(got, fmt.Sprintf("%s %s %s %d", c.Container, c.VIP, c.Service, c.Count))
+		}
+		slices.Sort(got)
+		if text := strings.Join(got, ", "); text != want {
+			t.Errorf("counts are %q, want %q", text, want)
+		}
+	}
+	r.tell([]int{10, 11, 12}, []int{11, 12})
+	r.who("tcp", "10.0.0.2:80", 2)
+	expect("")
+	r.counted = true
+	r.tell([]int{10, 11, 12}, []int{11, 12})
+	r.who("tcp", "10.0.0.2:80", 5)
+	r.who("tcp", "10.0.0.11:80", 5)
+	r.who("udp", "10.0.0.2:80", 2)
+	r.who("tcp", "[fd01::2]:80", 3)
+	expect("client.0 10.0.0.2 s 7, client.0 fd01::2 s 3")
+	r.tell([]int{10, 11, 12}, []int{11})
+	c, err := r.dial("tcp", "10.0.0.2:80", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	hear(c)
+	for range 10 {
+		fmt.Fprintln(c, "again")
+		hear(c)
+	}
+	expect("client.0 10.0.0.2 s 8, client.0 fd01::2 s 3")
+	// Nobody is led anywhere by an address that has no task.
+	r.tell([]int{10, 11, 12}, nil)
+	r.who("tcp", "10.0.0.2:80", 3)
+	expect("")
 }

@@ -25,6 +25,7 @@ type field struct {
 type layout struct {
 	key, value []field // no value: a set
 	verdict    bool    // the value is a chain
+	counter    bool    // each element counts what is found by it
 }
 
 func fields() (protocol, port, four, six, mac, mark, zone, index field) {
@@ -87,6 +88,8 @@ func layouts() (all map[string]layout, ways layout) {
 		all[mesh.Family(mesh.SetBound, is4)] = layout{key: []field{address, protocol, port}, value: []field{mark}}
 		all[mesh.Family(mesh.SetTurns, is4)] = layout{key: []field{mark}, verdict: true}
 		all[mesh.Family(mesh.SetBackends, is4)] = layout{key: []field{protocol, port, index}, value: []field{address, port}}
+		all[mesh.Family(mesh.SetCounted, is4)] = layout{key: []field{protocol, port}, counter: true}
+		all[mesh.Family(mesh.SetCountedAt, is4)] = layout{key: []field{address, protocol, port}, counter: true}
 		all[mesh.Family(mesh.SetHairpins, is4)] = layout{key: []field{address, address}}
 		all[mesh.Family(mesh.SetReturns, is4)] = layout{key: []field{address, address}}
 	}
@@ -95,7 +98,7 @@ func layouts() (all map[string]layout, ways layout) {
 
 // set is the kernel's object of a layout.
 func (l layout) set(t *nftables.Table, name string) *nftables.Set {
-	s := &nftables.Set{Table: t, Name: name, KeyType: concatenated(l.key), Concatenation: len(l.key) > 1, KeyByteOrder: binaryutil.BigEndian}
+	s := &nftables.Set{Table: t, Name: name, KeyType: concatenated(l.key), Concatenation: len(l.key) > 1, KeyByteOrder: binaryutil.BigEndian, Counter: l.counter}
 	if s.KeyType.Name == nftables.TypeMark.Name {
 		s.KeyByteOrder = binaryutil.NativeEndian
 	}

@@ -35,6 +35,10 @@ func (f filter) publish(add func(*nftables.Chain, ...match), r mesh.Rules) {
 	}
 	for _, chain := range []*nftables.Chain{f.dstnat, f.local} {
 		for _, is4 := range []bool{true, false} {
+			// These chains see the first packet of each connection, so what is found here is one.
+			for _, name := range []string{mesh.SetCountedAt, mesh.SetCounted} {
+				add(chain, ofFamily(is4), toThisMachine(), notLoopback(is4), f.find(name, is4, nil))
+			}
 			for _, name := range []string{mesh.SetBound, mesh.SetPorts} {
 				// A rule cannot look into one map with what it has found in another, or nft would not list it: the turn is
 				// carried over in the packet's priority, which nobody has set so early and forwarding sets anew.
@@ -75,11 +79,11 @@ func (f filter) guardMesh(add func(*nftables.Chain, ...match)) {
 }
 
 // find looks a published port up, by its address too if it is a bound one, and goes on with what was found in register 1.
-func (f filter) find(set string, is4 bool, then match) match {
-	s := f.maps.sets[mesh.Family(set, is4)]
+func (f filter) find(name string, is4 bool, then match) match {
+	s := f.maps.sets[mesh.Family(name, is4)]
 	var load match
 	switch {
-	case set == mesh.SetPorts:
+	case name == mesh.SetPorts || name == mesh.SetCounted:
 		load = portKey(reg0, reg1)
 	case is4:
 		target := target4()
@@ -90,8 +94,11 @@ func (f filter) find(set string, is4 bool, then match) match {
 		target.DestRegister = reg0
 		load = append(match{target}, portKey(reg4, reg5)...)
 	}
-	load = append(load, &expr.Lookup{SourceRegister: reg0, DestRegister: 1, IsDestRegSet: true, SetName: s.Name, SetID: s.ID})
-	return append(load, then...)
+	look := &expr.Lookup{SourceRegister: reg0, SetName: s.Name, SetID: s.ID}
+	if s.IsMap {
+		look.DestRegister, look.IsDestRegSet = 1, true
+	}
+	return append(append(load, look), then...)
 }
 
 // pair matches source and destination together.

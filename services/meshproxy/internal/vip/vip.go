@@ -36,6 +36,26 @@ func Of(d *mesh.Directory, out func(task string) bool) Table {
 	return t
 }
 
+// Counted leads from the virtual addresses of a network whose connections are counted, and led to somebody, to the ids of
+// their services.
+func Counted(d *mesh.Directory, t Table) map[netip.Addr]string {
+	out := map[netip.Addr]string{}
+	if d == nil {
+		return out
+	}
+	for id, s := range d.Services {
+		if !s.GetCounted() {
+			continue
+		}
+		for _, text := range s.GetVips() {
+			if v, err := netip.ParseAddr(text); err == nil && len(t[v.Unmap()]) > 0 {
+				out[v.Unmap()] = id
+			}
+		}
+	}
+	return out
+}
+
 func backends(s *dispatcherv1.NetworkService, is4 bool, out func(task string) bool) []netip.Addr {
 	var list []netip.Addr
 	for _, e := range s.GetEndpoints() {

@@ -23,7 +23,7 @@ func (m *sim) autoscale(s *typesv1.Service, opts map[string]string) {
 		return
 	}
 	a := &typesv1.Autoscale{Min: uint64(m.number(opts["min"], 1)), Max: uint64(m.number(opts["max"], 1)), CpuPercent: uint32(m.number(opts["cpu-target"], 0)),
-		MaxStep: uint64(m.number(opts["step"], 0)), UpWindow: durationpb.New(m.duration(cmpOr(opts["up"], "0s"))),
+		Connections: uint32(m.number(opts["connections-target"], 0)), MaxStep: uint64(m.number(opts["step"], 0)), UpWindow: durationpb.New(m.duration(cmpOr(opts["up"], "0s"))),
 		DownWindow: durationpb.New(m.duration(cmpOr(opts["down"], "5m")))}
 	if t := opts["memory-target"]; strings.HasSuffix(t, "M") || strings.HasSuffix(t, "G") {
 		a.MemoryBytes = m.size(t)
@@ -36,7 +36,7 @@ func (m *sim) autoscale(s *typesv1.Service, opts map[string]string) {
 	s.Spec.Autoscale = a
 }
 
-// load tells, as one dispatcher does, what a service's tasks use.
+// load tells, as one dispatcher does, what a service's tasks use, and how many connections its machines led to them.
 func (m *sim) load(service string, opts map[string]string) {
 	id := cmpOr(opts["dispatcher"], "d1")
 	l := proto.CloneOf(m.s.Load(id))
@@ -44,9 +44,10 @@ func (m *sim) load(service string, opts map[string]string) {
 		l = &typesv1.Load{Meta: &typesv1.Meta{Id: id}}
 	}
 	l.Services = slices.DeleteFunc(l.GetServices(), func(x *typesv1.ServiceLoad) bool { return x.GetServiceId() == service })
-	if n := m.number(opts["tasks"], 0); n > 0 {
-		l.Services = append(l.Services, &typesv1.ServiceLoad{ServiceId: service, Tasks: uint64(n),
-			NanoCpus: m.nano(cmpOr(opts["cpu"], "0")), MemoryBytes: m.size(cmpOr(opts["memory"], "0"))})
+	if n, machines := m.number(opts["tasks"], 0), m.number(opts["machines"], 0); n+machines > 0 {
+		l.Services = append(l.Services, &typesv1.ServiceLoad{ServiceId: service, Tasks: uint64(n), Machines: uint64(machines),
+			NanoCpus: m.nano(cmpOr(opts["cpu"], "0")), MemoryBytes: m.size(cmpOr(opts["memory"], "0")),
+			MilliConnections: m.number(opts["connections"], 0) * 1000})
 	}
 	slices.SortFunc(l.Services, func(a, b *typesv1.ServiceLoad) int { return cmp.Compare(a.GetServiceId(), b.GetServiceId()) })
 	m.change(state.Wrap(l))
@@ -79,7 +80,7 @@ func TestWords(t *testing.T) {
 	m.converge(m.now)
 	check := func(want string) {
 		t.Helper()
-		if got := autoscale.Words(m.s, m.s.Service("web"), m.now); got != want {
+		if got := autoscale.Words(m.s, m.s.Service("web"), 1, m.now); got != want {
 			t.Errorf("told %q, want %q", got, want)
 		}
 	}
@@ -92,7 +93,7 @@ func TestWords(t *testing.T) {
 	}
 	m.now = m.now.Add(7 * time.Second)
 	check("5 tasks, from 2 to 8; cpu 40 % of target by 5 tasks; fewer (2) are called for since 7s; scaled 2 → 5: cpu 250 % of target")
-	if other := autoscale.Words(m.s, nil, m.now); other != "" {
+	if other := autoscale.Words(m.s, nil, 1, m.now); other != "" {
 		t.Errorf("a service that does not scale is told %q", other)
 	}
 }

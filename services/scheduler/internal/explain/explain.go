@@ -57,7 +57,7 @@ func Of(s *state.Snapshot, q Question) (*schedulerv1.ExplainResponse, error) {
 	for _, t := range tasks {
 		out.Tasks = append(out.Tasks, e.task(t))
 	}
-	out.Scale = autoscale.Words(s, q.Service, s.ClusterTime())
+	out.Scale = autoscale.Words(s, q.Service, len(e.book.Ready), s.ClusterTime())
 	e.next(out, q.Nodes)
 	return out, nil
 }

@@ -150,6 +150,10 @@ func TestServiceFaults(t *testing.T) {
 			`autoscale.memory_percent: is a share of nothing`, `autoscale.up_window: 2h0m0s is above the most`, `autoscale.down_window: -1s is below 0`, `autoscale.max_step: 10001 is not`,
 		}},
 		{"autoscale of nothing", sound + `autoscale {}`, errs.Invalid, []string{`autoscale.max: is missing`, `autoscale: has no target`}},
+		{"autoscale by connections to nobody", sound + `autoscale { max: 3 connections: 1000001 }`, errs.Invalid, []string{
+			`autoscale.connections: 1000001 is not from 0 to 1000000`, `autoscale.connections: nothing is counted`,
+		}},
+		{"sound autoscale by connections", sound + `autoscale { max: 3 connections: 1000000 } endpoint { ports { target_port: 80 } }`, errs.None, nil},
 		{"autoscale begins", sound + `replicated { replicas: 9 } autoscale { min: 2 max: 3 memory_bytes: 4194304 }`, errs.Invalid, []string{`replicas: 9 is not from autoscale.min to autoscale.max, 2 to 3`}},
 		{"autoscale of all", sound + `global {} autoscale { max: 3 memory_bytes: 4194304 }`, errs.Invalid, []string{`autoscale: is for replicated services, and the mode is global`}},
 		{"sound autoscale", sound + `task { resources { limits { nano_cpus: 1000000000 } } } autoscale { max: 3 cpu_percent: 50 }`, errs.None, nil},

@@ -13,6 +13,8 @@ const (
 	downWindow    = 5 * time.Minute
 	maxWindow     = time.Hour
 	maxPercentage = 1000
+	// maxConnections is more than a machine can open in a second.
+	maxConnections = 1_000_000
 )
 
 // autoscale checks how a service follows its load, and fills it in. Old is the service before, nil for a new one. It comes
@@ -42,7 +44,7 @@ func (f *Faults) autoscale(old *typesv1.Service, spec *typesv1.ServiceSpec) {
 	f.Check(a.GetMaxStep() <= MaxReplicas, "autoscale.max_step", "%d is not from 0 to %d", a.GetMaxStep(), MaxReplicas)
 	f.window("autoscale.up_window", a.GetUpWindow())
 	f.window("autoscale.down_window", a.GetDownWindow())
-	f.targets(a, spec.GetTask().GetResources())
+	f.targets(a, spec)
 	f.replicasOf(a, old, spec)
 }
 
@@ -52,9 +54,14 @@ func (f *Faults) window(field string, d *durationpb.Duration) {
 }
 
 // targets checks that there is something to follow, and that a percentage is one of something.
-func (f *Faults) targets(a *typesv1.Autoscale, res *typesv1.ResourceRequirements) {
-	f.Check(a.GetCpuPercent() != 0 || a.GetMemoryPercent() != 0 || a.GetMemoryBytes() != 0, "autoscale",
-		"has no target: cpu_percent, memory_percent or memory_bytes")
+func (f *Faults) targets(a *typesv1.Autoscale, spec *typesv1.ServiceSpec) {
+	res := spec.GetTask().GetResources()
+	f.Check(a.GetCpuPercent() != 0 || a.GetMemoryPercent() != 0 || a.GetMemoryBytes() != 0 || a.GetConnections() != 0, "autoscale",
+		"has no target: cpu_percent, memory_percent, memory_bytes or connections")
+	f.Check(a.GetConnections() <= maxConnections, "autoscale.connections", "%d is not from 0 to %d", a.GetConnections(), maxConnections)
+	vip := len(spec.GetTask().GetNetworks()) > 0 && spec.GetEndpoint().GetMode() != typesv1.EndpointMode_ENDPOINT_MODE_DNSRR
+	f.Check(a.GetConnections() == 0 || vip || len(spec.GetEndpoint().GetPorts()) > 0, "autoscale.connections",
+		"nothing is counted: the service neither publishes a port nor has a virtual address")
 	percent := func(field string, percent uint32, of int64, what string) {
 		f.Check(percent <= maxPercentage, field, "%d is not from 0 to %d", percent, maxPercentage)
 		f.Check(percent == 0 || of > 0, field, "is a share of nothing: the service neither reserves nor limits %s", what)

@@ -20,8 +20,8 @@ import (
 const tolerance = 10
 
 // Next is the scale of a service at a cluster time: Was with what has changed, or nil for one that does not scale by its
-// load. Wake is when it is to be asked again if nothing changes before; zero: never.
-func Next(s *state.Snapshot, svc *typesv1.Service, now time.Time) (next *typesv1.ServiceScale, wake time.Time) {
+// load. Machines are those that are heard. Wake is when it is to be asked again if nothing changes before; zero: never.
+func Next(s *state.Snapshot, svc *typesv1.Service, machines int, now time.Time) (next *typesv1.ServiceScale, wake time.Time) {
 	spec, was := svc.GetSpec().GetAutoscale(), svc.GetScale()
 	if spec == nil || svc.GetSpec().GetReplicated() == nil {
 		return nil, time.Time{}
@@ -29,7 +29,8 @@ func Next(s *state.Snapshot, svc *typesv1.Service, now time.Time) (next *typesv1
 	if state.Newer(spec) {
 		return was, time.Time{} // it may have a target that only a newer scheduler knows
 	}
-	d := &decision{spec: spec, now: now, have: state.Replicas(svc), next: proto.CloneOf(was)}
+	d := begin(s, svc, machines, now)
+	d.next = proto.CloneOf(was)
 	if was.GetReplicas() != d.have { // it is new, or the bounds have moved
 		d.next = &typesv1.ServiceScale{Replicas: was.GetReplicas()}
 		if was == nil {
@@ -38,14 +39,13 @@ func Next(s *state.Snapshot, svc *typesv1.Service, now time.Time) (next *typesv1
 			d.set(d.have, fmt.Sprintf("from %d to %d tasks are asked for", spec.GetMin(), spec.GetMax()))
 		}
 	}
-	load, at := state.LoadOf(s, svc.GetMeta().GetId(), now)
-	if load.GetTasks() == 0 {
+	if !d.used && !d.counted {
 		d.next.Fewer, d.next.More = nil, nil // nobody knows: a window begins anew
 		return d.next, time.Time{}
 	}
-	d.wake = at.Add(state.LoadLife)
-	if at.After(d.next.GetChangedAt().AsTime()) { // what was measured before is answered already
-		d.weigh(load, svc.GetSpec().GetTask().GetResources())
+	d.wake = d.at.Add(state.LoadLife)
+	if d.at.After(d.next.GetChangedAt().AsTime()) { // what was measured before is answered already
+		d.weigh()
 	}
 	return d.next, d.wake
 }
@@ -53,10 +53,27 @@ func Next(s *state.Snapshot, svc *typesv1.Service, now time.Time) (next *typesv1
 // decision is one look at one service.
 type decision struct {
 	spec *typesv1.Autoscale
+	res  *typesv1.ResourceRequirements
 	now  time.Time
 	have uint64
 	next *typesv1.ServiceScale
 	wake time.Time
+
+	load     *typesv1.ServiceLoad
+	at       time.Time // since when it holds
+	machines uint64    // that may lead connections
+	// Whether somebody tells what tasks use, and what is led to them.
+	used, counted bool
+}
+
+// begin takes the figures.
+func begin(s *state.Snapshot, svc *typesv1.Service, machines int, now time.Time) *decision {
+	d := &decision{spec: svc.GetSpec().GetAutoscale(), res: svc.GetSpec().GetTask().GetResources(), now: now, have: state.Replicas(svc),
+		machines: uint64(machines)}
+	d.load, d.at = state.LoadOf(s, svc.GetMeta().GetId(), now)
+	d.used = d.load.GetTasks() > 0
+	d.counted = d.load.GetMachines() > 0 && d.spec.GetConnections() > 0
+	return d
 }
 
 // want is a number of tasks with what speaks for it.
@@ -64,12 +81,16 @@ type want struct {
 	replicas uint64
 	why      string
 	known    bool
+	// blind says that not all was measured.
+	blind bool
 }
 
 // weigh asks each target, and follows the one that asks for most.
-func (d *decision) weigh(load *typesv1.ServiceLoad, res *typesv1.ResourceRequirements) {
+func (d *decision) weigh() {
 	var best want
-	for _, w := range d.asks(load, res) {
+	blind := false
+	for _, w := range d.asks() {
+		blind = blind || w.blind
 		if w.known && (!best.known || w.replicas > best.replicas) {
 			best = w
 		}
@@ -78,13 +99,13 @@ func (d *decision) weigh(load *typesv1.ServiceLoad, res *typesv1.ResourceRequire
 		return
 	}
 	best.replicas = min(max(best.replicas, d.spec.GetMin()), d.spec.GetMax())
-	d.follow(best, load.GetTasks() < d.have)
+	d.follow(best, blind)
 }
 
 // asks is what each target calls for.
-func (d *decision) asks(load *typesv1.ServiceLoad, res *typesv1.ResourceRequirements) []want {
-	cpu, memory := targets(d.spec, res)
-	return []want{d.ask("cpu", load.GetNanoCpus(), cpu, load.GetTasks()), d.ask("memory", load.GetMemoryBytes(), memory, load.GetTasks())}
+func (d *decision) asks() []want {
+	cpu, memory := targets(d.spec, d.res)
+	return []want{d.ask("cpu", d.load.GetNanoCpus(), cpu), d.ask("memory", d.load.GetMemoryBytes(), memory), d.askConnections()}
 }
 
 // targets are what a task should use; 0: no target.
@@ -105,22 +126,43 @@ func targets(a *typesv1.Autoscale, res *typesv1.ResourceRequirements) (cpu, memo
 
 // ask is how many tasks one target calls for. More tasks than there are cannot have been measured: a machine that has just
 // changed its dispatcher may be told twice, so the mean of a task counts. Tasks that were not measured count as idle.
-func (d *decision) ask(name string, used, target int64, tasks uint64) want {
-	if target <= 0 {
-		return want{}
+func (d *decision) ask(name string, used, target int64) want {
+	tasks := d.load.GetTasks()
+	if target <= 0 || !d.used {
+		return want{blind: target > 0}
 	}
 	mean := float64(used) / float64(tasks)
-	percent := int64(math.Round(mean / float64(target) * 100))
+	w := d.compare(name, mean*float64(min(tasks, d.have)), mean/float64(target), float64(target))
+	w.blind = tasks < d.have
+	return w
+}
+
+// askConnections is the same for connections, which machines count: all that were led to the service, by whichever task took
+// them. The mean of a machine counts, for the same reason as that of a task.
+func (d *decision) askConnections() want {
+	target := float64(d.spec.GetConnections()) * 1000
+	if target == 0 || !d.counted {
+		return want{blind: target > 0}
+	}
+	counted := d.load.GetMachines()
+	all := float64(d.load.GetMilliConnections()) / float64(counted) * float64(min(counted, d.machines))
+	w := d.compare("connections", all, all/target/float64(max(d.have, 1)), target)
+	w.blind = counted < d.machines
+	return w
+}
+
+// compare is what a load of all tasks together calls for, where each is this share of its target.
+func (d *decision) compare(name string, all, share, target float64) want {
+	percent := int64(math.Round(share * 100))
 	w := want{replicas: d.have, why: fmt.Sprintf("%s %d %% of target", name, percent), known: true}
 	if percent < 100-tolerance || percent > 100+tolerance {
-		all := mean * float64(min(tasks, d.have))
-		w.replicas = uint64(min(math.Ceil(all/float64(target)-1e-9), 1e9))
+		w.replicas = uint64(min(math.Ceil(all/target-1e-9), 1e9))
 	}
 	return w
 }
 
-// follow changes the number of tasks, or notes what waits for its window. Blind says that not all tasks were measured: then
-// there are never fewer.
+// follow changes the number of tasks, or notes what waits for its window. Blind says that not all was measured: then there
+// are never fewer.
 func (d *decision) follow(w want, blind bool) {
 	n := d.next
 	if w.replicas <= d.have {

@@ -11,21 +11,15 @@ import (
 
 // Words say how a service scales at a cluster time: "5 tasks, from 2 to 20; cpu 96 % of target by 5 tasks; last scaled 3 → 5:
 // cpu 143 % of target". Empty for one that does not scale by its load.
-func Words(s *state.Snapshot, svc *typesv1.Service, now time.Time) string {
+func Words(s *state.Snapshot, svc *typesv1.Service, machines int, now time.Time) string {
 	spec := svc.GetSpec().GetAutoscale()
 	if spec == nil {
 		return ""
 	}
-	d := &decision{spec: spec, now: now, have: state.Replicas(svc)}
+	d := begin(s, svc, machines, now)
 	parts := []string{fmt.Sprintf("%d tasks, from %d to %d", d.have, spec.GetMin(), spec.GetMax())}
-	if load, _ := state.LoadOf(s, svc.GetMeta().GetId(), now); load.GetTasks() > 0 {
-		var now []string
-		for _, w := range d.asks(load, svc.GetSpec().GetTask().GetResources()) {
-			if w.known {
-				now = append(now, w.why)
-			}
-		}
-		parts = append(parts, fmt.Sprintf("%s by %d tasks", strings.Join(now, ", "), load.GetTasks()))
+	if d.used || d.counted {
+		parts = append(parts, d.told())
 	} else {
 		parts = append(parts, "no figures, so nothing changes")
 	}
@@ -42,4 +36,21 @@ func Words(s *state.Snapshot, svc *typesv1.Service, now time.Time) string {
 		parts = append(parts, r)
 	}
 	return strings.Join(parts, "; ")
+}
+
+// told are the figures, and by whom.
+func (d *decision) told() string {
+	var figures, by []string
+	for _, w := range d.asks() {
+		if w.known {
+			figures = append(figures, w.why)
+		}
+	}
+	if d.used {
+		by = append(by, fmt.Sprintf("%d tasks", d.load.GetTasks()))
+	}
+	if d.counted {
+		by = append(by, fmt.Sprintf("%d machines", d.load.GetMachines()))
+	}
+	return strings.Join(figures, ", ") + " by " + strings.Join(by, " and ")
 }

@@ -30,6 +30,8 @@ type Book struct {
 	Blockless map[string]struct{}
 	// Wishes are the nodes with a taint that only asks to be avoided, Holding those that are held off for a time.
 	Wishes, Holding map[string]struct{}
+	// Ready are the nodes whose machine is heard.
+	Ready map[string]struct{}
 	// Fresh are the nodes that have changed since somebody took them out.
 	Fresh map[string]struct{}
 	Pools *Pools
@@ -48,7 +50,7 @@ type Book struct {
 func New() *Book { return new(Book).reset() }
 
 func (b *Book) reset() *Book {
-	*b = Book{Snapshot: state.Empty(), Placement: b.Placement + 1, Decision: b.Decision, Wishes: map[string]struct{}{}, Holding: map[string]struct{}{}, Blockless: map[string]struct{}{}, Fresh: map[string]struct{}{}, Pools: newPools(),
+	*b = Book{Snapshot: state.Empty(), Placement: b.Placement + 1, Decision: b.Decision, Wishes: map[string]struct{}{}, Ready: map[string]struct{}{}, Holding: map[string]struct{}{}, Blockless: map[string]struct{}{}, Fresh: map[string]struct{}{}, Pools: newPools(),
 		nodes: map[string]*place.Node{}, groups: map[string]*Group{}, tasks: map[string]*typesv1.Task{}, volumes: map[string]*typesv1.Volume{}, users: map[VolumeUse]map[string]*typesv1.Task{}, awaiting: map[string]struct{}{}}
 	return b
 }
@@ -127,6 +129,7 @@ func (b *Book) SetNode(id string, n *typesv1.Node) {
 	note(b.Wishes, id, place.Avoided(n))
 	note(b.Holding, id, n.GetFlaps().GetHoldUntil() != nil)
 	note(b.Blockless, id, len(n.GetBlocks()) == 0)
+	b.noteReady(id, n.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_READY)
 	if info != nil {
 		info.Update(n)
 		b.noteMoved(info)
@@ -153,6 +156,7 @@ func (b *Book) SetNode(id string, n *typesv1.Node) {
 }
 
 func (b *Book) dropNode(id string, info *place.Node) {
+	b.noteReady(id, false)
 	for _, set := range []map[string]struct{}{b.Blockless, b.Fresh, b.Wishes, b.Holding} {
 		delete(set, id)
 	}
@@ -176,6 +180,17 @@ func note(set map[string]struct{}, id string, in bool) {
 		set[id] = struct{}{}
 	} else {
 		delete(set, id)
+	}
+}
+
+// noteReady has those asked again that scale by what all machines count.
+func (b *Book) noteReady(id string, is bool) {
+	if _, was := b.Ready[id]; was == is {
+		return
+	}
+	note(b.Ready, id, is)
+	for _, g := range b.Groups {
+		g.Dirty = g.Dirty || g.Service.GetSpec().GetAutoscale().GetConnections() > 0
 	}
 }
 

@@ -37,7 +37,7 @@ func (m *mode) autoscale() {
 	if m.Service.GetSpec().GetAutoscale() == nil && m.Service.GetScale() == nil {
 		return
 	}
-	scale, wake := autoscale.Next(m.Snapshot(), m.Service, m.Now)
+	scale, wake := autoscale.Next(m.Snapshot(), m.Service, len(m.Book.Ready), m.Now)
 	m.EditService(func(s *typesv1.Service) { s.Scale = scale })
 	m.AtAny(wake)
 }
