@@ -2,6 +2,7 @@ package state
 
 import (
 	"fmt"
+	"regexp"
 	"slices"
 
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -30,4 +31,12 @@ func SlotSources(c *typesv1.ContainerSpec) (out []string) {
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// MaxVolumeName is the length of a volume's name.
+const MaxVolumeName = 128
+
+// ValidVolume reports whether a volume may have this name.
+func ValidVolume(name string) bool {
+	return len(name) <= MaxVolumeName && regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`).MatchString(name)
 }

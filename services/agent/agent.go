@@ -35,6 +35,7 @@ import (
 	"github.com/shoalproject/shoal/services/agent/internal/reconcile"
 	"github.com/shoalproject/shoal/services/agent/internal/report"
 	"github.com/shoalproject/shoal/services/agent/internal/session"
+	"github.com/shoalproject/shoal/services/agent/internal/shelf"
 	"github.com/shoalproject/shoal/services/agent/internal/system"
 	"github.com/shoalproject/shoal/services/agent/internal/usage"
 )
@@ -55,6 +56,7 @@ type Env struct {
 	Executor interface {
 		reconcile.Executor
 		inside.Runtime
+		shelf.Volumes
 	}
 	// Network connects them; nil: the kernel.
 	Network reconcile.Network
@@ -103,7 +105,8 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	answers := inside.New(env.Executor, loop)
 	carrier := carry.New(env.Env, func(address string) (*grpc.ClientConn, error) {
 		return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
-	}, carry.Service{Desc: logsv1.TaskReadService_ServiceDesc, Handler: answers}, carry.Service{Desc: logsv1.ExecService_ServiceDesc, Handler: answers})
+	}, carry.Service{Desc: logsv1.TaskReadService_ServiceDesc, Handler: answers}, carry.Service{Desc: logsv1.ExecService_ServiceDesc, Handler: answers},
+		carry.Service{Desc: logsv1.NodeVolumeService_ServiceDesc, Handler: shelf.New(env.Executor)})
 	// Step 3: the line to the cluster, which waits until that is done.
 	gauge := meter.New(env.Rand, env.Now, env.Usage, proxy)
 	line := &session.Client{

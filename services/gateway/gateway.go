@@ -75,7 +75,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	if err := calls.Register(p.Server.GRPC()); err != nil {
 		return fmt.Errorf("offer services: %w", err)
 	}
-	streams, closeStreams, err := offerStreams(p)
+	streams, closeStreams, err := offerStreams(p, calls)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	if err != nil {
 		return err
 	}
-	web, err := rest.New(ctx, calls, rules, cfg.MaxBody, streams.Logs())
+	web, err := rest.New(ctx, calls, rules, cfg.MaxBody, streams)
 	if err != nil {
 		return err
 	}
@@ -108,14 +108,14 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	return g.Wait(ctx)
 }
 
-// offerStreams offers what goes to dispatchers: output, figures, commands and files of tasks.
-func offerStreams(p *process.Process) (s *stream.Server, done func(), err error) {
+// offerStreams offers what goes to dispatchers: output, figures, commands and files of tasks, and the volumes of nodes.
+func offerStreams(p *process.Process, calls *forward.Forwarder) (s *stream.Server, done func(), err error) {
 	all, err := p.Dial(authzv1.Role_ROLE_DISPATCHER)
 	if err != nil {
 		return nil, nil, fmt.Errorf("dial dispatchers: %w", err)
 	}
 	s = stream.New(stream.Parts{
-		Env: p.Env, Self: p.ID, Directory: p.Directory, Any: all,
+		Env: p.Env, Self: p.ID, Directory: p.Directory, Any: all, Control: calls,
 		Dial: func(address string) (*grpc.ClientConn, error) {
 			return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
 		},

@@ -37,6 +37,7 @@ type Operator struct {
 	Stats    logsv1.StatsServiceClient
 	Read     logsv1.TaskReadServiceClient
 	Inside   logsv1.ExecServiceClient
+	Volumes  logsv1.VolumeServiceClient
 }
 
 const (
@@ -100,6 +101,7 @@ func (o *Operator) SitDown() {
 	o.Members, o.Tokens = controlv1.NewMemberServiceClient(conn), cav1.NewTokenServiceClient(conn)
 	o.Logs, o.Stats = logsv1.NewLogServiceClient(conn), logsv1.NewStatsServiceClient(conn)
 	o.Read, o.Inside = logsv1.NewTaskReadServiceClient(conn), logsv1.NewExecServiceClient(conn)
+	o.Volumes = logsv1.NewVolumeServiceClient(conn)
 }
 
 func (o *Operator) context() (context.Context, context.CancelFunc) {

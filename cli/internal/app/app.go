@@ -114,7 +114,7 @@ func KnownVerb(c *cobra.Command, args []string) error {
 // notYet says that Docker has the verb, and a later version will.
 func notYet(group, verb string) bool {
 	return slices.Contains(map[string][]string{
-		"shoal": {"stack", "volume"},
+		"shoal": {"stack"},
 	}[group], verb)
 }
 

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/docker"
@@ -159,6 +160,21 @@ func (a *App) ConfigNames(ctx context.Context) []string {
 		var out []string
 		for _, s := range resp.GetConfigs() {
 			out = append(out, s.GetAnnotations().GetName())
+		}
+		return out
+	})
+}
+
+// VolumeNames are the names of volumes on nodes that can be asked.
+func (a *App) VolumeNames(ctx context.Context) []string {
+	return a.Live(ctx, func(c *client.Client) []string {
+		resp, err := c.Volumes.ListVolumes(ctx, &logsv1.ListVolumesRequest{})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, v := range resp.GetVolumes() {
+			out = append(out, v.GetVolume().GetName())
 		}
 		return out
 	})

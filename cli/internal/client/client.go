@@ -55,6 +55,7 @@ type Client struct {
 	Stats    logsv1.StatsServiceClient
 	Read     logsv1.TaskReadServiceClient
 	Inside   logsv1.ExecServiceClient
+	Volumes  logsv1.VolumeServiceClient
 
 	conn *grpc.ClientConn
 }
@@ -82,7 +83,8 @@ func Open(env run.Env, c contexts.Context, dir string) (*Client, error) {
 		Tokens: cav1.NewTokenServiceClient(calls), Preview: controlv1.NewPreviewServiceClient(calls),
 		Explain: schedulerv1.NewExplainServiceClient(calls), Plan: schedulerv1.NewPlanServiceClient(calls),
 		Logs: logsv1.NewLogServiceClient(calls), Stats: logsv1.NewStatsServiceClient(calls),
-		Read: logsv1.NewTaskReadServiceClient(calls), Inside: logsv1.NewExecServiceClient(calls), conn: conn,
+		Read: logsv1.NewTaskReadServiceClient(calls), Inside: logsv1.NewExecServiceClient(calls),
+		Volumes: logsv1.NewVolumeServiceClient(calls), conn: conn,
 	}, nil
 }
 

@@ -16,6 +16,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
@@ -55,10 +56,11 @@ type cluster struct {
 	stuck    bool  // no task ever starts
 	lost     bool  // the answer to the next removal
 	settings *typesv1.ClusterSpec
+	volumes  []*logsv1.ListedVolume
 }
 
 func newCluster() *cluster {
-	return &cluster{services: map[string]*typesv1.Service{}, networks: map[string]*typesv1.Network{}, secrets: map[string]*typesv1.Secret{}, nodes: map[string]*controlv1.ListedNode{}}
+	return &cluster{volumes: shelf(), services: map[string]*typesv1.Service{}, networks: map[string]*typesv1.Network{}, secrets: map[string]*typesv1.Secret{}, nodes: map[string]*controlv1.ListedNode{}}
 }
 
 // serve answers at address until the test ends.
@@ -69,6 +71,7 @@ func (f *cluster) serve(t *testing.T, env run.Env, ca *identitytest.Authority, a
 	controlv1.RegisterTaskServiceServer(s.GRPC(), f)
 	controlv1.RegisterNodeServiceServer(s.GRPC(), f)
 	controlv1.RegisterSecretServiceServer(s.GRPC(), secretsOf{cluster: f})
+	logsv1.RegisterVolumeServiceServer(s.GRPC(), &volumesOf{cluster: f})
 	controlv1.RegisterNetworkServiceServer(s.GRPC(), f)
 	controlv1.RegisterClusterServiceServer(s.GRPC(), f)
 	controlv1.RegisterMemberServiceServer(s.GRPC(), f)

@@ -75,7 +75,7 @@ func root(a *app.App) *cobra.Command {
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{
-		joinTokenCommand(a), clusterCommand(a), nodeCommand(a), memberCommand(a), networkCommand(a), data.Secrets(a), data.Configs(a), workload.Services(a), workload.Tasks(a),
+		joinTokenCommand(a), clusterCommand(a), nodeCommand(a), memberCommand(a), networkCommand(a), data.Secrets(a), data.Configs(a), data.Volumes(a), workload.Services(a), workload.Tasks(a),
 		planCommand(a), contextCommand(a), versionCommand(a),
 	} {
 		c.GroupID = "cluster"

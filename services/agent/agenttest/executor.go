@@ -107,6 +107,7 @@ func (e *Executor) Prepare(ctx context.Context, s container.Spec) error {
 		if err := e.reach(); err != nil {
 			return err
 		}
+		e.host.shelve(s)
 		e.host.end(e.host.containers[s.ID], 137)
 		e.host.containers[s.ID] = &hollow{
 			Container: Container{ID: s.ID, TaskID: s.Origin.Task, Image: image, Hostname: s.Hostname, Spec: s.Container},

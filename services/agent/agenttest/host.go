@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/run"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
@@ -33,9 +34,10 @@ type Host struct {
 	life        int // raised by each Crash and PowerOff: handles of an earlier one are dead
 	dead        chan struct{}
 	containers  map[string]*hollow
-	wired       map[string]container.Wiring // network namespaces
-	files       map[string][]container.File // of secrets and configs, in memory
-	logs        map[string]*output          // by container id
+	wired       map[string]container.Wiring   // network namespaces
+	volumes     map[string]*logsv1.NodeVolume // named ones
+	files       map[string][]container.File   // of secrets and configs, in memory
+	logs        map[string]*output            // by container id
 	images      map[string]Behaviour
 	all         Behaviour
 	away        bool            // the runtime does not answer
@@ -96,7 +98,8 @@ type hollow struct {
 func NewHost(name string, rand *run.Rand) *Host {
 	return &Host{
 		rand: rand, dead: make(chan struct{}), containers: map[string]*hollow{}, wired: map[string]container.Wiring{}, files: map[string][]container.File{},
-		logs: map[string]*output{}, images: map[string]Behaviour{}, journal: journal.State{Tasks: map[string]journal.Record{}},
+		volumes: map[string]*logsv1.NodeVolume{},
+		logs:    map[string]*output{}, images: map[string]Behaviour{}, journal: journal.State{Tasks: map[string]journal.Record{}},
 		description: &typesv1.NodeDescription{
 			Hostname: name, Platform: &typesv1.Platform{Os: "linux", Architecture: "amd64"},
 			NanoCpus: 4e9, MemoryBytes: 8 << 30, DiskBytes: 100 << 30, Kernel: "hollow", RuntimeVersion: "hollow",

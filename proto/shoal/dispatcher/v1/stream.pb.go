@@ -29,7 +29,7 @@ type OpenStream struct {
 	StreamId []byte `protobuf:"bytes,1,opt,name=stream_id,json=streamId,proto3" json:"stream_id,omitempty"`
 	// The call that it carries, as `/shoal.logs.v1.ExecService/Exec`.
 	Method string `protobuf:"bytes,2,opt,name=method,proto3" json:"method,omitempty"`
-	// The task that it is about. It is the agent's own.
+	// The task that it is about. It is the agent's own. Empty: it is about the machine.
 	TaskId        string `protobuf:"bytes,3,opt,name=task_id,json=taskId,proto3" json:"task_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -70,6 +70,8 @@ type Executor struct {
 	groups  usage.Reader
 	life    string // of this agent process
 
+	making sync.RWMutex // held to read while a container is made, to write while a volume is removed
+
 	mu     sync.Mutex // guards mounts
 	mounts map[string][]mount.Mount
 }

@@ -21,6 +21,8 @@ const (
 	labelService    = labelPrefix + "service"
 	labelSlot       = labelPrefix + "slot"
 	labelSignal     = labelPrefix + "stop-signal"
+	labelName       = labelPrefix + "name"    // of the task, for people
+	labelVolume     = labelPrefix + "volume." // and a number: a named volume that it uses
 )
 
 // maxLabel is containerd's limit for key and value together.

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/volume"
@@ -50,6 +51,9 @@ func (e *Executor) source(c container.Spec, n int, m *typesv1.Mount, rootfs []mo
 	var data string
 	var err error
 	if name := m.GetSource(); name != "" {
+		if !state.ValidVolume(name) { // it becomes a path, and placeholders were filled in
+			return "", errs.New(errs.Invalid, "%.150q is no name of a volume", name)
+		}
 		of := c.Volumes[name]
 		data, err = e.volumes.Named(name, volume.About{
 			Labels: m.GetVolume().GetLabels(), Service: of.Service, Slot: of.Slot, Incarnation: of.Incarnation,

@@ -68,6 +68,9 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 		signal = img.config.StopSignal
 	}
 	labels := labelsOf(c.Origin, c.Container.GetLabels(), signal)
+	volumeLabels(c, labels)
+	e.making.RLock() // from the making of its volumes to that of the container, nobody removes them
+	defer e.making.RUnlock()
 	if err := e.settle(c); err != nil {
 		return err
 	}

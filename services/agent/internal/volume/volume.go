@@ -1,5 +1,7 @@
 // Package volume keeps the volumes of this machine: folders that outlive the containers that use them.
 //
+// Another kind of volume (CSI) would stand beside this package, behind the executor's look for the source of a mount.
+//
 // It owns the folder of named volumes, that of volumes which end with their container, and the mounts by which a container
 // sees a part of a volume. It must never remove a named volume, nor follow a link out of one: what is in a volume was
 // written by containers. Making a volume is one rename, so that nobody sees half of one, and of two who make the same volume

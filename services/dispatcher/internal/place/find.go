@@ -150,3 +150,23 @@ func NameOf(s *state.Snapshot, t *typesv1.Task) string {
 	}
 	return fmt.Sprintf("%s.%d", name, t.GetDecided().GetSlot())
 }
+
+// Node is the node that a person means, by id or by a hostname that it alone has, if it can be asked.
+func Node(s *state.Snapshot, ref string) (*typesv1.Node, error) {
+	n := s.Node(ref)
+	if same := s.NodesByHostname(ref); n == nil && len(same) > 0 {
+		if len(same) > 1 {
+			return nil, errs.New(errs.Invalid, "node %s is ambiguous: %d machines have that hostname; use the id", ref, len(same))
+		}
+		n = same[0]
+	}
+	switch {
+	case n == nil:
+		return nil, errs.New(errs.NotFound, "no such node: %.100s", ref)
+	case n.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_DOWN:
+		return nil, errs.New(errs.Unavailable, "node %s is down", state.Hostname(n))
+	case n.GetStatus().GetSession().GetDispatcherId() == "":
+		return nil, errs.New(errs.Unavailable, "node %s has no session yet", state.Hostname(n))
+	}
+	return n, nil
+}

@@ -17,9 +17,9 @@ import (
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 )
 
-// Carried are the services whose calls are carried to agents. The first request of each call names a task.
+// Carried are the services whose calls are carried to agents. The first request of each call names a task, or a node.
 func Carried() []grpc.ServiceDesc {
-	return []grpc.ServiceDesc{logsv1.TaskReadService_ServiceDesc, logsv1.ExecService_ServiceDesc}
+	return []grpc.ServiceDesc{logsv1.TaskReadService_ServiceDesc, logsv1.ExecService_ServiceDesc, logsv1.NodeVolumeService_ServiceDesc}
 }
 
 // Register offers the carried services.
@@ -68,19 +68,15 @@ func (s *Server) handler(method string) (grpc.StreamHandler, error) {
 // serve is a person's end of a call.
 func (s *Server) serve(stream grpc.ServerStream, c call) error {
 	ctx := stream.Context()
-	// Step 1: the first request says which task is meant.
+	// Step 1: the first request says which task or node is meant.
 	first := c.in.New().Interface()
 	if err := whileIn(ctx, func() error { return stream.RecvMsg(first) }); err != nil {
 		if errors.Is(err, io.EOF) {
-			return errs.New(errs.Invalid, "the first request must name a task")
+			return unnamed()
 		}
 		return err
 	}
-	named, _ := first.(interface{ GetTask() string })
-	if named == nil || named.GetTask() == "" {
-		return errs.New(errs.Invalid, "the first request must name a task")
-	}
-	t, err := s.locate(ctx, named.GetTask())
+	t, err := s.locate(ctx, first)
 	if err != nil {
 		return err
 	}
@@ -91,8 +87,10 @@ func (s *Server) serve(stream grpc.ServerStream, c call) error {
 	}
 	defer leave()
 	// Step 3: what the person says goes down, what the agent answers goes up. The agent's end is the call's.
-	m := first.ProtoReflect() // the agent knows its tasks by id
-	m.Set(m.Descriptor().Fields().ByName("task"), protoreflect.ValueOfString(t.GetMeta().GetId()))
+	if t.task != "" { // the agent knows its tasks by id
+		m := first.ProtoReflect()
+		m.Set(m.Descriptor().Fields().ByName("task"), protoreflect.ValueOfString(t.task))
+	}
 	message, err := proto.Marshal(first)
 	if err != nil {
 		return err

@@ -1,7 +1,7 @@
 // Package splice joins a person's call, which a gateway brings, with the data stream that the agent of the task's machine
 // opens for it.
 //
-// It owns the calls that wait for their agent and those that are joined. It never looks into a message beyond the task that
+// It owns the calls that wait for their agent and those that are joined. It never looks into a message beyond the task or node that
 // the first one names, keeps at most a few messages of each call, and ends both sides with either. Whom a call may be
 // joined by stands in the session that it was asked on: no other machine can. A Server is safe for concurrent use.
 package splice
@@ -12,13 +12,13 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/state"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/dispatcher/internal/place"
 )
 
@@ -72,35 +72,64 @@ func New(self string, env run.Env, view View, sessions Sessions, draining <-chan
 	}
 }
 
-// locate finds the task's machine, if this dispatcher holds its session. What the replica does not know may be newer than
-// it: then it looks once more when the quorum has confirmed that there is nothing newer.
-func (s *Server) locate(ctx context.Context, target string) (*typesv1.Task, error) {
-	t, err := s.look(target)
+// target is whom a call is for.
+type target struct {
+	node string
+	task string // empty: the call is about the node
+}
+
+func unnamed() error { return errs.New(errs.Invalid, "the first request must name a task or a node") }
+
+// locate finds the machine that a request is about, if this dispatcher holds its session. What the replica does not know may be
+// newer than it: then it looks once more when the quorum has confirmed that there is nothing newer.
+func (s *Server) locate(ctx context.Context, first proto.Message) (target, error) {
+	t, err := s.look(first)
 	if err == nil {
 		return t, nil
 	}
 	select {
 	case <-s.view.Confirmed():
-		return s.look(target)
+		return s.look(first)
 	case <-s.draining:
-		return nil, stops()
+		return target{}, stops()
 	case <-ctx.Done():
-		return nil, context.Cause(ctx)
+		return target{}, context.Cause(ctx)
 	}
 }
 
-func (s *Server) look(target string) (*typesv1.Task, error) {
+func (s *Server) look(first proto.Message) (target, error) {
 	snap := s.view.Snapshot()
-	t, err := place.One(snap, target)
-	if err != nil {
-		return nil, err
+	switch named := first.(type) {
+	case interface{ GetTask() string }:
+		if named.GetTask() == "" {
+			return target{}, unnamed()
+		}
+		t, err := place.One(snap, named.GetTask())
+		if err != nil {
+			return target{}, err
+		}
+		p := place.Of(snap, t)
+		if p.GetAway() != "" {
+			return target{}, errs.New(errs.Unavailable, "task %s: %s", p.GetName(), p.GetAway())
+		}
+		return s.here(target{p.GetNodeId(), p.GetTaskId()}, p.GetDispatcherId())
+	case interface{ GetNode() string }:
+		if named.GetNode() == "" {
+			return target{}, unnamed()
+		}
+		n, err := place.Node(snap, named.GetNode())
+		if err != nil {
+			return target{}, err
+		}
+		return s.here(target{node: n.GetMeta().GetId()}, n.GetStatus().GetSession().GetDispatcherId())
 	}
-	p := place.Of(snap, t)
-	switch {
-	case p.GetAway() != "":
-		return nil, errs.New(errs.Unavailable, "task %s: %s", p.GetName(), p.GetAway())
-	case p.GetDispatcherId() != s.self:
-		return nil, directory.Moved(p.GetDispatcherId())
+	return target{}, unnamed()
+}
+
+// here says who holds the session, if that is another dispatcher.
+func (s *Server) here(t target, dispatcher string) (target, error) {
+	if dispatcher != s.self {
+		return target{}, directory.Moved(dispatcher)
 	}
 	return t, nil
 }
@@ -108,18 +137,17 @@ func (s *Server) look(target string) (*typesv1.Task, error) {
 func stops() error { return errs.New(errs.Unavailable, "this dispatcher stops: ask another one") }
 
 // connect asks the machine for a data stream and waits until it has come.
-func (s *Server) connect(ctx context.Context, t *typesv1.Task, method string) (*link, func(), error) {
-	node := t.GetDecided().GetNodeId()
+func (s *Server) connect(ctx context.Context, t target, method string) (*link, func(), error) {
 	raw := make([]byte, idBytes)
 	if _, err := s.env.Rand.Read(raw); err != nil {
 		return nil, nil, err
 	}
-	id, l := string(raw), newLink(node)
+	id, l := string(raw), newLink(t.node)
 	if !s.enter(id, l) {
 		return nil, nil, errs.New(errs.Exhausted, "the task's machine has %d open streams already", maxLinks)
 	}
 	leave := func() { s.leave(id, l) }
-	err := s.sessions.Ask(node, &dispatcherv1.OpenStream{StreamId: raw, Method: method, TaskId: t.GetMeta().GetId()})
+	err := s.sessions.Ask(t.node, &dispatcherv1.OpenStream{StreamId: raw, Method: method, TaskId: t.task})
 	if err != nil {
 		leave()
 		return nil, nil, err

@@ -26,8 +26,8 @@ import (
 	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 )
 
-// New makes the handler; conn passes calls on, maxBody bounds a request in bytes, and logs answers for the one stream.
-func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Registry, maxBody int64, logs logsv1.LogServiceServer) (http.Handler, error) {
+// New makes the handler; conn passes calls on, maxBody bounds a request in bytes, and streams answers what is answered in this process.
+func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Registry, maxBody int64, streams Streams) (http.Handler, error) {
 	mux := runtime.NewServeMux(
 		// No header of a client becomes metadata of a call: who the caller is says the certificate alone.
 		runtime.WithIncomingHeaderMatcher(func(string) (string, bool) { return "", false }),
@@ -37,7 +37,21 @@ func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Regist
 		}),
 	)
 	client := &checked{conn: conn, rules: rules}
-	for _, register := range []func() error{
+	for _, register := range handlers(ctx, mux, client, &volumes{server: streams.Volumes(), rules: rules}) {
+		if err := register(); err != nil {
+			return nil, fmt.Errorf("register rest handlers: %w", err)
+		}
+	}
+	root := http.NewServeMux()
+	root.Handle("GET /v1/logs", identify(&logStream{server: streams.Logs(), rules: rules}))
+	root.Handle("/v1/", identify(bounded(mux, maxBody)))
+	root.HandleFunc("GET /openapi.json", document)
+	return root, nil
+}
+
+// handlers register the services that are offered.
+func handlers(ctx context.Context, mux *runtime.ServeMux, client grpc.ClientConnInterface, v *volumes) []func() error {
+	return []func() error{
 		func() error {
 			return controlv1.RegisterServiceServiceHandlerClient(ctx, mux, controlv1.NewServiceServiceClient(client))
 		},
@@ -66,6 +80,12 @@ func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Regist
 			return controlv1.RegisterConfigServiceHandlerClient(ctx, mux, controlv1.NewConfigServiceClient(client))
 		},
 		func() error {
+			return controlv1.RegisterSlotVolumeServiceHandlerClient(ctx, mux, controlv1.NewSlotVolumeServiceClient(client))
+		},
+		func() error {
+			return logsv1.RegisterVolumeServiceHandlerClient(ctx, mux, v)
+		},
+		func() error {
 			return schedulerv1.RegisterExplainServiceHandlerClient(ctx, mux, schedulerv1.NewExplainServiceClient(client))
 		},
 		func() error {
@@ -74,16 +94,7 @@ func New(ctx context.Context, conn grpc.ClientConnInterface, rules *authz.Regist
 		func() error {
 			return cav1.RegisterTokenServiceHandlerClient(ctx, mux, cav1.NewTokenServiceClient(client))
 		},
-	} {
-		if err := register(); err != nil {
-			return nil, fmt.Errorf("register rest handlers: %w", err)
-		}
 	}
-	root := http.NewServeMux()
-	root.Handle("GET /v1/logs", identify(&logStream{server: logs, rules: rules}))
-	root.Handle("/v1/", identify(bounded(mux, maxBody)))
-	root.HandleFunc("GET /openapi.json", document)
-	return root, nil
 }
 
 func document(w http.ResponseWriter, _ *http.Request) {

@@ -22,16 +22,16 @@ import (
 // dispatchers that disagree are not.
 const maxHops = 4
 
-// method is a call about one task, which is passed on as it is.
+// method is a call about one task or node, which is passed on as it is.
 type method struct {
 	desc    grpc.StreamDesc
 	full    string
 	in, out protoreflect.MessageType
 }
 
-// registerCarried offers the services whose calls are about one task.
+// registerCarried offers the services whose calls are about one task or node.
 func (s *Server) registerCarried(server grpc.ServiceRegistrar) error {
-	for _, of := range []grpc.ServiceDesc{logsv1.TaskReadService_ServiceDesc, logsv1.ExecService_ServiceDesc} {
+	for _, of := range []grpc.ServiceDesc{logsv1.TaskReadService_ServiceDesc, logsv1.ExecService_ServiceDesc, logsv1.NodeVolumeService_ServiceDesc} {
 		desc := &grpc.ServiceDesc{ServiceName: of.ServiceName, HandlerType: (*any)(nil), Metadata: of.Metadata}
 		for _, m := range of.Streams {
 			one, err := describe(of.ServiceName, m)
@@ -77,7 +77,7 @@ func (s *Server) carry(stream grpc.ServerStream, m method) error {
 	first := m.in.New().Interface()
 	if err := whileIn(ctx, func() error { return stream.RecvMsg(first) }); err != nil {
 		if errors.Is(err, io.EOF) {
-			return errs.New(errs.Invalid, "the first request must name a task")
+			return errs.New(errs.Invalid, "the first request must name a task or a node")
 		}
 		return err
 	}

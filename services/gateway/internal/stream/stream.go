@@ -25,6 +25,8 @@ type Parts struct {
 	// Any reaches the dispatchers in turn, Dial one of them.
 	Any  grpc.ClientConnInterface
 	Dial func(address string) (*grpc.ClientConn, error)
+	// Control passes calls on to the control API, for the person whose call is being served.
+	Control grpc.ClientConnInterface
 }
 
 // Server offers logs.v1 to people.
@@ -32,13 +34,14 @@ type Server struct {
 	env         run.Env
 	self        identity.ID
 	dispatchers *dispatchers
+	control     grpc.ClientConnInterface
 	tasks       *run.Spawner
 }
 
 // New makes one.
 func New(p Parts) *Server {
 	return &Server{
-		env: p.Env, self: p.Self, tasks: run.NewSpawner(p.Env.Log),
+		env: p.Env, self: p.Self, tasks: run.NewSpawner(p.Env.Log), control: p.Control,
 		dispatchers: &dispatchers{directory: p.Directory, dial: p.Dial, any: p.Any, conns: map[string]dialled{}},
 	}
 }
@@ -55,11 +58,15 @@ func (s *Server) Run(ctx context.Context) error {
 func (s *Server) Register(server grpc.ServiceRegistrar) error {
 	logsv1.RegisterLogServiceServer(server, s.Logs())
 	logsv1.RegisterStatsServiceServer(server, stats{Server: s})
+	logsv1.RegisterVolumeServiceServer(server, s.Volumes())
 	return s.registerCarried(server)
 }
 
-// Logs is the service that is offered as REST, too.
+// Logs is offered as REST, too.
 func (s *Server) Logs() logsv1.LogServiceServer { return logs{Server: s} }
+
+// Volumes is offered as REST, too.
+func (s *Server) Volumes() logsv1.VolumeServiceServer { return volumes{Server: s} }
 
 // as makes the context of a call for the person whose call is being served.
 func (s *Server) as(ctx context.Context) (context.Context, error) {

@@ -3,16 +3,13 @@ package admit
 import (
 	"fmt"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/placeholder"
+	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
-
-// maxVolume is the length of a volume's name.
-const maxVolume = 128
 
 // tmpfsOptions are those of mount(8) that a memory mount may have; size and mode have fields of their own.
 const tmpfsOptions = "exec noexec suid nosuid dev nodev atime noatime diratime nodiratime relatime norelatime strictatime sync async"
@@ -77,8 +74,8 @@ func (f *Faults) bind(field string, m *typesv1.Mount) {
 
 func (f *Faults) volume(field string, m *typesv1.Mount) {
 	name := m.GetSource()
-	f.Check(name == "" || placeholder.In(name) || ValidVolume(name), field+".source",
-		"%q is no name of a volume: letters and digits, with - _ . between them, at most %d; a path needs type=bind", name, maxVolume)
+	f.Check(name == "" || placeholder.In(name) || state.ValidVolume(name), field+".source",
+		"%q is no name of a volume: letters and digits, with - _ . between them, at most %d; a path needs type=bind", name, state.MaxVolumeName)
 	for key, value := range m.GetVolume().GetLabels() {
 		f.Check(key != "", field+".volume.labels", "a label has no name")
 		f.placeholders(field+".volume.labels", value)
@@ -87,11 +84,6 @@ func (f *Faults) volume(field string, m *typesv1.Mount) {
 	sub := m.GetVolume().GetSubpath()
 	f.Check(sub == "" || !path.IsAbs(sub) && path.Clean(sub) == sub && sub != ".." && !strings.HasPrefix(sub, "../"), field+".volume.subpath",
 		"%q must be a path within the volume", sub)
-}
-
-// ValidVolume reports whether a volume may have this name.
-func ValidVolume(name string) bool {
-	return len(name) <= maxVolume && regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]*$`).MatchString(name)
 }
 
 func (f *Faults) tmpfs(field string, t *typesv1.TmpfsOptions) {
