@@ -187,6 +187,9 @@ func TaskSpecOf(t *typesv1.TaskSpec) TaskSpec {
 		}
 	}
 	out.Placement = placementOf(t.GetPlacement())
+	if t.GetContainer().GetPrivileges().GetHostNetwork() {
+		out.Networks = append(out.Networks, NetworkTarget{Target: "host"})
+	}
 	for _, n := range t.GetNetworks() {
 		out.Networks = append(out.Networks, NetworkTarget{Target: n.GetTarget(), Aliases: n.GetAliases()})
 	}

@@ -28,6 +28,7 @@ func TestContainerFlags(t *testing.T) {
 	for _, r := range []struct{ args, want string }{
 		{"-t -i --init", `tty: true open_stdin: true init: true`},
 		{"--oom-score-adj -500 --shm-size 128m", `oom_score_adj: -500 shm_bytes: 134217728`},
+		{"--network host", `privileges { host_network: true }`},
 		{"--privileged --pid host --ipc host", `privileges { privileged: true host_pid: true host_ipc: true }`},
 		{"--security-opt no-new-privileges --security-opt seccomp=unconfined --security-opt apparmor=mine", `privileges { no_new_privileges: true seccomp { mode: PROFILE_MODE_UNCONFINED } apparmor { mode: PROFILE_MODE_CUSTOM profile: "mine" } }`},
 		{"--security-opt seccomp=filter.json --security-opt label=type:t --security-opt label=level:s0:c1,c2", `privileges { seccomp { mode: PROFILE_MODE_CUSTOM profile: "{}" } selinux { type: "t" level: "s0:c1,c2" } }`},

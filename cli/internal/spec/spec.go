@@ -125,6 +125,10 @@ func (f *Flags) Spec(image string, args []string) (*typesv1.ServiceSpec, error) 
 		s.Endpoint.Ports = append(s.Endpoint.Ports, ports...)
 	}
 	for _, n := range f.list("network") {
+		if n == hostNetwork {
+			f.shareNetwork(s.Task, true)
+			continue
+		}
 		if a := f.network("network", n); a != nil {
 			s.Task.Networks = append(s.Task.Networks, a)
 		}

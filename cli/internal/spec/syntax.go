@@ -170,6 +170,16 @@ func parseProtocol(text string) (typesv1.Protocol, error) {
 	return 0, errs.New(errs.Invalid, "protocol %q is not tcp or udp", text)
 }
 
+// hostNetwork is Docker's name for the node's own network.
+const hostNetwork = "host"
+
+func (f *Flags) shareNetwork(t *typesv1.TaskSpec, share bool) {
+	if t.Container.Privileges == nil {
+		t.Container.Privileges = &typesv1.Privileges{}
+	}
+	t.Container.Privileges.HostNetwork = share
+}
+
 // network reads NAME, or name=…,alias=….
 func (f *Flags) network(flag, text string) *typesv1.NetworkAttachment {
 	if !strings.Contains(text, "=") {

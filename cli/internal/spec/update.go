@@ -111,6 +111,10 @@ func parseTarget(text string) (uint32, typesv1.Protocol, error) {
 
 func (f *Flags) changeNetworks(t *typesv1.TaskSpec, networks Lookup) {
 	for _, name := range f.list("network-rm") {
+		if name == hostNetwork {
+			f.shareNetwork(t, false)
+			continue
+		}
 		before := len(t.Networks)
 		id, err := networks(name)
 		f.faults.Merge("network-rm", err)
@@ -120,6 +124,10 @@ func (f *Flags) changeNetworks(t *typesv1.TaskSpec, networks Lookup) {
 		f.faults.Check(err != nil || len(t.Networks) < before, "network-rm", "the service is not on network %q", name)
 	}
 	for _, text := range f.list("network-add") {
+		if text == hostNetwork {
+			f.shareNetwork(t, true)
+			continue
+		}
 		if a := f.network("network-add", text); a != nil {
 			t.Networks = append(t.Networks, a)
 		}

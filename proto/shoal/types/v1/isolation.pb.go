@@ -98,7 +98,10 @@ type Privileges struct {
 	// Shares the node's process ids. Only if the cluster's policy says allow_host_namespaces.
 	HostPid bool `protobuf:"varint,8,opt,name=host_pid,json=hostPid,proto3" json:"host_pid,omitempty"`
 	// Shares the node's shared memory and message queues. Only if the cluster's policy says allow_host_namespaces.
-	HostIpc       bool `protobuf:"varint,9,opt,name=host_ipc,json=hostIpc,proto3" json:"host_ipc,omitempty"`
+	HostIpc bool `protobuf:"varint,9,opt,name=host_ipc,json=hostIpc,proto3" json:"host_ipc,omitempty"`
+	// Shares the node's network: its interfaces, addresses and ports. The task is on no other network, has no published ports and
+	// no address of its own. Only if the cluster's policy says allow_host_namespaces.
+	HostNetwork   bool `protobuf:"varint,10,opt,name=host_network,json=hostNetwork,proto3" json:"host_network,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -192,6 +195,13 @@ func (x *Privileges) GetHostPid() bool {
 func (x *Privileges) GetHostIpc() bool {
 	if x != nil {
 		return x.HostIpc
+	}
+	return false
+}
+
+func (x *Privileges) GetHostNetwork() bool {
+	if x != nil {
+		return x.HostNetwork
 	}
 	return false
 }
@@ -447,7 +457,7 @@ var File_shoal_types_v1_isolation_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_isolation_proto_rawDesc = "" +
 	"\n" +
-	"\x1eshoal/types/v1/isolation.proto\x12\x0eshoal.types.v1\"\xf5\x02\n" +
+	"\x1eshoal/types/v1/isolation.proto\x12\x0eshoal.types.v1\"\x98\x03\n" +
 	"\n" +
 	"Privileges\x12\x1e\n" +
 	"\n" +
@@ -460,7 +470,9 @@ const file_shoal_types_v1_isolation_proto_rawDesc = "" +
 	"\fmasked_paths\x18\x06 \x03(\tR\vmaskedPaths\x12&\n" +
 	"\x0fread_only_paths\x18\a \x03(\tR\rreadOnlyPaths\x12\x19\n" +
 	"\bhost_pid\x18\b \x01(\bR\ahostPid\x12\x19\n" +
-	"\bhost_ipc\x18\t \x01(\bR\ahostIpc\"T\n" +
+	"\bhost_ipc\x18\t \x01(\bR\ahostIpc\x12!\n" +
+	"\fhost_network\x18\n" +
+	" \x01(\bR\vhostNetwork\"T\n" +
 	"\aSeccomp\x12/\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1b.shoal.types.v1.ProfileModeR\x04mode\x12\x18\n" +
 	"\aprofile\x18\x02 \x01(\tR\aprofile\"U\n" +

@@ -88,7 +88,7 @@ type Log struct {
 
 // Sandbox is what the network gives a container: paths on the machine.
 type Sandbox struct {
-	NetNS    string // network namespace
+	NetNS    string // network namespace; empty: the machine's own
 	Hosts    string // /etc/hosts
 	Resolv   string // /etc/resolv.conf
 	Hostname string // /etc/hostname
@@ -115,7 +115,8 @@ type Bind struct{ From, To string }
 type Wiring struct {
 	ID       string
 	Hostname string
-	Links    []Link // eth0, eth1, …
+	Host     bool   // it shares the machine's own network
+	Links    []Link // eth0, eth1, …; none with Host
 	// Hosts are more lines of /etc/hosts, "ADDRESS NAME…"; the address host-gateway is the machine's.
 	Hosts []string
 	// DNS changes how names are looked up. Its name servers are the meshproxy's to ask. Nil: nothing.

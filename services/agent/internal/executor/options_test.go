@@ -231,6 +231,23 @@ func device(t *testing.T) string {
 }
 
 // TestMountRefusals: what is not there is told, with its name and what to do, and nothing is made.
+// A container that shares the machine's network has no namespace of its own for it, and else is kept apart as any.
+func TestHostNetwork(t *testing.T) {
+	r := newRig(t)
+	s := r.spec("host.0", "wait")
+	s.Container.Privileges = &typesv1.Privileges{HostNetwork: true}
+	pid := r.run(t, s)
+	for kind, same := range map[string]bool{"net": true, "pid": false, "ipc": false, "uts": false, "mnt": false} {
+		own, err := os.Readlink("/proc/self/ns/" + kind)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if its, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind)); err != nil || (its == own) != same {
+			t.Errorf("%s: %s, the machine's is %s, %v", kind, its, own, err)
+		}
+	}
+}
+
 func TestMountRefusals(t *testing.T) {
 	r := newRig(t)
 	for i, c := range []struct{ spec, want string }{

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -20,14 +21,42 @@ func (k *Kernel) writeFiles(w container.Wiring) (container.Sandbox, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return container.Sandbox{}, fmt.Errorf("make the container's folder: %w", err)
 	}
+	names, resolver := hosts(w), k.resolver(w)
+	if w.Host {
+		var err error
+		if names, resolver, err = k.machineFiles(w); err != nil {
+			return container.Sandbox{}, err
+		}
+	}
 	for path, text := range map[string]string{
-		box.Hosts: hosts(w), box.Resolv: k.resolver(w), box.Hostname: w.Hostname + "\n",
+		box.Hosts: names, box.Resolv: resolver, box.Hostname: w.Hostname + "\n",
 	} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil { //nolint:gosec // containers read it as any user
 			return container.Sandbox{}, fmt.Errorf("write a container's file: %w", err)
 		}
 	}
 	return box, nil
+}
+
+// machineFiles are the machine's own, for a container that shares its network, with the container's lines. What the container
+// writes into them stays its own.
+func (k *Kernel) machineFiles(w container.Wiring) (names, resolver string, err error) {
+	var all [2]string
+	for i, path := range []string{k.hosts, k.resolv} {
+		raw, err := os.ReadFile(path)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return "", "", fmt.Errorf("read what the container shares: %w", err)
+		}
+		all[i] = string(raw)
+	}
+	for _, line := range w.Hosts {
+		address, name, _ := strings.Cut(line, " ")
+		if address == hostGateway {
+			address = "127.0.0.1"
+		}
+		all[0] = strings.TrimSuffix(all[0], "\n") + "\n" + address + "\t" + name + "\n"
+	}
+	return all[0], all[1], nil
 }
 
 // hosts names the container itself by its address on the last network of its own, else on the machine network: that is

@@ -48,12 +48,21 @@ func newNamespace(path string) (netns.NsHandle, error) {
 	return space, nil
 }
 
+// onTheMachine says whether a container shares the machine's network: it has files, and no namespace.
+func (k *Kernel) onTheMachine(id string) bool {
+	_, err := os.Stat(filepath.Join(k.files, id))
+	return err == nil
+}
+
 // Dial connects to what listens in a container's network namespace, from within.
 func (k *Kernel) Dial(ctx context.Context, id string, to netip.AddrPort) (net.Conn, error) {
 	// The kernel knows namespaces by thread, and a socket stays where it was made.
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	space, err := netns.GetFromPath(filepath.Join(k.spaces, id))
+	if errors.Is(err, os.ErrNotExist) && k.onTheMachine(id) {
+		return (&net.Dialer{}).DialContext(ctx, "tcp", to.String())
+	}
 	if err != nil {
 		return nil, errs.New(errs.Unavailable, "find the network of container %s: %w", id, err)
 	}

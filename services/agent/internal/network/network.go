@@ -41,13 +41,14 @@ type Kernel struct {
 	spaces string // folder of the bind mounts
 	files  string // folder of the containers' files
 	resolv string // the machine's
+	hosts  string // the machine's
 }
 
 // New keeps its namespaces and files below the folder, which must not outlive the machine's power (/run/shoal).
 func New(folder string) *Kernel {
 	return &Kernel{
 		spaces: filepath.Join(folder, "netns"), files: filepath.Join(folder, "containers"),
-		resolv: "/etc/resolv.conf",
+		resolv: "/etc/resolv.conf", hosts: "/etc/hosts",
 	}
 }
 
@@ -72,8 +73,8 @@ func (k *Kernel) Make(ctx context.Context, w container.Wiring) (container.Sandbo
 		return container.Sandbox{}, err
 	}
 	box, err := k.writeFiles(w)
-	if err != nil {
-		return container.Sandbox{}, err
+	if err != nil || w.Host {
+		return box, err
 	}
 	box.NetNS = filepath.Join(k.spaces, w.ID)
 	if err := k.wire(host, w, bridges, box.NetNS); err != nil {

@@ -200,3 +200,36 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// A container that shares the machine's network has no namespace that a meshproxy could be handed; what listens in it is
+// reached on the machine itself. Its files are the machine's, with its own lines.
+func TestOnTheMachine(t *testing.T) {
+	k := machine(t)
+	lo, err := netlink.LinkByName("lo")
+	must(t, err)
+	must(t, netlink.LinkSetUp(lo))
+	k.hosts, k.resolv = filepath.Join(t.TempDir(), "hosts"), filepath.Join(t.TempDir(), "resolv.conf")
+	must(t, os.WriteFile(k.hosts, []byte("192.0.2.7 printer\n"), 0o600))
+	must(t, os.WriteFile(k.resolv, []byte("nameserver 192.0.2.53\n"), 0o600))
+	box, err := k.Make(t.Context(), container.Wiring{ID: "a", Hostname: "host-a", Host: true, Hosts: []string{"192.0.2.8 db", "host-gateway node"}})
+	must(t, err)
+	if ids, err := k.Spaces(); box.NetNS != "" || err != nil || len(ids) != 0 {
+		t.Errorf("it has the namespace %q; %v, %v", box.NetNS, ids, err)
+	}
+	for path, want := range map[string]string{box.Hosts: "192.0.2.7 printer\n192.0.2.8\tdb\n127.0.0.1\tnode\n", box.Resolv: "nameserver 192.0.2.53\n"} {
+		if raw, err := os.ReadFile(path); err != nil || string(raw) != want {
+			t.Errorf("%s: %q, %v", path, raw, err)
+		}
+	}
+	var listen net.ListenConfig
+	l, err := listen.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	conn, err := k.Dial(t.Context(), "a", l.Addr().(*net.TCPAddr).AddrPort())
+	must(t, err)
+	must(t, conn.Close())
+	must(t, k.Remove(t.Context(), "a"))
+	if _, err := k.Dial(t.Context(), "a", l.Addr().(*net.TCPAddr).AddrPort()); !errs.Is(err, errs.Unavailable) {
+		t.Errorf("after its end: %v", err)
+	}
+}

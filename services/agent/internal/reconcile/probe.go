@@ -122,6 +122,9 @@ func (e *entry) unattend() {
 
 // addressesOf are the task's own on the machine network, where the mesh reaches it.
 func addressesOf(e *entry) (list []netip.Addr) {
+	if e.assigned.GetSpec().GetContainer().GetPrivileges().GetHostNetwork() {
+		return nil // it is not on the machine network: it answers on the machine itself
+	}
 	for _, a := range e.assigned.GetAddresses() {
 		if a.GetNetworkId() != "" {
 			continue

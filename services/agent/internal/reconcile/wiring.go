@@ -29,6 +29,10 @@ func (l *Loop) spec(e *entry) (container.Spec, error) {
 // wiring says what interfaces the task's container needs: eth0 on the machine network, then one for each of its networks.
 func (l *Loop) wiring(e *entry, spec container.Spec) (container.Wiring, error) {
 	w := container.Wiring{ID: spec.ID, Hostname: spec.Hostname, Hosts: spec.Container.GetHosts(), DNS: spec.Container.GetDnsConfig()}
+	if spec.Container.GetPrivileges().GetHostNetwork() {
+		w.Host = true
+		return w, nil
+	}
 	byNetwork := map[string][]string{}
 	for _, a := range e.assigned.GetAddresses() {
 		byNetwork[a.GetNetworkId()] = append(byNetwork[a.GetNetworkId()], a.GetAddresses()...)

@@ -37,6 +37,9 @@ func isolate(ctx context.Context, s *specs.Spec, c container.Spec, m Machine) er
 	if p.GetHostIpc() {
 		without(s, specs.IPCNamespace)
 	}
+	if p.GetHostNetwork() {
+		without(s, specs.NetworkNamespace)
+	}
 	if err := label(s, p, m); err != nil {
 		return err
 	}

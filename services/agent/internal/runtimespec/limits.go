@@ -83,9 +83,10 @@ func rlimits(c container.Spec, m Machine) []specs.POSIXRlimit {
 
 // sysctls are Docker's default ones, then the service's.
 func sysctls(c container.Spec) map[string]string {
-	all := map[string]string{
-		"net.ipv4.ip_unprivileged_port_start": "0",
-		"net.ipv4.ping_group_range":           "0 2147483647",
+	all := map[string]string{}
+	if !c.Container.GetPrivileges().GetHostNetwork() { // else they are the machine's
+		all["net.ipv4.ip_unprivileged_port_start"] = "0"
+		all["net.ipv4.ping_group_range"] = "0 2147483647"
 	}
 	maps.Copy(all, c.Container.GetSysctls())
 	return all

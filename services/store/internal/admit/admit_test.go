@@ -89,6 +89,10 @@ func TestServiceFaults(t *testing.T) {
 		{"privileged", sound + `task { container { privileges { privileged: true host_pid: true } } }`, errs.Precondition, []string{
 			`privileges.privileged: this cluster does not allow it: containers.allow_privileged is off`, `privileges.host_pid: this cluster does not allow it: containers.allow_host_namespaces is off`,
 		}},
+		{"host network", sound + `endpoint { ports { target_port: 80 } } task { networks { target: "nowhere" } container { sysctls { key: "net.core.somaxconn" value: "9" } privileges { host_network: true } } }`, errs.Invalid, []string{
+			`privileges.host_network: this cluster does not allow it: containers.allow_host_namespaces is off`, `networks[0]: no network`, `networks: a task on its node's own network can be on no other`,
+			`ports: a task on its node's own network publishes nothing`, `sysctls: "net.core.somaxconn" would change the whole node`,
+		}},
 		{"profiles", sound + `task { container { privileges { seccomp { mode: PROFILE_MODE_CUSTOM profile: "{" } apparmor { mode: PROFILE_MODE_CUSTOM } selinux { disable: true type: "x" } masked_paths: "proc" } } }`, errs.Invalid, []string{
 			`privileges.apparmor.profile: is missing`, `privileges.seccomp.profile: is not in Docker's JSON form`, `privileges.selinux: is disabled and has a label`, `privileges.masked_paths[0]: "proc" must be an absolute path`,
 		}},

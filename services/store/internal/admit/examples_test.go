@@ -54,6 +54,11 @@ func TestPolicy(t *testing.T) {
 			if ok := f.Err("x") == nil; ok != namespaces {
 				t.Errorf("allow_privileged %v, allow_host_namespaces %v: host_pid is admitted: %v", privileged, namespaces, ok)
 			}
+			f = &Faults{}
+			f.isolation(policy, &typesv1.ContainerSpec{Privileges: &typesv1.Privileges{HostNetwork: true}})
+			if ok := f.Err("x") == nil; ok != namespaces {
+				t.Errorf("allow_privileged %v, allow_host_namespaces %v: host_network is admitted: %v", privileged, namespaces, ok)
+			}
 		}
 	}
 }

@@ -34,7 +34,7 @@ func (f *Faults) isolation(policy *typesv1.ContainerPolicy, c *typesv1.Container
 	for _, share := range []struct {
 		field string
 		asked bool
-	}{{"privileges.host_pid", p.GetHostPid()}, {"privileges.host_ipc", p.GetHostIpc()}} {
+	}{{"privileges.host_pid", p.GetHostPid()}, {"privileges.host_ipc", p.GetHostIpc()}, {"privileges.host_network", p.GetHostNetwork()}} {
 		if share.asked && !policy.GetAllowHostNamespaces() {
 			f.AddKind(errs.Precondition, share.field, "this cluster does not allow it: containers.allow_host_namespaces is off; `shoal cluster update --allow-host-namespaces` turns it on")
 		}
@@ -46,6 +46,19 @@ func (f *Faults) isolation(policy *typesv1.ContainerPolicy, c *typesv1.Container
 		}
 	}
 	f.Check(c.GetShmBytes() == 0 || !p.GetHostIpc(), "shm_bytes", "has no meaning where the node's shared memory is shared")
+}
+
+// hostNetwork checks what has no meaning for a task that shares its node's network.
+func (f *Faults) hostNetwork(spec *typesv1.ServiceSpec) {
+	t := spec.GetTask()
+	if !t.GetContainer().GetPrivileges().GetHostNetwork() {
+		return
+	}
+	f.Check(len(t.GetNetworks()) == 0, "networks", "a task on its node's own network can be on no other")
+	f.Check(len(spec.GetEndpoint().GetPorts()) == 0, "ports", "a task on its node's own network publishes nothing: what it listens on is the node's port")
+	for name := range t.GetContainer().GetSysctls() {
+		f.Check(!strings.HasPrefix(name, "net."), "sysctls", "%q would change the whole node, whose network the task shares", name)
+	}
 }
 
 // capabilities are stored in one form, CAP_NAME, whatever way they were written.

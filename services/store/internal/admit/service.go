@@ -62,6 +62,7 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 	size := proto.Size(spec.GetTask())
 	f.Check(size <= maxTask, "task", "has %d bytes, at most %d are allowed", size, maxTask)
 	f.ports(s, id, spec)
+	f.hostNetwork(spec)
 	f.autoscale(s.Service(id), spec)
 	f.mode(s, id, spec)
 	f.dependencies(s, id, spec)
