@@ -158,7 +158,7 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 		e.Vault = memfs.New(filepath.Join(cfg.RunDir, "secrets"))
 	}
 	if e.Journal == nil {
-		j, err := journal.Open(p.Path("journal.db"))
+		j, err := journal.Open(p.Path("journal.db"), e.Log)
 		if err != nil {
 			return closeReal, err
 		}

@@ -3,6 +3,7 @@ package executor
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -50,7 +51,7 @@ func TestWhole(t *testing.T) {
 	bridges(t)
 	r := newRig(t)
 	k := network.New(filepath.Join(filepath.Dir(r.config), "run"))
-	j, err := journal.Open(filepath.Join(filepath.Dir(r.config), "journal.db"))
+	j, err := journal.Open(filepath.Join(filepath.Dir(r.config), "journal.db"), slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

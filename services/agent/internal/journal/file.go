@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"strings"
 	"time"
 
@@ -31,18 +33,19 @@ const lockWait = 3 * time.Second
 // file is the journal of a real machine: one bbolt file.
 type file struct{ db *bbolt.DB }
 
-// Open opens the journal at path, or begins a new one. A file that is damaged is put aside as <path>.damaged: the
-// containers themselves know enough to go on, and a machine that waits for a person is worse.
-func Open(path string) (Journal, error) {
+// Open opens the journal at path, or begins a new one. A file that is damaged is put aside as <path>.damaged, which is told:
+// the containers themselves know enough to go on, and a machine that waits for a person is worse.
+func Open(path string, log *slog.Logger) (Journal, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
-	db, err := open(path)
-	if errors.Is(err, berrors.ErrInvalid) || errors.Is(err, berrors.ErrChecksum) {
-		if err := os.Rename(path, path+".damaged"); err != nil {
+	f, err := sound(path)
+	if damage, ok := errors.AsType[*damageError](err); ok {
+		log.Error("the journal is damaged and was put aside; going on by what runs here", "file", path+asideSuffix, "damage", damage)
+		if err := os.Rename(path, path+asideSuffix); err != nil {
 			return nil, fmt.Errorf("put the damaged journal aside: %w", err)
 		}
-		db, err = open(path)
+		f, err = sound(path)
 	}
 	if errors.Is(err, berrors.ErrTimeout) {
 		return nil, fmt.Errorf("open journal %s: another agent holds it; stop that one first", path)
@@ -50,7 +53,62 @@ func Open(path string) (Journal, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", path, err)
 	}
-	return &file{db}, nil
+	return f, nil
+}
+
+const (
+	asideSuffix = ".damaged"
+	// triesSuffix is of the file that counts the agents that have died while they opened the journal: bbolt ends the process for
+	// some damages, where nobody can stop it.
+	triesSuffix = ".opening"
+	// maxTries is how many may: a death there may also be a power cut.
+	maxTries = 2
+)
+
+// damageError says that the file is no journal any more.
+type damageError struct{ what any }
+
+func (d *damageError) Error() string { return fmt.Sprint(d.what) }
+
+// sound opens the file and reads all of it once.
+func sound(path string) (f *file, err error) {
+	tries, _ := os.ReadFile(path + triesSuffix) // mostly there is none
+	if len(tries) >= maxTries {
+		_ = os.Remove(path + triesSuffix) // or the next one finds this file damaged, too
+		if _, err := os.Stat(path); err == nil {
+			return nil, &damageError{fmt.Sprintf("%d agents in a row have died opening it", len(tries))}
+		}
+	}
+	// A full disk must not keep an agent from opening its journal.
+	_ = os.WriteFile(path+triesSuffix, append(tries, '.'), 0o600) //nolint:gosec // the path is the agent's own
+	defer func() { err = errors.Join(err, ignoreGone(os.Remove(path+triesSuffix))) }()
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true)) // a file that is shorter than it says
+	defer func() {
+		if v := recover(); v != nil {
+			f, err = nil, &damageError{v}
+		}
+	}()
+	db, err := open(path)
+	for _, damage := range []error{berrors.ErrInvalid, berrors.ErrChecksum, berrors.ErrVersionMismatch, berrors.ErrIncompatibleValue} {
+		if errors.Is(err, damage) {
+			return nil, &damageError{err}
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	f = &file{db}
+	if _, err := f.Load(context.Background()); err != nil {
+		return nil, errors.Join(&damageError{err}, f.Close())
+	}
+	return f, nil
+}
+
+func ignoreGone(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
 }
 
 func open(path string) (*bbolt.DB, error) {

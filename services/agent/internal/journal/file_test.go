@@ -1,11 +1,19 @@
 package journal_test
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
 	"github.com/shoalproject/shoal/services/agent/internal/journal/journaltest"
 )
@@ -15,7 +23,7 @@ type disk struct{ path string }
 
 func (d *disk) Open(t *testing.T) journal.Journal {
 	t.Helper()
-	j, err := journal.Open(d.path)
+	j, err := journal.Open(d.path, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -35,6 +43,87 @@ func (d *disk) Crash(t *testing.T, _ journal.Journal) {
 	}
 }
 
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
+// TestMain is also an agent that opens a journal and reads it.
+func TestMain(m *testing.M) {
+	if path := os.Getenv("OPEN_JOURNAL"); path != "" {
+		j, err := journal.Open(path, quiet())
+		if err == nil {
+			_, err = j.Load(context.Background())
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// Whatever has become of the file, an agent that is started again and again opens it, or another one, within three starts:
+// also when the library ends the process.
+func TestEveryDamageIsSurvived(t *testing.T) {
+	dir := t.TempDir()
+	whole := filepath.Join(dir, "whole.db")
+	j, err := journal.Open(whole, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	tasks := map[string]journal.Record{}
+	for i := range 300 {
+		tasks[fmt.Sprintf("task-%d", i)] = journal.Record{Observed: &typesv1.TaskObserved{Seq: uint64(i), Message: strings.Repeat("x", 200)}}
+	}
+	if err := errors.Join(j.Save(t.Context(), journal.Change{Cluster: "c1", Put: tasks}), j.Close()); err != nil {
+		t.Fatal(err)
+	}
+	data, err := os.ReadFile(whole)
+	if err != nil {
+		t.Fatal(err)
+	}
+	died, aside := 0, 0
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range 24 {
+		spoilt, page := bytes.Clone(data), 4096*r.IntN(len(data)/4096)
+		switch i % 4 {
+		case 0: // a page of zeros
+			clear(spoilt[page : page+4096])
+		case 1: // noise
+			for k := range 64 {
+				spoilt[page+k] = byte(r.IntN(256))
+			}
+		case 2: // cut short
+			spoilt = spoilt[:page+r.IntN(4096)]
+		case 3: // a page of another time
+			copy(spoilt[page:page+4096], data[4096*r.IntN(len(data)/4096):])
+		}
+		path := filepath.Join(dir, fmt.Sprintf("%d.db", i))
+		if err := os.WriteFile(path, spoilt, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var last []byte
+		opened := false
+		for start := 0; start < 3 && !opened; start++ {
+			c := exec.Command(os.Args[0])
+			c.Env = append(os.Environ(), "OPEN_JOURNAL="+path)
+			last, err = c.CombinedOutput()
+			if opened = err == nil; !opened {
+				died++
+			}
+		}
+		if !opened {
+			t.Errorf("damage %d at %d: %v\n%.1000s", i, page, err, last)
+		}
+		if _, err := os.Stat(path + ".damaged"); err == nil {
+			aside++
+		}
+	}
+	t.Logf("put aside %d times, after %d deaths", aside, died)
+	if aside == 0 || died == 0 {
+		t.Errorf("put aside %d times, after %d deaths: the damages are harmless", aside, died)
+	}
+}
+
 func TestFileConforms(t *testing.T) {
 	journaltest.Conform(t, func(t *testing.T) journaltest.Medium {
 		t.Helper()
@@ -48,7 +137,7 @@ func TestDamagedFile(t *testing.T) {
 	if err := os.WriteFile(path, make([]byte, 64<<10), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	j, err := journal.Open(path)
+	j, err := journal.Open(path, quiet())
 	if err != nil {
 		t.Fatal(err)
 	}
