@@ -48,7 +48,7 @@ import (
 //	settle [at=D]   agents do what is desired
 //	decide [at=D]   prints what the plan does
 //	converge [until=D] decide and settle until nothing changes
-//	ps NAME         prints the tasks, newest first
+//	ps NAME         prints the tasks, newest first; ls NAME how many run of those that are wanted
 //	explain NAME [task=SLOT] [nodes=true] says why tasks are where they are
 //	plan COMMAND    prints what a command would lead to, without it; also: plan node ID off
 func TestScripts(t *testing.T) {
@@ -146,6 +146,9 @@ func (m *sim) command(out *strings.Builder, words []string) {
 		m.print(out, m.converge(limit), time.Time{})
 	case "ps":
 		m.ps(out, rest[0])
+	case "ls":
+		running, wanted := state.Counts(m.s, rest[0])
+		fmt.Fprintf(out, "%s %d/%d\n", rest[0], running, wanted)
 	default:
 		m.fault("no command %q", words[0])
 	}

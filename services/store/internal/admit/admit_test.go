@@ -271,6 +271,30 @@ func TestHostPorts(t *testing.T) {
 	}
 }
 
+// TestModeStays: a service keeps the kind of mode that it was made with, and its name says what to do instead.
+func TestModeStays(t *testing.T) {
+	txn := snapshot().Begin()
+	txn.Put(state.Wrap(&typesv1.Service{Meta: &typesv1.Meta{Id: "svc3"}, Spec: &typesv1.ServiceSpec{Annotations: &typesv1.Annotations{Name: "log"},
+		Mode: &typesv1.ServiceSpec_Global{Global: &typesv1.Global{}}}}))
+	s := txn.Commit(state.Version{EpochNumber: 1, Revision: 2}, time.Unix(0, 0))
+	for _, tc := range []struct{ spec, want string }{
+		{`global {}`, ""},
+		{`replicated { replicas: 2 }`, "mode: is global and cannot become replicated; remove the service and create it anew"},
+		{`global_job {}`, "mode: is global and cannot become global-job"},
+		{`replicated_job {}`, "mode: is global and cannot become replicated-job"},
+		{``, "mode: is global and cannot become replicated"},
+	} {
+		spec := &typesv1.ServiceSpec{}
+		if err := prototext.Unmarshal([]byte(`annotations { name: "log" } task { container { image: "nginx" } } `+tc.spec), spec); err != nil {
+			t.Fatal(err)
+		}
+		_, f := Service(s, "svc3", spec)
+		if err := f.Err("x"); (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
+			t.Errorf("%s: %v, want %q", tc.spec, err, tc.want)
+		}
+	}
+}
+
 // TestServiceDefaults: what a person leaves out is filled in, so that what is stored says all, and filling in again
 // changes nothing.
 func TestServiceDefaults(t *testing.T) {

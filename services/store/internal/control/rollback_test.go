@@ -69,6 +69,50 @@ func TestRollback(t *testing.T) {
 	}
 }
 
+// TestWhatIsANewVersion: a change of the task spec is a new version, and so is a forced update of an equal one; a change of all else
+// is none, and neither is the same spec again.
+func TestWhatIsANewVersion(t *testing.T) {
+	a, _, ctx := newAPI(t)
+	s := services{API: a}
+	made, err := s.CreateService(ctx, &controlv1.CreateServiceRequest{Spec: serviceSpec("web")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, svc := made.GetVersion(), made.GetService()
+	for _, tc := range []struct {
+		name   string
+		change func(s *typesv1.ServiceSpec)
+		is     bool
+	}{
+		{"nothing", func(*typesv1.ServiceSpec) {}, false},
+		{"image", func(s *typesv1.ServiceSpec) { s.Task.Container.Image = "nginx:2" }, true},
+		{"placement", func(s *typesv1.ServiceSpec) {
+			s.Task.Placement = &typesv1.Placement{Constraints: []string{"node.role == worker"}}
+		}, true},
+		{"force", func(s *typesv1.ServiceSpec) { s.Task.ForceUpdate++ }, true},
+		{"the same again", func(*typesv1.ServiceSpec) {}, false},
+		{"replicas", func(s *typesv1.ServiceSpec) { s.GetReplicated().Replicas = new(uint64(3)) }, false},
+		{"settings", func(s *typesv1.ServiceSpec) {
+			s.Update.Parallelism, s.MaxUnavailable, s.Priority, s.HoldUpdate = new(uint64(2)), new(uint64(2)), 7, true
+			s.Rollback, s.Annotations.Labels = &typesv1.UpdateConfig{}, map[string]string{"team": "red"}
+		}, false},
+	} {
+		next := proto.CloneOf(svc.GetSpec())
+		tc.change(next)
+		up, err := s.UpdateService(ctx, &controlv1.UpdateServiceRequest{Service: "web", Version: version, Spec: next})
+		if err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		if is := up.GetService().GetSpecVersion() != svc.GetSpecVersion(); is != tc.is {
+			t.Errorf("%s: version %d after %d", tc.name, up.GetService().GetSpecVersion(), svc.GetSpecVersion())
+		}
+		version, svc = up.GetVersion(), up.GetService()
+	}
+	if n := len(svc.GetSpecHistory()); n != 3 {
+		t.Errorf("%d versions are kept", n)
+	}
+}
+
 // TestEarlierVersion: without a number a rollback leads to what was in force before; a version whose update was rolled back
 // by itself was not.
 func TestEarlierVersion(t *testing.T) {
