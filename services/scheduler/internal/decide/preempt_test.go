@@ -37,8 +37,11 @@ func (m *sim) checkDisplaced(t fatal, before *state.Snapshot) {
 		}
 		running := map[uint64]bool{}
 		for task := range m.s.TasksOfService(id) {
-			if task.GetDecided().GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING && task.GetObserved().GetState() == typesv1.TaskState_TASK_STATE_RUNNING {
-				running[task.GetDecided().GetSlot()] = true
+			d := task.GetDecided()
+			// What is tied to a drained node by its volumes goes with the drain, whatever is missing.
+			tied := strings.HasPrefix(d.GetReason(), "node ") && strings.HasSuffix(d.GetReason(), " is drained")
+			if (d.GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING || tied) && task.GetObserved().GetState() == typesv1.TaskState_TASK_STATE_RUNNING {
+				running[d.GetSlot()] = true
 			}
 		}
 		if missing := int(state.Replicas(svc)) - len(running); missing > int(svc.GetSpec().GetMaxUnavailable()) {

@@ -27,6 +27,7 @@ type sim struct {
 	// lease counts the schedulers that have led, others are the plans of those that have not committed theirs.
 	lease  int
 	others map[string]fenced
+	rounds int // of the last converge
 	fault  func(format string, args ...any)
 }
 
@@ -325,7 +326,7 @@ func (m *sim) settle() (changed bool) {
 
 // converge lets scheduler and agents work until nothing changes, through deadlines too if there are any until the limit.
 func (m *sim) converge(limit time.Time) (lines []string) {
-	for range 10_000 {
+	for m.rounds = 0; m.rounds < 10_000; m.rounds++ {
 		did, wake := m.decide()
 		lines = append(lines, did...)
 		if m.settle() || len(did) > 0 {
