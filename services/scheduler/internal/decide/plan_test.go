@@ -72,7 +72,7 @@ func TestAnyPlanComesTrue(t *testing.T) {
 		name, node := service(), fmt.Sprintf("n%d", rapid.IntRange(0, nodes-1).Draw(t, "node"))
 		change := rapid.SampledFrom([][]string{
 			append([]string{"service", name}, drawSpec(t, name)...), {"node", node, "drain"}, {"node", node, "pause"}, {"node", node, "off"},
-			{"node", node, "remove"}, {"node", node, "taint=x::no-execute"}, {"node", node, "memory=1G"}, {"node", "n9", "memory=8G"},
+			{"node", node, "remove"}, append([]string{"service", name, "rollback-to=1"}, drawSpec(t, name)...), {"node", node, "taint=x::no-execute"}, {"node", node, "memory=1G"}, {"node", "n9", "memory=8G"},
 		}).Draw(t, "change")
 		m.foresee(&strings.Builder{}, change)
 	})

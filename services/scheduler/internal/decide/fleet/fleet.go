@@ -34,7 +34,7 @@ type Fleet struct {
 	losses    *loss.Guard                // which nodes are lost, once somebody has asked
 	applied   *uint64                    // see Tables
 	lowest    *int32                     // priority of a service
-	small     map[string]map[string]bool // node -> tasks for which it has become too small
+	small     map[string]beyond // nodes that have become too small
 }
 
 // New looks at the machines of a decision.
@@ -240,7 +240,8 @@ func (f *Fleet) Addresses(n *place.Node, spec *typesv1.TaskSpec) (out []*typesv1
 }
 
 // TooSmall reports whether a node's resources no longer suffice for a task: reservations are added up from the oldest task
-// on, and those beyond what the machine has must go. What is stopping already does not count: it makes room.
+// on, and those beyond what the machine has must go. What is stopping already does not count, nor what this decision has told to
+// stop: it makes room.
 func (f *Fleet) TooSmall(n *place.Node, t *typesv1.Task) bool {
 	r := t.GetDecided().GetReserved()
 	if r == nil || n.Used.CPUs <= n.Have.CPUs && n.Used.Memory <= n.Have.Memory && n.Used.Disk <= n.Have.Disk && len(r.GetGeneric()) == 0 {
@@ -248,19 +249,25 @@ func (f *Fleet) TooSmall(n *place.Node, t *typesv1.Task) bool {
 	}
 	id := n.ID()
 	if f.small == nil {
-		f.small = map[string]map[string]bool{}
+		f.small = map[string]beyond{}
 	}
-	if f.small[id] == nil {
-		f.small[id] = f.beyond(n)
+	if f.small[id].tasks == nil || f.small[id].at != f.Book.Placement {
+		f.small[id] = beyond{f.beyond(n), f.Book.Placement}
 	}
-	return f.small[id][t.GetMeta().GetId()]
+	return f.small[id].tasks[t.GetMeta().GetId()]
 }
 
-// beyond are the wanted tasks on a node that it has not enough for.
+// beyond are the wanted tasks on a node that it has not enough for, as things were.
+type beyond struct {
+	tasks map[string]bool
+	at    uint64 // of the book's placement
+}
+
 func (f *Fleet) beyond(n *place.Node) map[string]bool {
 	var tasks []*typesv1.Task
-	for x := range f.Snapshot().TasksOfNode(n.ID()) {
-		if book.Wanted(x) && !task.Dead(x) && x.GetDecided().GetReserved() != nil {
+	for x := range f.Snapshot().TasksOfNode(n.ID()) { // nobody comes to a node that is too small
+		x = f.Book.Task(x.GetMeta().GetId())
+		if x != nil && book.Wanted(x) && !task.Dead(x) && x.GetDecided().GetReserved() != nil {
 			tasks = append(tasks, x)
 		}
 	}

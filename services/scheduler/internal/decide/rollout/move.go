@@ -3,6 +3,7 @@ package rollout
 import (
 	"cmp"
 
+	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
@@ -11,11 +12,15 @@ import (
 )
 
 // Dirty reports whether a task is not of the spec that the service's tasks should be of. Another version is clean when it
-// has the same hash, or differs only in where tasks may run: whether it may stay where it is is another question.
+// has the same hash, or differs only in where tasks may run: whether it may stay where it is is another question. One that is
+// nowhere yet must be of the version itself, for it is placed by that.
 func (r *Rollout) Dirty(t *typesv1.Task) bool {
 	of := t.GetSpecVersion()
 	if of == r.Target {
 		return false
+	}
+	if t.GetDecided().GetNodeId() == "" {
+		return !version.Equal(r.Service, of, r.Target)
 	}
 	d, known := r.dirtyVersions[of]
 	if !known {
@@ -26,6 +31,11 @@ func (r *Rollout) Dirty(t *typesv1.Task) bool {
 		r.dirtyVersions[of] = d
 	}
 	return d
+}
+
+// Outdated reports whether a task is to be made anew as soon as nothing is lost by it: it must not be placed before.
+func (r *Rollout) Outdated(t *typesv1.Task) bool {
+	return !state.IsJob(r.Service) && !r.paused() && r.Dirty(t)
 }
 
 // Misplaced says why a task may not stay on its node; nothing if it may.

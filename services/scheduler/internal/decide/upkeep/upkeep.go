@@ -86,8 +86,8 @@ func (k *Keeper) Replace(s *book.Slot, went *typesv1.Task, o visit.Order, why st
 // place tries again to find a node for tasks that have none.
 func (k *Keeper) place(s *book.Slot) {
 	for _, t := range slices.Clone(s.Tasks) {
-		if !task.Wanted(t) || t.GetDecided().GetNodeId() != "" || task.Dead(t) || task.Fresh(t) && !k.Again {
-			continue // has one, or was just looked at
+		if !task.Wanted(t) || t.GetDecided().GetNodeId() != "" || task.Dead(t) || task.Fresh(t) && !k.Again || k.Outdated(t) {
+			continue // has one, was just looked at, or is made anew
 		}
 		held := ""
 		if t.GetDecided().GetDesired() == task.Ready {

@@ -14,7 +14,7 @@ import (
 
 // Same reports whether tasks of two versions are the same: equal hashes, or a difference only in where they may run.
 func Same(svc *typesv1.Service, a, b uint64) bool {
-	if x, y := hashOf(svc, a), hashOf(svc, b); len(x) > 0 && bytes.Equal(x, y) {
+	if Equal(svc, a, b) {
 		return true
 	}
 	x, y := state.SpecOf(svc, a), state.SpecOf(svc, b)
@@ -22,6 +22,12 @@ func Same(svc *typesv1.Service, a, b uint64) bool {
 		return false // nothing is known of one, or the difference is elsewhere
 	}
 	return proto.Equal(anywhere(x), anywhere(y))
+}
+
+// Equal reports whether two versions are one spec, as far as their hashes say.
+func Equal(svc *typesv1.Service, a, b uint64) bool {
+	x, y := hashOf(svc, a), hashOf(svc, b)
+	return len(x) > 0 && bytes.Equal(x, y)
 }
 
 // anywhere is a spec without its placement.
