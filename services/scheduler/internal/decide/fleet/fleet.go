@@ -31,9 +31,9 @@ type Fleet struct {
 	fullNodes []*place.Node // marked as without a free address
 	held      []*place.Node // held off, once somebody has asked
 	heldKnown bool
-	losses    *loss.Guard                // which nodes are lost, once somebody has asked
-	applied   *uint64                    // see Tables
-	lowest    *int32                     // priority of a service
+	losses    *loss.Guard       // which nodes are lost, once somebody has asked
+	applied   *uint64           // see Tables
+	lowest    *int32            // priority of a service
 	small     map[string]beyond // nodes that have become too small
 }
 
