@@ -7,12 +7,15 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/journalread"
 	"github.com/shoalproject/shoal/services/agent/internal/logfile"
 	"github.com/shoalproject/shoal/services/agent/internal/logger"
 )
@@ -30,7 +33,11 @@ func (e *Executor) ReadLog(ctx context.Context, taskID string, req *logsv1.ReadL
 		}
 		return errs.New(errs.NotFound, "nothing is kept of the task's output")
 	}
-	attempt, after, err := parsePosition(req.GetAfter())
+	position := req.GetAfter()
+	if strings.HasPrefix(position, journalPosition) {
+		position = ""
+	}
+	attempt, after, err := parsePosition(position)
 	if err != nil {
 		return err
 	}
@@ -53,8 +60,11 @@ func (e *Executor) ReadLog(ctx context.Context, taskID string, req *logsv1.ReadL
 		q.After = after
 		q.Wait = func(ctx context.Context) bool { return live(ctx) && e.newest(taskID) == n }
 		id := container.ID(taskID, n)
-		if s := logger.ReadSettings(e.logFolder(id)); s.Driver == logger.Journal || s.Driver == logger.None {
-			return unreadable(s.Driver, taskID)
+		switch logger.ReadSettings(e.logFolder(id)).Driver {
+		case logger.None:
+			return errs.New(errs.Precondition, "its log driver is none: nothing is kept")
+		case logger.Journal: // which has all attempts
+			return e.readJournal(ctx, taskID, req, live, put)
 		}
 		err := logfile.Read(ctx, e.logFolder(id), q, func(b logfile.Batch) error { return put(responseOf(n, b)) })
 		if err != nil {
@@ -69,12 +79,31 @@ func (e *Executor) ReadLog(ctx context.Context, taskID string, req *logsv1.ReadL
 	return nil
 }
 
-func unreadable(driver, taskID string) error {
-	if driver == logger.None {
-		return errs.New(errs.Precondition, "its log driver is none: nothing is kept")
+// readJournal reads what the driver journald has kept.
+func (e *Executor) readJournal(ctx context.Context, taskID string, req *logsv1.ReadLogRequest, live func(context.Context) bool, put func(*logsv1.ReadLogResponse) error) error {
+	program, err := journalread.Program()
+	if err != nil {
+		return errs.New(errs.Precondition, "its log driver is journald, and the agent finds no journalctl: read it on its node, with journalctl %s=%s", fieldTask, taskID)
 	}
-	return errs.New(errs.Precondition, "its log driver is journald: read it on its node, with journalctl %s=%s", fieldTask, taskID)
+	options := req.GetOptions()
+	after, own := strings.CutPrefix(req.GetAfter(), journalPosition)
+	if !own {
+		after = ""
+		if req.GetAfter() != "" { // told before there was a container: all is new
+			options = proto.CloneOf(options)
+			options.Tail = nil
+		}
+	}
+	return journalread.Read(ctx, program, journalread.Query{
+		Field: fieldTask, Value: taskID, After: after, Options: options, Live: live,
+	}, func(r *logsv1.ReadLogResponse) error {
+		r.Position = journalPosition + r.GetPosition()
+		return put(r)
+	})
 }
+
+// journalPosition begins a position in the machine's journal.
+const journalPosition = "journal/"
 
 // attempts are those of a task of which something is kept, in order.
 func (e *Executor) attempts(taskID string) ([]uint32, error) {
