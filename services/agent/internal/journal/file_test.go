@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
 	"github.com/shoalproject/shoal/services/agent/internal/journal/journaltest"
@@ -147,5 +149,60 @@ func TestDamagedFile(t *testing.T) {
 	}
 	if _, err := os.Stat(path + ".damaged"); err != nil {
 		t.Error(err)
+	}
+}
+
+// A full disk refuses a save, whole, and costs nothing else: what was saved before is there, also for another agent, and when
+// there is room again so is what is saved then.
+func TestFullDisk(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it mounts a small file system")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("shoal-test", dir, "tmpfs", 0, "size=512k"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	path, ballast := filepath.Join(dir, "journal.db"), filepath.Join(dir, "ballast")
+	j, err := journal.Open(path, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	record := func(n int) journal.Change {
+		put := map[string]journal.Record{}
+		for i := range n {
+			put[fmt.Sprintf("task-%d", i)] = journal.Record{Observed: &typesv1.TaskObserved{Seq: uint64(n), Message: strings.Repeat("x", 1000)}}
+		}
+		return journal.Change{Put: put}
+	}
+	if err := j.Save(t.Context(), record(10)); err != nil {
+		t.Fatal(err)
+	}
+	_ = os.WriteFile(ballast, make([]byte, 1<<20), 0o600) // as much as there is room
+	if err := j.Save(t.Context(), record(200)); err == nil {
+		t.Fatal("the disk was not full")
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if j, err = journal.Open(path, quiet()); err != nil {
+		t.Fatalf("on a full disk: %v", err)
+	}
+	defer j.Close()
+	if s, err := j.Load(t.Context()); err != nil || len(s.Tasks) != 10 {
+		t.Errorf("%d tasks, %v", len(s.Tasks), err)
+	}
+	if err := os.Remove(ballast); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Save(t.Context(), record(50)); err != nil {
+		t.Errorf("with room again: %v", err)
+	}
+	if s, err := j.Load(t.Context()); err != nil || len(s.Tasks) != 50 {
+		t.Errorf("%d tasks, %v", len(s.Tasks), err)
 	}
 }
