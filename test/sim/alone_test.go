@@ -43,7 +43,7 @@ func TestFailedContainersRunAgainWithoutDispatchers(t *testing.T) {
 			}
 			return ""
 		})
-		time.Sleep(10 * time.Minute)
+		time.Sleep(2 * time.Minute)
 		for _, d := range dispatchers {
 			if err := c.Machine(d).StartAgain("dispatcher"); err != nil {
 				t.Fatal(err)
