@@ -44,8 +44,8 @@ func TestCrashLoopsLeaveTheOthersAlone(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range 3 {
-			time.Sleep(20 * time.Second)
+		for i := range 2 {
+			time.Sleep(10 * time.Second)
 			if _, err := c.Operator.CreateService(fmt.Sprint("beside-", i), 4); err != nil {
 				t.Fatal(err)
 			}
