@@ -45,8 +45,13 @@ func (l *link) end(err error) {
 	})
 }
 
-// put hands a message to the other side, or waits until there is room.
+// put hands a message to the other side, or waits until there is room. After the end there is nobody, whatever room there is.
 func (l *link) put(to chan<- []byte, m []byte) error {
+	select {
+	case <-l.ended:
+		return l.err
+	default:
+	}
 	select {
 	case to <- m:
 		return nil

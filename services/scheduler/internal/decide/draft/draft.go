@@ -138,7 +138,7 @@ func (d *Draft) Settled(t *typesv1.Task) bool {
 // DropTask notes that a task goes.
 func (d *Draft) DropTask(t *typesv1.Task) {
 	id := t.GetMeta().GetId()
-	if !d.Settled(t) {
+	if len(t.GetDecided().GetVolumes()) > 0 && !d.Settled(t) {
 		d.Release(t)
 	}
 	d.Book.SetTask(id, nil)
