@@ -88,7 +88,12 @@ $(COMPOSE): tools/compose/go.mod
 		github.com/docker/compose/v2/cmd
 
 bench: deps build ## the figures; PEERS=1 also takes Docker Swarm's
-	PEERS=$(PEERS) go -C test run ./bench
+	PEERS=$(PEERS) go -C test run ./bench -only '^(scale|create|container|host|dispatcher|leader|idle)$$'
+
+.PHONY: bench-node
+bench-node: deps build ## the figures of the node: 50 more replicas, an agent with 100 containers, a dispatcher with 5,000 machines, logs
+	go -C test run ./bench -only '^(scale|hundred|hollow)$$'
+	@cd services/agent && go test -run '^$$' -bench Keep -benchtime 3x ./internal/logger
 
 .PHONY: bench-scheduler
 bench-scheduler: ## the decision's figures beside SwarmKit's, a day of 10,000 nodes, charts into docs/benchmarks/scheduler

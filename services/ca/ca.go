@@ -11,6 +11,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/commit"
 	"github.com/shoalproject/shoal/internal/config"
+	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/keyset"
 	"github.com/shoalproject/shoal/internal/keyset/wrapper"
@@ -30,13 +31,21 @@ import (
 // Config is the process's configuration file.
 type Config struct {
 	config.Base `yaml:",inline"`
+	// JoinRate is how many machines a second may try to join from one address; five times as many at once. Raise it where many
+	// machines come from behind one address. Unit: tries a second. Limits: 1 to 10000.
+	JoinRate int `yaml:"join_rate"`
 }
 
 // DefaultConfig returns the defaults.
-func DefaultConfig() Config { return Config{} }
+func DefaultConfig() Config { return Config{JoinRate: 1} }
 
 // Validate returns all faults at once.
-func (c Config) Validate() error { return c.Base.Validate() }
+func (c Config) Validate() error {
+	var f errs.Collector
+	f.Merge("", c.Base.Validate())
+	f.Check(c.JoinRate >= 1 && c.JoinRate <= 10000, "join_rate", "%d is not in 1 to 10000", c.JoinRate)
+	return f.Err("config")
+}
 
 // Run wires the CA and blocks until ctx ends or a part fails. It serves the root from the start, and the rest as soon as it
 // has reached the store and has the keyset; its health says what it waits for.
@@ -65,7 +74,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	hands := wrapper.New(p.Env, keysetPlace(), p.ID, wrapKey, keys, commits, health)
 	issuing := renewissuer.New(p.Env, p.Path("issuing"), p.ID, issuer, keys, health)
 	issuing.Load(p.Keeper.Bundle())
-	srv := server.New(server.Parts{Env: p.Env, View: view, Commit: commits, Trust: p.Keeper, Keyset: keys, Issuer: issuer})
+	srv := server.New(server.Parts{Env: p.Env, View: view, Commit: commits, Trust: p.Keeper, Keyset: keys, Issuer: issuer, JoinRate: cfg.JoinRate})
 	cav1.RegisterCertificateServiceServer(p.Server.GRPC(), srv)
 	cav1.RegisterTokenServiceServer(p.Server.GRPC(), srv)
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/test/harness"
+	"github.com/shoalproject/shoal/test/harness/hollow"
 )
 
 // config says what is measured.
@@ -25,12 +26,13 @@ type config struct {
 	Dir       string
 	Root      string
 	Peers     bool
+	Hollow    int
 
 	only *regexp.Regexp
 }
 
 func defaultConfig() config {
-	return config{Runs: 5, FaultRuns: 3, Replicas: 50, Dir: "/var/tmp/shoal-bench", Root: ".."}
+	return config{Runs: 5, FaultRuns: 3, Replicas: 50, Hollow: 5000, Dir: "/var/tmp/shoal-bench", Root: ".."}
 }
 
 func (c *config) validate() error {
@@ -40,6 +42,9 @@ func (c *config) validate() error {
 	}
 	if c.Replicas < 2 || c.Replicas > 200 {
 		faults = append(faults, fmt.Errorf("-replicas: %d is not in 2 to 200", c.Replicas))
+	}
+	if c.Hollow < 100 || c.Hollow > hollow.Most {
+		faults = append(faults, fmt.Errorf("-hollow: %d is not in 100 to %d", c.Hollow, hollow.Most))
 	}
 	var err error
 	if c.only, err = regexp.Compile(c.Only); err != nil {
@@ -93,6 +98,8 @@ func phases() []phase {
 		}},
 		{"managers", 3, 1, []step{{name: "dispatcher", each: dispatcherLoss}, {name: "leader", each: leaderLoss}}},
 		{"idle", 1, 0, []step{{name: "idle", each: idleMemory}}},
+		{"hundred", 1, 0, []step{{name: "hundred", each: hundredContainers}}},
+		{"hollow", 1, 0, []step{{name: "hollow", each: hollowNodes}}},
 	}
 }
 

@@ -31,7 +31,7 @@ type Point struct{ X, Y float64 }
 
 const (
 	width, height            = 760, 420
-	left, right, top, bottom = 80, 20, 60, 50
+	left, right, top, bottom = 80, 35, 60, 50
 )
 
 // marked is up to how many points of a line are marked: with more of them the line says enough.
@@ -143,7 +143,8 @@ func (a *axis) round() {
 		a.high++
 	}
 	step := a.step()
-	a.low, a.high = math.Floor(a.low/step)*step, math.Ceil(a.high/step)*step
+	const hair = 0.01 // of a step: what a last value is over a tick needs no further one
+	a.low, a.high = math.Floor(a.low/step+hair)*step, math.Ceil(a.high/step-hair)*step
 }
 
 // step is 1, 2 or 5 times a power of ten, so that there are about six ticks.

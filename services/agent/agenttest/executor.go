@@ -113,6 +113,9 @@ func (e *Executor) Prepare(ctx context.Context, s container.Spec) error {
 			Container: Container{ID: s.ID, TaskID: s.Origin.Task, Image: image, Hostname: s.Hostname, Spec: s.Container},
 			spec:      b, presence: task.Made, origin: s.Origin,
 		}
+		if e.host.made != nil {
+			e.host.made(s.Origin.Task)
+		}
 		return nil
 	})
 }

@@ -46,6 +46,7 @@ type Host struct {
 	journal     journal.State
 	starts      int
 	uses        map[string]Use // by image
+	made        func(task string)
 }
 
 // Behaviour is how the containers of an image behave. The zero value starts at once, runs for ever and ends at once, with
@@ -132,6 +133,13 @@ func (h *Host) Behave(image string, b Behaviour) {
 		return
 	}
 	h.images[image] = b
+}
+
+// OnMade has f called with the task of each container when it is made. F is quick and knows nothing of this host.
+func (h *Host) OnMade(f func(task string)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.made = f
 }
 
 // SetSick says whether looks at the containers of an image fail: by the command `look`, by HTTP or by TCP.

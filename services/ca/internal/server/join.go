@@ -30,7 +30,7 @@ func (s *Server) Join(ctx context.Context, req *cav1.JoinRequest) (*cav1.JoinRes
 func (s *Server) join(ctx context.Context, req *cav1.JoinRequest) (*cav1.JoinResponse, error) {
 	// Step 1: the limit, before anything that costs.
 	if !s.joins.Allow(addressOf(ctx), s.Env.Now()) {
-		return nil, errs.New(errs.Exhausted, "join: too many tries from this address, at most %d a second; wait a moment and try again", joinRate)
+		return nil, errs.New(errs.Exhausted, "join: too many tries from this address, at most %d a second; wait a moment and try again", s.JoinRate)
 	}
 	// Step 2: the token. Who has none learns nothing else.
 	given, err := enroll.ParseToken(req.GetToken())

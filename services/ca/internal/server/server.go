@@ -28,8 +28,7 @@ import (
 )
 
 const (
-	// Join attempts of one address: one a second, a few at once (a machine that is set up again and again).
-	joinRate  = 1
+	// joinBurst is how many seconds' join attempts of one address may come at once: a machine that is set up again and again.
 	joinBurst = 5
 	joinKnown = 4096
 	// maxSkew is how far a joiner's clock may be from ours.
@@ -64,6 +63,8 @@ type Parts struct {
 	Trust  Trust
 	Keyset *keyset.Holder
 	Issuer *issue.Issuer
+	// JoinRate is how many join attempts a second one address has.
+	JoinRate int
 }
 
 // Server implements CertificateService and TokenService.
@@ -77,7 +78,7 @@ type Server struct {
 
 // New makes a server.
 func New(parts Parts) *Server {
-	return &Server{Parts: parts, joins: limit.New(joinRate, joinBurst, joinKnown)}
+	return &Server{Parts: parts, joins: limit.New(float64(parts.JoinRate), joinBurst*parts.JoinRate, joinKnown)}
 }
 
 // snapshot is the cluster as the replica has it, once it has it.

@@ -30,7 +30,7 @@ func newRoot() *cobra.Command {
 		},
 	}
 	root.PersistentFlags().StringVar(&a.dir, "dir", "", "the lab's folder (default $SHOAL_LAB_DIR or "+harness.DefaultDir+")")
-	root.AddCommand(a.up(), a.down(), a.exec(), a.env(), a.status())
+	root.AddCommand(a.up(), a.down(), a.exec(), a.env(), a.status(), a.hollow())
 	root.AddCommand(a.hostVerbs()...)
 	root.AddCommand(a.networkVerbs()...)
 	root.AddCommand(hidden()...)

@@ -1,0 +1,221 @@
+// Package hollow plays machines: in one process thousands of real agents, each with its own certificate and its own session,
+// over containers in memory. The cluster that they join is real.
+//
+// It owns what a machine has beside its agent: files, a name, an address that nobody dials. It must never know the agent's
+// rules, nor speak its protocol: the agent does. A Fleet is safe for concurrent use.
+package hollow
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/internal/config"
+	"github.com/shoalproject/shoal/internal/enroll"
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/testx"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	"github.com/shoalproject/shoal/services/agent"
+	"github.com/shoalproject/shoal/services/agent/agenttest"
+)
+
+const (
+	// Most is how many machines one process plays: a cluster's machine network has blocks for 16,384.
+	Most = 10_000
+	// spare are the open files that are no machine's.
+	spare = 200
+	// joinsAtOnce and joinTries bound the joins. A machine that is refused comes again a moment later.
+	joinsAtOnce = 32
+	joinTries   = 20
+	joinPause   = 200 * time.Millisecond
+	// parallel is how many containers a machine makes at once: they cost nothing.
+	parallel = 2
+)
+
+// Options are a fleet's.
+type Options struct {
+	// Nodes is how many machines there are, 1 to Most.
+	Nodes int
+	// Token and Remotes are what `shoal join` is given.
+	Token   string
+	Remotes []string
+	// Log is told how far the fleet is; the agents' own words are not kept.
+	Log *slog.Logger
+}
+
+// Fleet is the machines.
+type Fleet struct {
+	opts   Options
+	real   run.Env
+	nodes  []*Node
+	opened atomic.Int64
+}
+
+// Node is one machine.
+type Node struct {
+	// Name is its host name, Address what it advertises.
+	Name, Address string
+	// ID is its machine id, once it has joined.
+	ID string
+	// Host has its containers.
+	Host *agenttest.Host
+
+	env run.Env
+}
+
+// New makes the machines. They have nothing to do with the cluster yet.
+func New(opts Options) (*Fleet, error) {
+	if opts.Nodes < 1 || opts.Nodes > Most {
+		return nil, fmt.Errorf("%d hollow nodes: it must be 1 to %d", opts.Nodes, Most)
+	}
+	if err := openFiles(opts.Nodes + spare); err != nil {
+		return nil, err
+	}
+	f := &Fleet{opts: opts, real: run.Machine("hollow")}
+	addr := netip.MustParseAddr("100.64.0.0") // of a range that no site uses for machines of its own
+	for i := range opts.Nodes {
+		addr = addr.Next()
+		name := fmt.Sprintf("hollow-%04d", i+1)
+		f.nodes = append(f.nodes, &Node{Name: name, Address: addr.String(), Host: agenttest.NewHost(name, f.real.Rand), env: f.env(name)})
+	}
+	return f, nil
+}
+
+// openFiles raises the limit of open files as far as it may be raised: each session is a connection.
+func openFiles(want int) error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("limit of open files: %w", err)
+	}
+	if limit.Max < uint64(want) {
+		return fmt.Errorf("%d open files are needed and %d are allowed: play fewer machines, or raise the limit (ulimit -Hn)", want, limit.Max)
+	}
+	limit.Cur = limit.Max
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("raise the limit of open files: %w", err)
+	}
+	return nil
+}
+
+// env is what a machine's agent takes from outside.
+func (f *Fleet) env(name string) run.Env {
+	env := f.real
+	env.Host, env.Log = name, slog.New(ear{f})
+	env.Net, env.Files, env.Metrics = network{f.real.Net}, testx.NewFiles(), prometheus.NewRegistry()
+	env.Notify = func(string) error { return nil }
+	env.Supervised, env.Watchdog = false, 0
+	return env
+}
+
+// Nodes are the machines, in the order of their names.
+func (f *Fleet) Nodes() []*Node { return f.nodes }
+
+// Opened counts the sessions that were ever opened.
+func (f *Fleet) Opened() int { return int(f.opened.Load()) }
+
+// Join joins all machines to the cluster.
+func (f *Fleet) Join(ctx context.Context) error {
+	began, done := time.Now(), atomic.Int64{}
+	return run.Each(ctx, joinsAtOnce, f.nodes, func(ctx context.Context, n *Node) error {
+		if err := f.join(ctx, n); err != nil {
+			return fmt.Errorf("join of %s: %w", n.Name, err)
+		}
+		if d := done.Add(1); d%500 == 0 || int(d) == len(f.nodes) {
+			f.opts.Log.Info("hollow nodes have joined", "nodes", d, "of", len(f.nodes), "took", time.Since(began).Round(time.Millisecond))
+		}
+		return nil
+	})
+}
+
+func (f *Fleet) join(ctx context.Context, n *Node) error {
+	var last error
+	for range joinTries {
+		got, err := enroll.Join(ctx, n.env, enroll.Request{
+			Token: f.opts.Token, Addresses: f.opts.Remotes, Advertise: []string{n.Address}, Roles: []authzv1.Role{authzv1.Role_ROLE_AGENT},
+		})
+		if err == nil {
+			n.ID = got.MachineID
+			return nil
+		}
+		if k := errs.KindOf(err); k != errs.Unavailable && k != errs.Exhausted {
+			return err
+		}
+		last = err
+		if err := run.Sleep(ctx, n.env.Rand.Jitter(joinPause, 0.5)); err != nil {
+			return errors.Join(err, last)
+		}
+	}
+	return last
+}
+
+// Run lets the agents work until ctx ends, or one of them fails.
+func (f *Fleet) Run(ctx context.Context) error {
+	g := run.NewGroup(f.real.Log)
+	for _, n := range f.nodes {
+		cfg := agent.DefaultConfig()
+		cfg.Base = config.Base{Data: enroll.DefaultRoot + "/agent", Advertise: []string{n.Address}}
+		cfg.Parallel = parallel
+		g.Go(n.Name, func(ctx context.Context) error { return agent.Run(ctx, cfg, n.Host.Env(n.env)) })
+	}
+	return g.Wait(ctx)
+}
+
+// AwaitSessions waits until so many sessions have been opened since the fleet was made.
+func (f *Fleet) AwaitSessions(ctx context.Context, opened int) error {
+	for f.Opened() < opened {
+		if err := run.Sleep(ctx, 5*time.Millisecond); err != nil {
+			return fmt.Errorf("%d of %d sessions were opened: %w", f.Opened(), opened, err)
+		}
+	}
+	return nil
+}
+
+// Containers counts those that run, on all machines.
+func (f *Fleet) Containers() (running int) {
+	for _, n := range f.nodes {
+		for _, c := range n.Host.Containers() {
+			if c.Running {
+				running++
+			}
+		}
+	}
+	return running
+}
+
+// Made tells when the container of each task was made, from now on.
+func (f *Fleet) Made() *Times {
+	t := &Times{of: map[string]time.Time{}}
+	for _, n := range f.nodes {
+		n.Host.OnMade(t.note)
+	}
+	return t
+}
+
+// Times is when containers were made, by task.
+type Times struct {
+	mu sync.Mutex // guards of
+	of map[string]time.Time
+}
+
+func (t *Times) note(task string) {
+	now := time.Now()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.of[task] = now
+}
+
+// Of is when the container of a task was made; zero: not yet.
+func (t *Times) Of(task string) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.of[task]
+}
