@@ -27,6 +27,7 @@ const (
 	stopMoment     = 100 * time.Millisecond
 	ownLimit       = 2 * time.Second // a protocol of ours has this long for what is under way when the server stops
 	maxMessage     = 4 << 20
+	readBuffer     = 4 << 10 // of a connection; more is read past it
 	maxStreams     = 1000
 	// maxShaking bounds handshakes under way: each costs a signature before we know who it is.
 	maxShaking = 512
@@ -88,6 +89,9 @@ func NewServer(env run.Env, k *identity.Keeper, opts ...ServerOption) *Server {
 			grpc.MaxRecvMsgSize(o.message),
 			grpc.MaxConcurrentStreams(o.streams),
 			grpc.ConnectionTimeout(handshakeLimit),
+			// Thousands of machines hold a connection each, and most of them say little.
+			grpc.SharedWriteBuffer(true),
+			grpc.ReadBufferSize(readBuffer),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveWait}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
 			// errs is outermost, so that it maps what the others return; guard inside it, so that a panic has a status too.

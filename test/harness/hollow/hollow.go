@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -48,6 +49,9 @@ type Options struct {
 	// Token and Remotes are what `shoal join` is given.
 	Token   string
 	Remotes []string
+	// Sources are addresses of this machine that the connections come from, in turns; none: the kernel's choice. A server takes
+	// only so many handshakes of one address at once.
+	Sources []netip.Addr
 	// Log is told how far the fleet is; the agents' own words are not kept.
 	Log *slog.Logger
 }
@@ -85,7 +89,7 @@ func New(opts Options) (*Fleet, error) {
 	for i := range opts.Nodes {
 		addr = addr.Next()
 		name := fmt.Sprintf("hollow-%04d", i+1)
-		f.nodes = append(f.nodes, &Node{Name: name, Address: addr.String(), Host: agenttest.NewHost(name, f.real.Rand), env: f.env(name)})
+		f.nodes = append(f.nodes, &Node{Name: name, Address: addr.String(), Host: agenttest.NewHost(name, f.real.Rand), env: f.env(i, name)})
 	}
 	return f, nil
 }
@@ -107,10 +111,14 @@ func openFiles(want int) error {
 }
 
 // env is what a machine's agent takes from outside.
-func (f *Fleet) env(name string) run.Env {
+func (f *Fleet) env(i int, name string) run.Env {
 	env := f.real
 	env.Host, env.Log = name, slog.New(ear{f})
-	env.Net, env.Files, env.Metrics = network{f.real.Net}, testx.NewFiles(), prometheus.NewRegistry()
+	own := network{Network: f.real.Net}
+	if n := len(f.opts.Sources); n > 0 {
+		own.source = net.TCPAddrFromAddrPort(netip.AddrPortFrom(f.opts.Sources[i%n], 0))
+	}
+	env.Net, env.Files, env.Metrics = own, testx.NewFiles(), prometheus.NewRegistry()
 	env.Notify = func(string) error { return nil }
 	env.Supervised, env.Watchdog = false, 0
 	return env

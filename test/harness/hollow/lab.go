@@ -5,14 +5,19 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
+	"os/exec"
 	"strings"
 
 	"github.com/shoalproject/shoal/test/harness"
 )
 
 const (
-	manager  = "m1"
-	joinPort = "2377"
+	// sources is how many addresses the machines come from, and firstSource the last byte of the first: behind those of hosts.
+	sources     = 64
+	firstSource = 150
+	manager     = "m1"
+	joinPort    = "2377"
 	// joinRate is what the laboratory's CA allows one address: all hollow machines come from the same.
 	joinRate = 10_000
 )
@@ -30,7 +35,11 @@ func InLab(ctx context.Context, lab *harness.Lab, nodes int, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	return New(Options{Nodes: nodes, Token: strings.TrimSpace(token), Remotes: []string{net.JoinHostPort(address, joinPort)}, Log: log})
+	sources, err := addSources(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	return New(Options{Nodes: nodes, Sources: sources, Token: strings.TrimSpace(token), Remotes: []string{net.JoinHostPort(address, joinPort)}, Log: log})
 }
 
 // allowJoins changes the config of the CA and starts it anew.
@@ -43,4 +52,31 @@ func allowJoins(ctx context.Context, lab *harness.Lab) error {
 		return err
 	}
 	return lab.Start(ctx, manager, "ca")
+}
+
+// addSources gives this machine more addresses in the laboratory's network. They go with the laboratory's interface.
+func addSources(ctx context.Context, host string) (out []netip.Addr, err error) {
+	in, err := netip.ParseAddr(host)
+	if err != nil || !in.Is4() {
+		return nil, fmt.Errorf("address %q of the manager: want one of IPv4: %w", host, err)
+	}
+	route, err := exec.CommandContext(ctx, "ip", "-o", "route", "get", host).Output()
+	if err != nil {
+		return nil, fmt.Errorf("ask for the way to %s: %w", host, err)
+	}
+	_, after, found := strings.Cut(string(route), " dev ")
+	fields := strings.Fields(after)
+	if !found || len(fields) == 0 {
+		return nil, fmt.Errorf("no interface leads to %s: %s", host, route)
+	}
+	for i := range sources {
+		b := in.As4()
+		b[3] = byte(firstSource + i)
+		a := netip.AddrFrom4(b)
+		if said, err := exec.CommandContext(ctx, "ip", "addr", "replace", a.String()+"/32", "dev", fields[0]).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("give %s the address %s: %w: %s", fields[0], a, err, said)
+		}
+		out = append(out, a)
+	}
+	return out, nil
 }

@@ -10,9 +10,12 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 )
 
-// network is a hollow machine's: what it dials is real, and nobody else is on it, so that nothing answers on its unix sockets
-// and nobody comes to its own.
-type network struct{ run.Network }
+// network is a hollow machine's: what it dials is real, and comes from its own address where it has one. Nobody else is on it,
+// so that nothing answers on its unix sockets and nobody comes to its own.
+type network struct {
+	run.Network
+	source net.Addr // nil: the kernel's choice
+}
 
 // Listen is as in run.Network.
 func (n network) Listen(ctx context.Context, kind, address string) (net.Listener, error) {
@@ -25,7 +28,8 @@ func (n network) Listen(ctx context.Context, kind, address string) (net.Listener
 // Dial is as in run.Network.
 func (n network) Dial(ctx context.Context, kind, address string) (net.Conn, error) {
 	if kind != "unix" {
-		return n.Network.Dial(ctx, kind, address)
+		d := net.Dialer{LocalAddr: n.source}
+		return d.DialContext(ctx, kind, address)
 	}
 	return nil, &net.OpError{Op: "dial", Net: kind, Addr: &net.UnixAddr{Name: address, Net: kind}, Err: syscall.ECONNREFUSED}
 }

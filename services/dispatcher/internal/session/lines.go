@@ -32,6 +32,25 @@ func (s *lines) enter(l *line) (leave func()) {
 	}
 }
 
+// ring tells the sessions of some machines that there may be something new for them.
+func (s *lines) ring(nodes map[string]struct{}) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for node := range nodes {
+		if l := s.of[node]; l != nil {
+			l.box.ring(l.box.news)
+		}
+	}
+}
+
+func (s *lines) ringAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.of {
+		l.box.ring(l.box.news)
+	}
+}
+
 func (s *lines) get(node string) *line {
 	s.mu.Lock()
 	defer s.mu.Unlock()

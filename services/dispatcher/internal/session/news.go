@@ -74,9 +74,12 @@ func (f *newsfeed) sendAssignment(s *state.Snapshot) error {
 	return nil
 }
 
+// awaitsBarrier reports whether a task of the machine stops, and waits until the mesh is far enough.
+func (f *newsfeed) awaitsBarrier() bool { return f.set.HighestStop() > f.barrier }
+
 // sendBarrier tells how far the mesh is, while a task of the machine waits for it.
 func (f *newsfeed) sendBarrier(s *state.Snapshot, applied state.Version) error {
-	if !applied.SameEpoch(s.Version()) || f.set.HighestStop() <= f.barrier || applied.Revision <= f.barrier {
+	if !applied.SameEpoch(s.Version()) || !f.awaitsBarrier() || applied.Revision <= f.barrier {
 		return nil
 	}
 	f.barrier = applied.Revision

@@ -21,6 +21,7 @@ const maxBatch = 1000
 // outbox keeps what waits for the sender and the describer: only the latest of each kind counts.
 type outbox struct {
 	wake      chan struct{} // holds one token when an acknowledgement waits
+	news      chan struct{} // holds one token when the store may have something new for the machine
 	described chan struct{} // holds one token when a description waits
 	needs     chan struct{} // holds one token when the machine's tasks may need other data than before
 
@@ -56,7 +57,7 @@ func (b *outbox) takeAsked() []*dispatcherv1.OpenStream {
 }
 
 func newOutbox() *outbox {
-	return &outbox{wake: make(chan struct{}, 1), described: make(chan struct{}, 1), needs: make(chan struct{}, 1)}
+	return &outbox{wake: make(chan struct{}, 1), news: make(chan struct{}, 1), described: make(chan struct{}, 1), needs: make(chan struct{}, 1)}
 }
 
 func (b *outbox) put(bell chan struct{}, set func()) {

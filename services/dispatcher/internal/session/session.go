@@ -82,6 +82,7 @@ type Server struct {
 	draining  chan struct{}
 	drainOnce sync.Once
 	lines     lines
+	binding   chan struct{} // holds one token for each session that is about to begin
 }
 
 // New makes one. Metrics: shoal_dispatcher_sessions.
@@ -90,18 +91,33 @@ func New(parts Parts, opts Options) *Server {
 		Name: "shoal_dispatcher_sessions", Help: "Sessions that are open.",
 	})
 	parts.Env.Metrics.MustRegister(open)
-	return &Server{Parts: parts, opts: opts, open: open, draining: make(chan struct{})}
+	return &Server{Parts: parts, opts: opts, open: open, draining: make(chan struct{}), binding: make(chan struct{}, maxBinding)}
 }
 
-// Run ends all sessions when ctx ends, so that machines go elsewhere at once.
+// Run tells the sessions of changes that concern them until ctx ends; then it ends all, so that machines go elsewhere at once.
 func (s *Server) Run(ctx context.Context) error {
-	<-ctx.Done()
+	s.herald(ctx)
 	s.drainOnce.Do(func() { close(s.draining) })
 	return nil
 }
 
 // openTimeout bounds all that comes between the hello and the first assignment.
 const openTimeout = 15 * time.Second
+
+// maxBinding is how many sessions begin at once: each writes to the store, and waits until it comes back.
+const maxBinding = 64
+
+// admit waits for a place among those that begin. It is given back once.
+func (s *Server) admit(ctx context.Context) (back func(), err error) {
+	select {
+	case s.binding <- struct{}{}:
+		return sync.OnceFunc(func() { <-s.binding }), nil
+	case <-s.draining:
+		return nil, errs.New(errs.Unavailable, "this dispatcher stops: open the session elsewhere")
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
 
 // line is one session.
 type line struct {
@@ -132,7 +148,13 @@ func (s *Server) Session(str stream) error {
 	if err := checkHello(caller.Principal.Role, hello); err != nil {
 		return err
 	}
-	// Step 2: bind the session in the store. From here on its number fences all that is said in it.
+	// Step 2: bind the session in the store. From here on its number fences all that is said in it. So many do that at once
+	// as the store bears; whoever comes in a stampede waits its turn, or comes again.
+	admitted, err := s.admit(ctx)
+	if err != nil {
+		return err
+	}
+	defer admitted()
 	number, version, err := s.bind(ctx, node, hello)
 	if err != nil {
 		return err
@@ -152,7 +174,9 @@ func (s *Server) Session(str stream) error {
 	fed := run.Async(ctx, func(ctx context.Context) (struct{}, error) { s.feed(ctx, l); return struct{}{}, nil })
 	// Step 4: say nothing before the replica holds the session's own commit and what the machine has applied: an older
 	// assignment would have it stop what it runs.
-	if err = s.catchUp(ctx, version, hello); err == nil {
+	err = s.catchUp(ctx, version, hello)
+	admitted()
+	if err == nil {
 		// Step 5: speak until either side ends it.
 		err = s.speak(ctx, str, l, heard)
 	}
@@ -190,7 +214,7 @@ func (s *Server) speak(ctx context.Context, str stream, l *line, heard <-chan ru
 	}
 	news := &newsfeed{stream: str, node: l.node, board: s.Board, box: l.box}
 	for {
-		changed, risen := s.View.Changed(), s.Barrier.Risen()
+		risen := s.Barrier.Risen()
 		snap := s.View.Snapshot()
 		if !snap.Version().SameEpoch(epoch) {
 			return errs.New(errs.Unavailable, "the store's history was replaced: open a new session")
@@ -204,14 +228,17 @@ func (s *Server) speak(ctx context.Context, str stream, l *line, heard <-chan ru
 		if err := news.send(snap, s.Barrier.Applied()); err != nil {
 			return err
 		}
-		if more, err := s.wait(ctx, str, l.box, changed, risen, heard); !more {
+		if !news.awaitsBarrier() {
+			risen = nil
+		}
+		if more, err := s.wait(ctx, str, l.box, risen, heard); !more {
 			return err
 		}
 	}
 }
 
 // wait answers the machine until there may be something new to tell. It reports false at the end of the session.
-func (s *Server) wait(ctx context.Context, str stream, box *outbox, changed, risen <-chan struct{},
+func (s *Server) wait(ctx context.Context, str stream, box *outbox, risen <-chan struct{},
 	heard <-chan run.Result[struct{}],
 ) (more bool, err error) {
 	for {
@@ -219,7 +246,7 @@ func (s *Server) wait(ctx context.Context, str stream, box *outbox, changed, ris
 			return false, err
 		}
 		select {
-		case <-changed:
+		case <-box.news:
 			return true, nil
 		case <-risen:
 			return true, nil
