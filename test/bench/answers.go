@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/test/bench/poll"
 )
 
 const (
@@ -41,7 +42,7 @@ func newAnswers(port uint32, hosts ...string) *answers {
 
 // different asks until n different containers have answered.
 func (a *answers) different(ctx context.Context, n int, within time.Duration) error {
-	_, err := until(ctx, fmt.Sprintf("%d different answers", n), within, func(ctx context.Context) string {
+	_, err := poll.Until(ctx, fmt.Sprintf("%d different answers", n), within, func(ctx context.Context) string {
 		requests := make([]string, 0, n)
 		for i := range n {
 			requests = append(requests, a.addresses[i%len(a.addresses)])

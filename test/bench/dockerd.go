@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/shoalproject/shoal/test/bench/poll"
 )
 
 // installDocker installs Debian's docker.io where it is missing; the package stays, as those of `make deps` do.
@@ -66,7 +68,7 @@ func (o *swarm) boot(ctx context.Context, host string) error {
 	if err := o.typed(ctx, host, "sh", "-c", start); err != nil {
 		return err
 	}
-	_, err := until(ctx, "dockerd on "+host, bootLimit, func(ctx context.Context) string {
+	_, err := poll.Until(ctx, "dockerd on "+host, bootLimit, func(ctx context.Context) string {
 		if _, err := o.docker(ctx, host, "version"); err != nil {
 			return err.Error() + "; its log ends: " + o.logOf(host)
 		}

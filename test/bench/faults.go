@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/shoalproject/shoal/test/bench/poll"
 )
 
 const (
@@ -202,7 +204,7 @@ func leaderLoss(ctx context.Context, b *bench, o orchestrator) error {
 		if err := o.on().cut(ctx, leader); err != nil {
 			return err
 		}
-		_, err = until(ctx, "a write is accepted", healLimit, func(ctx context.Context) string {
+		_, err = poll.Until(ctx, "a write is accepted", healLimit, func(ctx context.Context) string {
 			// A name of its own for each try: one whose answer was lost may have been accepted.
 			name := b.name("written")
 			written = append(written, name)

@@ -6,10 +6,13 @@ import (
 	"time"
 
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/test/bench/poll"
+	"github.com/shoalproject/shoal/test/bench/usage"
 )
 
 const (
 	many        = 100 // real containers on one machine
+	agentLook   = 20 * time.Second
 	aimAgentMiB = "≤ 40"
 	aimAgentCPU = "≤ 0.5"
 )
@@ -20,7 +23,7 @@ func hundredContainers(ctx context.Context, b *bench, o orchestrator) error {
 	if err := o.create(ctx, service{name: name, replicas: many}); err != nil {
 		return err
 	}
-	if _, err := until(ctx, "all containers run", hollowLimit, func(ctx context.Context) string {
+	if _, err := poll.Until(ctx, "all containers run", healLimit, func(ctx context.Context) string {
 		n, err := o.counted(ctx, name)
 		if err != nil || n < many {
 			return fmt.Sprintf("%d of %d: %v", n, many, err)
@@ -33,19 +36,19 @@ func hundredContainers(ctx context.Context, b *bench, o orchestrator) error {
 		return err
 	}
 	for range b.cfg.FaultRuns {
-		from, err := usageOf(ctx, o.on().Lab, "m1", "shoal-agent")
+		from, err := usage.Of(ctx, o.on().Lab, "m1", "shoal-agent")
 		if err != nil {
 			return err
 		}
-		if err := run.Sleep(ctx, hollowLook); err != nil {
+		if err := run.Sleep(ctx, agentLook); err != nil {
 			return err
 		}
-		to, err := usageOf(ctx, o.on().Lab, "m1", "shoal-agent")
+		to, err := usage.Of(ctx, o.on().Lab, "m1", "shoal-agent")
 		if err != nil {
 			return err
 		}
-		b.report.add(o.who(), "agent with 100 containers, settled", "% of a CPU", aimAgentCPU, 100*(to.cpu-from.cpu).Seconds()/to.at.Sub(from.at).Seconds())
-		b.report.add(o.who(), "agent with 100 containers, memory", unitMemory, aimAgentMiB, to.memory.resident)
+		b.report.add(o.who(), "agent with 100 containers, settled", "% of a CPU", aimAgentCPU, to.Busy(from))
+		b.report.add(o.who(), "agent with 100 containers, memory", unitMemory, aimAgentMiB, to.Memory.Resident)
 	}
 	return o.remove(ctx, name)
 }

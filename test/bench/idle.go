@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/test/bench/poll"
+	"github.com/shoalproject/shoal/test/bench/usage"
 	"github.com/shoalproject/shoal/test/harness"
 )
 
@@ -43,17 +44,17 @@ func idleMemory(ctx context.Context, b *bench, o orchestrator) error {
 	if err := run.Sleep(ctx, idleFor); err != nil {
 		return err
 	}
-	total := memory{}
+	total := usage.Memory{}
 	for _, name := range names {
 		program := name
 		if o.who() == ours {
 			program = "shoal-" + name
 		}
-		m, err := memoryOf(ctx, o.on().Lab, "m1", program)
+		m, err := usage.MemoryOf(ctx, o.on().Lab, "m1", program)
 		if err != nil {
 			return err
 		}
-		total.add(m)
+		total.Add(m)
 		if o.who() == ours {
 			b.memory(o.who(), "idle: "+name, aimProcess, m)
 		}
@@ -62,7 +63,7 @@ func idleMemory(ctx context.Context, b *bench, o orchestrator) error {
 	if dev == nil {
 		return nil
 	}
-	m, err := memoryOf(ctx, dev, "m1", "shoal-dev")
+	m, err := usage.MemoryOf(ctx, dev, "m1", "shoal-dev")
 	if err != nil {
 		return err
 	}
@@ -71,9 +72,9 @@ func idleMemory(ctx context.Context, b *bench, o orchestrator) error {
 }
 
 // memory puts two rows: what is resident, and what of it is no page of a file, which the kernel could drop.
-func (b *bench) memory(who column, step, aim string, m memory) {
-	b.report.add(who, step, unitMemory, aim, m.resident)
-	b.report.add(who, step+", of it anonymous", unitMemory, "", m.anonymous)
+func (b *bench) memory(who column, step, aim string, m usage.Memory) {
+	b.report.add(who, step, unitMemory, aim, m.Resident)
+	b.report.add(who, step+", of it anonymous", unitMemory, "", m.Anonymous)
 }
 
 // startDev starts shoal-dev on a bare host and waits until it can be used.
@@ -90,7 +91,7 @@ func (b *bench) startDev(ctx context.Context) (*harness.Lab, error) {
 	if _, said, code, err := lab.Exec(ctx, "m1", "sh", "-c", start); err != nil || code != 0 {
 		return lab, errors.Join(err, fmt.Errorf("start shoal-dev: exit code %d: %s", code, said))
 	}
-	_, err = until(ctx, "shoal-dev is ready", healLimit, func(ctx context.Context) string {
+	_, err = poll.Until(ctx, "shoal-dev is ready", healLimit, func(ctx context.Context) string {
 		log, _, _, err := lab.Exec(ctx, "m1", "cat", "/root/shoal-dev.log")
 		if err == nil && strings.Contains(log, "Ready after") {
 			return ""
@@ -98,43 +99,4 @@ func (b *bench) startDev(ctx context.Context) (*harness.Lab, error) {
 		return fmt.Sprintf("%v, it has said: %s", err, log)
 	})
 	return lab, err
-}
-
-// memory is a process's, in MiB.
-type memory struct{ resident, anonymous float64 }
-
-func (m *memory) add(o memory) {
-	m.resident += o.resident
-	m.anonymous += o.anonymous
-}
-
-// memoryOf reads smaps_rollup (proc_pid_smaps(5)) of the one process of a program on a host.
-func memoryOf(ctx context.Context, lab *harness.Lab, host, program string) (memory, error) {
-	text, said, code, err := lab.Exec(ctx, host, "sh", "-c", "cat /proc/$(pidof "+program+")/smaps_rollup")
-	if err != nil || code != 0 {
-		return memory{}, errors.Join(err, fmt.Errorf("read the memory of %s on %s: exit code %d: %s", program, host, code, said))
-	}
-	return parseMemory(text)
-}
-
-func parseMemory(text string) (memory, error) {
-	const kib = 1024
-	var m memory
-	for line := range strings.Lines(text) {
-		f := strings.Fields(line)
-		if len(f) < 2 {
-			continue
-		}
-		n, err := strconv.ParseFloat(f[1], 64)
-		switch {
-		case f[0] == "Rss:" && err == nil:
-			m.resident = n / kib
-		case f[0] == "Anonymous:" && err == nil:
-			m.anonymous = n / kib
-		}
-	}
-	if m.resident == 0 {
-		return m, fmt.Errorf("no resident memory in %q", text)
-	}
-	return m, nil
 }

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/test/bench/poll"
 )
 
 // orchestrator is what a step needs of a cluster, so that shoal and its peers go through the same steps.
@@ -56,7 +57,7 @@ type node struct {
 
 // whole waits until every machine is ready and every manager votes.
 func whole(ctx context.Context, o orchestrator) error {
-	_, err := until(ctx, "the cluster is whole", healLimit, func(ctx context.Context) string {
+	_, err := poll.Until(ctx, "the cluster is whole", healLimit, func(ctx context.Context) string {
 		ns, err := o.nodes(ctx)
 		if err != nil {
 			return err.Error()
@@ -77,7 +78,7 @@ func whole(ctx context.Context, o orchestrator) error {
 
 // full waits until n tasks run that the step counts.
 func full(ctx context.Context, o orchestrator, name string, n int, counts func(task) bool) (time.Duration, error) {
-	return until(ctx, fmt.Sprintf("%d tasks of %s run", n, name), healLimit, func(ctx context.Context) string {
+	return poll.Until(ctx, fmt.Sprintf("%d tasks of %s run", n, name), healLimit, func(ctx context.Context) string {
 		tasks, err := o.running(ctx, name)
 		if err != nil {
 			return err.Error()
@@ -99,7 +100,7 @@ func all(task) bool { return true }
 
 // emptied waits until a service's containers are gone from the hosts' containerds, but for n.
 func emptied(ctx context.Context, o orchestrator, n int) (time.Duration, error) {
-	return until(ctx, fmt.Sprintf("%d containers are left", n), healLimit, func(ctx context.Context) string {
+	return poll.Until(ctx, fmt.Sprintf("%d containers are left", n), healLimit, func(ctx context.Context) string {
 		have, err := o.on().made(ctx, o.namespace(), o.on().hosts)
 		switch {
 		case err != nil:

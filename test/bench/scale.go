@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"time"
+
+	"github.com/shoalproject/shoal/test/bench/poll"
 )
 
 // scales takes a service from 1 to 50 and back on each cluster, beside the bare client on our hosts, in turn: what makes
@@ -103,7 +105,7 @@ func (b *bench) scale(ctx context.Context, o orchestrator, name string) error {
 	if err := o.scale(ctx, name, n); err != nil {
 		return err
 	}
-	_, err := until(ctx, fmt.Sprintf("%d/%d", n, n), healLimit, func(ctx context.Context) string {
+	_, err := poll.Until(ctx, fmt.Sprintf("%d/%d", n, n), healLimit, func(ctx context.Context) string {
 		have, err := o.counted(ctx, name)
 		if err != nil {
 			return err.Error()

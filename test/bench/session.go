@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
+	"github.com/shoalproject/shoal/test/bench/poll"
 )
 
 // holdOwnSession makes the agent of a manager have its session at the dispatcher of its own machine: it kills the agent,
@@ -29,7 +30,7 @@ func (o *shoal) holdOwnSession(ctx context.Context, host string) error {
 		if err := o.site.Kill(ctx, host, "agent"); err != nil {
 			return err
 		}
-		_, err = until(ctx, "a new session of "+host, healLimit, func(ctx context.Context) string {
+		_, err = poll.Until(ctx, "a new session of "+host, healLimit, func(ctx context.Context) string {
 			if number, err := o.session(ctx, host); err != nil || number <= before {
 				return fmt.Sprintf("number %d, was %d: %v", number, before, err)
 			}

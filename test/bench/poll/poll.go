@@ -1,4 +1,7 @@
-package main
+// Package poll looks again and again until nothing is wrong any more.
+//
+// It owns the grain of every figure that is taken so. It keeps nothing.
+package poll
 
 import (
 	"context"
@@ -9,8 +12,8 @@ import (
 // period is how often a poll looks. It is the grain of every figure, and small beside all of them.
 const period = 20 * time.Millisecond
 
-// until looks until f says nothing more that is wrong, and returns how long that took. The error has what it saw last.
-func until(ctx context.Context, what string, within time.Duration, f func(ctx context.Context) (wrong string)) (time.Duration, error) {
+// Until looks until f says nothing more that is wrong, and returns how long that took. The error has what it saw last.
+func Until(ctx context.Context, what string, within time.Duration, f func(ctx context.Context) (wrong string)) (time.Duration, error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
