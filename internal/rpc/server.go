@@ -90,7 +90,6 @@ func NewServer(env run.Env, k *identity.Keeper, opts ...ServerOption) *Server {
 			grpc.MaxConcurrentStreams(o.streams),
 			grpc.ConnectionTimeout(handshakeLimit),
 			// Thousands of machines hold a connection each, and most of them say little.
-			grpc.SharedWriteBuffer(true),
 			grpc.ReadBufferSize(readBuffer),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveWait}),
 			grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: keepaliveLeast, PermitWithoutStream: true}),
