@@ -54,9 +54,19 @@ func acknowledge(piles map[line]*pile) {
 	}
 }
 
-func remove(piles map[line]*pile, puts []*storev1.Put) {
+// remove takes out what a transaction has written, of the lines that it was of.
+func remove(piles map[line]*pile, lines map[string]line, puts []*storev1.Put) {
+	written := make(map[string]struct{}, len(puts))
 	for _, p := range puts {
-		removeTask(piles, state.KeyOf(p.GetObject()).ID)
+		written[state.KeyOf(p.GetObject()).ID] = struct{}{}
+	}
+	for _, l := range lines {
+		if p := piles[l]; p != nil {
+			maps.DeleteFunc(p.tasks, func(id string, _ *typesv1.TaskObserved) bool {
+				_, done := written[id]
+				return done
+			})
+		}
 	}
 }
 

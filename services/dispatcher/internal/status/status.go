@@ -159,7 +159,7 @@ func (c *Committer) write(ctx context.Context, piles map[line]*pile) {
 		switch {
 		case err == nil:
 			c.written.Add(float64(len(tx.GetPuts())))
-			remove(piles, tx.GetPuts())
+			remove(piles, lines, tx.GetPuts())
 			limit = maxPuts
 			c.await(ctx, at)
 		case ctx.Err() != nil:
@@ -175,7 +175,7 @@ func (c *Committer) write(ctx context.Context, piles map[line]*pile) {
 		default:
 			c.log.Error("status refused and dropped", "task", state.KeyOf(tx.GetPuts()[0].GetObject()).ID, "error", err)
 			c.dropped.Inc()
-			remove(piles, tx.GetPuts())
+			remove(piles, lines, tx.GetPuts())
 		}
 	}
 }
