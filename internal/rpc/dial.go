@@ -73,6 +73,8 @@ func client(env run.Env, creds clientCredentials, r resolver.Builder, name strin
 			MinConnectTimeout: connectLimit,
 		}),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepaliveTime, Timeout: clientTimeout, PermitWithoutStream: true}),
+		grpc.WithStaticStreamWindowSize(streamWindow),
+		grpc.WithStaticConnWindowSize(connWindow),
 		grpc.WithIdleTimeout(0), // an idle client would lose its watch on the directory
 		grpc.WithDisableServiceConfig(),
 		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig":[{"round_robin":{}}]}`),
