@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -135,6 +136,18 @@ func (c *cluster) tell(steps []step) {
 			c.t.Fatalf("the story ends at: %s", s.name)
 		}
 	}
+}
+
+// atOnce takes the steps side by side, however few processors there are: most of their time they wait.
+func (c *cluster) atOnce(steps []step) {
+	c.t.Helper()
+	var all sync.WaitGroup
+	for _, s := range steps {
+		all.Go(func() {
+			c.t.Run(s.name, func(t *testing.T) { s.f(t, c.with(t)) })
+		})
+	}
+	all.Wait()
 }
 
 // shoal runs the shoal command; it must succeed.
