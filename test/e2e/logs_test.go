@@ -69,10 +69,10 @@ func logsOfAll(t *testing.T, c *cluster) {
 	if until := lines(c.shoal("task", "logs", "--until", at, task.GetMeta().GetId())); len(until) != 40 {
 		t.Errorf("until then there are %d lines, want 40", len(until))
 	}
-	followed, _, _ := c.try(c.via, "timeout", "2", "shoal", "service", "logs", "--follow", "--tail", "1", "ticks")
+	followed, _, _ := c.try(c.via, "timeout", "3", "shoal", "service", "logs", "--follow", "--tail", "1", "ticks")
 	for who, numbers := range said(t, followed) {
-		if first, last := ofOne(t, numbers); last < first+50 {
-			t.Errorf("in two seconds %s said lines %d to %d", who, first, last)
+		if first, last := ofOne(t, numbers); last < first+20 {
+			t.Errorf("in three seconds %s said lines %d to %d", who, first, last)
 		}
 	}
 }

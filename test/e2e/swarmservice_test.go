@@ -268,15 +268,24 @@ func crashLoop(_ *testing.T, c *cluster) {
 		}
 		return out
 	}
-	all := map[string]map[string]bool{"loop": {}, "loopjob": {}}
-	c.sees("each has failed many times", 90*time.Second, func(s *state.Snapshot) string {
-		for name, seen := range all {
-			maps.Copy(seen, ended(s, name))
+	times := map[string]map[string]bool{} // ids of ended tasks by slot
+	c.sees("each slot has failed many times", 90*time.Second, func(s *state.Snapshot) string {
+		for _, name := range []string{"loop", "loopjob"} {
+			for id := range ended(s, name) {
+				slot := fmt.Sprintf("%s.%d", name, s.Task(id).GetDecided().GetSlot())
+				if times[slot] == nil {
+					times[slot] = map[string]bool{}
+				}
+				times[slot][id] = true
+			}
 		}
-		if len(all["loop"]) < 2*rounds || len(all["loopjob"]) < rounds {
-			return fmt.Sprintf("%d and %d times", len(all["loop"]), len(all["loopjob"]))
+		often := 0
+		for _, seen := range times {
+			if len(seen) >= rounds {
+				often++
+			}
 		}
-		return ""
+		return unless(fmt.Sprint(often), "3") // two of the service, one of the job
 	})
 	most := map[string]int{}
 	c.never(began, func(s *state.Snapshot) string {
