@@ -85,6 +85,8 @@ func Claims(o *typesv1.Object) []string {
 		out = nameClaims(typesv1.Kind_KIND_SECRET, k.Secret.GetAnnotations())
 	case *typesv1.Object_Config:
 		out = nameClaims(typesv1.Kind_KIND_CONFIG, k.Config.GetAnnotations())
+	case *typesv1.Object_Registry:
+		out = nameClaims(typesv1.Kind_KIND_REGISTRY, k.Registry.GetAnnotations())
 	case *typesv1.Object_Node:
 		for _, b := range k.Node.GetBlocks() {
 			out = append(out, BlockClaim(b))
@@ -166,9 +168,12 @@ func References(o *typesv1.Object) []Key {
 		}
 	case *typesv1.Object_Payload:
 		owner, _, _ := strings.Cut(k.Payload.GetMeta().GetId(), ".")
-		if k.Payload.GetSealed() != nil {
+		switch {
+		case k.Payload.GetSealed() != nil:
 			add(typesv1.Kind_KIND_SECRET, owner)
-		} else {
+		case k.Payload.GetLogin() != nil:
+			add(typesv1.Kind_KIND_REGISTRY, owner)
+		default:
 			add(typesv1.Kind_KIND_CONFIG, owner)
 		}
 	}

@@ -46,6 +46,11 @@ func (v *view) Config(id string) *typesv1.Config {
 	return v.get(typesv1.Kind_KIND_CONFIG, id).GetConfig()
 }
 
+// Registry by id.
+func (v *view) Registry(id string) *typesv1.Registry {
+	return v.get(typesv1.Kind_KIND_REGISTRY, id).GetRegistry()
+}
+
 // Payload by id.
 func (v *view) Payload(id string) *typesv1.Payload {
 	return v.get(typesv1.Kind_KIND_PAYLOAD, id).GetPayload()
@@ -124,6 +129,11 @@ func (v *view) Configs() iter.Seq[*typesv1.Config] {
 // Payloads are the data of secrets and configs, by id.
 func (v *view) Payloads() iter.Seq[*typesv1.Payload] {
 	return all(v, typesv1.Kind_KIND_PAYLOAD, (*typesv1.Object).GetPayload)
+}
+
+// Registries walks all registries.
+func (v *view) Registries() iter.Seq[*typesv1.Registry] {
+	return all(v, typesv1.Kind_KIND_REGISTRY, (*typesv1.Object).GetRegistry)
 }
 
 // Volumes walks all volumes.

@@ -20,7 +20,9 @@ func (k Key) valid() bool {
 }
 
 // kinds is one more than the highest kind.
-const kinds = int(typesv1.Kind_KIND_PAYLOAD) + 1
+const kinds = int(typesv1.Kind_KIND_REGISTRY) + 1
+
+const unknown = "unknown"
 
 // KindName is the kind in lower case, as a person writes it.
 func KindName(k typesv1.Kind) string {
@@ -53,16 +55,20 @@ func KindName(k typesv1.Kind) string {
 		return "load"
 	case typesv1.Kind_KIND_PAYLOAD:
 		return "payload"
+	case typesv1.Kind_KIND_REGISTRY:
+		return "registry"
 	case typesv1.Kind_KIND_UNSPECIFIED:
 	}
-	return "unknown"
+	return unknown
 }
 
 // Kinds lists all kinds, in the order of their numbers.
 func Kinds() []typesv1.Kind {
 	all := make([]typesv1.Kind, 0, kinds-1)
 	for k := typesv1.Kind_KIND_CLUSTER; int(k) < kinds; k++ {
-		all = append(all, k)
+		if KindName(k) != unknown {
+			all = append(all, k)
+		}
 	}
 	return all
 }
@@ -98,6 +104,8 @@ func KindOf(o *typesv1.Object) typesv1.Kind {
 		return typesv1.Kind_KIND_LOAD
 	case *typesv1.Object_Payload:
 		return typesv1.Kind_KIND_PAYLOAD
+	case *typesv1.Object_Registry:
+		return typesv1.Kind_KIND_REGISTRY
 	}
 	return typesv1.Kind_KIND_UNSPECIFIED
 }
@@ -144,6 +152,8 @@ func Unwrap(o *typesv1.Object) proto.Message {
 		return k.Load
 	case *typesv1.Object_Payload:
 		return k.Payload
+	case *typesv1.Object_Registry:
+		return k.Registry
 	}
 	return nil
 }
@@ -179,6 +189,8 @@ func Wrap(msg proto.Message) *typesv1.Object {
 		return &typesv1.Object{Kind: &typesv1.Object_Load{Load: m}}
 	case *typesv1.Payload:
 		return &typesv1.Object{Kind: &typesv1.Object_Payload{Payload: m}}
+	case *typesv1.Registry:
+		return &typesv1.Object{Kind: &typesv1.Object_Registry{Registry: m}}
 	}
 	return &typesv1.Object{}
 }

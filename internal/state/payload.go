@@ -6,7 +6,7 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
-// PayloadID is the id of one version of the data of a secret or config.
+// PayloadID is the id of one version of the data of a secret or config, or of the login of a registry.
 func PayloadID(owner string, number uint64) string {
 	return owner + "." + strconv.FormatUint(number, 10)
 }

@@ -319,7 +319,7 @@ func TestEveryKind(t *testing.T) {
 		&typesv1.Task{Meta: meta("x")}, &typesv1.Network{Meta: meta("x")}, &typesv1.Secret{Meta: meta("x")},
 		&typesv1.Config{Meta: meta("x")}, &typesv1.Volume{Meta: meta("x")}, &typesv1.Member{Meta: meta("x")},
 		&typesv1.Lease{Meta: meta("x")}, &typesv1.Denial{Meta: meta("x")}, &typesv1.Credential{Meta: meta("x")},
-		&typesv1.Load{Meta: meta("x")}, &typesv1.Payload{Meta: meta("x")},
+		&typesv1.Load{Meta: meta("x")}, &typesv1.Payload{Meta: meta("x")}, &typesv1.Registry{Meta: meta("x")},
 	}
 	if len(all) != len(typesv1.Kind_name)-1 {
 		t.Errorf("%d kinds here, %d in the proto", len(all), len(typesv1.Kind_name)-1)
@@ -327,7 +327,7 @@ func TestEveryKind(t *testing.T) {
 	for i, msg := range all {
 		o := state.Wrap(msg)
 		key := state.KeyOf(o)
-		if int(key.Kind) != i+1 || key.ID != "x" {
+		if key.Kind != state.Kinds()[i] || key.ID != "x" {
 			t.Errorf("%T has the key %v", msg, key)
 		}
 		txn := state.Empty().Begin()

@@ -171,7 +171,7 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 			return closeReal, err
 		}
 		x, err := executor.New(executor.Config{
-			Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, CertsDir: cfg.CertsDir,
+			Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, Pull: cfg.pulls(),
 			Logs: p.Path("logs"), Logger: program, Cluster: p.ID.Cluster, Parallel: cfg.Parallel,
 			Volumes: p.Path("volumes"), Pins: filepath.Join(cfg.RunDir, "volumes"), Init: initd.Program(),
 		}, e.Log)

@@ -1,10 +1,15 @@
 package agent
 
 import (
+	"fmt"
 	"path"
+	"regexp"
+	"strings"
+	"time"
 
 	"github.com/shoalproject/shoal/internal/config"
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/pull"
 )
 
 // Config is the agent's config file.
@@ -18,6 +23,13 @@ type Config struct {
 	Snapshotter string `yaml:"snapshotter"`
 	// CertsDir is where a registry that needs one has a folder with a hosts.toml, as containerd has it.
 	CertsDir string `yaml:"certs_dir"`
+	// Pulls is how many images are pulled at once. Unit: images. Limits: 1 to 64.
+	Pulls int `yaml:"pulls"`
+	// PullStall is how long a registry may send nothing before a pull is begun anew. Limits: 1s to 1h.
+	PullStall time.Duration `yaml:"pull_stall"`
+	// CredentialHelpers are programs that have logins for registries, as HOST=HELPER; docker-credential-HELPER is run for those
+	// images for which the cluster has no login. Default: none. Example: [registry.example=pass].
+	CredentialHelpers []string `yaml:"credential_helpers,omitempty"`
 	// RunDir is where things are that end with the machine's power: network namespaces and the containers' small files.
 	RunDir string `yaml:"run_dir"`
 	// MeshSocket is the unix socket of this machine's meshproxy.
@@ -40,6 +52,7 @@ func DefaultConfig() Config {
 	return Config{
 		Socket: "/run/containerd/containerd.sock", Namespace: "shoal", Snapshotter: "overlayfs",
 		CertsDir: "/etc/containerd/certs.d", RunDir: "/run/shoal", MeshSocket: "/run/shoal/mesh/mesh.sock",
+		Pulls: 4, PullStall: 30 * time.Second,
 		MeshPort: 2385, BootID: "/run/shoal/boot-id", Parallel: 8,
 	}
 }
@@ -63,5 +76,22 @@ func (c Config) Validate() error {
 	faults.Check(c.Snapshotter != "", "snapshotter", "name one that containerd has, such as overlayfs")
 	faults.Check(c.MeshPort >= 1 && c.MeshPort <= 65535, "mesh_port", "%d is not in 1 to 65535", c.MeshPort)
 	faults.Check(c.Parallel >= 1 && c.Parallel <= 64, "parallel", "%d is not in 1 to 64", c.Parallel)
+	faults.Check(c.Pulls >= 1 && c.Pulls <= 64, "pulls", "%d is not in 1 to 64", c.Pulls)
+	faults.Check(c.PullStall >= time.Second && c.PullStall <= time.Hour, "pull_stall", "%s is not in 1s to 1h", c.PullStall)
+	for i, h := range c.CredentialHelpers {
+		host, helper, ok := strings.Cut(h, "=")
+		faults.Check(ok && host != "" && regexp.MustCompile(`^[a-zA-Z0-9._-]+$`).MatchString(helper), fmt.Sprintf("credential_helpers[%d]", i),
+			"%q is not HOST=HELPER, as registry.example=pass", h)
+	}
 	return faults.Err("config")
+}
+
+// pulls is how images are pulled, as the executor has it.
+func (c Config) pulls() pull.Config {
+	out := pull.Config{CertsDir: c.CertsDir, AtOnce: c.Pulls, Stall: c.PullStall, Helpers: map[string]string{}}
+	for _, h := range c.CredentialHelpers {
+		host, helper, _ := strings.Cut(h, "=")
+		out.Helpers[host] = helper
+	}
+	return out
 }

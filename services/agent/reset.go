@@ -44,7 +44,7 @@ func ResetAny(ctx context.Context, env run.Env) error {
 		return errors.Join(net.Sweep(ctx, nobody), files.Sweep(ctx, nobody))
 	}
 	x, err := executor.New(executor.Config{
-		Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, CertsDir: cfg.CertsDir,
+		Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, Pull: cfg.pulls(),
 		Logs: path.Join(cfg.Folder("agent"), "logs"), Parallel: cfg.Parallel,
 	}, env.Log)
 	if err != nil {

@@ -85,7 +85,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	view := replica.New(p.Env, storev1.NewWatchServiceClient(conn),
 		typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_NODE, typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_TASK,
 		typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LEASE, typesv1.Kind_KIND_DENIAL,
-		typesv1.Kind_KIND_LOAD)
+		typesv1.Kind_KIND_LOAD, typesv1.Kind_KIND_REGISTRY)
 	self := p.ID.Name
 	times := liveness.Times{Suspect: cfg.SuspectAfter, Down: cfg.DownAfter, Lease: cfg.Lease}
 

@@ -22,6 +22,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/store/internal/payload"
 	"github.com/shoalproject/shoal/services/store/internal/raftnode"
 	"github.com/shoalproject/shoal/services/store/internal/raw"
 	"github.com/shoalproject/shoal/services/store/internal/relay"
@@ -121,7 +122,7 @@ func (s *self) payloadKeys() wrapper.Place {
 		Begin: true,
 		Sealed: func(snap *state.Snapshot, keyID string) bool {
 			for p := range snap.Payloads() {
-				if p.GetSealed().GetKeyId() == keyID {
+				if payload.SealedOf(p).GetKeyId() == keyID {
 					return true
 				}
 			}

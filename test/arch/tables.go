@@ -13,6 +13,7 @@ var systemPackages = map[string]string{
 	"services/agent/internal/system":      "containerd, cgroups, mounts and the journal's files",
 	"services/agent/internal/journal":     "the journal's file",
 	"services/agent/internal/executor":    "the containerd client",
+	"services/agent/internal/pull":        "registries, and credential helpers",
 	"services/agent/internal/initd":       "process 1 of a container",
 	"services/agent/internal/volume":      "the volumes, on disk and mounted",
 	"services/agent/internal/memfs":       "files in memory, for containers alone",
@@ -42,6 +43,7 @@ var purePackages = map[string]string{
 	"services/store/internal/fsm/...":         "the replicated state machine",
 	"services/store/internal/alloc/...":       "addresses and ports",
 	"services/agent/internal/task/...":        "the task machine",
+	"services/agent/internal/pull/verdict":    "what follows a pull that did not work",
 	"services/store/internal/admit/...":       "what is a valid spec",
 	"services/dispatcher/internal/assign/...": "what a node needs",
 	"services/meshproxy/internal/mesh/...":    "what a machine's data path should be",
@@ -88,6 +90,7 @@ var clockReaders = map[string]string{
 	"services/agent/internal/keeper":   "paces the starts of loggers",
 	"services/agent/internal/logger":   "stamps what containers write, and paces it",
 	"services/agent/internal/executor": "stamps what is read of containers",
+	"services/agent/internal/pull":     "paces what is told of a pull",
 }
 
 // statefulFiles may have variables that change.
@@ -115,7 +118,8 @@ var foreignWalls = []struct {
 	{"github.com/miekg/dns", []string{"services/meshproxy", "test/harness", "test/bench"}, "names are the meshproxy's"},
 	{"github.com/vishvananda", []string{"services/agent", "services/meshproxy", "test/harness", "test/bench"}, "kernel tables are the node's"},
 	{"github.com/cloudflare/cfssl", []string{"services/ca", "allinone/cmd"}, "signing is the CA's; a main function silences its log"},
-	{"github.com/google/go-containerregistry", []string{"test/harness", "test/bench"}, "images are made and served by the laboratory alone"},
+	{"github.com/google/go-containerregistry", []string{"cli", "test/harness", "test/bench"}, "the person's tool asks registries what a tag means; the laboratory makes and serves images"},
+	{"github.com/docker/cli", []string{"cli"}, "a person's own logins are where Docker's tool left them"},
 	{"github.com/golang/protobuf", nil, "google.golang.org/protobuf is the one runtime"},
 	{"github.com/gogo", nil, "google.golang.org/protobuf is the one runtime"},
 	{"github.com/stretchr", nil, "tests use the standard library and go-cmp"},

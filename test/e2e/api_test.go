@@ -140,7 +140,7 @@ func TestRefusals(t *testing.T) {
 	until(t, "the registry's words are in service ps", 30*time.Second, func() string {
 		rows := c.tasks("ghost", false)
 		if !slices.ContainsFunc(rows, func(r taskRow) bool {
-			return strings.HasPrefix(r.CurrentState, "Rejected") && strings.Contains(r.Error, "not found")
+			return strings.HasPrefix(r.CurrentState, "Rejected") && strings.Contains(r.Error, "has no such image")
 		}) {
 			return fmt.Sprint(rows)
 		}

@@ -19,10 +19,12 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
 	"github.com/shoalproject/shoal/cli/internal/client"
 	"github.com/shoalproject/shoal/cli/internal/console"
 	"github.com/shoalproject/shoal/cli/internal/machine"
+	"github.com/shoalproject/shoal/cli/internal/registry"
 	"github.com/shoalproject/shoal/cli/internal/system"
 	"github.com/shoalproject/shoal/internal/contexts"
 )
@@ -44,6 +46,8 @@ type App struct {
 	Host     machine.Host
 	// Console is the terminal that In and Out are, for commands that need more of it; nil: there is none.
 	Console *console.Console
+	// Registry asks registries; nil: nobody does.
+	Registry Registry
 	// Root is put before the paths of init, join and leave; empty but in tests.
 	Root string
 
@@ -55,12 +59,22 @@ type App struct {
 	Gateway     []string // --gateway
 }
 
+// Registry is the person's own side of registries.
+type Registry interface {
+	// Login is what the person has for one. NotFound: nothing.
+	Login(host string) (*typesv1.RegistryLogin, error)
+	// Resolve asks what a tag means now.
+	Resolve(ctx context.Context, image string) (registry.Image, error)
+}
+
 // Real is the person's shell and machine.
 func Real() *App {
 	env := run.Env{Log: slog.New(slog.DiscardHandler)} // what a person must know comes as an error
 	_, err := unix.IoctlGetTermios(int(os.Stderr.Fd()), unix.TCGETS)
+	env = env.OrMachine("shoal")
 	return &App{
-		Env: env.OrMachine("shoal"), Out: os.Stdout, Err: os.Stderr, In: os.Stdin, Terminal: err == nil, Getenv: os.Getenv,
+		Registry: &registry.Client{Files: env.Files, Getenv: os.Getenv},
+		Env:      env, Out: os.Stdout, Err: os.Stderr, In: os.Stdin, Terminal: err == nil, Getenv: os.Getenv,
 		Programs: system.Machine{}, Host: system.Machine{}, Console: console.Real(),
 	}
 }

@@ -180,6 +180,21 @@ func (a *App) VolumeNames(ctx context.Context) []string {
 	})
 }
 
+// RegistryNames are what the cluster has logins for.
+func (a *App) RegistryNames(ctx context.Context) []string {
+	return a.Live(ctx, func(c *client.Client) []string {
+		resp, err := c.Logins.ListRegistries(ctx, &controlv1.ListRegistriesRequest{})
+		if err != nil {
+			return nil
+		}
+		var out []string
+		for _, r := range resp.GetRegistries() {
+			out = append(out, r.GetAnnotations().GetName())
+		}
+		return out
+	})
+}
+
 func (a *App) TaskIDs(ctx context.Context) []string {
 	return a.Live(ctx, func(c *client.Client) []string {
 		resp, err := c.Tasks.ListTasks(ctx, &controlv1.ListTasksRequest{Filters: []string{"desired-state=running"}})

@@ -47,6 +47,7 @@ type Client struct {
 	Members  controlv1.MemberServiceClient
 	Secrets  controlv1.SecretServiceClient
 	Configs  controlv1.ConfigServiceClient
+	Logins   controlv1.RegistryServiceClient
 	Tokens   cav1.TokenServiceClient
 	Preview  controlv1.PreviewServiceClient
 	Explain  schedulerv1.ExplainServiceClient
@@ -79,7 +80,7 @@ func Open(env run.Env, c contexts.Context, dir string) (*Client, error) {
 		Services: controlv1.NewServiceServiceClient(calls), Tasks: controlv1.NewTaskServiceClient(calls),
 		Nodes: controlv1.NewNodeServiceClient(calls), Networks: controlv1.NewNetworkServiceClient(calls),
 		Cluster: controlv1.NewClusterServiceClient(calls), Members: controlv1.NewMemberServiceClient(calls),
-		Secrets: controlv1.NewSecretServiceClient(calls), Configs: controlv1.NewConfigServiceClient(calls),
+		Secrets: controlv1.NewSecretServiceClient(calls), Configs: controlv1.NewConfigServiceClient(calls), Logins: controlv1.NewRegistryServiceClient(calls),
 		Tokens: cav1.NewTokenServiceClient(calls), Preview: controlv1.NewPreviewServiceClient(calls),
 		Explain: schedulerv1.NewExplainServiceClient(calls), Plan: schedulerv1.NewPlanServiceClient(calls),
 		Logs: logsv1.NewLogServiceClient(calls), Stats: logsv1.NewStatsServiceClient(calls),

@@ -46,6 +46,7 @@ type cluster struct {
 	services map[string]*typesv1.Service
 	networks map[string]*typesv1.Network
 	secrets  map[string]*typesv1.Secret
+	logins   map[string]*typesv1.Registry
 	nodes    map[string]*controlv1.ListedNode
 	tasks    []*controlv1.ListedTask
 	gateways []string
@@ -60,7 +61,7 @@ type cluster struct {
 }
 
 func newCluster() *cluster {
-	return &cluster{volumes: shelf(), services: map[string]*typesv1.Service{}, networks: map[string]*typesv1.Network{}, secrets: map[string]*typesv1.Secret{}, nodes: map[string]*controlv1.ListedNode{}}
+	return &cluster{volumes: shelf(), services: map[string]*typesv1.Service{}, networks: map[string]*typesv1.Network{}, secrets: map[string]*typesv1.Secret{}, logins: map[string]*typesv1.Registry{}, nodes: map[string]*controlv1.ListedNode{}}
 }
 
 // serve answers at address until the test ends.
@@ -73,6 +74,7 @@ func (f *cluster) serve(t *testing.T, env run.Env, ca *identitytest.Authority, a
 	controlv1.RegisterSecretServiceServer(s.GRPC(), secretsOf{cluster: f})
 	logsv1.RegisterVolumeServiceServer(s.GRPC(), &volumesOf{cluster: f})
 	controlv1.RegisterNetworkServiceServer(s.GRPC(), f)
+	controlv1.RegisterRegistryServiceServer(s.GRPC(), loginsOf{cluster: f})
 	controlv1.RegisterClusterServiceServer(s.GRPC(), f)
 	controlv1.RegisterMemberServiceServer(s.GRPC(), f)
 	cav1.RegisterTokenServiceServer(s.GRPC(), f)

@@ -18,6 +18,7 @@ import (
 	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/command/data"
 	"github.com/shoalproject/shoal/cli/internal/command/inside"
+	"github.com/shoalproject/shoal/cli/internal/command/login"
 	"github.com/shoalproject/shoal/cli/internal/command/workload"
 )
 
@@ -75,7 +76,7 @@ func root(a *app.App) *cobra.Command {
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{
-		joinTokenCommand(a), clusterCommand(a), nodeCommand(a), memberCommand(a), networkCommand(a), data.Secrets(a), data.Configs(a), data.Volumes(a), workload.Services(a), workload.Tasks(a),
+		joinTokenCommand(a), clusterCommand(a), nodeCommand(a), memberCommand(a), networkCommand(a), data.Secrets(a), data.Configs(a), data.Volumes(a), login.Registries(a), workload.Services(a), workload.Tasks(a),
 		planCommand(a), contextCommand(a), versionCommand(a),
 	} {
 		c.GroupID = "cluster"

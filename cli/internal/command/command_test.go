@@ -33,6 +33,8 @@ type world struct {
 	env     run.Env
 	cluster *cluster
 	environ map[string]string
+	typed   string       // what comes in
+	images  app.Registry // that the person asks; nil: none
 	stop    func()
 }
 
@@ -61,7 +63,10 @@ func newWorld(t *testing.T) *world {
 // shoal carries out one command line and returns all that a person sees.
 func (w *world) shoal(ctx context.Context, args ...string) (out, said string, code int) {
 	var stdout, stderr bytes.Buffer
-	a := &app.App{Env: w.env, Out: &stdout, Err: &stderr, Getenv: func(k string) string { return w.environ[k] }}
+	a := &app.App{Env: w.env, Out: &stdout, Err: &stderr, Getenv: func(k string) string { return w.environ[k] }, Registry: w.images}
+	if w.typed != "" {
+		a.In = strings.NewReader(w.typed)
+	}
 	code = command.Run(ctx, a, args)
 	return stdout.String(), stderr.String(), code
 }
@@ -113,6 +118,12 @@ func (w *world) step(t *testing.T, d *datadriven.TestData) string {
 		return ""
 	case "busy": // the next update finds that somebody was faster
 		w.cluster.refuse = errs.New(errs.Conflict, "update out of sequence")
+		return ""
+	case "registry": // there is one, with an image app:1 and a login for it
+		w.images = &registryOf{}
+		return ""
+	case "typed": // comes in
+		w.typed = d.Input + "\n"
 		return ""
 	case "lost": // the next machine to go takes the way of the answer with it
 		w.cluster.lost = true

@@ -46,7 +46,12 @@ type kept interface {
 	GetMeta() *typesv1.Meta
 	GetAnnotations() *typesv1.Annotations
 	GetVersions() []*typesv1.DataVersion
-	GetTemplate() bool
+}
+
+// templated says whether the data has placeholders; a registry's login never has.
+func templated(o kept) bool {
+	t, ok := o.(interface{ GetTemplate() bool })
+	return ok && t.GetTemplate()
 }
 
 // DataOf translates a secret or config; data is a config's.
@@ -56,7 +61,7 @@ func DataOf(o kept, data []byte) Data {
 		CreatedAt: stamp(o.GetMeta().GetCreatedAt()), UpdatedAt: stamp(o.GetMeta().GetUpdatedAt()),
 		Spec: DataSpec{Name: o.GetAnnotations().GetName(), Labels: named(o.GetAnnotations()).Labels, Data: data},
 	}
-	if o.GetTemplate() {
+	if templated(o) {
 		out.Spec.Templating = &Driver{TemplateDriver}
 	}
 	for _, v := range o.GetVersions() {

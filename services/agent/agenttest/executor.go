@@ -97,6 +97,16 @@ func (e *Executor) Prepare(ctx context.Context, s container.Spec) error {
 	if err != nil {
 		return err
 	}
+	switch login := s.Pull.Login; {
+	case b.Login == "":
+	case login.Awaited:
+		return errs.New(errs.Unavailable, "waits for the login of its registry")
+	case login.Username+":"+login.Password != b.Login:
+		return errs.New(errs.Precondition, "pull image %q: its registry does not accept the login", image)
+	}
+	if b.Progress != "" && s.Pull.Tell != nil {
+		s.Pull.Tell(b.Progress)
+	}
 	if err := e.wait(ctx, b.PrepareDelay); err != nil {
 		return err
 	}

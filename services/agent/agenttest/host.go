@@ -54,6 +54,10 @@ type Host struct {
 type Behaviour struct {
 	// PullError says why the image can't be had, in a registry's words.
 	PullError string
+	// Login is the user:password that its registry wants; empty: none.
+	Login string
+	// Progress is told while it is pulled.
+	Progress string
 	// PrepareDelay is for pull and unpack.
 	PrepareDelay time.Duration
 	// StartError says why the process can't be started.

@@ -68,6 +68,7 @@ func Converge(ctx context.Context, a *app.App, cl *client.Client, w Waiting, id,
 
 func serviceCreate(a *app.App) *cobra.Command {
 	var w Waiting
+	var images imageFlags
 	c := &cobra.Command{
 		Use: "create [OPTIONS] IMAGE [COMMAND] [ARG...]", Short: "Create a service", Args: app.AtLeastOne(),
 		Example: "  shoal service create --name web -p 80 --replicas 3 registry.example/web:1\n" +
@@ -76,6 +77,7 @@ func serviceCreate(a *app.App) *cobra.Command {
 	c.Flags().SetInterspersed(false) // what follows the image is the container's
 	flags := spec.New(c.Flags(), a.Getenv, a.Env.Files.Read)
 	flags.Create()
+	images.define(c)
 	w.Flags(c, "progress")
 	app.Complete(c, "network", a.NetworkNames)
 	app.Complete(c, "depends-on", a.ServiceNames)
@@ -87,6 +89,10 @@ func serviceCreate(a *app.App) *cobra.Command {
 			return err
 		}
 		return a.Connect(c.Context(), func(cl *client.Client) error {
+			use(wanted, images.pin(c.Context(), a, args[0]))
+			if err := images.login(c.Context(), a, cl, args[0]); err != nil {
+				return err
+			}
 			resp, err := cl.Services.CreateService(c.Context(), &controlv1.CreateServiceRequest{Spec: wanted, RequestId: identity.NewID(a.Env.Rand)})
 			if err != nil {
 				return app.Wrap(err, "create service %q", wanted.GetAnnotations().GetName())

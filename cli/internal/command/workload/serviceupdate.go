@@ -23,6 +23,7 @@ import (
 func serviceUpdate(a *app.App) *cobra.Command {
 	var w Waiting
 	var rollback bool
+	var images imageFlags
 	c := &cobra.Command{
 		Use: "update [OPTIONS] SERVICE", Short: "Change a service", Args: app.Exactly(1),
 		Example: "  shoal service update --image registry.example/web:2 --update-parallelism 2 --update-order start-first web\n" +
@@ -30,6 +31,7 @@ func serviceUpdate(a *app.App) *cobra.Command {
 	}
 	flags := spec.New(c.Flags(), a.Getenv, a.Env.Files.Read)
 	flags.Update()
+	images.define(c)
 	c.Flags().BoolVar(&rollback, "rollback", false, "go back to the version before, as 'service rollback'")
 	w.Flags(c, "progress")
 	app.Complete(c, "network-add", a.NetworkNames)
@@ -51,7 +53,17 @@ func serviceUpdate(a *app.App) *cobra.Command {
 				got, err := app.Service(c.Context(), cl, name)
 				return got.GetService().GetMeta().GetId(), err
 			}
-			svc, risen, err := changeService(c.Context(), a, cl, args[0], func(s *typesv1.ServiceSpec) error { return flags.Change(s, networks, services) })
+			change, err := images.change(c, a, cl, args[0])
+			if err != nil {
+				return err
+			}
+			svc, risen, err := changeService(c.Context(), a, cl, args[0], func(s *typesv1.ServiceSpec) error {
+				if err := flags.Change(s, networks, services); err != nil {
+					return err
+				}
+				change(s)
+				return nil
+			})
 			if err != nil {
 				return err
 			}

@@ -859,7 +859,7 @@ type SessionResponse_OpenStream struct {
 }
 
 type SessionResponse_Payload struct {
-	// Data of a secret or config that a task of the last assignments uses.
+	// Data of a secret or config, or a login, that a task of the last assignments uses.
 	Payload *Payload `protobuf:"bytes,10,opt,name=payload,proto3,oneof"`
 }
 
@@ -1211,7 +1211,9 @@ type AssignedTask struct {
 	// How its output is kept: the spec's driver, or the cluster's.
 	LogDriver *v1.LogDriver `protobuf:"bytes,12,opt,name=log_driver,json=logDriver,proto3" json:"log_driver,omitempty"`
 	// Volumes of its slot.
-	Volumes       []*v1.TaskVolume `protobuf:"bytes,13,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	Volumes []*v1.TaskVolume `protobuf:"bytes,13,rep,name=volumes,proto3" json:"volumes,omitempty"`
+	// Id of the payload with the login for its image's registry. Empty: there is none.
+	Login         string `protobuf:"bytes,14,opt,name=login,proto3" json:"login,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1335,6 +1337,13 @@ func (x *AssignedTask) GetVolumes() []*v1.TaskVolume {
 		return x.Volumes
 	}
 	return nil
+}
+
+func (x *AssignedTask) GetLogin() string {
+	if x != nil {
+		return x.Login
+	}
+	return ""
 }
 
 // AssignedNetwork is a network as a machine needs it.
@@ -1666,7 +1675,7 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\x06blocks\x18\x05 \x03(\tR\x06blocks\x126\n" +
 	"\ahistory\x18\x06 \x01(\v2\x1c.shoal.dispatcher.v1.HistoryR\ahistory\"\x1f\n" +
 	"\aHistory\x12\x14\n" +
-	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\xae\x05\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\xc4\x05\n" +
 	"\fAssignedTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
 	"\n" +
@@ -1683,7 +1692,8 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\x0eservice_labels\x18\v \x03(\v24.shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntryR\rserviceLabels\x128\n" +
 	"\n" +
 	"log_driver\x18\f \x01(\v2\x19.shoal.types.v1.LogDriverR\tlogDriver\x124\n" +
-	"\avolumes\x18\r \x03(\v2\x1a.shoal.types.v1.TaskVolumeR\avolumes\x1a@\n" +
+	"\avolumes\x18\r \x03(\v2\x1a.shoal.types.v1.TaskVolumeR\avolumes\x12\x14\n" +
+	"\x05login\x18\x0e \x01(\tR\x05login\x1a@\n" +
 	"\x12ServiceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x01\n" +

@@ -26,7 +26,7 @@ const (
 //
 // For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
 //
-// PayloadService gives out the data of secrets and configs, to dispatchers alone.
+// PayloadService gives out the data of secrets and configs and the logins of registries, to dispatchers alone.
 type PayloadServiceClient interface {
 	// FetchPayload returns the data in clear for a node that is in session with the caller and has a task that uses it. What no
 	// task of the node uses is refused, as if it were not there.
@@ -58,7 +58,7 @@ func (c *payloadServiceClient) FetchPayload(ctx context.Context, in *FetchPayloa
 // All implementations must embed UnimplementedPayloadServiceServer
 // for forward compatibility.
 //
-// PayloadService gives out the data of secrets and configs, to dispatchers alone.
+// PayloadService gives out the data of secrets and configs and the logins of registries, to dispatchers alone.
 type PayloadServiceServer interface {
 	// FetchPayload returns the data in clear for a node that is in session with the caller and has a task that uses it. What no
 	// task of the node uses is refused, as if it were not there.

@@ -56,8 +56,10 @@ const (
 	Kind_KIND_CREDENTIAL Kind = 12
 	// What the machines of one dispatcher use.
 	Kind_KIND_LOAD Kind = 13
-	// The data of a secret or config.
+	// The data of a secret or config, or the login of a registry.
 	Kind_KIND_PAYLOAD Kind = 14
+	// A registry that machines log in to, without the login.
+	Kind_KIND_REGISTRY Kind = 16
 )
 
 // Enum value maps for Kind.
@@ -78,6 +80,7 @@ var (
 		12: "KIND_CREDENTIAL",
 		13: "KIND_LOAD",
 		14: "KIND_PAYLOAD",
+		16: "KIND_REGISTRY",
 	}
 	Kind_value = map[string]int32{
 		"KIND_UNSPECIFIED": 0,
@@ -95,6 +98,7 @@ var (
 		"KIND_CREDENTIAL":  12,
 		"KIND_LOAD":        13,
 		"KIND_PAYLOAD":     14,
+		"KIND_REGISTRY":    16,
 	}
 )
 
@@ -444,7 +448,7 @@ const file_shoal_types_v1_meta_proto_rawDesc = "" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\">\n" +
 	"\bPlatform\x12\"\n" +
 	"\farchitecture\x18\x01 \x01(\tR\farchitecture\x12\x0e\n" +
-	"\x02os\x18\x02 \x01(\tR\x02os*\x8b\x02\n" +
+	"\x02os\x18\x02 \x01(\tR\x02os*\x9e\x02\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fKIND_CLUSTER\x10\x01\x12\r\n" +
@@ -462,7 +466,8 @@ const file_shoal_types_v1_meta_proto_rawDesc = "" +
 	"\vKIND_DENIAL\x10\v\x12\x13\n" +
 	"\x0fKIND_CREDENTIAL\x10\f\x12\r\n" +
 	"\tKIND_LOAD\x10\r\x12\x10\n" +
-	"\fKIND_PAYLOAD\x10\x0eB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\fKIND_PAYLOAD\x10\x0e\x12\x11\n" +
+	"\rKIND_REGISTRY\x10\x10B<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_meta_proto_rawDescOnce sync.Once

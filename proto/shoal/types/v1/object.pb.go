@@ -42,6 +42,7 @@ type Object struct {
 	//	*Object_Credential
 	//	*Object_Load
 	//	*Object_Payload
+	//	*Object_Registry
 	Kind          isObject_Kind `protobuf_oneof:"kind"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -210,6 +211,15 @@ func (x *Object) GetPayload() *Payload {
 	return nil
 }
 
+func (x *Object) GetRegistry() *Registry {
+	if x != nil {
+		if x, ok := x.Kind.(*Object_Registry); ok {
+			return x.Registry
+		}
+	}
+	return nil
+}
+
 type isObject_Kind interface {
 	isObject_Kind()
 }
@@ -280,8 +290,13 @@ type Object_Load struct {
 }
 
 type Object_Payload struct {
-	// The data of a secret or config.
+	// The data of a secret or config, or the login of a registry.
 	Payload *Payload `protobuf:"bytes,14,opt,name=payload,proto3,oneof"`
+}
+
+type Object_Registry struct {
+	// A registry that machines log in to.
+	Registry *Registry `protobuf:"bytes,16,opt,name=registry,proto3,oneof"`
 }
 
 func (*Object_Cluster) isObject_Kind() {}
@@ -312,11 +327,13 @@ func (*Object_Load) isObject_Kind() {}
 
 func (*Object_Payload) isObject_Kind() {}
 
+func (*Object_Registry) isObject_Kind() {}
+
 var File_shoal_types_v1_object_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_object_proto_rawDesc = "" +
 	"\n" +
-	"\x1bshoal/types/v1/object.proto\x12\x0eshoal.types.v1\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x1bshoal/types/v1/member.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1bshoal/types/v1/secret.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\x1a\x1bshoal/types/v1/volume.proto\"\xcf\x05\n" +
+	"\x1bshoal/types/v1/object.proto\x12\x0eshoal.types.v1\x1a\x1eshoal/types/v1/autoscale.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x1bshoal/types/v1/member.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x19shoal/types/v1/node.proto\x1a\x1dshoal/types/v1/registry.proto\x1a\x1bshoal/types/v1/secret.proto\x1a\x1cshoal/types/v1/service.proto\x1a\x19shoal/types/v1/task.proto\x1a\x1bshoal/types/v1/volume.proto\"\x87\x06\n" +
 	"\x06Object\x123\n" +
 	"\acluster\x18\x01 \x01(\v2\x17.shoal.types.v1.ClusterH\x00R\acluster\x12*\n" +
 	"\x04node\x18\x02 \x01(\v2\x14.shoal.types.v1.NodeH\x00R\x04node\x123\n" +
@@ -334,7 +351,8 @@ const file_shoal_types_v1_object_proto_rawDesc = "" +
 	"credential\x18\f \x01(\v2\x1a.shoal.types.v1.CredentialH\x00R\n" +
 	"credential\x12*\n" +
 	"\x04load\x18\r \x01(\v2\x14.shoal.types.v1.LoadH\x00R\x04load\x123\n" +
-	"\apayload\x18\x0e \x01(\v2\x17.shoal.types.v1.PayloadH\x00R\apayloadB\x06\n" +
+	"\apayload\x18\x0e \x01(\v2\x17.shoal.types.v1.PayloadH\x00R\apayload\x126\n" +
+	"\bregistry\x18\x10 \x01(\v2\x18.shoal.types.v1.RegistryH\x00R\bregistryB\x06\n" +
 	"\x04kindB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
@@ -366,6 +384,7 @@ var file_shoal_types_v1_object_proto_goTypes = []any{
 	(*Credential)(nil), // 12: shoal.types.v1.Credential
 	(*Load)(nil),       // 13: shoal.types.v1.Load
 	(*Payload)(nil),    // 14: shoal.types.v1.Payload
+	(*Registry)(nil),   // 15: shoal.types.v1.Registry
 }
 var file_shoal_types_v1_object_proto_depIdxs = []int32{
 	1,  // 0: shoal.types.v1.Object.cluster:type_name -> shoal.types.v1.Cluster
@@ -382,11 +401,12 @@ var file_shoal_types_v1_object_proto_depIdxs = []int32{
 	12, // 11: shoal.types.v1.Object.credential:type_name -> shoal.types.v1.Credential
 	13, // 12: shoal.types.v1.Object.load:type_name -> shoal.types.v1.Load
 	14, // 13: shoal.types.v1.Object.payload:type_name -> shoal.types.v1.Payload
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	15, // 14: shoal.types.v1.Object.registry:type_name -> shoal.types.v1.Registry
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_object_proto_init() }
@@ -399,6 +419,7 @@ func file_shoal_types_v1_object_proto_init() {
 	file_shoal_types_v1_member_proto_init()
 	file_shoal_types_v1_network_proto_init()
 	file_shoal_types_v1_node_proto_init()
+	file_shoal_types_v1_registry_proto_init()
 	file_shoal_types_v1_secret_proto_init()
 	file_shoal_types_v1_service_proto_init()
 	file_shoal_types_v1_task_proto_init()
@@ -418,6 +439,7 @@ func file_shoal_types_v1_object_proto_init() {
 		(*Object_Credential)(nil),
 		(*Object_Load)(nil),
 		(*Object_Payload)(nil),
+		(*Object_Registry)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{

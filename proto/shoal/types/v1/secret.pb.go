@@ -223,8 +223,8 @@ func (x *DataVersion) GetBytes() uint64 {
 	return 0
 }
 
-// Payload is one version of the data of a secret or config. Its id is that object's id, "." and the number. It is in no
-// watch and no list: it is fetched by id, by whoever may have it.
+// Payload is one version of the data of a secret or config, or of the login of a registry. Its id is that object's id, "."
+// and the number. It is in no watch and no list: it is fetched by id, by whoever may have it.
 type Payload struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Identity and times.
@@ -232,7 +232,9 @@ type Payload struct {
 	// A secret's data, encrypted before it is proposed with the payload key, which only stores have.
 	Sealed *SealedBytes `protobuf:"bytes,2,opt,name=sealed,proto3" json:"sealed,omitempty"`
 	// A config's data.
-	Clear         []byte `protobuf:"bytes,3,opt,name=clear,proto3" json:"clear,omitempty"`
+	Clear []byte `protobuf:"bytes,3,opt,name=clear,proto3" json:"clear,omitempty"`
+	// A registry's login, a RegistryLogin, encrypted as a secret's data is.
+	Login         *SealedBytes `protobuf:"bytes,4,opt,name=login,proto3" json:"login,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -284,6 +286,13 @@ func (x *Payload) GetSealed() *SealedBytes {
 func (x *Payload) GetClear() []byte {
 	if x != nil {
 		return x.Clear
+	}
+	return nil
+}
+
+func (x *Payload) GetLogin() *SealedBytes {
+	if x != nil {
+		return x.Login
 	}
 	return nil
 }
@@ -427,11 +436,12 @@ const file_shoal_types_v1_secret_proto_rawDesc = "" +
 	"\btemplate\x18\x04 \x01(\bB\a\x92\xb5\x18\x03\x12\x01\bR\btemplate\";\n" +
 	"\vDataVersion\x12\x16\n" +
 	"\x06number\x18\x01 \x01(\x04R\x06number\x12\x14\n" +
-	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\x90\x01\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"\xcc\x01\n" +
 	"\aPayload\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12<\n" +
 	"\x06sealed\x18\x02 \x01(\v2\x1b.shoal.types.v1.SealedBytesB\a\x92\xb5\x18\x03\x12\x01\bR\x06sealed\x12\x1d\n" +
-	"\x05clear\x18\x03 \x01(\fB\a\x92\xb5\x18\x03\x12\x01\bR\x05clear\"\xdf\x01\n" +
+	"\x05clear\x18\x03 \x01(\fB\a\x92\xb5\x18\x03\x12\x01\bR\x05clear\x12:\n" +
+	"\x05login\x18\x04 \x01(\v2\x1b.shoal.types.v1.SealedBytesB\a\x92\xb5\x18\x03\x12\x01\bR\x05login\"\xdf\x01\n" +
 	"\rFileReference\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x18\n" +
@@ -476,11 +486,12 @@ var file_shoal_types_v1_secret_proto_depIdxs = []int32{
 	2, // 5: shoal.types.v1.Config.versions:type_name -> shoal.types.v1.DataVersion
 	5, // 6: shoal.types.v1.Payload.meta:type_name -> shoal.types.v1.Meta
 	7, // 7: shoal.types.v1.Payload.sealed:type_name -> shoal.types.v1.SealedBytes
-	8, // [8:8] is the sub-list for method output_type
-	8, // [8:8] is the sub-list for method input_type
-	8, // [8:8] is the sub-list for extension type_name
-	8, // [8:8] is the sub-list for extension extendee
-	0, // [0:8] is the sub-list for field type_name
+	7, // 8: shoal.types.v1.Payload.login:type_name -> shoal.types.v1.SealedBytes
+	9, // [9:9] is the sub-list for method output_type
+	9, // [9:9] is the sub-list for method input_type
+	9, // [9:9] is the sub-list for extension type_name
+	9, // [9:9] is the sub-list for extension extendee
+	0, // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_secret_proto_init() }

@@ -70,6 +70,7 @@ type Spec struct {
 	Files     []Bind            // of secrets and configs
 	Volumes   map[string]Volume // of its slot, by the mount's source
 	Log       Log
+	Pull      Pull
 }
 
 // Volume is whose a volume is that belongs to a slot.
@@ -78,6 +79,27 @@ type Volume struct {
 	Slot        uint64 // 0: the service has one task on each node
 	Incarnation string // empty: there is only ever one of the name
 }
+
+// Pull is what is needed if the image is not here yet.
+type Pull struct {
+	Login Login
+	// Tell hears how far it is. Nil: nobody does.
+	Tell func(message string)
+}
+
+// Login is what the registry of an image wants to hear. Printed, it shows nothing of it. Empty: there is none.
+type Login struct {
+	Username, Password string
+	Token              string // in the place of both
+	// Awaited says that there is one that has not come yet.
+	Awaited bool
+}
+
+// String keeps the login out of anything that prints it.
+func (Login) String() string { return "(a login)" }
+
+// GoString does the same for %#v.
+func (Login) GoString() string { return "(a login)" }
 
 // Log is how a container's output is kept.
 type Log struct {

@@ -28,6 +28,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/pull"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 	"github.com/shoalproject/shoal/services/agent/internal/usage"
@@ -37,8 +38,6 @@ import (
 const (
 	// callTimeout bounds a call of containerd. Fifty containers at once on two cores take seconds each.
 	callTimeout = 30 * time.Second
-	// maxPulls is how many images are pulled at once: the network is the limit, and a slow registry must not hold another.
-	maxPulls = 4
 	// runtimeName is the shim: one process a container, so that one death takes one container.
 	runtimeName = "io.containerd.runc.v2"
 )
@@ -48,7 +47,7 @@ type Config struct {
 	Socket      string
 	Namespace   string
 	Snapshotter string
-	CertsDir    string // hosts.toml by registry
+	Pull        pull.Config
 	Logs        string // folder of the containers' output, one a container
 	Logger      string // the program that keeps it, where both containerd and the agent see it; started with `logger FOLDER`
 	Cluster     string // containers of other clusters are not ours; empty: those of every cluster are, to remove them

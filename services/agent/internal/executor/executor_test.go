@@ -191,7 +191,7 @@ func TestRefusals(t *testing.T) {
 	r := newRig(t)
 	absent := r.spec("absent.0")
 	absent.Container.Image = r.registry.host + "/repo:nope"
-	if err := r.Prepare(t.Context(), absent); err == nil || !strings.Contains(err.Error(), "not found") || errs.Is(err, errs.Unavailable) {
+	if err := r.Prepare(t.Context(), absent); err == nil || !strings.Contains(err.Error(), "has no such image (404)") || errs.Is(err, errs.Unavailable) {
 		t.Errorf("an image that does not exist: %v", err)
 	}
 	bad := r.spec("bad.0")

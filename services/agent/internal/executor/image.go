@@ -4,12 +4,10 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
 	"sync"
 
 	containerd "github.com/containerd/containerd/v2/client"
-	"github.com/containerd/containerd/v2/core/remotes"
-	"github.com/containerd/containerd/v2/core/remotes/docker"
-	"github.com/containerd/containerd/v2/core/remotes/docker/config"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/containerd/errdefs"
 	"github.com/distribution/reference"
@@ -18,6 +16,8 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/pull"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 )
 
@@ -35,8 +35,8 @@ type image struct {
 // images finds images: in memory, in containerd, in the registry, in this order. So fifty containers of one image cost
 // one look and at most one pull.
 type images struct {
-	e     *Executor
-	pulls chan struct{}
+	e      *Executor
+	puller *pull.Puller
 
 	mu     sync.Mutex // guards both
 	known  map[string]*image
@@ -48,23 +48,60 @@ type flight struct {
 	done chan struct{} // closed when the rest is set
 	img  *image
 	err  error
+
+	mu     sync.Mutex // guards all below
+	hears  []func(string)
+	latest string
+}
+
+// listen tells somebody more how far it is.
+func (f *flight) listen(hear func(string)) {
+	if hear == nil {
+		return
+	}
+	f.mu.Lock()
+	f.hears = append(f.hears, hear)
+	latest := f.latest
+	f.mu.Unlock()
+	if latest != "" {
+		hear(latest)
+	}
+}
+
+// tell says how far it is to all who wait. A pull that has ended for one of them is no news for him.
+func (f *flight) tell(how string) {
+	f.mu.Lock()
+	f.latest = how
+	hears := slices.Clone(f.hears)
+	f.mu.Unlock()
+	for _, hear := range hears {
+		hear(how)
+	}
 }
 
 func newImages(e *Executor) *images {
-	return &images{e: e, pulls: make(chan struct{}, maxPulls), known: map[string]*image{}, flight: map[string]*flight{}}
+	return &images{e: e, puller: pull.New(e.cfg.Pull, e.log, e.client, e.cfg.Snapshotter), known: map[string]*image{}, flight: map[string]*flight{}}
 }
 
-// normalize makes the full reference of what a person typed: docker.io, library/ and :latest are added.
+// normalize makes the full reference of what a person typed: docker.io, library/ and :latest are added. A tag beside a digest
+// says nothing, and goes: the same content is pulled once and kept once.
 func normalize(name string) (string, error) {
 	named, err := reference.ParseNormalizedNamed(name)
 	if err != nil {
 		return "", errs.New(errs.Invalid, "image %q: %s", name, err)
 	}
+	if digested, ok := named.(reference.Digested); ok {
+		pinned, err := reference.WithDigest(reference.TrimNamed(named), digested.Digest())
+		if err != nil {
+			return "", errs.New(errs.Invalid, "image %q: %s", name, err)
+		}
+		return pinned.String(), nil
+	}
 	return reference.TagNameOnly(named).String(), nil
 }
 
 // get returns the image, unpacked. The error has the registry's words.
-func (s *images) get(ctx context.Context, name string) (*image, error) {
+func (s *images) get(ctx context.Context, name string, want container.Pull) (*image, error) {
 	ref, err := normalize(name)
 	if err != nil {
 		return nil, err
@@ -74,8 +111,9 @@ func (s *images) get(ctx context.Context, name string) (*image, error) {
 		if img != nil {
 			return img, nil
 		}
+		f.listen(want.Tell)
 		if mine {
-			f.img, f.err = s.find(ctx, ref)
+			f.img, f.err = s.find(ctx, ref, want, f)
 			s.land(ref, f)
 			return f.img, f.err
 		}
@@ -124,7 +162,7 @@ func (s *images) forget(img *image) {
 
 // find takes the image that containerd has under this reference, whole or not at all, and else pulls it. A tag is
 // resolved once: what was pulled under it stays, as with Docker's services, whose digest is settled when they are made.
-func (s *images) find(ctx context.Context, ref string) (*image, error) {
+func (s *images) find(ctx context.Context, ref string, want container.Pull, f *flight) (*image, error) {
 	ctx = namespaces.WithNamespace(ctx, s.e.cfg.Namespace)
 	if local, err := s.e.client.GetImage(ctx, ref); err == nil {
 		if unpacked, err := local.IsUnpacked(ctx, s.e.cfg.Snapshotter); err == nil && unpacked {
@@ -135,16 +173,11 @@ func (s *images) find(ctx context.Context, ref string) (*image, error) {
 	} else if !errdefs.IsNotFound(err) {
 		return nil, s.e.failure(fmt.Sprintf("look for image %q", ref), err)
 	}
-	select {
-	case s.pulls <- struct{}{}:
-		defer func() { <-s.pulls }()
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
-	s.e.log.Info("pulling an image", "image", ref)
-	pulled, err := s.e.client.Pull(ctx, ref, containerd.WithPullUnpack, containerd.WithPullSnapshotter(s.e.cfg.Snapshotter),
-		containerd.WithResolver(s.resolver(ctx)))
-	if err != nil {
+	pulled, err := s.puller.Pull(ctx, ref, want.Login, f.tell)
+	switch {
+	case errs.Is(err, errs.Precondition), errs.Is(err, errs.Unavailable): // the registry's
+		return nil, err
+	case err != nil:
 		return nil, s.e.failure(fmt.Sprintf("pull image %q", ref), err)
 	}
 	img, err := describe(ctx, ref, pulled)
@@ -152,13 +185,6 @@ func (s *images) find(ctx context.Context, ref string) (*image, error) {
 		return nil, s.e.failure(fmt.Sprintf("read image %q", ref), err)
 	}
 	return img, nil
-}
-
-// resolver reads hosts.toml at each use, so that a mirror or a certificate can be added without a restart.
-func (s *images) resolver(ctx context.Context) remotes.Resolver {
-	return docker.NewResolver(docker.ResolverOptions{
-		Hosts: config.ConfigureHosts(ctx, config.HostOptions{HostDir: config.HostDirFromRoot(s.e.cfg.CertsDir)}),
-	})
 }
 
 func describe(ctx context.Context, ref string, i containerd.Image) (*image, error) {

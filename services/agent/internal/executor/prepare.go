@@ -29,14 +29,14 @@ const gcRoot = "containerd.io/gc.root"
 // agent left under the id is replaced. Errors: Unavailable (containerd is away), else what a person must mend, in the
 // registry's or the runtime's words.
 func (e *Executor) Prepare(ctx context.Context, c container.Spec) error {
-	img, err := e.images.get(ctx, c.Container.GetImage())
+	img, err := e.images.get(ctx, c.Container.GetImage(), c.Pull)
 	if err != nil {
 		return err
 	}
 	err = e.make(ctx, c, img)
 	if errs.Is(err, errs.NotFound) { // somebody removed the image's layers since we looked
 		e.images.forget(img)
-		if img, err = e.images.get(ctx, c.Container.GetImage()); err != nil {
+		if img, err = e.images.get(ctx, c.Container.GetImage(), c.Pull); err != nil {
 			return err
 		}
 		err = e.make(ctx, c, img)

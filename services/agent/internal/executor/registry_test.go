@@ -6,13 +6,16 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -28,6 +31,36 @@ type registry struct {
 	manifest []byte
 	probe    string       // its program, on this machine
 	asked    atomic.Int32 // how often the manifest was asked for by its tag
+	layer0   string       // digest of the layer
+
+	mu       sync.Mutex // guards all below
+	login    string     // user:password that it wants; empty: none
+	fault    fault      // nil: none
+	logins   []string   // that it was shown, in order
+	requests int
+}
+
+// fault answers in the registry's place, or does not.
+type fault func(w http.ResponseWriter, req *http.Request, data []byte) (answered bool)
+
+// want changes what the registry asks for.
+func (r *registry) want(login string, f fault) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.login, r.fault, r.logins = login, f, nil
+}
+
+// digest is that of the image.
+func (r *registry) digest() string {
+	sum := sha256.Sum256(r.manifest)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// heard are the logins that it was shown since.
+func (r *registry) heard() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.logins)
 }
 
 // dockerImage is an image as Docker makes it: with a health check, of which the OCI knows nothing.
@@ -45,6 +78,7 @@ func newRegistry(t *testing.T, certs string) *registry {
 	t.Helper()
 	r := &registry{blobs: map[string][]byte{}}
 	layer := r.layer(t)
+	r.layer0 = layer.Digest.String()
 	config := r.put(t, ocispec.MediaTypeImageConfig, dockerImage{
 		Image: ocispec.Image{
 			Platform: ocispec.Platform{Architecture: runtime.GOARCH, OS: "linux"},
@@ -65,15 +99,30 @@ func newRegistry(t *testing.T, certs string) *registry {
 	server := httptest.NewServer(r)
 	t.Cleanup(server.Close)
 	r.host = strings.TrimPrefix(server.URL, "http://")
-	dir := filepath.Join(certs, r.host)
+	hostsFile(t, certs, r.host, "server = \"http://"+r.host+"\"\n", nil)
+	return r
+}
+
+// hostsFile says how a registry is reached, as containerd has it.
+func hostsFile(t *testing.T, certs, host, text string, ca []byte) {
+	t.Helper()
+	dir := filepath.Join(certs, host)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	hosts := "server = \"http://" + r.host + "\"\n"
-	if err := os.WriteFile(filepath.Join(dir, "hosts.toml"), []byte(hosts), 0o644); err != nil {
-		t.Fatal(err)
+	for name, data := range map[string][]byte{"hosts.toml": []byte(text), "ca.pem": ca} {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
+			t.Fatal(err)
+		}
 	}
-	return r
+}
+
+// sealed serves the same by TLS, with a certificate that only the CA explains that it returns.
+func (r *registry) sealed(t *testing.T) (host string, ca []byte) {
+	t.Helper()
+	server := httptest.NewTLSServer(r)
+	t.Cleanup(server.Close)
+	return strings.TrimPrefix(server.URL, "https://"), pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: server.Certificate().Raw})
 }
 
 func (r *registry) layer(t *testing.T) ocispec.Descriptor {
@@ -133,7 +182,19 @@ func (r *registry) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 		r.asked.Add(1)
 		data = r.manifest
 	}
+	r.mu.Lock()
+	want, broken := r.login, r.fault
+	r.requests++
+	user, password, shown := req.BasicAuth()
+	if shown {
+		r.logins = append(r.logins, req.Host+" "+user+":"+password)
+	}
+	r.mu.Unlock()
 	switch {
+	case want != "" && user+":"+password != want:
+		w.Header().Set("WWW-Authenticate", `Basic realm="test"`)
+		w.WriteHeader(http.StatusUnauthorized)
+	case broken != nil && broken(w, req, data):
 	case req.URL.Path == "/v2/":
 	case data == nil:
 		w.WriteHeader(http.StatusNotFound)

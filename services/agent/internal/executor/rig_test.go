@@ -16,6 +16,7 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/logger"
+	"github.com/shoalproject/shoal/services/agent/internal/pull"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 )
 
@@ -42,7 +43,7 @@ func newRig(t *testing.T) *rig {
 	}
 	r := &rig{config: filepath.Join(dir, "config.toml"), cfg: Config{
 		Socket: filepath.Join(dir, "c.sock"), Namespace: fmt.Sprintf("shoal-test-%d", os.Getpid()), Snapshotter: "overlayfs",
-		CertsDir: filepath.Join(dir, "certs.d"), Logs: filepath.Join(dir, "logs"), Cluster: "c1", Parallel: 8,
+		Pull: pull.Config{CertsDir: filepath.Join(dir, "certs.d")}, Logs: filepath.Join(dir, "logs"), Cluster: "c1", Parallel: 8,
 		Volumes: filepath.Join(dir, "volumes"), Pins: filepath.Join(dir, "run", "volumes"),
 	}}
 	t.Cleanup(func() {
@@ -72,7 +73,7 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(func() { r.stopDaemon(t) })
 	r.Executor = r.again(t)
 	t.Cleanup(func() { r.wipe(t) })
-	r.registry = newRegistry(t, r.cfg.CertsDir)
+	r.registry = newRegistry(t, r.cfg.Pull.CertsDir)
 	r.machine.Init = r.registry.probe
 	return r
 }

@@ -5,6 +5,8 @@ import (
 	"path"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/placeholder"
 	"github.com/shoalproject/shoal/internal/state"
@@ -22,7 +24,7 @@ const (
 // maxFile bounds what becomes of a file with placeholders, in bytes: twice the largest that there is without.
 const maxFile = 2 << 20
 
-// Payload hears the data of a secret or config. It is kept in memory alone, while a task uses it.
+// Payload hears the data of a secret or config, or a login. It is kept in memory alone, while a task uses it.
 func (l *Loop) Payload(ctx context.Context, p *dispatcherv1.Payload) {
 	l.post(ctx, func(ctx context.Context) {
 		l.payloads[p.GetId()] = p.GetData()
@@ -49,12 +51,33 @@ func (l *Loop) forgetPayloads() {
 }
 
 func uses(e *entry, id string) bool {
+	if e.assigned.GetLogin() == id {
+		return true
+	}
 	for _, f := range state.FilesOf(e.assigned.GetSpec().GetContainer()) {
 		if state.PayloadID(f.GetId(), f.GetVersion()) == id {
 			return true
 		}
 	}
 	return false
+}
+
+// login is what the registry of a task's image wants to hear. One that has not come yet holds up those tasks alone whose image
+// is not here.
+func (l *Loop) login(e *entry) (container.Login, error) {
+	id := e.assigned.GetLogin()
+	if id == "" {
+		return container.Login{}, nil
+	}
+	data, ok := l.payloads[id]
+	if !ok {
+		return container.Login{Awaited: true}, nil
+	}
+	var said typesv1.RegistryLogin
+	if err := proto.Unmarshal(data, &said); err != nil {
+		return container.Login{}, errs.New(errs.Internal, "the login of the image's registry does not read")
+	}
+	return container.Login{Username: said.GetUsername(), Password: said.GetPassword(), Token: said.GetIdentityToken()}, nil
 }
 
 // files are what a task's container gets of secrets and configs. Unavailable: the data of one has not come yet. Invalid: one

@@ -60,6 +60,53 @@ func TestTaskWaitsForItsSecret(t *testing.T) {
 	})
 }
 
+func withLogin(id string, login string) *dispatcherv1.AssignedTask {
+	a := assigned(id, running, 0)
+	a.Spec.Container.Image, a.Login = "r.example/private", login
+	return a
+}
+
+// TestLogins: an image that needs a login waits for it, says how far the pull is, and is pulled with the one that is in force
+// when it begins; another login afterwards touches nothing that runs, and is in no journal.
+func TestLogins(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := agenttest.NewHost("w1", run.NewRand(1))
+		host.Behave("r.example/private", agenttest.Behaviour{Login: "ada:hunter2", Progress: "pulling 30 %, 12 of 40 MB", PrepareDelay: 5 * time.Second})
+		a := start(t, host)
+		send := func(id, password string) {
+			raw, err := proto.Marshal(&typesv1.RegistryLogin{Username: "ada", Password: password})
+			if err != nil {
+				t.Fatal(err)
+			}
+			a.Payload(a.ctx, &dispatcherv1.Payload{Id: id, Data: raw})
+		}
+		a.assign(whole(5, withLogin("t1", "r.1")))
+		a.settle(2 * time.Second)
+		a.expect("t1", typesv1.TaskState_TASK_STATE_PREPARING, false, "waits for the login")
+		send("r.1", "hunter2")
+		a.settle(3 * time.Second)
+		a.expect("t1", typesv1.TaskState_TASK_STATE_PREPARING, false, "pulling 30 %, 12 of 40 MB")
+		a.settle(5 * time.Second)
+		a.expect("t1", running, true, "")
+
+		// The login changes: the same container runs on, and one that comes later is refused the image with the wrong one.
+		a.assign(change(6, withLogin("t1", "r.2")))
+		send("r.2", "hunter3")
+		a.assign(change(7, withLogin("t2", "r.2")))
+		a.settle(3 * time.Second)
+		a.expect("t1", running, true, "")
+		a.expect("t2", rejected, false, "does not accept the login")
+		if host.Starts() != 1 {
+			t.Errorf("%d starts, want 1", host.Starts())
+		}
+		for id, r := range host.Journal().Tasks {
+			if raw, err := proto.Marshal(r.Task); err != nil || bytes.Contains(raw, []byte("hunter")) {
+				t.Errorf("the journal has the login of task %s (%v)", id, err)
+			}
+		}
+	})
+}
+
 // TestSecretOutlivesTheAgent: a container that runs on keeps its files when the agent is killed and comes back.
 func TestSecretOutlivesTheAgent(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

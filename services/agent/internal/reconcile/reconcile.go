@@ -125,7 +125,7 @@ type Loop struct {
 	generation *typesv1.Version // of the last assignment taken
 	barrier    *typesv1.Version // applied by every meshproxy
 	blocks     []string
-	payloads   map[string][]byte // data of secrets and configs that tasks use, by id
+	payloads   map[string][]byte // data of secrets and configs, and logins, that tasks use, by id
 	assigned   bool              // an assignment was taken in this life of the agent
 	solo
 

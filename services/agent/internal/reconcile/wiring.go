@@ -15,10 +15,14 @@ func (l *Loop) spec(e *entry) (container.Spec, error) {
 	if err != nil {
 		return container.Spec{}, err
 	}
+	login, err := l.login(e)
+	if err != nil {
+		return container.Spec{}, err
+	}
 	return container.Spec{
 		ID: container.ID(e.id, e.attempt), Hostname: c.GetHostname(), Container: c, Resources: t.GetSpec().GetResources(),
-		Volumes: slotVolumes(t, c),
-		Log:     container.Log{Driver: t.GetLogDriver().GetName(), Options: t.GetLogDriver().GetOptions(), Service: t.GetServiceName()},
+		Volumes: slotVolumes(t, c), Pull: container.Pull{Login: login},
+		Log: container.Log{Driver: t.GetLogDriver().GetName(), Options: t.GetLogDriver().GetOptions(), Service: t.GetServiceName()},
 		Origin: container.Origin{
 			Cluster: l.Cluster, Task: e.id, Attempt: e.attempt, SpecHash: t.GetSpecHash(),
 			Generation: container.GenerationOf(l.generation), Service: t.GetServiceId(), Slot: t.GetSlot(),

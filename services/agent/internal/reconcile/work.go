@@ -62,6 +62,12 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 	l.setKept(spec.ID, true)
 	own, cancel := context.WithCancel(ctx)
 	e.cancel = cancel
+	spec.Pull.Tell = func(message string) {
+		l.post(own, func(ctx context.Context) {
+			e.life.Progress(message)
+			l.step(ctx, e)
+		})
+	}
 	l.workers.Go(own, "prepare", func(own context.Context) error {
 		box, err := l.Network.Make(own, wiring)
 		if err == nil {

@@ -173,6 +173,13 @@ func (l *Life) Prepared() { l.answer(); l.prepared, l.presence = true, Made }
 // Vanished says that the runtime has no container any more: somebody deleted it.
 func (l *Life) Vanished() { l.presence, l.prepared = Absent, false }
 
+// Progress says how far a Prepare in flight is.
+func (l *Life) Progress(how string) {
+	if l.busy == Prepare && l.State == preparing {
+		l.Message = how
+	}
+}
+
 // Started answers Start.
 func (l *Life) Started() {
 	l.answer()

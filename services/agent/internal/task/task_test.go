@@ -68,6 +68,8 @@ func happen(t *testing.T, d *datadriven.TestData, l *Life, line string) {
 		l.Held(arg)
 	case "failed":
 		l.Failed(arg)
+	case "progress":
+		l.Progress(arg)
 	case "exited":
 		l.Exited(*exit)
 	case "checked":

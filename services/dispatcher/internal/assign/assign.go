@@ -32,6 +32,7 @@ type source struct {
 	task     *typesv1.Task
 	service  *typesv1.Service
 	networks uint64 // revision of the last change of any network
+	logins   uint64 // and of any registry
 	logs     *typesv1.LogDriver
 }
 
@@ -40,6 +41,7 @@ type source struct {
 func Of(s *state.Snapshot, nodeID string, prev *Set) *Set {
 	set := &Set{Tasks: map[string]*dispatcherv1.AssignedTask{}, sources: map[string]source{}}
 	networks := s.ChangedAt(typesv1.Kind_KIND_NETWORK)
+	logins := s.ChangedAt(typesv1.Kind_KIND_REGISTRY)
 	logs := s.Cluster().GetSpec().GetLogDriver()
 	if n := s.Node(nodeID); n != nil {
 		set.Blocks = n.GetBlocks()
@@ -51,7 +53,7 @@ func Of(s *state.Snapshot, nodeID string, prev *Set) *Set {
 			continue
 		}
 		id := t.GetMeta().GetId()
-		from := source{task: t, service: s.Service(t.GetServiceId()), networks: networks, logs: logs}
+		from := source{task: t, service: s.Service(t.GetServiceId()), networks: networks, logins: logins, logs: logs}
 		old, oldFrom := prev.task(id)
 		next := old
 		if old == nil || oldFrom != from {
@@ -104,6 +106,7 @@ func task(s *state.Snapshot, t *typesv1.Task, svc *typesv1.Service, old *dispatc
 	if a.LogDriver = spec.GetLogDriver(); a.GetLogDriver().GetName() == "" {
 		a.LogDriver = s.Cluster().GetSpec().GetLogDriver()
 	}
+	a.Login = s.LoginID(spec.GetContainer().GetImage())
 	a.SpecHash = specHash(svc, t.GetSpecVersion())
 	for _, at := range a.GetSpec().GetNetworks() {
 		if n := s.Network(at.GetTarget()); n != nil {
@@ -176,10 +179,13 @@ func (s *Set) HighestStop() uint64 {
 	return high
 }
 
-// Payloads are the ids of the data of secrets and configs that the set's tasks use, each once, in order.
+// Payloads are the ids of the data of secrets and configs, and of the logins, that the set's tasks use, each once, in order.
 func (s *Set) Payloads() []string {
 	var out []string
 	for _, t := range s.Tasks {
+		if t.GetLogin() != "" {
+			out = append(out, t.GetLogin())
+		}
 		for _, f := range state.FilesOf(t.GetSpec().GetContainer()) {
 			out = append(out, state.PayloadID(f.GetId(), f.GetVersion()))
 		}

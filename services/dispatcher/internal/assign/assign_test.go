@@ -110,6 +110,36 @@ func TestStatusIsNoNews(t *testing.T) {
 	}
 }
 
+// A task is told which login its image's registry wants, and of another one when there is one; tasks whose images are elsewhere
+// hear nothing, and need nothing.
+func TestLoginsAreFollowed(t *testing.T) {
+	svc, other := service(1), service(1)
+	svc.Spec.Task.Container.Image = "r.example/web:1@sha256:aa"
+	other.Meta.Id = "s2"
+	far := task("t2", wanted, wanted)
+	far.ServiceId = "s2"
+	kept := &typesv1.Registry{Meta: &typesv1.Meta{Id: "r"}, Annotations: &typesv1.Annotations{Name: "r.example"}, Versions: []*typesv1.DataVersion{{Number: 1}}}
+	s := change(state.Empty(), nil, svc, other, kept, task("t1", wanted, wanted), far)
+	first := assign.Of(s, "n1", nil)
+	if diff := cmp.Diff([]string{"r.1"}, first.Payloads()); diff != "" || first.Tasks["t1"].GetLogin() != "r.1" {
+		t.Fatalf("payloads (-want +got):\n%s", diff)
+	}
+	kept.Versions = []*typesv1.DataVersion{{Number: 2}}
+	s = change(s, nil, kept)
+	second := assign.Of(s, "n1", first)
+	d := assign.Diff(first, second, nil)
+	if len(d.GetTasks()) != 1 || d.GetTasks()[0].GetTaskId() != "t1" || d.GetTasks()[0].GetLogin() != "r.2" {
+		t.Fatalf("difference %v, want t1 with the second login", d)
+	}
+	if diff := cmp.Diff([]string{"r.2"}, second.Payloads()); diff != "" {
+		t.Errorf("payloads (-want +got):\n%s", diff)
+	}
+	s = change(s, []state.Key{{Kind: typesv1.Kind_KIND_REGISTRY, ID: "r"}})
+	if third := assign.Of(s, "n1", second); third.Tasks["t1"].GetLogin() != "" || len(third.Payloads()) != 0 {
+		t.Errorf("after its removal: %v", third.Tasks["t1"])
+	}
+}
+
 // A change of the service that is not of the task's version reaches the task, and a network's change does.
 func TestWhatATaskNeedsIsFollowed(t *testing.T) {
 	svc := service(1)

@@ -50,7 +50,7 @@ func (f *newsfeed) send(s *state.Snapshot, applied state.Version) error {
 
 func (f *newsfeed) sendAssignment(s *state.Snapshot) error {
 	at := s.ChangedAt(typesv1.Kind_KIND_TASK, typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_NODE,
-		typesv1.Kind_KIND_CLUSTER)
+		typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_REGISTRY)
 	if f.set != nil && at == f.computed {
 		return nil
 	}

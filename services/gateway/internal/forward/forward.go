@@ -30,7 +30,7 @@ func Offered() map[authzv1.Role][]grpc.ServiceDesc {
 			controlv1.ServiceService_ServiceDesc, controlv1.TaskService_ServiceDesc, controlv1.NodeService_ServiceDesc,
 			controlv1.NetworkService_ServiceDesc, controlv1.ClusterService_ServiceDesc, controlv1.MemberService_ServiceDesc,
 			controlv1.PreviewService_ServiceDesc, controlv1.SecretService_ServiceDesc, controlv1.ConfigService_ServiceDesc,
-			controlv1.SlotVolumeService_ServiceDesc,
+			controlv1.SlotVolumeService_ServiceDesc, controlv1.RegistryService_ServiceDesc,
 		},
 		authzv1.Role_ROLE_SCHEDULER: {schedulerv1.ExplainService_ServiceDesc, schedulerv1.PlanService_ServiceDesc},
 		authzv1.Role_ROLE_CA:        {cav1.TokenService_ServiceDesc},

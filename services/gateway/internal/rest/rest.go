@@ -86,6 +86,9 @@ func handlers(ctx context.Context, mux *runtime.ServeMux, client grpc.ClientConn
 			return logsv1.RegisterVolumeServiceHandlerClient(ctx, mux, v)
 		},
 		func() error {
+			return controlv1.RegisterRegistryServiceHandlerClient(ctx, mux, controlv1.NewRegistryServiceClient(client))
+		},
+		func() error {
 			return schedulerv1.RegisterExplainServiceHandlerClient(ctx, mux, schedulerv1.NewExplainServiceClient(client))
 		},
 		func() error {

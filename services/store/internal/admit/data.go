@@ -34,6 +34,8 @@ func Data(s *state.Snapshot, kind typesv1.Kind, a *typesv1.Annotations, data []b
 	switch {
 	case name == "":
 		f.Add("name", "is missing")
+	case kind == typesv1.Kind_KIND_REGISTRY:
+		f.registryName(name)
 	case len(name) > maxDataName || !regexp.MustCompile(`^[a-zA-Z0-9](?:[a-zA-Z0-9_.-]*[a-zA-Z0-9])?$`).MatchString(name):
 		f.Add("name", "%q must be 1 to %d letters and digits, with - _ and . between them", name, maxDataName)
 	}
@@ -41,7 +43,7 @@ func Data(s *state.Snapshot, kind typesv1.Kind, a *typesv1.Annotations, data []b
 		f.AddKind(errs.Exists, "name", "%s %q exists; `shoal %s update` gives it new data", noun, name, noun)
 	}
 	if s.Count(kind) >= maxDataObjects {
-		f.AddKind(errs.Exhausted, "name", "there are %d %ss, which is the most", maxDataObjects, noun)
+		f.AddKind(errs.Exhausted, "name", "there are %d objects of the kind %s, which is the most", maxDataObjects, noun)
 	}
 	f.labels(a.GetLabels())
 	f.data(data, template, most)

@@ -66,6 +66,7 @@ func (a *API) Register(r grpc.ServiceRegistrar) {
 	controlv1.RegisterSecretServiceServer(r, secrets{API: a})
 	controlv1.RegisterConfigServiceServer(r, configs{API: a})
 	controlv1.RegisterSlotVolumeServiceServer(r, slotVolumes{API: a})
+	controlv1.RegisterRegistryServiceServer(r, registries{API: a})
 }
 
 // read is the state with everything in it that was acknowledged before.

@@ -201,6 +201,8 @@ func (a *attempt) named(k state.Key) string {
 		name = o.GetSecret().GetAnnotations().GetName()
 	case typesv1.Kind_KIND_CONFIG:
 		name = o.GetConfig().GetAnnotations().GetName()
+	case typesv1.Kind_KIND_REGISTRY:
+		name = o.GetRegistry().GetAnnotations().GetName()
 	default:
 	}
 	return state.KindName(k.Kind) + " " + name

@@ -57,7 +57,8 @@ func mayCreate(kind typesv1.Kind, role authzv1.Role) bool {
 		return role == authzv1.Role_ROLE_SCHEDULER
 	case typesv1.Kind_KIND_NODE, typesv1.Kind_KIND_CREDENTIAL:
 		return role == authzv1.Role_ROLE_CA
-	case typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_SECRET, typesv1.Kind_KIND_CONFIG, typesv1.Kind_KIND_PAYLOAD:
+	case typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_SECRET, typesv1.Kind_KIND_CONFIG, typesv1.Kind_KIND_PAYLOAD,
+		typesv1.Kind_KIND_REGISTRY:
 		return role == authzv1.Role_ROLE_OPERATOR
 	case typesv1.Kind_KIND_DENIAL, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LEASE, typesv1.Kind_KIND_LOAD:
 		return true // who may write their fields
@@ -73,7 +74,7 @@ func (a *attempt) mayDelete(key state.Key, old *typesv1.Object) bool {
 	case typesv1.Kind_KIND_TASK:
 		return c.GetRole() == authzv1.Role_ROLE_SCHEDULER
 	case typesv1.Kind_KIND_NODE, typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_SECRET,
-		typesv1.Kind_KIND_CONFIG, typesv1.Kind_KIND_VOLUME, typesv1.Kind_KIND_PAYLOAD:
+		typesv1.Kind_KIND_CONFIG, typesv1.Kind_KIND_VOLUME, typesv1.Kind_KIND_PAYLOAD, typesv1.Kind_KIND_REGISTRY:
 		return c.GetRole() == authzv1.Role_ROLE_OPERATOR
 	case typesv1.Kind_KIND_DENIAL, typesv1.Kind_KIND_CREDENTIAL:
 		return c.GetRole() == authzv1.Role_ROLE_OPERATOR || c.GetRole() == authzv1.Role_ROLE_CA

@@ -1,4 +1,4 @@
-// Package payload keeps the data of secrets sealed, and gives it out to the one who may have it.
+// Package payload keeps the data of secrets and the logins of registries sealed, and gives it out to the one who may have it.
 //
 // It owns the key's use: data is sealed before it is proposed, each version for its own id, and opened for a dispatcher that
 // has the session of a node with a task that uses it. It must never log data, nor put it into an error. What it serves it
@@ -33,6 +33,14 @@ func Seal(keys Keys, r *run.Rand, id string, data []byte) (*typesv1.SealedBytes,
 		return nil, waits()
 	}
 	return keys.Get().Seal(r, purpose(id), data)
+}
+
+// SealedOf is what a payload has sealed, a secret's data or a registry's login; nil: it is in clear.
+func SealedOf(p *typesv1.Payload) *typesv1.SealedBytes {
+	if p.GetLogin() != nil {
+		return p.GetLogin()
+	}
+	return p.GetSealed()
 }
 
 func waits() error {
@@ -86,14 +94,15 @@ func (s *Server) fetch(snap *state.Snapshot, caller rpc.Caller, req *storev1.Fet
 	if p == nil || !usedOn(snap, req.GetNodeId(), req.GetId()) {
 		return nil, errs.New(errs.NotFound, "payload %s is gone, or no task of node %s uses it", req.GetId(), req.GetNodeId())
 	}
-	if p.GetSealed() == nil {
+	sealed := SealedOf(p)
+	if sealed == nil {
 		return &storev1.FetchPayloadResponse{Data: p.GetClear()}, nil
 	}
-	k := s.Keys.Of(p.GetSealed().GetKeyId())
+	k := s.Keys.Of(sealed.GetKeyId())
 	if k == nil {
 		return nil, waits()
 	}
-	data, err := k.Open(purpose(req.GetId()), p.GetSealed())
+	data, err := k.Open(purpose(req.GetId()), sealed)
 	if err != nil {
 		return nil, err
 	}
@@ -107,6 +116,9 @@ func usedOn(snap *state.Snapshot, nodeID, id string) bool {
 			continue
 		}
 		spec := state.SpecOf(snap.Service(t.GetServiceId()), t.GetSpecVersion())
+		if snap.LoginID(spec.GetContainer().GetImage()) == id {
+			return true
+		}
 		for _, f := range state.FilesOf(spec.GetContainer()) {
 			if state.PayloadID(f.GetId(), f.GetVersion()) == id {
 				return true

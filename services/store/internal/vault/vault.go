@@ -1,4 +1,4 @@
-// Package vault makes the transactions of secrets and configs: data in versions, under a name.
+// Package vault makes the transactions of secrets and configs, and of registries' logins: data in versions, under a name.
 //
 // It owns which version is in force, which services a new one rolls, and which old ones go. It must never look into the data,
 // nor put it into an error or a log. A Vault does not change and is safe for concurrent use.
@@ -22,16 +22,15 @@ import (
 	"github.com/shoalproject/shoal/services/store/internal/listing"
 )
 
-// Held is what secrets and configs have in common: a name, and data in versions.
+// Held is what secrets, configs and registries have in common: a name, and data in versions.
 type Held interface {
 	proto.Message
 	GetMeta() *typesv1.Meta
 	GetAnnotations() *typesv1.Annotations
 	GetVersions() []*typesv1.DataVersion
-	GetTemplate() bool
 }
 
-// Vault says how secrets and configs differ, and where their transactions go.
+// Vault says how they differ, and where their transactions go.
 type Vault[T Held] struct {
 	Kind    typesv1.Kind
 	Most    int // bytes of data
@@ -76,17 +75,48 @@ type Change struct {
 // Create commits a new one and returns it.
 func (v Vault[T]) Create(ctx context.Context, caller rpc.Caller, requestID string, c Change) (T, error) {
 	out, err := v.Admits.Commit(ctx, caller, requestID, func(d *desk.Desk) (*storev1.Transaction, error) {
-		what := fmt.Sprintf("create %s %q", state.KindName(v.Kind), c.Annotations.GetName())
-		if err := admit.Data(d.Snap, v.Kind, c.Annotations, c.Data, c.Template, v.Most).Err(what); err != nil {
-			return nil, err
+		return v.createTx(d, c)
+	})
+	return v.after(out, err)
+}
+
+func (v Vault[T]) createTx(d *desk.Desk, c Change) (*storev1.Transaction, error) {
+	what := fmt.Sprintf("create %s %q", state.KindName(v.Kind), c.Annotations.GetName())
+	if err := admit.Data(d.Snap, v.Kind, c.Annotations, c.Data, c.Template, v.Most).Err(what); err != nil {
+		return nil, err
+	}
+	id := v.NewID()
+	first, err := v.dataPut(id, 1, c.Data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", what, err)
+	}
+	made, fields := v.Build(&typesv1.Meta{Id: id}, c.Annotations, []*typesv1.DataVersion{{Number: 1, Bytes: uint64(len(c.Data))}}, c.Template), []string{"annotations", "versions"}
+	if c.Template {
+		fields = append(fields, "template")
+	}
+	return &storev1.Transaction{Puts: []*storev1.Put{desk.Create(state.Wrap(made), fields...), first}}, nil
+}
+
+// templated says whether the data has placeholders; a registry's login never has.
+func templated(o proto.Message) bool {
+	t, ok := o.(interface{ GetTemplate() bool })
+	return ok && t.GetTemplate()
+}
+
+// Set commits data under a name, whether there was some before or not, and returns what is kept.
+func (v Vault[T]) Set(ctx context.Context, caller rpc.Caller, requestID string, c Change) (T, error) {
+	out, err := v.Admits.Commit(ctx, caller, requestID, func(d *desk.Desk) (*storev1.Transaction, error) {
+		key, ok := d.Snap.ClaimHolder(state.NameClaim(v.Kind, c.Annotations.GetName()))
+		if !ok {
+			return v.createTx(d, c)
 		}
-		id := v.NewID()
-		first, err := v.dataPut(id, 1, c.Data)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", what, err)
+		old, _ := v.Get(d.Snap, key.ID)
+		next := c
+		if len(c.Annotations.GetLabels()) == 0 {
+			next.Annotations = nil // those that it has stay
 		}
-		made := v.Build(&typesv1.Meta{Id: id}, c.Annotations, []*typesv1.DataVersion{{Number: 1, Bytes: uint64(len(c.Data))}}, c.Template)
-		return &storev1.Transaction{Puts: []*storev1.Put{desk.Create(state.Wrap(made), "annotations", "versions", "template"), first}}, nil
+		tx, _, err := v.updateTx(d, old, next)
+		return tx, err
 	})
 	return v.after(out, err)
 }
@@ -112,8 +142,11 @@ func (v Vault[T]) dataPut(owner string, number uint64, data []byte) (*storev1.Pu
 	}
 	p.Meta = &typesv1.Meta{Id: id}
 	field := "clear"
-	if p.GetSealed() != nil {
+	switch {
+	case p.GetSealed() != nil:
 		field = "sealed"
+	case p.GetLogin() != nil:
+		field = "login"
 	}
 	return desk.Create(state.Wrap(p), field), nil
 }
@@ -142,7 +175,7 @@ func (v Vault[T]) updateTx(d *desk.Desk, old T, c Change) (*storev1.Transaction,
 	if err := desk.CheckVersion(d.Snap, what, c.Version, old.GetMeta()); err != nil {
 		return nil, nil, err
 	}
-	if err := admit.NewData(old.GetAnnotations(), c.Annotations, c.Data, old.GetTemplate(), v.Most).Err(what); err != nil {
+	if err := admit.NewData(old.GetAnnotations(), c.Annotations, c.Data, templated(old), v.Most).Err(what); err != nil {
 		return nil, nil, err
 	}
 	id, annotations, versions := old.GetMeta().GetId(), proto.CloneOf(old.GetAnnotations()), old.GetVersions()
@@ -151,7 +184,7 @@ func (v Vault[T]) updateTx(d *desk.Desk, old T, c Change) (*storev1.Transaction,
 	}
 	tx := &storev1.Transaction{Preconditions: desk.Unchanged(state.Key{Kind: v.Kind, ID: id}, c.Version)}
 	if c.Data == nil {
-		tx.Puts = []*storev1.Put{desk.Put(state.Wrap(v.Build(old.GetMeta(), annotations, versions, old.GetTemplate())), "annotations")}
+		tx.Puts = []*storev1.Put{desk.Put(state.Wrap(v.Build(old.GetMeta(), annotations, versions, templated(old))), "annotations")}
 		return tx, nil, nil
 	}
 	number := versions[0].GetNumber() + 1
@@ -176,7 +209,7 @@ func (v Vault[T]) updateTx(d *desk.Desk, old T, c Change) (*storev1.Transaction,
 		return nil, nil, errs.New(errs.Exhausted, "%s: %d versions of it are in use or in the history of services, which is the most; update those services first",
 			what, admit.MaxDataVersions)
 	}
-	tx.Puts = []*storev1.Put{desk.Put(state.Wrap(v.Build(old.GetMeta(), annotations, versions, old.GetTemplate())), "annotations", "versions"), next}
+	tx.Puts = []*storev1.Put{desk.Put(state.Wrap(v.Build(old.GetMeta(), annotations, versions, templated(old))), "annotations", "versions"), next}
 	for _, svc := range services {
 		key := state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: svc.GetMeta().GetId()}
 		tx.Preconditions = append(tx.Preconditions, desk.Unchanged(key, desk.VersionOf(d.Snap, svc.GetMeta()))...)

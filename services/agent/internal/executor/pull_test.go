@@ -1,0 +1,249 @@
+package executor
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	cimages "github.com/containerd/containerd/v2/core/images"
+	"github.com/containerd/containerd/v2/pkg/namespaces"
+
+	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+)
+
+// messages are what a pull has told.
+type messages struct {
+	fault func() // hears that a try has failed; nil: nobody does
+
+	mu  sync.Mutex // guards all
+	all []string
+}
+
+func (m *messages) tell(text string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.all = append(m.all, text)
+	if m.fault != nil && strings.Contains(text, "tries again in") {
+		m.fault()
+	}
+}
+
+func (m *messages) String() string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return strings.Join(m.all, "\n")
+}
+
+// TestPull: how registries are asked, and what follows when they do not give the image.
+func TestPull(t *testing.T) {
+	r := newRig(t)
+	r.cfg.Pull.Stall = time.Second
+	r.cfg.Pull.Helpers = map[string]string{}
+	image := r.registry.host + "/repo:1"
+	// Each pulls with an agent of its own, so that nothing is remembered, and an image that containerd has not.
+	try := func(t *testing.T, ctx context.Context, told *messages, name string, login container.Login) error {
+		t.Helper()
+		r.forgetImages(t)
+		s := r.spec("pull.0")
+		s.Container.Image, s.Pull = name, container.Pull{Login: login, Tell: told.tell}
+		err := r.again(t).Prepare(ctx, s)
+		if _, err := r.Remove(t.Context(), s.ID, container.Stop{}); err != nil && !errs.Is(err, errs.NotFound) {
+			t.Error(err)
+		}
+		return err
+	}
+	pull := func(t *testing.T, name string, login container.Login) (string, error) {
+		t.Helper()
+		var told messages
+		err := try(t, t.Context(), &told, name, login)
+		return told.String(), err
+	}
+	// once ends with the first fault.
+	once := func(t *testing.T, name string, login container.Login) (string, error) {
+		t.Helper()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		told := messages{fault: cancel}
+		err := try(t, ctx, &told, name, login)
+		return told.String(), err
+	}
+	ada := container.Login{Username: "ada", Password: "hunter2"}
+
+	t.Run("a login is shown to those who ask", func(t *testing.T) {
+		r.registry.want("ada:hunter2", nil)
+		if _, err := pull(t, image, ada); err != nil {
+			t.Fatal(err)
+		}
+		if heard := r.registry.heard(); len(heard) == 0 {
+			t.Error("the registry was shown no login")
+		}
+	})
+	t.Run("a wrong one is told at once, and is in no message", func(t *testing.T) {
+		r.registry.want("ada:hunter2", nil)
+		_, err := pull(t, image, container.Login{Username: "ada", Password: "pass-wrong"})
+		if !errs.Is(err, errs.Precondition) || !strings.Contains(err.Error(), "does not accept the login") || strings.Contains(err.Error(), "pass-wrong") {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("none is told with what to do", func(t *testing.T) {
+		r.registry.want("ada:hunter2", nil)
+		_, err := pull(t, image, container.Login{})
+		if err == nil || !strings.Contains(err.Error(), "wants a login (401); `shoal registry login "+r.registry.host) {
+			t.Errorf("%v", err)
+		}
+	})
+	t.Run("one that has not come is waited for, but not by who needs no pull", func(t *testing.T) {
+		r.registry.want("", nil)
+		if _, err := pull(t, image, container.Login{Awaited: true}); !errs.Is(err, errs.Unavailable) {
+			t.Errorf("%v", err)
+		}
+		if _, err := pull(t, image, container.Login{}); err != nil {
+			t.Fatal(err)
+		}
+		s := r.spec("here.0")
+		s.Pull.Login.Awaited = true
+		if err := r.again(t).Prepare(t.Context(), s); err != nil {
+			t.Errorf("with the image here: %v", err)
+		}
+		if _, err := r.Remove(t.Context(), s.ID, container.Stop{}); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Run("a mirror is not shown the login of what it mirrors", func(t *testing.T) {
+		r.registry.want("ada:hunter2", nil)
+		hostsFile(t, r.cfg.Pull.CertsDir, "r.example", "server = \"http://127.0.0.1:1\"\n[host.\"http://"+r.registry.host+"\"]\n  capabilities = [\"pull\", \"resolve\"]\n", nil)
+		_, err := once(t, "r.example/repo:1", ada)
+		if err == nil || len(r.registry.heard()) != 0 {
+			t.Errorf("the mirror heard %v, %v", r.registry.heard(), err)
+		}
+		r.registry.want("", nil)
+		if _, err := once(t, "r.example/repo:1", ada); err != nil {
+			t.Errorf("from a mirror that wants nothing: %v", err)
+		}
+	})
+	t.Run("a private CA, by hosts.toml", func(t *testing.T) {
+		r.registry.want("ada:hunter2", nil)
+		host, ca := r.registry.sealed(t)
+		hostsFile(t, r.cfg.Pull.CertsDir, host, "server = \"https://"+host+"\"\nca = \"ca.pem\"\n", ca)
+		if _, err := pull(t, host+"/repo:1", ada); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("a credential helper of the machine", func(t *testing.T) {
+		r.registry.want("token-user:fresh", nil)
+		r.helper(t, `read host; [ "$host" = "`+r.registry.host+`" ] && printf '{"ServerURL":"x","Username":"token-user","Secret":"fresh"}'`)
+		if _, err := pull(t, image, container.Login{}); err != nil {
+			t.Fatal(err)
+		}
+		r.helper(t, "head -c 100000 /dev/zero")
+		said, err := once(t, image, container.Login{})
+		if err == nil || !strings.Contains(said, "docker-credential-shoaltest has no login for") {
+			t.Errorf("one that says too much: %v; said %q", err, said)
+		}
+	})
+	r.cfg.Pull.Helpers = nil
+	t.Run("what passes is tried again, and why is told", func(t *testing.T) {
+		var n atomic.Int32
+		first := func(f func(w http.ResponseWriter, data []byte)) fault {
+			return func(w http.ResponseWriter, req *http.Request, data []byte) bool {
+				if !strings.HasSuffix(req.URL.Path, r.registry.layer0) || n.Add(1) > 1 {
+					return false
+				}
+				f(w, data)
+				return true
+			}
+		}
+		for name, c := range map[string]struct {
+			f    fault
+			want string
+		}{
+			"stall": {first(func(w http.ResponseWriter, data []byte) {
+				w.Header().Set("Content-Length", "1000000")
+				_, _ = w.Write(data[:1000])
+				w.(http.Flusher).Flush()
+				<-t.Context().Done()
+			}), "has sent nothing for 1s; tries again in 1s"},
+			"corrupt": {first(func(w http.ResponseWriter, data []byte) {
+				bad := append([]byte{}, data...)
+				bad[len(bad)/2] ^= 1
+				_, _ = w.Write(bad)
+			}), "does not have the digest that it should have; tries again in 1s"},
+			"asked too often": {func(w http.ResponseWriter, req *http.Request, _ []byte) bool {
+				if n.Add(1) > 5 {
+					return false
+				}
+				w.Header().Set("Retry-After", "2")
+				w.WriteHeader(http.StatusTooManyRequests)
+				return true
+			}, "asked too often (429); tries again in 2s"},
+			"broken": {func(w http.ResponseWriter, req *http.Request, _ []byte) bool {
+				if n.Add(1) > 3 {
+					return false
+				}
+				w.WriteHeader(http.StatusInternalServerError)
+				return true
+			}, "answers with status 500; tries again in 1s"},
+		} {
+			t.Run(name, func(t *testing.T) {
+				n.Store(0)
+				r.registry.want("", c.f)
+				said, err := pull(t, image, container.Login{})
+				if err != nil || !strings.Contains(said, c.want) {
+					t.Errorf("%v; said %q", err, said)
+				}
+			})
+		}
+	})
+	t.Run("a digest is pulled once, with or without its tag", func(t *testing.T) {
+		r.registry.want("", nil)
+		pinned := r.registry.host + "/repo:1@" + r.registry.digest()
+		if _, err := pull(t, pinned, container.Login{}); err != nil {
+			t.Fatal(err)
+		}
+		r.registry.want("", func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
+			w.WriteHeader(http.StatusInternalServerError)
+			return true
+		})
+		s := r.spec("pinned.0")
+		s.Container.Image = r.registry.host + "/repo@" + r.registry.digest()
+		if err := r.again(t).Prepare(t.Context(), s); err != nil {
+			t.Error(err)
+		}
+		if _, err := r.Remove(t.Context(), s.ID, container.Stop{}); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// forgetImages lets containerd forget all images and what is in them.
+func (r *rig) forgetImages(t *testing.T) {
+	t.Helper()
+	ctx := namespaces.WithNamespace(t.Context(), r.cfg.Namespace)
+	all, err := r.client.ImageService().List(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range all {
+		if err := r.client.ImageService().Delete(ctx, i.Name, cimages.SynchronousDelete()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// helper puts a credential helper on the machine, and into the config.
+func (r *rig) helper(t *testing.T, script string) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "docker-credential-shoaltest"), []byte("#!/bin/sh\n"+script+"\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	r.cfg.Pull.Helpers[r.registry.host] = "shoaltest"
+}
