@@ -19,15 +19,25 @@ func Reconcile(v *visit.Visit) {
 		return
 	}
 	m := &mode{&upkeep.Keeper{Rollout: rollout.New(v)}}
+	target := m.Target
+	m.look()
+	if m.Target != target { // the update has failed amid the look, and goes back: what was looked at before was judged by its spec
+		m.Again = true
+		m.look()
+	}
+	m.Finish()
+}
+
+// look looks at all slots.
+func (m *mode) look() {
 	switch {
-	case state.IsJob(v.Service):
+	case state.IsJob(m.Service):
 		m.reconcileJob()
-	case v.Group.PerNode():
+	case m.Group.PerNode():
 		m.reconcileGlobal()
 	default:
 		m.reconcile()
 	}
-	m.Finish()
 }
 
 // Remove stops and forgets all tasks of a service that is gone.

@@ -35,8 +35,12 @@ const (
 
 // Tend is what is done in any slot of a service.
 func (k *Keeper) Tend(s *book.Slot) {
+	// What asks whether a predecessor is still there must not see one that goes: here who is made to follow, and below who waits.
+	if slices.ContainsFunc(s.Tasks, func(t *typesv1.Task) bool { return !book.Wanted(t) }) {
+		k.Reap(s)
+	}
 	k.mend(s)
-	k.Reap(s) // before what follows, which asks whether a predecessor is still there
+	k.Reap(s)
 	k.place(s)
 	k.release(s)
 	for _, t := range slices.Clone(s.Tasks) {
@@ -86,8 +90,12 @@ func (k *Keeper) Replace(s *book.Slot, went *typesv1.Task, o visit.Order, why st
 // place tries again to find a node for tasks that have none.
 func (k *Keeper) place(s *book.Slot) {
 	for _, t := range slices.Clone(s.Tasks) {
-		if !task.Wanted(t) || t.GetDecided().GetNodeId() != "" || task.Dead(t) || task.Fresh(t) && !k.Again || k.Outdated(t) {
-			continue // has one, was just looked at, or is made anew
+		if !task.Wanted(t) || t.GetDecided().GetNodeId() != "" || task.Dead(t) || task.Fresh(t) && !k.Again {
+			continue // has one, or was just looked at
+		}
+		if k.Outdated(t) {
+			k.AwaitPlace() // it is made anew, now or when its node is one of those that are meant
+			continue
 		}
 		held := ""
 		if t.GetDecided().GetDesired() == task.Ready {
