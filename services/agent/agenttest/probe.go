@@ -56,6 +56,16 @@ func (e *Executor) brief(ctx context.Context, id string, c container.Command, st
 	return code, ctx.Err()
 }
 
+// Listens is true of a container that is not sick.
+func (n *Network) Listens(id string) (open bool, err error) {
+	err = n.with(func() error {
+		one := n.host.containers[id]
+		open = one != nil && !n.host.sick[one.Image]
+		return n.alive()
+	})
+	return open, err
+}
+
 // Dial reaches a container that is not sick, at any port. What is reached closes the connection.
 func (n *Network) Dial(_ context.Context, id string, _ netip.AddrPort) (conn net.Conn, err error) {
 	err = n.with(func() error {

@@ -75,6 +75,9 @@ func (t *Tables) Apply(ctx context.Context, changes []mesh.Change) error {
 	return nil
 }
 
+// Forget has no connections to end.
+func (t *Tables) Forget() error { return nil }
+
 // Fail makes every Apply fail with this error until it is called with nil.
 func (t *Tables) Fail(err error) {
 	t.mu.Lock()

@@ -18,8 +18,48 @@ import (
 // leastGrace is what is left of the grace for the stop signal when a command before it took too long.
 const leastGrace = time.Second
 
+const (
+	// listenSoon is how long the report of a start waits for the container to listen: most do by then, and then there is one
+	// report. listenBound is how long the mesh waits; who listens later needs a readiness probe, and some never listen.
+	listenSoon  = 50 * time.Millisecond
+	listenBound = time.Second
+	listenPace  = 10 * time.Millisecond
+)
+
 // probes are those of a container, with defaults. Nil: none.
 type probes struct{ health, ready *typesv1.Probe }
+
+// none says that nobody looks whether the container takes connections.
+func (p *probes) none() bool { return p.health == nil && p.ready == nil }
+
+// opens waits until a container listens, or for so long. It is true as well when nobody can tell.
+func (l *Loop) opens(ctx context.Context, id string, limit time.Duration) bool {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		if open, err := l.Network.Listens(id); open || err != nil {
+			return true
+		}
+		if run.Sleep(ctx, listenPace) != nil {
+			return false
+		}
+	}
+}
+
+// await lets a container without probes into the mesh when it listens: a process that has just begun refuses connections.
+func (l *Loop) await(own context.Context, e *entry) {
+	id := container.ID(e.id, e.attempt)
+	l.workers.Go(own, "listens", func(own context.Context) error {
+		l.opens(own, id, listenBound)
+		l.post(own, func(ctx context.Context) {
+			if own.Err() == nil {
+				e.life.Answers(true, "")
+				l.step(ctx, e)
+			}
+		})
+		return nil
+	})
+}
 
 // probesOf finds out which probes a container has; its image may have one.
 func (l *Loop) probesOf(ctx context.Context, c *typesv1.ContainerSpec) (*probes, error) {
@@ -67,6 +107,9 @@ func (l *Loop) attend(ctx context.Context, e *entry) {
 // begin starts the looks at a container whose probes are known. They end with own.
 func (l *Loop) begin(own context.Context, e *entry) {
 	addresses := addressesOf(e)
+	if e.probes.none() && e.life.Opens() {
+		l.await(own, e)
+	}
 	if p := e.probes.health; p != nil {
 		m := health.New(p, l.Now(), e.life.Health == task.Healthy)
 		l.repeat(own, e, p, m, append(addresses, netip.MustParseAddr("127.0.0.1"), netip.IPv6Loopback()), func(ctx context.Context) {

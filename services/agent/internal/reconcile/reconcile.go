@@ -53,6 +53,8 @@ type Network interface {
 	// missing yet.
 	Make(ctx context.Context, w container.Wiring) (container.Sandbox, error)
 	look.Dialer
+	// Listens says whether something in it takes connections from outside. NotFound: it has no network of its own.
+	Listens(id string) (bool, error)
 	// Remove takes it away.
 	Remove(ctx context.Context, id string) error
 	Sweeper

@@ -419,6 +419,28 @@ func TestReadiness(t *testing.T) {
 	})
 }
 
+// TestTrafficWhenItListens: a task without probes runs at once and takes traffic when it listens, a moment later if it never does;
+// nobody who runs on is asked again by the agent's next life.
+func TestTrafficWhenItListens(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		host.SetSick("img-a", true)
+		a := start(t, host)
+		a.assign(whole(5, assigned("a", running, 0)))
+		a.settle(200 * time.Millisecond)
+		a.expect("a", running, false, "waits until it listens")
+		host.SetSick("img-a", false)
+		a.settle(20 * time.Millisecond)
+		a.expect("a", running, true, "")
+		host.SetSick("img-b", true)
+		a.assign(whole(6, assigned("a", running, 0), assigned("b", running, 0)))
+		a.settle(900 * time.Millisecond)
+		a.expect("b", running, false, "waits until it listens")
+		a.settle(300 * time.Millisecond)
+		a.expect("b", running, true, "")
+	})
+}
+
 // TestPreStop: the command runs in the container once the mesh has let go, before the signal.
 func TestPreStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

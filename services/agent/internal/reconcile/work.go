@@ -108,10 +108,14 @@ func (l *Loop) start(ctx context.Context, e *entry) {
 		if err == nil {
 			p, err = l.probesOf(ctx, c)
 		}
+		open := err != nil || !p.none() || l.opens(ctx, id, listenSoon)
 		l.post(ctx, func(ctx context.Context) {
 			if err == nil {
 				e.pid, e.probes, e.looks = pid, p, nil
 				e.life.Checked(p.health != nil, p.ready != nil)
+				if !open {
+					e.life.Opening()
+				}
 			}
 			l.settle(ctx, e, err, e.life.Started)
 			l.step(ctx, e)

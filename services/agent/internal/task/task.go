@@ -136,6 +136,12 @@ func (l *Life) Checked(healthcheck, readiness bool) {
 	}
 }
 
+// Opening says that a container without probes was started and does not listen yet.
+func (l *Life) Opening() { l.closed = "waits until it listens" }
+
+// Opens says whether that is still awaited.
+func (l *Life) Opens() bool { return !l.gate && l.closed != "" }
+
 // WasUnhealthy says that an earlier life of the agent has seen the health check fail for good.
 func (l *Life) WasUnhealthy(why string) { l.Health, l.sick = Unhealthy, why }
 

@@ -74,6 +74,8 @@ func happen(t *testing.T, d *datadriven.TestData, l *Life, line string) {
 		l.Exited(*exit)
 	case "checked":
 		l.Checked(strings.Contains(arg, "health"), strings.Contains(arg, "readiness"))
+	case "opening":
+		l.Opening()
 	case "was-unhealthy":
 		l.WasUnhealthy("unhealthy: " + arg)
 	case "healthy":

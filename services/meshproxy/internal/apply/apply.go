@@ -45,6 +45,8 @@ type Forwarder interface {
 type Part interface {
 	// Apply puts a model in force. With an error the version is not reported, and it is tried again.
 	Apply(ctx context.Context, m *mesh.Model) error
+	// Forget clears away what a change has left and nobody waits for. It comes when the version is reported.
+	Forget() error
 }
 
 // Health is told what waits, and why.
@@ -180,8 +182,20 @@ func (l *Loop) Run(ctx context.Context) error {
 			again.Reset(retry)
 			continue
 		}
+		l.done(m) // what follows is of no concern to those who wait for the version
+		l.forget()
 		l.report(saver.take(m))
-		l.done(m)
+	}
+}
+
+// forget clears away. What fails is tried again with the next change, and at the latest with the next look.
+func (l *Loop) forget() {
+	faults := []error{l.tables.Forget()}
+	for _, p := range l.parts {
+		faults = append(faults, p.Forget())
+	}
+	if err := errors.Join(faults...); err != nil {
+		l.env.Log.Warn("connections to tasks that have gone not forgotten, will retry", "error", err)
 	}
 }
 

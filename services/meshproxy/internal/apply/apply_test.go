@@ -65,8 +65,8 @@ func (m *machine) open() []mesh.Port {
 }
 
 // start runs a loop until the returned function is called.
-func (m *machine) start(t *testing.T) (*apply.Loop, func()) {
-	l := apply.New(m.env, "a", []string{"198.51.100.1"}, "/data/tables.pb", m.tables, m, m)
+func (m *machine) start(t *testing.T, parts ...apply.Part) (*apply.Loop, func()) {
+	l := apply.New(m.env, "a", []string{"198.51.100.1"}, "/data/tables.pb", m.tables, m, m, parts...)
 	l.Load()
 	ctx, cancel := context.WithCancel(t.Context())
 	g := run.NewGroup(m.env.Log)
@@ -97,6 +97,33 @@ func full(revision uint64) *dispatcherv1.EndpointsResponse {
 func revision(l *apply.Loop) uint64 {
 	v, _ := l.Applied()
 	return v.GetRevision()
+}
+
+// slow is a part that takes long: to put a model in force, and to clear away after it.
+type slow struct{ apply, forget time.Duration }
+
+func (s slow) Apply(context.Context, *mesh.Model) error { time.Sleep(s.apply); return nil }
+func (s slow) Forget() error                            { time.Sleep(s.forget); return nil }
+
+// TestBarrier: a version is reported when it is in force in every part, not before, and is not held up by what is cleared away
+// after it.
+func TestBarrier(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		l, stop := m.start(t, slow{apply: time.Second, forget: 5 * time.Second})
+		defer stop()
+		if err := l.Take(full(7)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(990 * time.Millisecond)
+		if r := revision(l); r != 0 {
+			t.Errorf("revision %d is reported while a part works on it", r)
+		}
+		time.Sleep(20 * time.Millisecond)
+		if r := revision(l); r != 7 {
+			t.Errorf("revision %d is reported once it is in force, want 7", r)
+		}
+	})
 }
 
 func TestReportsOnlyWhatIsInForce(t *testing.T) {

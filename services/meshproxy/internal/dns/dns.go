@@ -64,6 +64,9 @@ func New(env run.Env, health Health) *Server {
 	return s
 }
 
+// Forget has nothing to clear away: answers are made anew each time.
+func (s *Server) Forget() error { return nil }
+
 // Apply puts a model in force, for the next question. It has one caller at a time, and never fails. The first one returns when
 // the sockets that were kept for us are taken: what nobody has taken by then is given up.
 func (s *Server) Apply(ctx context.Context, m *mesh.Model) error {

@@ -59,6 +59,7 @@ type space struct {
 
 	have       vip.Table             // what is in force; nil: not known
 	counted    map[netip.Addr]string // virtual addresses that count, and for which service
+	left       map[netip.Addr]bool   // tasks that have left since UDP clients were last taken from them
 	generation uint32                // of the packet filter after our last change; 0: not known
 }
 
@@ -110,6 +111,9 @@ func (s *Spaces) Withdraw(task string) {
 	clear(s.tables)
 	if err := s.each(nil); err != nil {
 		s.env.Log.Warn("dead task not out of all tables, will retry", "task", task, "error", err)
+	}
+	if err := s.forget(); err != nil {
+		s.env.Log.Warn("UDP clients of a dead task not taken from it, will retry", "task", task, "error", err)
 	}
 }
 
@@ -211,11 +215,51 @@ func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
 		x.have = nil
 		return x.bring(want, gone, recent)
 	}
-	if err != nil || len(left) == 0 {
-		return err
+	if err == nil {
+		x.leave(left, want.table)
 	}
-	// A client that sends from one port would stay with the one that has left for ever. TCP ends by itself, or is reset.
-	return x.wire.forget(unix.IPPROTO_UDP, func(a netip.Addr) bool { return left[a] })
+	return err
+}
+
+// leave notes who has left, and who is back.
+func (x *space) leave(left map[netip.Addr]bool, now vip.Table) {
+	if len(left)+len(x.left) == 0 {
+		return
+	}
+	if x.left == nil {
+		x.left = map[netip.Addr]bool{}
+	}
+	maps.Copy(x.left, left)
+	for _, backends := range now {
+		for _, b := range backends {
+			delete(x.left, b)
+		}
+	}
+}
+
+// Forget takes UDP clients from the tasks that have left: one that sends from one port would stay with its task for ever. TCP
+// ends by itself, or is reset. The kernel looks through all connections of a container for it, so it comes after the
+// version is reported.
+func (s *Spaces) Forget() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.forget()
+}
+
+// forget needs the lock.
+func (s *Spaces) forget() error {
+	var faults []error
+	for _, x := range s.spaces {
+		if len(x.left) == 0 {
+			continue
+		}
+		if err := x.wire.forget(unix.IPPROTO_UDP, func(a netip.Addr) bool { return x.left[a] }); err != nil {
+			faults = append(faults, fmt.Errorf("container %s: %w", x.id, err))
+			continue
+		}
+		clear(x.left)
+	}
+	return errors.Join(faults...)
 }
 
 // write puts the difference into a transaction.

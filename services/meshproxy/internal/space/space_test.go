@@ -201,6 +201,9 @@ func (r *rig) tell(entries, ready []int) *mesh.Model {
 	if err := r.spaces.Apply(r.t.Context(), m); err != nil {
 		r.t.Fatal(err)
 	}
+	if err := r.spaces.Forget(); err != nil {
+		r.t.Fatal(err)
+	}
 	return m
 }
 

@@ -14,33 +14,39 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
-// forget has the kernel forget the connections to places that are no more. It comes after the transaction of the packet
-// filter: what is asked again then goes elsewhere.
-func (k *Kernel) forget(changes []mesh.Change) error {
-	gone := places{}
+// note keeps where connections may be, and what is to be forgotten. A place that has come back is not.
+func (k *Kernel) note(changes []mesh.Change) error {
 	for _, c := range changes {
 		if entrySet(c) != mesh.SetFlows {
-			continue
-		}
-		if c.Verb == mesh.Add {
-			k.flows[c.Entry.Slot] = ""
 			continue
 		}
 		p, err := placeOf(c.Entry.Key)
 		if err != nil {
 			return err
 		}
+		if c.Verb == mesh.Add {
+			k.flows[c.Entry.Slot] = ""
+			delete(k.gone, p)
+			continue
+		}
 		delete(k.flows, c.Entry.Slot)
-		gone[p] = true
+		k.gone[p] = true
 	}
+	return nil
+}
+
+// Forget has the kernel forget the connections to places that are no more. It comes after the transaction of the packet
+// filter: what is asked again then goes elsewhere. What failed is tried again the next time.
+func (k *Kernel) Forget() error {
 	var faults []error
-	for _, family := range gone.families() {
-		_, err := k.nl.ConntrackDeleteFilters(netlink.ConntrackTable, family, gone)
+	for _, family := range k.gone.families() {
+		_, err := k.nl.ConntrackDeleteFilters(netlink.ConntrackTable, family, k.gone)
 		faults = append(faults, err)
 	}
 	if err := errors.Join(faults...); err != nil {
 		return fmt.Errorf("forget connections to tasks that have gone: %w", err)
 	}
+	clear(k.gone)
 	return nil
 }
 

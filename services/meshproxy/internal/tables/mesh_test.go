@@ -165,6 +165,9 @@ func (w *world) bring(name string) {
 	if err := tb.Apply(w.t.Context(), mesh.Diff(want, have)); err != nil {
 		w.t.Fatal(err)
 	}
+	if err := tb.Forget(); err != nil {
+		w.t.Fatal(err)
+	}
 	w.kernel[name], w.published[name] = want, p
 }
 

@@ -202,3 +202,5 @@ func (e here) Read(ctx context.Context, settings []string) (k mesh.Kernel, err e
 func (e here) Apply(ctx context.Context, changes []mesh.Change) error {
 	return e.h.try(func() error { return e.Kernel.Apply(ctx, changes) })
 }
+
+func (e here) Forget() error { return e.h.try(e.Kernel.Forget) }

@@ -37,6 +37,9 @@ type Tables interface {
 	Read(ctx context.Context, settings []string) (mesh.Kernel, error)
 	// Apply takes the steps in order. A step that fails stops no other; all errors come together.
 	Apply(ctx context.Context, changes []mesh.Change) error
+	// Forget ends what connections to places that are gone have left, since the last time. New ones go elsewhere already, so
+	// nobody needs to wait for it: the kernel looks through all connections that it knows.
+	Forget() error
 	// Watch calls notify after somebody, we too, changed links or rules; until ctx ends.
 	Watch(ctx context.Context, notify func()) error
 	// Holder says in words which process has a port, or "" if that cannot be seen.
@@ -48,6 +51,8 @@ type Kernel struct {
 	nl *netlink.Handle
 	// flows are the places where connections may be: see mesh.SetFlows.
 	flows map[mesh.Slot]string
+	// gone are the places that are no more and that the kernel may know connections to.
+	gone places
 	// own counts our transactions of which the watch has not heard yet.
 	own atomic.Int64
 	// ownNeighbours counts the neighbours that we have removed, likewise.
@@ -60,7 +65,7 @@ func New() (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink to the kernel: %w; the meshproxy needs CAP_NET_ADMIN", err)
 	}
-	return &Kernel{nl: h, flows: map[mesh.Slot]string{}}, nil
+	return &Kernel{nl: h, flows: map[mesh.Slot]string{}, gone: places{}}, nil
 }
 
 // Close gives the socket back. What is in the kernel stays.
@@ -146,7 +151,7 @@ func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
 			faults = append(faults, fmt.Errorf("way back by the tunnel: %w", err))
 		}
 	}
-	return errors.Join(append(faults, k.forget(changes))...)
+	return errors.Join(append(faults, k.note(changes))...)
 }
 
 // isFilter says that a change belongs into the one transaction of the packet filter.

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"net/http"
 	"os"
 	"os/signal"
@@ -67,13 +68,18 @@ func run() error {
 	server := newServer(version)
 	listener := &http.Server{Addr: ":8000", Handler: server.routes(), ReadHeaderTimeout: 10 * time.Second}
 
+	// HTTP first: who listens is led to at once.
+	web, err := new(net.ListenConfig).Listen(ctx, "tcp", listener.Addr)
+	if err != nil {
+		return err
+	}
 	// The servers are never waited for: the process ends when it has drained, or at once when one of them fails.
 	ctx, fail := context.WithCancelCause(ctx)
 	defer fail(nil)
 	var group errgroup.Group
 	group.Go(func() error { return spin(ctx, busy) })
 	for _, serve := range []func() error{
-		listener.ListenAndServe,
+		func() error { return listener.Serve(web) },
 		func() error { return echoTCP(":8001") },
 		func() error { return echoUDP(":8002") },
 	} {
