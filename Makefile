@@ -93,7 +93,7 @@ bench: deps build ## the figures; PEERS=1 also takes Docker Swarm's
 .PHONY: bench-node
 bench-node: deps build ## the figures of the node: 50 more replicas, an agent with 100 containers, a dispatcher with 5,000 machines, logs
 	go -C test run ./bench -only '^(scale|hundred|hollow)$$'
-	@cd services/agent && go test -run '^$$' -bench Keep -benchtime 3x ./internal/logger
+	@cd services/agent && go test -run '^$$' -bench Keep -benchtime 3000x -count 3 ./internal/logger
 
 .PHONY: bench-scheduler
 bench-scheduler: ## the decision's figures beside SwarmKit's, a day of 10,000 nodes, charts into docs/benchmarks/scheduler

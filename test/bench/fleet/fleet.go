@@ -186,6 +186,7 @@ func (h *Measurement) changes(ctx context.Context) error {
 			return err
 		}
 	}
+	h.Log.Info("measured", "what", "changes", "machines", changes)
 	h.Report.Spread("commit of a task to its container", aimChange, last)
 	h.Report.Spread("create of a service to its container", "", whole)
 	return h.empty(ctx)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -26,18 +27,42 @@ func (l Look) Busy(since Look) float64 {
 	return 100 * (l.CPU - since.CPU).Seconds() / l.At.Sub(since.At).Seconds()
 }
 
-// Of looks at the one process of a program on a host.
-func Of(ctx context.Context, lab *harness.Lab, host, program string) (Look, error) {
-	m, err := MemoryOf(ctx, lab, host, program)
+// Of looks at the process of a unit, not at those that it has started.
+func Of(ctx context.Context, lab *harness.Lab, host, unit string) (Look, error) {
+	pid, err := pidOf(ctx, lab, host, unit)
 	if err != nil {
 		return Look{}, err
 	}
-	text, said, code, err := lab.Exec(ctx, host, "sh", "-c", "cat /proc/$(pidof "+program+")/stat")
-	if err != nil || code != 0 {
-		return Look{}, errors.Join(err, fmt.Errorf("read the CPU time of %s on %s: exit code %d: %s", program, host, code, said))
+	memory, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		return Look{}, fmt.Errorf("read the memory of %s on %s: %w", unit, host, err)
 	}
-	cpu, err := parseCPU(text)
-	return Look{At: time.Now(), CPU: cpu, Memory: m}, err
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return Look{}, fmt.Errorf("read the CPU time of %s on %s: %w", unit, host, err)
+	}
+	look := Look{At: time.Now()}
+	if look.CPU, err = parseCPU(string(stat)); err != nil {
+		return Look{}, err
+	}
+	look.Memory, err = parseMemory(string(memory))
+	return look, err
+}
+
+// pidOf is the id of a unit's process on this machine.
+func pidOf(ctx context.Context, lab *harness.Lab, host, unit string) (int, error) {
+	status, err := lab.Status(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, h := range status.Hosts {
+		for _, p := range h.Processes {
+			if h.Name == host && p.Name == unit && p.PID != 0 {
+				return p.PID, nil
+			}
+		}
+	}
+	return 0, fmt.Errorf("%s does not run on %s", unit, host)
 }
 
 // tick is the kernel's USER_HZ, which is 100 on all that we measure on.

@@ -12,3 +12,13 @@ func TestParseMemory(t *testing.T) {
 		t.Error("a process that is not there has no memory, and no error")
 	}
 }
+
+func TestParseCPU(t *testing.T) {
+	const text = "77 (a name) with) S 1 77 77 0 -1 4194560 100 0 0 0 250 50 0 0 20 0 9 0 1000 1 1 1"
+	if got, err := parseCPU(text); err != nil || got.Seconds() != 3 {
+		t.Errorf("%v, %v; want 3 s", got, err)
+	}
+	if _, err := parseCPU("gone"); err == nil {
+		t.Error("a process that is not there has used nothing, and no error")
+	}
+}
