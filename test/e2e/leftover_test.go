@@ -3,6 +3,7 @@ package e2e
 import (
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -41,8 +42,9 @@ func (c *cluster) beyondFrame(host string) []string {
 			}
 		}
 	}
+	port := regexp.MustCompile(`\b30000\b`) // a mark such as 0x23000000 is none
 	for line := range strings.Lines(c.on(host, "nft", "list", "table", "inet", "shoal")) {
-		if strings.Contains(line, "30000") || strings.Contains(line, "chain turn") {
+		if port.MatchString(line) || strings.Contains(line, "chain turn") {
 			left = append(left, "rule "+strings.TrimSpace(line))
 		}
 	}
