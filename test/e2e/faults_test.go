@@ -67,6 +67,12 @@ func (c *cluster) sound(what, before string) {
 	written := func() []string {
 		return strings.Fields(c.on("w1", "sh", "-c", "for d in /var/lib/shoal/agent/logs/*/; do cat $d*.log | wc -l; done"))
 	}
+	until(c.t, what+": the agent runs", 30*time.Second, func() string {
+		if out, _, _ := c.try("w1", "systemctl", "is-active", "shoal-agent"); strings.TrimSpace(out) != "active" {
+			return out
+		}
+		return ""
+	})
 	c.converged("micro", 3, 30*time.Second)
 	c.converged("ticker", 2, 30*time.Second)
 	was := written()
