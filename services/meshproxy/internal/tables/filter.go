@@ -90,16 +90,47 @@ func (f filter) choose(is4 bool) *nftables.Chain {
 const buffer = 64 << 20
 
 // open makes a socket for transactions.
-func open() (*nftables.Conn, error) {
-	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error { return errors.Join(c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer)) }))
+func open(options ...nftables.ConnOption) (*nftables.Conn, error) {
+	return nftables.New(append(options, nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetWriteBuffer(buffer), c.SetReadBuffer(buffer))
+	}))...)
+}
+
+// lasting is the socket for changes. It stays open: the kernel does not let one go before it has cleared away what was
+// removed by it, which takes three times as long as the change.
+func (k *Kernel) lasting() (*nftables.Conn, error) {
+	if k.filter == nil {
+		conn, err := open(nftables.AsLasting())
+		if err != nil {
+			return nil, err
+		}
+		k.filter = conn
+	}
+	return k.filter, nil
+}
+
+// drop closes it; the next change opens another.
+func (k *Kernel) drop() {
+	if k.filter != nil {
+		_ = k.filter.CloseLasting() // nothing is to be heard from it any more
+		k.filter = nil
+	}
 }
 
 // applyFilter makes one transaction of all changes of rules, peers and elements.
 func (k *Kernel) applyFilter(changes []mesh.Change) error {
-	conn, err := open()
+	conn, err := k.lasting()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
+	if err := k.inOne(conn, changes); err != nil {
+		k.drop() // what is queued in it belongs to a transaction that failed
+		return err
+	}
+	return nil
+}
+
+func (k *Kernel) inOne(conn *nftables.Conn, changes []mesh.Change) error {
 	f := newFilter()
 	// Step 1: what the rest stands on, where it may be missing. All of it is left as it is where it is there.
 	var rules *mesh.Rules

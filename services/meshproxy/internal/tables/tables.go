@@ -17,6 +17,7 @@ import (
 	"slices"
 	"sync/atomic"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -49,6 +50,8 @@ type Tables interface {
 // Kernel is the real one, in the network namespace of the thread that made it.
 type Kernel struct {
 	nl *netlink.Handle
+	// filter is the socket for changes of the packet filter; nil: none is open.
+	filter *nftables.Conn
 	// flows are the places where connections may be: see mesh.SetFlows.
 	flows map[mesh.Slot]string
 	// gone are the places that are no more and that the kernel may know connections to.
@@ -69,7 +72,10 @@ func New() (*Kernel, error) {
 }
 
 // Close gives the socket back. What is in the kernel stays.
-func (k *Kernel) Close() { k.nl.Close() }
+func (k *Kernel) Close() {
+	k.drop()
+	k.nl.Close()
+}
 
 // Underlay finds the link by the address.
 func (k *Kernel) Underlay(_ context.Context, address netip.Addr) (int, error) {
