@@ -9,7 +9,9 @@ import (
 
 // A service behind a virtual address is changed under load from containers of its network: no new connection fails, whatever
 // the order, nor while meshproxies are killed. The address stays what it was, and none is lost with services that come and go.
-func TestVirtualAddress(t *testing.T) { virtualAddress(t, false) }
+func TestVirtualAddress(t *testing.T) {
+	virtualAddress(t, false)
+}
 
 // virtualAddress is the test; whole is with what takes minutes.
 func virtualAddress(t *testing.T, whole bool) {
