@@ -32,6 +32,7 @@ import (
 	"github.com/shoalproject/shoal/services/agent/internal/mesh"
 	"github.com/shoalproject/shoal/services/agent/internal/meter"
 	"github.com/shoalproject/shoal/services/agent/internal/network"
+	"github.com/shoalproject/shoal/services/agent/internal/prune"
 	"github.com/shoalproject/shoal/services/agent/internal/reconcile"
 	"github.com/shoalproject/shoal/services/agent/internal/report"
 	"github.com/shoalproject/shoal/services/agent/internal/session"
@@ -132,6 +133,12 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g.Go("streams", carrier.Run)
 	g.Go("session", line.Run)
 	g.Go("meter", gauge.Run)
+	if runtime, ok := env.Executor.(prune.Runtime); ok {
+		g.Go("images", (&prune.Pruner{
+			Log: env.Log, Now: env.Now, Rand: env.Rand, Runtime: runtime, Tasks: loop,
+			Marks: prune.Marks{High: cfg.ImagesHigh, Low: cfg.ImagesLow, Keep: cfg.ImagesKeep},
+		}).Run)
+	}
 	return g.Wait(ctx)
 }
 

@@ -30,6 +30,12 @@ type Config struct {
 	// CredentialHelpers are programs that have logins for registries, as HOST=HELPER; docker-credential-HELPER is run for those
 	// images for which the cluster has no login. Default: none. Example: [registry.example=pass].
 	CredentialHelpers []string `yaml:"credential_helpers,omitempty"`
+	// ImagesHigh is how full the disk of the images is when unused ones are removed. 0: they never are. Unit: percent. Limits: 0 to 99.
+	ImagesHigh int `yaml:"images_high"`
+	// ImagesLow is how full it is when no more are removed. Unit: percent. Limits: 0 to images_high.
+	ImagesLow int `yaml:"images_low"`
+	// ImagesKeep is how long an image stays that nobody uses. Limits: at least 1m.
+	ImagesKeep time.Duration `yaml:"images_keep"`
 	// RunDir is where things are that end with the machine's power: network namespaces and the containers' small files.
 	RunDir string `yaml:"run_dir"`
 	// MeshSocket is the unix socket of this machine's meshproxy.
@@ -52,7 +58,7 @@ func DefaultConfig() Config {
 	return Config{
 		Socket: "/run/containerd/containerd.sock", Namespace: "shoal", Snapshotter: "overlayfs",
 		CertsDir: "/etc/containerd/certs.d", RunDir: "/run/shoal", MeshSocket: "/run/shoal/mesh/mesh.sock",
-		Pulls: 4, PullStall: 30 * time.Second,
+		Pulls: 4, PullStall: 30 * time.Second, ImagesHigh: 85, ImagesLow: 75, ImagesKeep: 10 * time.Minute,
 		MeshPort: 2385, BootID: "/run/shoal/boot-id", Parallel: 8,
 	}
 }
@@ -78,6 +84,9 @@ func (c Config) Validate() error {
 	faults.Check(c.Parallel >= 1 && c.Parallel <= 64, "parallel", "%d is not in 1 to 64", c.Parallel)
 	faults.Check(c.Pulls >= 1 && c.Pulls <= 64, "pulls", "%d is not in 1 to 64", c.Pulls)
 	faults.Check(c.PullStall >= time.Second && c.PullStall <= time.Hour, "pull_stall", "%s is not in 1s to 1h", c.PullStall)
+	faults.Check(c.ImagesHigh >= 0 && c.ImagesHigh <= 99, "images_high", "%d is not in 0 to 99", c.ImagesHigh)
+	faults.Check(c.ImagesLow >= 0 && (c.ImagesHigh == 0 || c.ImagesLow <= c.ImagesHigh), "images_low", "%d is not in 0 to images_high", c.ImagesLow)
+	faults.Check(c.ImagesKeep >= time.Minute, "images_keep", "%s is less than 1m", c.ImagesKeep)
 	for i, h := range c.CredentialHelpers {
 		host, helper, ok := strings.Cut(h, "=")
 		faults.Check(ok && host != "" && regexp.MustCompile(`^[a-zA-Z0-9._-]+$`).MatchString(helper), fmt.Sprintf("credential_helpers[%d]", i),

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"time"
 
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
@@ -38,9 +39,10 @@ type images struct {
 	e      *Executor
 	puller *pull.Puller
 
-	mu     sync.Mutex // guards both
+	mu     sync.Mutex // guards all below
 	known  map[string]*image
 	flight map[string]*flight
+	last   map[string]time.Time // when one was asked for
 }
 
 // flight is a search that others wait for.
@@ -80,7 +82,7 @@ func (f *flight) tell(how string) {
 }
 
 func newImages(e *Executor) *images {
-	return &images{e: e, puller: pull.New(e.cfg.Pull, e.log, e.client, e.cfg.Snapshotter), known: map[string]*image{}, flight: map[string]*flight{}}
+	return &images{e: e, puller: pull.New(e.cfg.Pull, e.log, e.client, e.cfg.Snapshotter), known: map[string]*image{}, flight: map[string]*flight{}, last: map[string]time.Time{}}
 }
 
 // normalize makes the full reference of what a person typed: docker.io, library/ and :latest are added. A tag beside a digest
@@ -132,6 +134,7 @@ func (s *images) get(ctx context.Context, name string, want container.Pull) (*im
 func (s *images) join(ref string) (img *image, f *flight, mine bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.last[ref] = time.Now()
 	if img := s.known[ref]; img != nil {
 		return img, nil, false
 	}
@@ -147,7 +150,9 @@ func (s *images) land(ref string, f *flight) {
 	s.mu.Lock()
 	delete(s.flight, ref)
 	if f.err == nil {
-		s.known[ref] = f.img
+		s.known[ref], s.last[ref] = f.img, time.Now()
+	} else {
+		delete(s.last, ref)
 	}
 	s.mu.Unlock()
 	close(f.done)

@@ -222,6 +222,68 @@ func TestPull(t *testing.T) {
 	})
 }
 
+// TestUnusedImages: the disk is known, an image that a container or a task has is used, also under another name, and one that is
+// removed is pulled again when it is needed.
+func TestUnusedImages(t *testing.T) {
+	r := newRig(t)
+	disk, err := r.Disk(t.Context())
+	if err != nil || disk.Total <= disk.Free || disk.Free <= 0 {
+		t.Fatalf("disk %+v, %v", disk, err)
+	}
+	s := r.spec("user.0")
+	if err := r.Prepare(t.Context(), s); err != nil {
+		t.Fatal(err)
+	}
+	pinned := r.spec("pinned.0")
+	pinned.Container.Image = r.registry.host + "/repo@" + r.registry.digest()
+	if err := r.Prepare(t.Context(), pinned); err != nil {
+		t.Fatal(err)
+	}
+	used := func(named ...string) (n int) {
+		t.Helper()
+		all, err := r.Images(t.Context(), named)
+		if err != nil || len(all) != 2 {
+			t.Fatalf("%+v, %v", all, err)
+		}
+		for _, i := range all {
+			if i.Used {
+				n++
+			}
+			if i.Bytes < 1000 || time.Since(i.Since) > time.Minute {
+				t.Errorf("%+v", i)
+			}
+		}
+		return n
+	}
+	if n := used(); n != 2 {
+		t.Errorf("%d are used by containers, want 2", n)
+	}
+	if _, err := r.Remove(t.Context(), pinned.ID, container.Stop{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := used(); n != 2 {
+		t.Errorf("%d are used by a container under one of two names, want 2", n)
+	}
+	if _, err := r.Remove(t.Context(), s.ID, container.Stop{}); err != nil {
+		t.Fatal(err)
+	}
+	if n := used(); n != 0 {
+		t.Errorf("%d are used by nobody", n)
+	}
+	if n := used(s.Container.GetImage()); n != 2 {
+		t.Errorf("%d are used by a task, want 2", n)
+	}
+	asked := r.registry.asked.Load()
+	for _, name := range []string{s.Container.GetImage(), pinned.Container.GetImage(), "never.example/was:1"} {
+		if err := r.RemoveImage(t.Context(), name); err != nil {
+			t.Error(err)
+		}
+	}
+	if err := r.Prepare(t.Context(), s); err != nil || r.registry.asked.Load() == asked {
+		t.Errorf("%v; asked %d times, %d before", err, r.registry.asked.Load(), asked)
+	}
+}
+
 // forgetImages lets containerd forget all images and what is in them.
 func (r *rig) forgetImages(t *testing.T) {
 	t.Helper()

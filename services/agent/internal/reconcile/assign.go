@@ -53,6 +53,26 @@ func (l *Loop) Container(ctx context.Context, taskID string) (id string, live bo
 	}
 }
 
+// Images are those of the tasks that are to run here, or do.
+func (l *Loop) Images(ctx context.Context) ([]string, error) {
+	answer := make(chan []string, 1)
+	l.post(ctx, func(context.Context) {
+		var out []string
+		for _, e := range l.tasks {
+			if !e.life.Over() {
+				out = append(out, e.assigned.GetSpec().GetContainer().GetImage())
+			}
+		}
+		answer <- out
+	})
+	select {
+	case out := <-answer:
+		return out, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
 // Barrier hears which version every live meshproxy has applied.
 func (l *Loop) Barrier(ctx context.Context, applied *typesv1.Version) {
 	l.post(ctx, func(ctx context.Context) {
