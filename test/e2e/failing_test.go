@@ -25,7 +25,7 @@ func TestFailingServices(t *testing.T) {
 		least             time.Duration // that three attempts take
 	}{
 		// A successor is prepared while its delay runs, so that it can start at its end; a pull that fails does so at once.
-		{"ghost", "Rejected", "not found", delay},
+		{"ghost", "Rejected", "has no such image", delay},
 		{"crash", "Failed", "exit code 1", 2 * delay},
 	} {
 		t.Run(service.name, func(t *testing.T) {

@@ -133,7 +133,7 @@ func failedUpdate(t *testing.T, c *cluster) {
 	c.shoal("service", "create", "--name", "bad", "--replicas", "5", "--update-parallelism", "1", "--update-max-failure-ratio", "0.25", "--update-monitor", "3s",
 		"--restart-delay", "200ms", c.image("1.0.0"))
 	old := c.full("bad", 5)
-	c.refused([]string{"update paused", "not found"}, "service", "update", "--image", strings.Replace(c.image("1.0.0"), "micro:", "ghost:", 1), "bad")
+	c.refused([]string{"update paused", "has no such image"}, "service", "update", "--image", strings.Replace(c.image("1.0.0"), "micro:", "ghost:", 1), "bad")
 	paused := c.updated("bad", typesv1.UpdateState_UPDATE_STATE_PAUSED)
 	left := standing(paused, "bad")
 	for id := range left {
