@@ -78,7 +78,8 @@ func (r *Rollout) roll() {
 			return
 		}
 		serves := r.Idle(m.slot) == 0
-		takes := serves && !r.startFirst()
+		version := r.next(m)
+		takes := serves && !r.startFirst(version)
 		switch {
 		case m.why == "" && r.paused():
 			continue
@@ -86,7 +87,7 @@ func (r *Rollout) roll() {
 			continue
 		case takes && spare <= 0:
 			continue
-		case m.why != "" && serves && !r.Group.PerNode() && !r.HasPlace(r.Target, m.slot.Key.Number): // nobody is helped by stopping it
+		case m.why != "" && serves && !r.Group.PerNode() && !r.HasPlace(version, m.slot.Key.Number): // nobody is helped by stopping it
 			continue
 		}
 		r.renew(m)
@@ -147,8 +148,8 @@ func MayMiss(spec *typesv1.ServiceSpec) int {
 
 // startFirst reports whether a new task starts before the one that it replaces goes. Two tasks with the same host port can't be
 // on one node, and two of one slot must not write to its volume at once: there the old one goes first.
-func (r *Rollout) startFirst() bool {
-	if req := r.Request(r.Target); len(req.Ports) > 0 || len(req.Volumes) > 0 {
+func (r *Rollout) startFirst(version uint64) bool {
+	if req := r.Request(version); len(req.Ports) > 0 || len(req.Volumes) > 0 {
 		return false
 	}
 	return r.config().GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST
@@ -175,16 +176,21 @@ func (r *Rollout) underWay(m move) bool {
 	return false
 }
 
+// next is the spec version of the task that follows in a slot.
+func (r *Rollout) next(m move) uint64 {
+	if m.why != "" {
+		return r.VersionFor(m.leaving[len(m.leaving)-1])
+	}
+	return r.Target
+}
+
 // renew begins the replacement in one slot.
 func (r *Rollout) renew(m move) {
 	var kept *typesv1.Task // takes traffic until the new one does: the oldest, for it is in all tables
-	version := r.Target
+	version := r.next(m)
 	for _, t := range m.leaving {
-		if m.why != "" {
-			version = r.VersionFor(t)
-		}
 		switch {
-		case r.startFirst() && kept == nil && task.Runs(t):
+		case r.startFirst(version) && kept == nil && task.Runs(t):
 			kept = t
 		default:
 			r.stop(m, t)
