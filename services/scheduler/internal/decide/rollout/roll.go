@@ -60,13 +60,15 @@ func (r *Rollout) survey() (out survey) {
 // allows. It keeps no list of what it has begun: a slot with a new task that does not run yet is under way. It returns the
 // slots in which it has let a task go.
 func (r *Rollout) Roll() (letGo []book.SlotKey) {
-	if !r.Full() {
-		r.roll()
+	for again := true; again && !r.Full(); {
+		again = r.roll()
 	}
 	return r.letGo
 }
 
-func (r *Rollout) roll() {
+// roll reports whether it has stopped something, and left something for want of a place: what was stopped may make room.
+func (r *Rollout) roll() bool {
+	begun, left := false, false
 	now := r.survey()
 	if r.Request(r.Target).Newer { // what follows would have no place: what runs goes on until a newer scheduler leads
 		now.todo = nil
@@ -75,7 +77,7 @@ func (r *Rollout) roll() {
 	spare := r.floor(limit) - now.missing
 	for _, m := range now.todo {
 		if r.Full() {
-			return
+			return false
 		}
 		serves := r.Idle(m.slot) == 0
 		version := r.next(m)
@@ -88,8 +90,10 @@ func (r *Rollout) roll() {
 		case takes && spare <= 0:
 			continue
 		case m.why != "" && serves && !r.Group.PerNode() && !r.HasPlace(version, m.slot.Key.Number): // nobody is helped by stopping it
+			left = true
 			continue
 		}
+		begun = true
 		r.renew(m)
 		if s := r.Group.Slot(m.slot.Key); !m.begun && r.underWay(r.moveOf(s)) { // a slot that still waits for its first place is not
 			now.busy++
@@ -99,6 +103,7 @@ func (r *Rollout) roll() {
 		}
 	}
 	r.seen = &now
+	return begun && left
 }
 
 // begun reports whether a slot is under way to something that is out of date: beside the task that runs stands one that was
