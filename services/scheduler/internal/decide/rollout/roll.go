@@ -60,7 +60,8 @@ func (r *Rollout) survey() (out survey) {
 // allows. It keeps no list of what it has begun: a slot with a new task that does not run yet is under way. It returns the
 // slots in which it has let a task go.
 func (r *Rollout) Roll() (letGo []book.SlotKey) {
-	for again := true; again && !r.Full(); {
+	again := !r.Request(r.Target).Newer // or what follows has no place: what runs goes on until a newer scheduler leads
+	for again && !r.Full() {
 		again = r.roll()
 	}
 	return r.letGo
@@ -70,9 +71,6 @@ func (r *Rollout) Roll() (letGo []book.SlotKey) {
 func (r *Rollout) roll() bool {
 	begun, left := false, false
 	now := r.survey()
-	if r.Request(r.Target).Newer { // what follows would have no place: what runs goes on until a newer scheduler leads
-		now.todo = nil
-	}
 	limit := r.parallelism()
 	spare := r.floor(limit) - now.missing
 	for _, m := range now.todo {
