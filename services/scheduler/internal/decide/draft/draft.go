@@ -25,7 +25,8 @@ type Draft struct {
 	Book  *book.Book
 	// NewID gives the ids of new tasks.
 	NewID func() string
-	// Disturbed are the groups of which another one has stopped tasks, until they are looked at.
+	// Disturbed are the groups to be looked at again when all have had their turn: others have stopped tasks of theirs, or
+	// what they did rests on where others' tasks are.
 	Disturbed map[*book.Group]struct{}
 
 	batch   int

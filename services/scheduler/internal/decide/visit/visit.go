@@ -75,6 +75,10 @@ func (v *Visit) AskAgain() { v.restless, v.uneasy = true, true }
 // AwaitPlace says that something was left undone for want of a place.
 func (v *Visit) AwaitPlace() { v.waits, v.uneasy = true, true }
 
+// Reconsider lets this decision look at the service again when it has placed the others' tasks: what was found rests on where
+// they are.
+func (v *Visit) Reconsider() { v.Disturbed[v.Group] = struct{}{} }
+
 // Disturb lets every slot be looked at: what holds for all of them has changed with time.
 func (v *Visit) Disturb() {
 	for _, s := range v.Group.Slots {
