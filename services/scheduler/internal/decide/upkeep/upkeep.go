@@ -99,7 +99,7 @@ func (k *Keeper) place(s *book.Slot) {
 		}
 		held := ""
 		if t.GetDecided().GetDesired() == task.Ready {
-			held = cmp.Or(k.Predecessor(s), k.InUse(s, t.GetSpecVersion()), k.Gate(s.Key.Iteration))
+			held = cmp.Or(k.Predecessor(s), k.InUseFor(s, t), k.Gate(s.Key.Iteration))
 			if task.TimeOf(t.GetDecided().GetStartAfter()).After(k.Now) {
 				held = "waits for its restart delay"
 			}
@@ -126,7 +126,7 @@ func (k *Keeper) release(s *book.Slot) {
 			k.At(limit)
 			continue
 		}
-		if k.InUse(s, t.GetSpecVersion()) != "" {
+		if k.InUseFor(s, t) != "" {
 			continue
 		}
 		if why := k.Gate(s.Key.Iteration); why != "" {

@@ -135,16 +135,40 @@ func (v *Visit) hold(t *typesv1.Task, d *typesv1.TaskDecided) {
 	}
 }
 
-// InUse says that the volumes which a task of a slot is to have are used still: by a task before it, by one of an earlier run of a
-// job, or of a service that had the name before; nothing if they are not. Two never write to them at once, however long one takes
-// to stop; and one that is out of reach may write to them still when its node is back.
-func (v *Visit) InUse(s *book.Slot, version uint64) string {
+// InUse says that the volumes which a new task of the slot is to have are used still: by a task before it, by one of an earlier
+// run of a job, or of a service that had the name before; nothing if they are not. Two never write to them at once, however long
+// one takes to stop; and one that is out of reach may write to them still when its node is back.
+func (v *Visit) InUse(s *book.Slot, version uint64) string { return v.inUse(s, v.uses(s, version)) }
+
+// InUseFor says the same of a task that is there: what it was given with its place stays its own, though a person has given the
+// volume up since.
+func (v *Visit) InUseFor(s *book.Slot, t *typesv1.Task) string {
+	d := t.GetDecided()
+	if d.GetNodeId() == "" {
+		return v.InUse(s, t.GetSpecVersion())
+	}
+	var uses []book.VolumeUse
+	for _, x := range d.GetVolumes() {
+		uses = append(uses, book.VolumeUse{Node: d.GetNodeId(), Volume: x.GetVolumeId(), Incarnation: x.GetIncarnation()})
+	}
+	return v.inUse(s, uses)
+}
+
+// uses are the volumes that a new task of the slot would get.
+func (v *Visit) uses(s *book.Slot, version uint64) (out []book.VolumeUse) {
 	for _, source := range v.Request(version).Volumes {
 		use := book.VolumeUse{Node: s.Key.Node, Volume: state.SlotVolume(v.Name(), s.Key.Number, source)}
 		if !v.Group.PerNode() {
 			vol := v.Book.Volume(use.Volume)
 			use.Node, use.Incarnation = vol.GetNodeId(), vol.GetIncarnation()
 		}
+		out = append(out, use)
+	}
+	return out
+}
+
+func (v *Visit) inUse(s *book.Slot, uses []book.VolumeUse) string {
+	for _, use := range uses {
 		for _, t := range v.Book.Users(use) {
 			own := t.GetServiceId() == v.Group.ID && book.KeyOf(t) == s.Key
 			if v.Gone(t) || own && book.Wanted(t) {
