@@ -173,12 +173,11 @@ func (s *self) announceRaft(ctx context.Context) error {
 			at, err := s.commits.Do(ctx, &storev1.Transaction{Puts: []*storev1.Put{put}})
 			if err == nil {
 				written = state.VersionOf(at)
+				continue
 			}
-			if err != nil && ctx.Err() == nil {
-				s.process.Env.Log.Debug("raft member is not announced, trying again", "error", err)
-				if run.Sleep(ctx, retry) != nil {
-					return nil
-				}
+			s.process.Env.Log.Debug("raft member is not announced, trying again", "error", err)
+			if run.Sleep(ctx, retry) != nil {
+				return nil
 			}
 			continue
 		}

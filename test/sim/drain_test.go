@@ -216,9 +216,12 @@ func TestRemovedMemberJoinsAgain(t *testing.T) {
 		serve(t, c, 4)
 		audit, d1 := sim.NewAudit(c, nobody), c.Machine("d1")
 		member := "dispatcher/" + d1.ID
-		if err := c.Operator.Drain(member, true, false); err != nil {
-			t.Fatal(err)
-		}
+		c.Until("another dispatcher says that it is well", 10*time.Second, func() string {
+			if err := c.Operator.Drain(member, true, false); err != nil {
+				return err.Error()
+			}
+			return ""
+		})
 		drained(t, c, member)
 		if err := c.Operator.RemoveMember(member, false); err != nil {
 			t.Fatal(err)
