@@ -57,11 +57,13 @@ func (p *Pruner) Run(ctx context.Context) error {
 // Look removes what must go now.
 func (p *Pruner) Look(ctx context.Context) error {
 	disk, err := p.Runtime.Disk(ctx)
-	if errs.Is(err, errs.NotFound) || !Pressed(disk, p.Marks) {
-		return nil // the runtime's files are where this process does not see them, or all is well
-	}
-	if err != nil {
+	switch {
+	case errs.Is(err, errs.NotFound):
+		return nil // the runtime's files are where this process does not see them
+	case err != nil:
 		return err
+	case !Pressed(disk, p.Marks):
+		return nil
 	}
 	named, err := p.Tasks.Images(ctx)
 	if err != nil {

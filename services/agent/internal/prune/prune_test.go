@@ -2,15 +2,18 @@ package prune_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/cockroachdb/datadriven"
 
+	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/services/agent/internal/prune"
 )
 
@@ -45,11 +48,12 @@ func TestScripts(t *testing.T) {
 // world is a runtime and tasks.
 type world struct {
 	disk    prune.Disk
+	fault   error
 	images  []prune.Image
 	removed []string
 }
 
-func (w *world) Disk(context.Context) (prune.Disk, error) { return w.disk, nil }
+func (w *world) Disk(context.Context) (prune.Disk, error) { return w.disk, w.fault }
 
 func (w *world) Images(_ context.Context, named []string) ([]prune.Image, error) {
 	out := slices.Clone(w.images)
@@ -83,6 +87,16 @@ func TestLook(t *testing.T) {
 		w.disk.Free = c.free
 		if err := p.Look(t.Context()); err != nil || !slices.Equal(w.removed, c.want) {
 			t.Errorf("free %d: removed %v, %v, want %v", c.free, w.removed, err, c.want)
+		}
+	}
+}
+
+// TestDiskUnknown: a disk that can't be looked at is told, and is not taken for one with room; one that is not seen here is well.
+func TestDiskUnknown(t *testing.T) {
+	for _, c := range []struct{ fault, want error }{{syscall.EIO, syscall.EIO}, {errs.New(errs.NotFound, "not here"), nil}} {
+		p := &prune.Pruner{Log: slog.New(slog.DiscardHandler), Now: time.Now, Runtime: &world{fault: c.fault}, Marks: prune.Marks{High: 85, Low: 75}}
+		if err := p.Look(t.Context()); !errors.Is(err, c.want) {
+			t.Errorf("%v: Look says %v, want %v", c.fault, err, c.want)
 		}
 	}
 }
