@@ -57,8 +57,8 @@ type Place struct {
 	// Begin makes the keyset when the cluster has none.
 	Begin bool
 	// Sealed says whether something is sealed with a key. With it a new key is made when a process that had a copy was removed,
-	// so that what is sealed from then on is closed to it; an older one is kept while something is sealed with it. nil: the key
-	// stays as it is.
+	// so that what is sealed from then on is closed to it; the one before it is kept, older ones while something is sealed with
+	// them. nil: the key stays as it is.
 	Sealed func(s *state.Snapshot, keyID string) bool
 }
 
@@ -178,10 +178,11 @@ func (w *Wrapper) plan(ring []*keyset.Keyset, snap *state.Snapshot) (*storev1.Tr
 		return gone
 	})
 	if len(changes) > 0 && w.place.Sealed != nil {
-		ring = slices.DeleteFunc(slices.Clone(ring), func(k *keyset.Keyset) bool { return !w.place.Sealed(snap, k.ID()) })
+		last := ring[len(ring)-1] // it seals up to this change: what it has sealed may be on its way to the store
+		ring = slices.DeleteFunc(slices.Clone(ring), func(k *keyset.Keyset) bool { return k != last && !w.place.Sealed(snap, k.ID()) })
 		ring = append(ring, keyset.New(w.env.Rand, w.self.Cluster))
 	}
-	var next []*typesv1.WrappedKey
+	next := w.others(ring, copies, snap)
 	for _, k := range ring {
 		for _, c := range copies {
 			if c.GetKeyId() == k.ID() {
@@ -220,6 +221,21 @@ func (w *Wrapper) plan(ring []*keyset.Keyset, snap *state.Snapshot) (*storev1.Tr
 			commit.Unchanged(typesv1.Kind_KIND_MEMBER, id, snap.Member(id).GetMeta().GetRevision()))
 	}
 	return tx, changes
+}
+
+// others are the copies of keys that this process was not given and with which something is sealed: only those who have them
+// can open it.
+func (w *Wrapper) others(ring []*keyset.Keyset, copies []*typesv1.WrappedKey, snap *state.Snapshot) (out []*typesv1.WrappedKey) {
+	if w.place.Sealed == nil {
+		return nil
+	}
+	for _, c := range copies {
+		own := slices.ContainsFunc(ring, func(k *keyset.Keyset) bool { return k.ID() == c.GetKeyId() })
+		if !own && w.place.Sealed(snap, c.GetKeyId()) {
+			out = append(out, c)
+		}
+	}
+	return out
 }
 
 // removed says that a process was removed and has not come back.
