@@ -286,7 +286,9 @@ func (f *cluster) ListServices(_ context.Context, req *controlv1.ListServicesReq
 				counts.Running++
 			}
 		}
-		resp.Services = append(resp.Services, &controlv1.ListedService{Service: s, Counts: counts, InForce: state.RolledBack(s)})
+		listed := proto.CloneOf(s)
+		listed.SpecHistory = nil // as the real list leaves it out
+		resp.Services = append(resp.Services, &controlv1.ListedService{Service: listed, Counts: counts, InForce: state.RolledBack(s)})
 	}
 	return resp, nil
 }

@@ -1,17 +1,13 @@
 package data
 
 import (
-	"bufio"
 	"context"
 	"fmt"
-	"slices"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
-	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 
 	"github.com/shoalproject/shoal/cli/internal/app"
@@ -181,87 +177,4 @@ func removeVolume(ctx context.Context, a *app.App, cl *client.Client, node, name
 	}
 	fmt.Fprintln(a.Out, name)
 	return nil
-}
-
-func volumePrune(a *app.App) *cobra.Command {
-	var l app.Listing
-	var nodes []string
-	var all, force bool
-	c := &cobra.Command{
-		Use: "prune [OPTIONS]", Short: "Remove volumes that nobody will ask for again", Args: app.Exactly(0),
-		Long: "Remove volumes of slots whose service is gone, and those that were given up. With --all also volumes of nodes that no container\n" +
-			"uses. Volumes of slots whose service is there stay: `shoal volume rm` removes them. Filters: name, label, node, service.",
-		RunE: func(c *cobra.Command, _ []string) error {
-			filters, err := volumeFilters(&l)
-			if err != nil {
-				return err
-			}
-			return a.Connect(c.Context(), func(cl *client.Client) error {
-				doomed, err := unused(c.Context(), a, cl, nodes, all)
-				if err != nil {
-					return err
-				}
-				doomed = slices.DeleteFunc(doomed, func(v *logsv1.ListedVolume) bool { return !filters.pass(v) })
-				if len(doomed) == 0 {
-					fmt.Fprintln(a.Err, "nothing to remove")
-					return nil
-				}
-				if !force && !agreed(a, doomed) {
-					return errs.New(errs.Precondition, "nothing was removed; --force does it without a question")
-				}
-				var faults []error
-				for _, v := range doomed {
-					faults = append(faults, removeVolume(c.Context(), a, cl, v.GetNodeId(), v.GetVolume().GetName(), false))
-				}
-				return app.JoinFaults(faults...)
-			})
-		},
-	}
-	c.Flags().BoolVarP(&all, "all", "a", false, "also volumes of nodes that no container uses")
-	c.Flags().BoolVarP(&force, "force", "f", false, "do not ask")
-	c.Flags().StringArrayVar(&l.Filters, "filter", nil, "only what matches: `key=value`")
-	nodeFlag(a, c, &nodes)
-	return c
-}
-
-// unused are the volumes that prune is about.
-func unused(ctx context.Context, a *app.App, cl *client.Client, nodes []string, all bool) (out []*logsv1.ListedVolume, err error) {
-	// The services after the volumes: one that is made in between is there.
-	volumes, err := listVolumes(ctx, a, cl, nodes)
-	if err != nil {
-		return nil, err
-	}
-	there := map[string]bool{}
-	err = client.Pages(func(token string) (string, error) {
-		resp, err := cl.Services.ListServices(ctx, &controlv1.ListServicesRequest{PageToken: token})
-		for _, s := range resp.GetServices() {
-			there[s.GetService().GetSpec().GetAnnotations().GetName()] = true
-		}
-		return resp.GetNextPageToken(), err
-	})
-	if err != nil {
-		return nil, app.Wrap(err, "list services")
-	}
-	for _, v := range volumes {
-		switch service := v.GetVolume().GetService(); {
-		case v.GetUnseen() || len(v.GetVolume().GetUsers()) > 0:
-		case service == "" && all, service != "" && !there[service], docker.GivenUp(v):
-			out = append(out, v)
-		}
-	}
-	return out, nil
-}
-
-// agreed asks a person, if there is one.
-func agreed(a *app.App, doomed []*logsv1.ListedVolume) bool {
-	if a.In == nil {
-		return false
-	}
-	fmt.Fprintln(a.Err, "This removes, with all that is in them:")
-	for _, v := range doomed {
-		fmt.Fprintf(a.Err, "  %s on %s\n", v.GetVolume().GetName(), v.GetHostname())
-	}
-	fmt.Fprint(a.Err, "Are you sure? [y/N] ")
-	line, _ := bufio.NewReader(a.In).ReadString('\n') // no answer is none
-	return strings.EqualFold(strings.TrimSpace(line), "y")
 }
