@@ -25,6 +25,8 @@ import (
 const (
 	// batch is how many lines are handed on at once, at most.
 	batch = 500
+	// batchSize bounds what they have together: what they are handed to takes 4 MiB at once. Unit: bytes.
+	batchSize = 64 << 10
 	// maxEntry bounds one entry: a line of ours has at most 16 KiB, and as JSON each byte may take four characters and more.
 	maxEntry = 1 << 20
 	// look is how often a follower asks whether more may come, and hands on what there is.
@@ -154,13 +156,13 @@ func scan(ctx context.Context, from io.Reader, to chan<- *entry) error {
 func pass(ctx context.Context, q Query, from <-chan *entry, put func(*logsv1.ReadLogResponse) error) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	r := &logsv1.ReadLogResponse{}
+	r, size := &logsv1.ReadLogResponse{}, 0
 	flush := func() error {
 		if len(r.GetLines()) == 0 {
 			return nil
 		}
 		full := r
-		r = &logsv1.ReadLogResponse{}
+		r, size = &logsv1.ReadLogResponse{}, 0
 		return put(full)
 	}
 	for quiet := time.Duration(0); ; {
@@ -172,8 +174,9 @@ func pass(ctx context.Context, q Query, from <-chan *entry, put func(*logsv1.Rea
 			quiet = 0
 			if l := e.line(); q.wants(l) {
 				r.Lines, r.Position = append(r.Lines, l), e.Cursor
+				size += len(l.GetText())
 			}
-			if len(r.GetLines()) >= batch {
+			if len(r.GetLines()) >= batch || size >= batchSize {
 				if err := flush(); err != nil {
 					return err
 				}

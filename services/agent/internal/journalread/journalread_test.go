@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
@@ -87,5 +88,25 @@ func TestFollow(t *testing.T) {
 	}
 	if !strings.Contains(string(raw), "--after-cursor=c4 --lines=all --follow") {
 		t.Errorf("journalctl was asked %q", raw)
+	}
+}
+
+// Long lines come in small parts, which a message of gRPC holds, and none is lost.
+func TestLongLines(t *testing.T) {
+	var entries []string
+	for i := range 20 {
+		entries = append(entries, said(i, `"`+strings.Repeat("x", 16<<10)+`"`, ""))
+	}
+	program, _ := journalctl(t, entries...)
+	lines := 0
+	err := Read(t.Context(), program, Query{Field: "SHOAL_TASK_ID", Value: "t1"}, func(r *logsv1.ReadLogResponse) error {
+		lines += len(r.GetLines())
+		if size := proto.Size(r); size > 96<<10 {
+			t.Errorf("%d bytes at once", size)
+		}
+		return nil
+	})
+	if err != nil || lines != 20 {
+		t.Errorf("%d lines, %v", lines, err)
 	}
 }
