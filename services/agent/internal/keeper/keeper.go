@@ -29,6 +29,8 @@ const (
 	againFirst, againLast = 50 * time.Millisecond, 5 * time.Second
 	// lasting is how long one must have lived for its death to count as the first.
 	lasting = 10 * time.Second
+	// patience is the longest wait for one to be ready.
+	patience = 5 * time.Second
 )
 
 // Output is a container's.
@@ -141,7 +143,7 @@ func hold(o Output, logger int) ([]*os.File, error) {
 	return held, nil
 }
 
-// spawn starts a logger on the pipes and waits until it is ready. Its life is its own.
+// spawn starts a logger on the pipes and waits until it is ready. Its life is its own; it is taken away when it has died.
 func spawn(o Output, pipes []*os.File) (pid int, err error) {
 	ready, tell, err := os.Pipe()
 	if err != nil {
@@ -156,11 +158,14 @@ func spawn(o Output, pipes []*os.File) (pid int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("start a logger: %w", err)
 	}
-	_, _ = ready.Read(make([]byte, 1)) // returns when it is ready, or dead
+	// Nobody needs the result, but without a wait a child that has died stays in the table of processes.
+	run.Async(context.Background(), func(context.Context) (struct{}, error) { return struct{}{}, cmd.Wait() })
+	_ = ready.SetReadDeadline(time.Now().Add(patience)) // a pipe takes one
+	_, _ = ready.Read(make([]byte, 1))                  // returns when it is ready, dead, or hangs: then it is watched like any other
 	return cmd.Process.Pid, nil
 }
 
-// wait returns when a process has ended, and takes it away if it is a child.
+// wait returns when a process has ended.
 func wait(ctx context.Context, pid int) error {
 	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
 	if errors.Is(err, unix.ESRCH) {
@@ -184,8 +189,6 @@ func wait(ctx context.Context, pid int) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	var st unix.WaitStatus
-	_, _ = unix.Wait4(pid, &st, unix.WNOHANG, nil) // fails for one that another agent or the shim has started
 	return err
 }
 

@@ -148,3 +148,17 @@ func holds(logger int) bool {
 	}
 	return false
 }
+
+// A logger that dies before anybody watches it is taken away: in a loop of such deaths nothing piles up.
+func TestSpawnLeavesNothing(t *testing.T) {
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	pid, err := spawn(Output{Program: os.Args[0], Folder: filepath.Join(t.TempDir(), "missing")}, []*os.File{null, null})
+	if err != nil {
+		t.Fatal(err)
+	}
+	until(t, "it is taken away", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+}
