@@ -23,12 +23,6 @@ const maxVolumes = 10_000
 
 // ListVolumes implements VolumeService.
 func (s volumes) ListVolumes(ctx context.Context, req *logsv1.ListVolumesRequest) (*logsv1.ListVolumesResponse, error) {
-	// Step 1: the records before the nodes: a volume that is made in between has one and may be unseen; the other way round it
-	// would look as if nobody was tied to it.
-	records, err := s.records(ctx)
-	if err != nil {
-		return nil, err
-	}
 	nodes, err := s.nodes(ctx)
 	if err != nil {
 		return nil, err
@@ -37,8 +31,8 @@ func (s volumes) ListVolumes(ctx context.Context, req *logsv1.ListVolumesRequest
 	if err != nil {
 		return nil, err
 	}
+	// Step 1: every node is asked, a few at a time.
 	out := &logsv1.ListVolumesResponse{}
-	// Step 2: every node is asked, a few at a time.
 	for part := range slices.Chunk(meant, atOnce) {
 		for i, a := range s.askAll(ctx, part) {
 			n := part[i]
@@ -47,13 +41,21 @@ func (s volumes) ListVolumes(ctx context.Context, req *logsv1.ListVolumesRequest
 				continue
 			}
 			for _, v := range a.Value {
-				out.Volumes = append(out.Volumes, &logsv1.ListedVolume{NodeId: n.GetMeta().GetId(), Hostname: state.Hostname(n), Volume: v,
-					Record: taken(records, n.GetMeta().GetId(), v)})
+				out.Volumes = append(out.Volumes, &logsv1.ListedVolume{NodeId: n.GetMeta().GetId(), Hostname: state.Hostname(n), Volume: v})
 			}
 		}
 		if len(out.GetVolumes()) > maxVolumes {
 			return nil, errs.New(errs.Exhausted, "more than %d volumes; ask for some nodes", maxVolumes)
 		}
+	}
+	// Step 2: the records, after the nodes: a slot has its record before a node makes its volume, so what a node has told of has
+	// one, or was given up. The other way round one that is made in between would look given up.
+	records, err := s.records(ctx)
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range out.GetVolumes() {
+		v.Record = taken(records, v.GetNodeId(), v.GetVolume())
 	}
 	// Step 3: records of which no node has told.
 	for _, r := range records {
