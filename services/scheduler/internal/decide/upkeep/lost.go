@@ -34,9 +34,10 @@ func (k *Keeper) mendLost(s *book.Slot, t *typesv1.Task) {
 	case k.Group.PerNode():
 		return // nobody else can take it; its state says that its node is down
 	}
-	if why := k.Homeless(k.Target, s.Key.Number); why != "" {
+	follows := k.VersionFor(t)
+	if why := k.Homeless(follows, s.Key.Number); why != "" {
 		// Giving it up would help nobody: when the node comes back it may be running still.
-		if k.Tethered(k.Target, s.Key.Number) != nil && t.GetDecided().GetDesired() == task.Running { // else it says what else it waits for
+		if k.Tethered(follows, s.Key.Number) != nil && t.GetDecided().GetDesired() == task.Running { // else it says what else it waits for
 			k.Change(t, func(d *typesv1.TaskDecided) { d.Reason = why })
 		}
 		return
@@ -77,7 +78,7 @@ func (k *Keeper) takeBack(s *book.Slot, t *typesv1.Task) {
 // one on each node: nobody else can take it, so there is nothing to wait for. Its slot waits until the node is active again.
 func (k *Keeper) leave(s *book.Slot, t *typesv1.Task) bool {
 	n := k.Book.Node(t.GetDecided().GetNodeId())
-	if !n.Drains() || k.Tethered(k.Target, s.Key.Number) != n {
+	if !n.Drains() || k.Tethered(k.VersionFor(t), s.Key.Number) != n {
 		return false
 	}
 	went := k.Raise(t, task.Shutdown, "node "+n.Name()+" is drained")
