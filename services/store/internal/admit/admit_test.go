@@ -30,6 +30,8 @@ func snapshot() *state.Snapshot {
 // TestServiceFaults: each fault is named with its field and what would be right, and all of them at once.
 func TestServiceFaults(t *testing.T) {
 	const sound = `annotations { name: "web" } task { container { image: "nginx" } } `
+	longNames := `annotations { name: "` + strings.Repeat("n", 62) + `" } task { container { image: "nginx" } } `
+	longSource := `task { container { mounts { source: "` + strings.Repeat("s", 60) + `" target: "/a" volume { scope: VOLUME_SCOPE_SLOT } } } }`
 	for _, tc := range []struct {
 		name, spec string
 		kind       errs.Kind
@@ -126,6 +128,11 @@ func TestServiceFaults(t *testing.T) {
 			`rebalance.always: is not for a service whose tasks stay`,
 		}},
 		{"sound slot volume", sound + `global {} task { container { mounts { source: "data" target: "/a" volume { scope: VOLUME_SCOPE_SLOT subpath: "x" } } } }`, errs.None, nil},
+		{"long name of a slot's volume", longNames + `replicated { replicas: 1 } ` + longSource, errs.Invalid, []string{
+			`mounts[0].source: "` + strings.Repeat("s", 60) + `" is too long beside the service's name: the volume ` + strings.Repeat("n", 62) + `.10000.` + strings.Repeat("s", 60) + ` has 129 characters, at most 128`,
+		}},
+		{"long name of a job's volume", longNames + `replicated_job { total_completions: 1 max_concurrent: 1 } ` + longSource, errs.Invalid, []string{`mounts[0].source: `}},
+		{"long name of a node's own", longNames + `global {} ` + longSource, errs.None, nil},
 		{"devices", sound + `task { container { devices { host_path: "null" permissions: "x" } device_cgroup_rules: "c 1 rwm" cdi_devices: "gpu" } }`, errs.Invalid, []string{
 			`devices[0].host_path: "null" must be`, `devices[0].container_path: "null" must be`, `devices[0].permissions: "x" must be`, `device_cgroup_rules[0]: "c 1 rwm" must be`, `cdi_devices[0]: "gpu" must be`,
 		}},

@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"fmt"
 	"regexp"
 
 	"github.com/shoalproject/shoal/internal/state"
@@ -23,10 +24,27 @@ func (f *Faults) slotVolumes(spec *typesv1.ServiceSpec) {
 	if n == 0 {
 		return
 	}
+	f.slotVolumeNames(spec)
 	f.Check(n <= maxSlotVolumes, "mounts", "has %d volumes with scope slot, at most %d are allowed", n, maxSlotVolumes)
 	f.Check(spec.GetReplicated() == nil || !spec.GetRebalance().GetAlways(), "rebalance.always", "is not for a service whose tasks stay where the volumes of their slots are")
 	f.Check(spec.GetJob().GetSchedule().GetConcurrency() != typesv1.ConcurrencyPolicy_CONCURRENCY_POLICY_ALLOW, "job.schedule.concurrency",
 		"must be forbid or replace: two runs at once would share the volumes of their slots")
+}
+
+// slotVolumeNames checks that the node takes the name of each, in whichever slot: a service may be scaled later.
+func (f *Faults) slotVolumeNames(spec *typesv1.ServiceSpec) {
+	slot := uint64(MaxReplicas)
+	if spec.GetGlobal() != nil || spec.GetGlobalJob() != nil {
+		slot = 0
+	}
+	for i, m := range spec.GetTask().GetContainer().GetMounts() {
+		if !state.OfSlot(m) || len(m.GetSource()) > MaxName {
+			continue
+		}
+		name := state.SlotVolume(spec.GetAnnotations().GetName(), slot, m.GetSource())
+		f.Check(len(name) <= state.MaxVolumeName, fmt.Sprintf("mounts[%d].source", i),
+			"%q is too long beside the service's name: the volume %s has %d characters, at most %d are allowed", m.GetSource(), name, len(name), state.MaxVolumeName)
+	}
 }
 
 // volumeScope checks whose a volume is.
