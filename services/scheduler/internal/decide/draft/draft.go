@@ -25,8 +25,7 @@ type Draft struct {
 	Book  *book.Book
 	// NewID gives the ids of new tasks.
 	NewID func() string
-	// Disturbed are the groups to be looked at again when all have had their turn: others have stopped tasks of theirs, or
-	// what they did rests on where others' tasks are.
+	// Disturbed are the groups to be looked at again when all have had their turn: others have stopped tasks of theirs.
 	Disturbed map[*book.Group]struct{}
 
 	batch   int

@@ -29,7 +29,6 @@ func (r *Rollout) beginMoves(now survey, wish *typesv1.Rebalance, once bool) (be
 	if req := r.Request(r.Target); free <= 0 || req.Packs() || len(req.Volumes) > 0 || req.Newer {
 		return 0
 	}
-	r.Reconsider()
 	e := r.evening(now, once)
 	if once && wish.GetRequestNodeId() != "" {
 		if e.view.Only = r.Book.Node(wish.GetRequestNodeId()); e.view.Only == nil {

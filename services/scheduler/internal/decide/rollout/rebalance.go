@@ -54,10 +54,10 @@ func (r *Rollout) rebalance(now survey) {
 		r.failed = "" // that was of before
 	}
 	once := asked || was.GetState() == rebalancing
-	if wish.GetAlways() {
+	switch {
+	case once || wish.GetAlways():
 		r.AwaitPlace() // whatever changes anywhere may call for a move
-	}
-	if !once && !wish.GetAlways() && len(now.moving) == 0 && r.failed == "" {
+	case len(now.moving) == 0 && r.failed == "":
 		return
 	}
 	st := r.nextStatus(was, asked)

@@ -72,12 +72,9 @@ func (v *Visit) AtAny(t time.Time) { v.wake = v.Earlier(v.wake, t) }
 // AskAgain says that something was left undone for a reason that lies outside the service.
 func (v *Visit) AskAgain() { v.restless, v.uneasy = true, true }
 
-// AwaitPlace says that something was left undone for want of a place.
+// AwaitPlace says that something was left undone for want of a place: the service is looked at again once anything has changed that
+// places rest on, also within this decision.
 func (v *Visit) AwaitPlace() { v.waits, v.uneasy = true, true }
-
-// Reconsider lets this decision look at the service again when it has placed the others' tasks: what was found rests on where
-// they are.
-func (v *Visit) Reconsider() { v.Disturbed[v.Group] = struct{}{} }
 
 // Disturb lets every slot be looked at: what holds for all of them has changed with time.
 func (v *Visit) Disturb() {
