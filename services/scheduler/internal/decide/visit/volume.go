@@ -2,6 +2,7 @@ package visit
 
 import (
 	"fmt"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -34,8 +35,8 @@ func (v *Visit) home(version, slot uint64) (out home) {
 		case out.node == "":
 			out.node, out.volume = vol.GetNodeId(), vol.GetMeta().GetId()
 		case out.node != vol.GetNodeId():
-			out.clash = fmt.Sprintf(VolumeAway+"s are apart: %s is on %s, %s on %s; 'shoal volume rm' gives one up", out.volume,
-				v.nodeName(out.node), vol.GetMeta().GetId(), v.nodeName(vol.GetNodeId()))
+			out.clash = fmt.Sprintf(VolumeAway+"s are apart: %s is on %s, %s on %s; '%s' gives one up", out.volume,
+				v.nodeName(out.node), vol.GetMeta().GetId(), v.nodeName(vol.GetNodeId()), v.givesUp(out.node, vol.GetNodeId()))
 			return out
 		}
 	}
@@ -44,6 +45,14 @@ func (v *Visit) home(version, slot uint64) (out home) {
 
 // Name is the service's, also while it goes.
 func (v *Visit) Name() string { return v.Service.GetSpec().GetAnnotations().GetName() }
+
+// givesUp is the command that gives up a volume of one of these nodes: one that was removed can't be asked.
+func (v *Visit) givesUp(nodes ...string) string {
+	if slices.ContainsFunc(nodes, func(id string) bool { return v.Book.Node(id) == nil }) {
+		return "shoal volume rm --force"
+	}
+	return "shoal volume rm"
+}
 
 func (v *Visit) nodeName(id string) string {
 	if n := v.Book.Node(id); n != nil {
@@ -61,7 +70,7 @@ func (v *Visit) atHome(version, slot uint64) (*place.Node, string) {
 	}
 	n := v.Book.Node(h.node)
 	if n == nil {
-		return nil, fmt.Sprintf(VolumeAway+" %s was on a node that was removed; 'shoal volume rm %s' lets the slot begin anew", h.volume, h.volume)
+		return nil, fmt.Sprintf(VolumeAway+" %s was on a node that was removed; '%s %s' lets the slot begin anew", h.volume, v.givesUp(h.node), h.volume)
 	}
 	v.At(n.Hold)
 	p := v.Picker(version)
