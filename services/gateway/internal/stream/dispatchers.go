@@ -23,8 +23,9 @@ type dispatchers struct {
 	dial      func(address string) (*grpc.ClientConn, error)
 	any       grpc.ClientConnInterface // to all of them, in turn
 
-	mu    sync.Mutex         // guards conns
-	conns map[string]dialled // by the machine's id
+	mu      sync.Mutex         // guards all below
+	conns   map[string]dialled // by the machine's id
+	stopped bool               // nobody is left to close another
 }
 
 // dialled is a connection and where it leads.
@@ -40,6 +41,9 @@ func (d *dispatchers) at(id string) (grpc.ClientConnInterface, error) {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	if d.stopped {
+		return nil, errs.New(errs.Unavailable, "this gateway is stopping")
+	}
 	known := map[string]string{}
 	for _, e := range d.directory.Entries(authzv1.Role_ROLE_DISPATCHER) {
 		if len(e.GetAddresses()) > 0 {
@@ -66,7 +70,7 @@ func (d *dispatchers) at(id string) (grpc.ClientConnInterface, error) {
 	return conn, nil
 }
 
-// Run closes the connections when ctx ends.
+// run closes the connections when ctx ends, and lets nobody dial from then on.
 func (d *dispatchers) run(ctx context.Context) error {
 	<-ctx.Done()
 	d.mu.Lock()
@@ -75,5 +79,6 @@ func (d *dispatchers) run(ctx context.Context) error {
 		_ = conn.Close() // nobody is left to tell
 	}
 	clear(d.conns)
+	d.stopped = true
 	return nil
 }
