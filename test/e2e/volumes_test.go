@@ -73,6 +73,7 @@ func TestSlotVolumes(t *testing.T) {
 			off, lost = node, name
 		}
 	}
+	before := c.tasks("db", true)
 	c.must(c.lab.PowerOff(t.Context(), off))
 	until(t, "its slot says why it waits", 20*time.Second, func() string {
 		out := c.shoal("service", "ps", "--no-trunc", "db")
@@ -86,6 +87,15 @@ func TestSlotVolumes(t *testing.T) {
 		t.Errorf("volume ls while %s is off: %s", off, stderr)
 	}
 	c.must(c.lab.PowerOn(t.Context(), off))
+	until(t, "its container, which died with it, is replaced", 60*time.Second, func() string {
+		rows := c.tasks("db", true)
+		for i, row := range rows {
+			if row.Name == lost && len(rows) == len(before) && row.ID != before[i].ID {
+				return ""
+			}
+		}
+		return fmt.Sprint(rows)
+	})
 	c.converged("db", 3, 60*time.Second)
 	c.ownData("after the power cut", homes)
 
