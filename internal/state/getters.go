@@ -14,10 +14,8 @@ func (v *view) get(kind typesv1.Kind, id string) *typesv1.Object {
 
 // Cluster is the one cluster object; nil before the first transaction.
 func (v *view) Cluster() *typesv1.Cluster {
-	for o := range v.Objects(typesv1.Kind_KIND_CLUSTER) {
-		return o.GetCluster()
-	}
-	return nil
+	_, o, _ := v.objects[typesv1.Kind_KIND_CLUSTER].Min() // asked for with each task: it must cost nothing
+	return o.GetCluster()
 }
 
 // Node is nil when absent, as are the others below.
