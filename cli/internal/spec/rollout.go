@@ -33,7 +33,7 @@ func (f *Flags) rollout() {
 		f.set.String(what+"-progress-deadline", "", "time without progress after which that is done; 0: none")
 	}
 	f.set.Bool("rebalance", false, "keep the tasks evenly placed: move running ones, new first, when nodes come or load shifts")
-	f.set.String("max-unavailable", "", "tasks that may be missing at once through updates, drains and the like (default: parallelism of the update)")
+	f.set.String("max-unavailable", "", "tasks that may be missing at once through updates, drains and the like (default: parallelism of the update; where that is all, 1 for drains and the like)")
 }
 
 func (f *Flags) applyRollout(s *typesv1.ServiceSpec) {

@@ -371,7 +371,7 @@ type ServiceSpec struct {
 	// Deadline, history and schedule. Jobs only.
 	Job *JobConfig `protobuf:"bytes,10,opt,name=job,proto3" json:"job,omitempty"`
 	// Tasks that may be missing at once because of what we do ourselves: updates, drains, enforcement, together. Default: the
-	// parallelism of the update, at least 1.
+	// parallelism of the update. Where an update may take all slots at once (0, or no fewer than there are), one for all else.
 	MaxUnavailable *uint64 `protobuf:"varint,11,opt,name=max_unavailable,json=maxUnavailable,proto3,oneof" json:"max_unavailable,omitempty"`
 	// Holds an update or rollback where it is.
 	HoldUpdate bool `protobuf:"varint,12,opt,name=hold_update,json=holdUpdate,proto3" json:"hold_update,omitempty"`

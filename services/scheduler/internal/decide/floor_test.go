@@ -2,7 +2,10 @@ package decide_test
 
 import (
 	"fmt"
+	"maps"
+	"math"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,39 +15,55 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
-// TestFloorHolds: while nothing fails, an update, a rollback by hand, drains, rules that are enforced and moves for even load
-// together never leave fewer slots with a running task than the
-// floor allows, none fewer when the new task starts first, and never have more slots under way than the parallelism. At
-// the end all is of the new spec. Agents do what they are told in any order and as slowly as they like.
+// TestFloorHolds: while nothing fails, updates, rollbacks by hand, drains, rules that are enforced and moves for even load
+// together never leave fewer slots with a running task than the floor allows, none fewer when the new task starts first, and
+// never have more slots under way than the parallelism. An update that may take all slots at once lets nothing else do so.
+// Beside them a service scales with its connections, and a job runs by its schedule, of which no two runs meet unless they
+// may. At the end all is of the new spec. Agents do what they are told in any order and as slowly as they like.
 func TestFloorHolds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		m := newSim(t)
+		m, w := newSim(t), floorWatch{}
+		pick := func(name string, of ...string) string { return rapid.SampledFrom(of).Draw(t, name) }
 		for i := range rapid.IntRange(2, 5).Draw(t, "nodes") {
 			m.command(nil, []string{"node", fmt.Sprintf("n%d", i), "label.ok=yes"})
 		}
-		replicas := rapid.IntRange(2, 8).Draw(t, "replicas")
-		m.command(nil, []string{"service", "web", fmt.Sprintf("replicas=%d", replicas)})
+		volume := pick("volumes", "image=v1", "image=v1", "slot-volume=data")
+		m.command(nil, []string{"service", "web", fmt.Sprintf("replicas=%d", rapid.IntRange(2, 8).Draw(t, "replicas")), volume})
+		m.command(nil, []string{"service", "scaled", "min=1", "max=6", "connections-target=10", "down=10s"})
+		cron := []string{"service", "cron", "mode=job", "cron=*_*_*_*_*", "completions=3", "concurrent=2",
+			"policy=" + pick("policy", "forbid", "allow", "replace"), "catch-up=" + pick("catch-up", "0s", "90s")}
+		m.command(nil, cron)
 		m.converge(m.now)
-		parallelism := rapid.IntRange(1, 3).Draw(t, "parallelism")
-		spec := []string{"service", "web", "image=v2", fmt.Sprintf("parallelism=%d", parallelism), "delay=" + rapid.SampledFrom([]string{"0s", "3s"}).Draw(t, "delay"),
-			rapid.SampledFrom([]string{"", "constraint=node.labels.ok_==_yes", "rebalance=always", "host-port=any", "prefer=node.labels.ok"}).Draw(t, "feature")}
-		floor := replicas - parallelism
+		w.see(m)
+		spec := []string{"service", "web", "image=v2", "parallelism=" + pick("parallelism", "0", "0", "1", "2", "3"), "delay=" + pick("delay", "0s", "3s"),
+			"order=" + pick("order", "stop-first", "start-first"),
+			pick("feature", "", "constraint=node.labels.ok_==_yes", "rebalance=always", "host-port=any", "prefer=node.labels.ok")}
+		if volume != "image=v1" {
+			spec = append(spec, volume)
+		}
 		if n := rapid.IntRange(0, 2).Draw(t, "max-unavailable"); n > 0 {
-			floor = replicas - n
 			spec = append(spec, fmt.Sprintf("max-unavailable=%d", n))
 		}
-		if rapid.Bool().Draw(t, "start first") {
-			floor = replicas
-			spec = append(spec, "order=start-first")
-		}
 		m.command(nil, spec)
+		if rapid.Bool().Draw(t, "is updated at once") {
+			m.converge(m.now)
+			w.see(m)
+		}
 		for range rapid.IntRange(1, 60).Draw(t, "steps") {
+			before := m.s
 			if rapid.IntRange(0, 30).Draw(t, "goes back") == 0 {
 				m.command(nil, append(spec, "rollback-to=1"))
 			}
+			if rapid.IntRange(0, 30).Draw(t, "scaled is updated") == 0 {
+				m.command(nil, []string{"service", "scaled", "min=1", "max=6", "connections-target=10", "down=10s", "image=v2"})
+			}
 			drawQuietStep(t, m)
-			m.checkFloor(t, floor, parallelism)
+			m.checkFloor(t, w, before, "web")
+			m.checkFloor(t, w, before, "scaled")
+			m.checkRuns(t, cron)
+			w.see(m)
 		}
+		m.delete(typesv1.Kind_KIND_SERVICE, "cron") // or it never ends
 		m.command(nil, []string{"node", "n0", "active"})
 		m.command(nil, []string{"node", "n1", "label.ok=yes"})
 		m.converge(m.now.Add(time.Hour))
@@ -52,15 +71,21 @@ func TestFloorHolds(t *testing.T) {
 	})
 }
 
-// drawQuietStep lets one agent take a step, time pass, a node be drained (but one), or the scheduler decide.
+// drawQuietStep lets one agent take a step, time pass, a node be drained (but one), connections come and go, or the scheduler
+// decide.
 func drawQuietStep(t *rapid.T, m *sim) {
-	switch rapid.IntRange(0, 11).Draw(t, "step") {
+	switch rapid.IntRange(0, 14).Draw(t, "step") {
 	case 0:
 		m.command(nil, []string{"node", "n0", rapid.SampledFrom([]string{"drain", "active"}).Draw(t, "availability")})
 	case 11:
 		m.command(nil, []string{"node", "n1", rapid.SampledFrom([]string{"label.ok=no", "label.ok=yes"}).Draw(t, "label")})
 	case 10:
 		m.command(nil, []string{"rebalance", fmt.Sprintf("web=%d", m.ids)})
+	case 12:
+		m.command(nil, []string{"load", "scaled", fmt.Sprintf("machines=%d", m.s.Count(typesv1.Kind_KIND_NODE)),
+			fmt.Sprintf("connections=%d", rapid.IntRange(0, 80).Draw(t, "connections"))})
+	case 13:
+		m.now = m.now.Add(time.Duration(rapid.IntRange(1, 150).Draw(t, "seconds")) * time.Second)
 	case 1, 2:
 		m.now = m.now.Add(time.Duration(rapid.IntRange(1, 5_000).Draw(t, "ms")) * time.Millisecond)
 	case 3, 4, 5, 6:
@@ -79,133 +104,139 @@ func drawQuietStep(t *rapid.T, m *sim) {
 	}
 }
 
-// told is what an agent makes of a task's desired state.
+// told is what an agent makes of a task's desired state: one of a job that runs completes.
 func told(t *typesv1.Task) typesv1.TaskState {
-	if d := t.GetDecided().GetDesired(); d <= typesv1.TaskState_TASK_STATE_RUNNING {
+	switch d := t.GetDecided().GetDesired(); {
+	case d > typesv1.TaskState_TASK_STATE_RUNNING:
+		return typesv1.TaskState_TASK_STATE_SHUTDOWN
+	case t.GetObserved().GetState() == typesv1.TaskState_TASK_STATE_RUNNING && t.GetDecided().GetIteration() > 0:
+		return typesv1.TaskState_TASK_STATE_COMPLETE
+	default:
 		return d
 	}
-	return typesv1.TaskState_TASK_STATE_SHUTDOWN
 }
 
-func (m *sim) checkFloor(t fatal, floor, parallelism int) {
-	serving, underWay := map[uint64]bool{}, map[uint64]bool{}
-	for task := range m.s.TasksOfService("web") {
-		if task.GetDecided().GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING {
+// floorWatch knows the slots of each service that have had a running task since they are there, or since a drain has taken it from
+// where their volume is.
+type floorWatch map[string]map[uint64]bool
+
+func (w floorWatch) see(m *sim) {
+	for _, service := range []string{"web", "scaled"} {
+		had := map[uint64]bool{}
+		for n, s := range m.slotsOf(service) {
+			if s.serves != nil || w[service][n] && !s.tied {
+				had[n] = true
+			}
+		}
+		w[service] = had
+	}
+}
+
+// slotWatch is a slot that is wanted: the task that runs in it, and whether one is on its way.
+type slotWatch struct {
+	serves   *typesv1.Task
+	underWay bool
+	// tied says that it waits for a drained node, where its volume is.
+	tied bool
+}
+
+func (m *sim) slotsOf(service string) map[uint64]slotWatch {
+	out := map[uint64]slotWatch{}
+	for task := range m.s.TasksOfService(service) {
+		d := task.GetDecided()
+		if d.GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING {
 			continue
 		}
+		s := out[d.GetSlot()]
 		if task.GetObserved().GetState() == typesv1.TaskState_TASK_STATE_RUNNING {
-			serving[task.GetDecided().GetSlot()] = true
+			s.serves = task
 		} else {
-			underWay[task.GetDecided().GetSlot()] = true
+			s.underWay = true
 		}
+		home := m.s.Node(m.s.Volume(state.SlotVolume(service, d.GetSlot(), "data")).GetNodeId())
+		s.tied = s.tied || home.GetSpec().GetAvailability() == typesv1.Availability_AVAILABILITY_DRAIN
+		out[d.GetSlot()] = s
 	}
-	if len(serving) < floor {
-		t.Fatalf("%d slots have a running task, the floor is %d", len(serving), floor)
-	}
-	if len(underWay) > parallelism {
-		t.Fatalf("%d slots are under way, %d may be", len(underWay), parallelism)
-	}
-}
-
-// TestCrashChangesNothing: a scheduler that dies at any moment, with a plan made and not committed or just committed, ends
-// where one that never dies ends. Its successor takes over three seconds later and knows the snapshot alone. One whose plan
-// is refused lives on and must not take it for done.
-func TestCrashChangesNothing(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		steady, frail := newSim(t), newSim(t)
-		both := func(words ...string) {
-			later := slices.MaxFunc([]time.Time{steady.now, frail.now}, time.Time.Compare).Add(time.Minute)
-			for _, m := range []*sim{steady, frail} {
-				m.now = later
-				m.command(nil, words)
-			}
-		}
-		for i := range rapid.IntRange(2, 4).Draw(t, "nodes") {
-			both("node", fmt.Sprintf("n%d", i), "stamp=true")
-		}
-		for range rapid.IntRange(1, 8).Draw(t, "events") {
-			drawEvent(t, both)
-			steady.converge(steady.now.Add(10 * time.Minute))
-			frail.convergeDying(t, frail.now.Add(10*time.Minute))
-			if a, b := steady.digest(), frail.digest(); !slices.Equal(a, b) {
-				t.Fatalf("without a crash\n%v\nwith crashes\n%v", a, b)
-			}
-		}
-	})
-}
-
-func drawEvent(t *rapid.T, both func(words ...string)) {
-	switch rapid.IntRange(0, 9).Draw(t, "event") {
-	case 6:
-		both("node", "n1", "stamp=true", rapid.SampledFrom([]string{"label.ok=no", "label.ok=yes", "memory=1G", "memory=4G", "taint=x::no-execute", "taint="}).Draw(t, "rule"))
-	case 7:
-		both("cluster", "preemption="+rapid.SampledFrom([]string{"on", "off"}).Draw(t, "preemption"))
-		both("service", "first", "priority=5", "memory=1G", fmt.Sprintf("replicas=%d", rapid.IntRange(0, 4).Draw(t, "replicas")), "host-port=any")
-	case 8:
-		both("service", "after", "depends-on="+rapid.SampledFrom([]string{"web", "job", "api+all"}).Draw(t, "on"), "memory=1G",
-			"constraint=node.labels.ok_!=_no", rapid.SampledFrom([]string{"", "rebalance=always"}).Draw(t, "even"))
-	case 9:
-		both("service", "scaled", "min=1", "max=4", "cpus=0.1", "cpu-target=50", "down=0s", "rollback-parallelism=2")
-		both("load", "scaled", "tasks=1", fmt.Sprintf("cpu=0.%d", rapid.IntRange(0, 9).Draw(t, "load")))
-	case 0:
-		both("service", "job", "mode=job", fmt.Sprintf("completions=%d", rapid.IntRange(1, 5).Draw(t, "completions")), "concurrent=2",
-			"image="+rapid.SampledFrom([]string{"v1", "v2"}).Draw(t, "image"))
-	case 1:
-		both("service", "all", "mode=global", "image="+rapid.SampledFrom([]string{"v1", "v2"}).Draw(t, "image"))
-	case 2:
-		both("node", "n0", "stamp=true", rapid.SampledFrom([]string{"down", "drain", "active", "ready"}).Draw(t, "change"))
-	default:
-		both("service", rapid.SampledFrom([]string{"web", "api"}).Draw(t, "name"), fmt.Sprintf("replicas=%d", rapid.IntRange(0, 6).Draw(t, "replicas")),
-			"image="+rapid.SampledFrom([]string{"v1", "v2", "v3"}).Draw(t, "image"), "order="+rapid.SampledFrom([]string{"stop-first", "start-first"}).Draw(t, "order"),
-			fmt.Sprintf("parallelism=%d", rapid.IntRange(0, 2).Draw(t, "parallelism")), "monitor="+rapid.SampledFrom([]string{"0s", "5s"}).Draw(t, "monitor"))
-	}
-}
-
-// convergeDying is converge with a scheduler that dies up to ten times on the way.
-func (m *sim) convergeDying(t *rapid.T, limit time.Time) {
-	lives := 10
-	dies := func(when string) bool {
-		if lives == 0 || rapid.IntRange(0, 3).Draw(t, when) != 0 {
-			return false
-		}
-		lives--
-		m.now, m.decider = m.now.Add(3*time.Second), newSim(t).decider
-		return true
-	}
-	for range 1000 {
-		p := m.plan()
-		if rapid.IntRange(0, 9).Draw(t, "is refused") == 0 && lives > 0 { // somebody else was faster; it lives on
-			lives--
-			continue
-		}
-		if dies("dies before the commit") {
-			continue
-		}
-		m.apply(p)
-		dies("dies after the commit")
-		if m.settle() || !p.Empty() {
-			continue
-		}
-		if p.Wake.IsZero() || p.Wake.After(limit) {
-			return
-		}
-		m.now = slices.MaxFunc([]time.Time{m.now, p.Wake}, time.Time.Compare)
-	}
-	m.fault("no convergence")
-}
-
-// digest is what a person sees of the services.
-func (m *sim) digest() (out []string) {
-	for svc := range m.s.Services() {
-		have, want := state.Counts(m.s, svc.GetMeta().GetId())
-		out = append(out, fmt.Sprintf("%s %d/%d update %s job %s", svc.GetMeta().GetId(), have, want,
-			svc.GetUpdateStatus().GetState(), svc.GetJobStatus().GetState()))
-		for task := range m.s.TasksOfService(svc.GetMeta().GetId()) {
-			if task.GetDecided().GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING {
-				out = append(out, fmt.Sprintf("%s version %d is %s", m.taskName(task), task.GetSpecVersion(), task.GetObserved().GetState()))
-			}
-		}
-	}
-	slices.Sort(out)
 	return out
+}
+
+// checkFloor looks at what one decision has left of a service.
+func (m *sim) checkFloor(t fatal, w floorWatch, before *state.Snapshot, service string) {
+	svc := m.s.Service(service)
+	spec, slots := svc.GetSpec(), m.slotsOf(service)
+	limit := 1
+	if p := spec.GetUpdate().Parallelism; p != nil {
+		limit = int(*p)
+	}
+	atOnce := limit == 0 || limit >= int(state.Replicas(svc)) // of updates alone
+	floor, moves := limit, limit
+	if limit == 0 {
+		floor = math.MaxInt
+	}
+	if atOnce {
+		moves = 1
+	}
+	if n := spec.MaxUnavailable; n != nil {
+		floor, moves = int(*n), int(*n)
+	}
+	startFirst := spec.GetUpdate().GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST && len(state.SlotSources(spec.GetTask().GetContainer())) == 0
+	if startFirst {
+		floor, moves = 0, 0
+	}
+	missing, underWay := 0, 0
+	for n, s := range slots {
+		missing += ones(s.serves == nil && w[service][n] && !s.tied)
+		underWay += ones(s.underWay && !s.tied && (s.serves != nil || w[service][n]))
+	}
+	if missing > floor {
+		t.Fatalf("%s: %d slots have no running task, %d may have none", service, missing, floor)
+	}
+	if service == "web" && limit > 0 && underWay > limit {
+		t.Fatalf("%d slots are under way, %d may be", underWay, limit)
+	}
+	// Those that had a task of this spec with these ports before, and have none now, were not taken from by an update.
+	was := (&sim{s: before}).slotsOf(service)
+	taken := map[uint64]bool{}
+	for n, s := range slots {
+		b := was[n].serves
+		if s.serves == nil && !s.tied && b != nil && isOf(svc, b.GetSpecVersion()) &&
+			strings.HasPrefix(m.s.Task(b.GetMeta().GetId()).GetDecided().GetReason(), "moved: ") {
+			taken[n] = true
+		}
+	}
+	for n, s := range was {
+		missing -= ones(s.serves != nil && slots[n].serves == nil && !slots[n].tied && !taken[n] && w[service][n] && slots[n] != slotWatch{})
+	}
+	if len(taken) > 0 && missing > moves {
+		t.Fatalf("%s: the slots %v have been taken from, and %d of %d may be missing but for the update", service, slices.Sorted(maps.Keys(taken)), moves, missing)
+	}
+}
+
+func ones(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// checkRuns: of a job with a schedule no two runs go on at once unless they may, none has more tasks at once than it may, and
+// there are no more of them than the schedule has.
+func (m *sim) checkRuns(t fatal, spec []string) {
+	svc, perRun := m.s.Service("cron"), map[uint64]int{}
+	for task := range m.s.TasksOfService("cron") {
+		if task.GetDecided().GetDesired() <= typesv1.TaskState_TASK_STATE_RUNNING && !state.Terminal(task.GetObserved().GetState()) {
+			perRun[task.GetDecided().GetIteration()]++
+		}
+	}
+	if len(perRun) > 1 && !slices.Contains(spec, "policy=allow") {
+		t.Fatalf("%s: %d runs go on", strings.Join(spec, " "), len(perRun))
+	}
+	for run, n := range perRun {
+		if n > 2 {
+			t.Fatalf("run %d has %d tasks at once", run, n)
+		}
+	}
+	if due := m.now.Unix()/60 - svc.GetMeta().GetCreatedAt().GetSeconds()/60; svc.GetJobStatus().GetIteration() > uint64(due) {
+		t.Fatalf("%d runs, and %d were due", svc.GetJobStatus().GetIteration(), due)
+	}
 }

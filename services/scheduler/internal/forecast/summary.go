@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/state"
 	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -88,15 +90,22 @@ func nodes(before, after *state.Snapshot) []*schedulerv1.PlannedNode {
 type services struct {
 	before, least map[string]uint32
 	touched       map[string]*schedulerv1.PlannedService
+	updates       map[string]bool // those that the change updates, or that are being updated
 }
 
 // watch begins with the services that the change is about.
 func watch(s *state.Snapshot, c Change) *services {
-	out := &services{before: serving(s), touched: map[string]*schedulerv1.PlannedService{}}
+	out := &services{before: serving(s), touched: map[string]*schedulerv1.PlannedService{}, updates: map[string]bool{}}
 	out.least = maps.Clone(out.before)
+	for svc := range s.Services() {
+		out.updates[svc.GetMeta().GetId()] = rollout.UnderWay(svc)
+	}
 	for _, o := range c.Puts {
 		if svc := o.GetService(); svc != nil {
-			out.add(svc.GetMeta().GetId(), svc.GetSpec().GetAnnotations().GetName())
+			id := svc.GetMeta().GetId()
+			out.add(id, svc.GetSpec().GetAnnotations().GetName())
+			was := s.Service(id)
+			out.updates[id] = out.updates[id] || was.GetSpecVersion() != svc.GetSpecVersion() || !proto.Equal(was.GetEndpoint(), svc.GetEndpoint())
 		}
 	}
 	for _, key := range c.Removals {
@@ -142,7 +151,7 @@ func (v *services) tell(w *world) []*schedulerv1.PlannedService {
 		p.Least = min(v.least[id], p.GetAfter())
 		if svc := w.s.Service(id); svc != nil && !state.IsJob(svc) {
 			_, want := state.Counts(w.s, id)
-			p.Floor = uint32(max(0, int64(want)-int64(rollout.MayMiss(svc.GetSpec()))))
+			p.Floor = uint32(max(0, int64(want)-int64(rollout.MayMiss(svc.GetSpec(), int(want), v.updates[id]))))
 		}
 		p.Kept = p.GetLeast() >= min(p.GetFloor(), p.GetBefore())
 		out = append(out, p)

@@ -25,7 +25,8 @@ type evening struct {
 
 // beginMoves begins as many moves as may be on their way beside those that are, and says how many those were.
 func (r *Rollout) beginMoves(now survey, wish *typesv1.Rebalance, once bool) (begun int) {
-	free := r.mostMoves() - len(now.moving)
+	moves := r.bounds().moves
+	free := min(moves.underWay, moves.missing) - len(now.moving)
 	if req := r.Request(r.Target); free <= 0 || req.Packs() || len(req.Volumes) > 0 || req.Newer {
 		return 0
 	}
@@ -46,17 +47,6 @@ func (r *Rollout) beginMoves(now survey, wish *typesv1.Rebalance, once bool) (be
 		}
 	}
 	return begun
-}
-
-// mostMoves is how many slots may have two tasks at once: as many as an update may have under way, and no more than may be
-// missing.
-func (r *Rollout) mostMoves() int {
-	limit := r.parallelism()
-	floor := r.floor(limit)
-	if limit == 0 {
-		return floor
-	}
-	return min(limit, floor)
 }
 
 func (r *Rollout) evening(now survey, hasty bool) *evening {

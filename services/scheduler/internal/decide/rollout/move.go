@@ -38,6 +38,9 @@ func (r *Rollout) Outdated(t *typesv1.Task) bool {
 	return !state.IsJob(r.Service) && !r.paused() && r.Dirty(t)
 }
 
+// newPorts is the reason of a task that leaves because the service asks for other ports: an update, though not of its spec.
+const newPorts = "replaced: its host ports have changed"
+
 // Misplaced says why a task may not stay on its node; nothing if it may.
 func (r *Rollout) Misplaced(t *typesv1.Task) string {
 	n := r.Book.Node(t.GetDecided().GetNodeId())
@@ -46,7 +49,7 @@ func (r *Rollout) Misplaced(t *typesv1.Task) string {
 	case n == nil || n.Down() || task.Dead(t):
 		return ""
 	case n.Active() && !req.HasPorts(t.GetDecided().GetHostPorts()):
-		return "replaced: its host ports have changed"
+		return newPorts
 	case r.Group.PerNode():
 		return ""
 	case n.Drains():

@@ -71,8 +71,7 @@ func (r *Rollout) Roll() (letGo []book.SlotKey) {
 func (r *Rollout) roll() bool {
 	begun, left := false, false
 	now := r.survey()
-	limit := r.parallelism()
-	spare := r.floor(limit) - now.missing
+	bounds := r.bounds()
 	for _, m := range now.todo {
 		if r.Full() {
 			return false
@@ -80,12 +79,13 @@ func (r *Rollout) roll() bool {
 		serves := r.Idle(m.slot) == 0
 		version := r.next(m)
 		takes := serves && !r.startFirst(version)
+		bound := bounds.of(m)
 		switch {
 		case m.why == "" && r.paused():
 			continue
-		case limit > 0 && now.busy >= limit && !m.begun && !task.PendingOnly(m.leaving):
+		case now.busy >= bound.underWay && !m.begun && !task.PendingOnly(m.leaving):
 			continue
-		case takes && spare <= 0:
+		case takes && now.missing >= bound.missing:
 			continue
 		case m.why != "" && serves && !r.Group.PerNode() && !r.HasPlace(version, m.slot.Key.Number): // nobody is helped by stopping it
 			left = true
@@ -97,7 +97,7 @@ func (r *Rollout) roll() bool {
 			now.busy++
 		}
 		if takes {
-			spare--
+			now.missing++
 		}
 	}
 	r.seen = &now
@@ -117,36 +117,6 @@ func count(b bool) int {
 		return 1
 	}
 	return 0
-}
-
-// parallelism is the number of slots that may be under way; 0 is any number.
-func (r *Rollout) parallelism() int {
-	if c := r.config(); c != nil && c.Parallelism != nil {
-		return int(min(c.GetParallelism(), 1<<30))
-	}
-	return 1
-}
-
-// floor is the number of slots that may be without a running task because of us: one rule for updates, drains and
-// enforcement.
-func (r *Rollout) floor(parallelism int) int { return mayMiss(r.Service.GetSpec(), parallelism) }
-
-func mayMiss(spec *typesv1.ServiceSpec, parallelism int) int {
-	if spec != nil && spec.MaxUnavailable != nil {
-		return int(min(spec.GetMaxUnavailable(), 1<<30))
-	}
-	if parallelism == 0 {
-		return 1 << 30
-	}
-	return parallelism
-}
-
-// MayMiss is the floor of a service outside of a rollback.
-func MayMiss(spec *typesv1.ServiceSpec) int {
-	if c := spec.GetUpdate(); c != nil && c.Parallelism != nil {
-		return mayMiss(spec, int(min(c.GetParallelism(), 1<<30)))
-	}
-	return mayMiss(spec, 1)
 }
 
 // startFirst reports whether a new task starts before the one that it replaces goes. Two tasks with the same host port can't be

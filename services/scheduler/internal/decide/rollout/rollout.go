@@ -112,8 +112,13 @@ func (r *Rollout) edit() *typesv1.UpdateStatus {
 	return r.status
 }
 
-func (r *Rollout) active() bool {
-	return r.status.GetState() == updating || r.status.GetState() == rollbackStarted
+func (r *Rollout) active() bool { return goesOn(r.status) }
+
+// UnderWay reports whether a service is being updated or rolled back.
+func UnderWay(svc *typesv1.Service) bool { return goesOn(svc.GetUpdateStatus()) }
+
+func goesOn(s *typesv1.UpdateStatus) bool {
+	return s.GetState() == updating || s.GetState() == rollbackStarted
 }
 
 func (r *Rollout) paused() bool {
