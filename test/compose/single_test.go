@@ -100,13 +100,24 @@ func registryImage(t *testing.T, m *machine) string {
 func (m *machine) hardened() {
 	m.t.Helper()
 	const form = `{{index .Config.Labels "com.docker.compose.service"}} user={{.Config.User}} ro={{.HostConfig.ReadonlyRootfs}} privileged={{.HostConfig.Privileged}} drop={{.HostConfig.CapDrop}} add={{.HostConfig.CapAdd}} pid={{.HostConfig.PidMode}} opts={{.HostConfig.SecurityOpt}}`
-	text := m.on("docker inspect -f '" + form + "' $(docker ps -q)")
+	// One version of compose writes CAP_NET_ADMIN, in order of the alphabet, the other what the file says.
+	text := strings.ReplaceAll(m.on("docker inspect -f '"+form+"' $(docker ps -q)"), "CAP_", "")
 	for line := range strings.Lines(text) {
 		name, _, _ := strings.Cut(line, " ")
 		want := []string{" ro=true ", " privileged=false ", " drop=[ALL] ", " pid= ", "no-new-privileges=true"}
-		node := name == "agent" || name == "meshproxy"
-		if !node {
-			want = append(want, " add=[] ")
+		added := ""
+		switch name {
+		case "agent":
+			want[3] = " pid=host "
+			added = "CHOWN DAC_OVERRIDE FOWNER FSETID NET_ADMIN SYS_ADMIN SYS_PTRACE"
+		case "meshproxy":
+			added = "NET_ADMIN NET_BIND_SERVICE"
+		}
+		node := added != ""
+		_, add, _ := strings.Cut(line, " add=[")
+		add, _, _ = strings.Cut(add, "]")
+		if got := strings.Join(slices.Sorted(slices.Values(strings.Fields(add))), " "); got != added {
+			m.t.Errorf("%s has the capabilities %q, want %q", name, got, added)
 		}
 		for _, w := range want {
 			if !strings.Contains(line, w) {
