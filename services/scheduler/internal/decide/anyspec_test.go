@@ -28,6 +28,7 @@ func TestAnySpecHolds(t *testing.T) {
 		for range rapid.IntRange(5, 60).Draw(t, "steps") {
 			drawAnyStep(t, m)
 		}
+		m.delete(typesv1.Kind_KIND_SERVICE, "s5") // its schedule goes on for ever
 		for n := range m.s.Nodes() {
 			m.command(nil, []string{"node", n.GetMeta().GetId(), "ready", "active", "stamp=true", "taint="})
 		}
@@ -36,11 +37,13 @@ func TestAnySpecHolds(t *testing.T) {
 }
 
 func drawAnyStep(t *rapid.T, m *sim) {
-	service := fmt.Sprintf("s%d", rapid.IntRange(0, 4).Draw(t, "service"))
+	service := fmt.Sprintf("s%d", rapid.IntRange(0, 5).Draw(t, "service"))
 	node := fmt.Sprintf("n%d", rapid.IntRange(0, 5).Draw(t, "node"))
-	switch rapid.IntRange(0, 9).Draw(t, "step") {
+	switch rapid.IntRange(0, 10).Draw(t, "step") {
 	case 0, 1:
 		m.command(nil, append([]string{"service", service}, drawSpec(t, service)...))
+	case 10:
+		drawAnew(t, m)
 	case 2:
 		if rapid.IntRange(0, 5).Draw(t, "rarely") == 0 {
 			m.delete(typesv1.Kind_KIND_SERVICE, service)
@@ -75,6 +78,23 @@ func drawAnyStep(t *rapid.T, m *sim) {
 	}
 }
 
+// drawAnew removes a service with volumes of its slots, or makes it anew under its name: with another id it is another service,
+// with the same data. Its id comes before or after that of the one before.
+func drawAnew(t *rapid.T, m *sim) {
+	for svc := range m.s.Services() {
+		if svc.GetSpec().GetAnnotations().GetName() != "v" {
+			continue
+		}
+		m.delete(typesv1.Kind_KIND_SERVICE, svc.GetMeta().GetId())
+		if rapid.Bool().Draw(t, "for good") {
+			return
+		}
+	}
+	id := fmt.Sprintf("%s%d", rapid.SampledFrom([]string{"a", "z"}).Draw(t, "id"), m.s.Version().Revision)
+	m.command(nil, []string{"service", id, "name=v", "slot-volume=" + rapid.SampledFrom([]string{"data", "log", "data+log"}).Draw(t, "volumes"),
+		fmt.Sprintf("replicas=%d", rapid.IntRange(0, 4).Draw(t, "replicas")), "disk=" + rapid.SampledFrom([]string{"0", "4G"}).Draw(t, "disk")})
+}
+
 // drawWish lets a person ask for even load, or load come and go, where a service knows of it.
 func drawWish(t *rapid.T, m *sim, service string) {
 	svc := m.s.Service(service)
@@ -91,7 +111,7 @@ func drawWish(t *rapid.T, m *sim, service string) {
 // drawSpec is a spec of the mode that goes with the service's name: no service changes its mode.
 func drawSpec(t *rapid.T, service string) []string {
 	on := map[string]string{"s1": "s0", "s2": "s0+s3", "s4": "s1"}[service]
-	mode := map[string]string{"s2": "global", "s3": "job", "s4": "global-job"}[service]
+	mode := map[string]string{"s2": "global", "s3": "job", "s4": "global-job", "s5": "job"}[service]
 	pick := func(name string, of ...string) string { return rapid.SampledFrom(of).Draw(t, name) }
 	out := []string{
 		"image=" + pick("image", "v1", "v2", "v3"), "restart-delay=" + pick("delay", "0s", "3s"), "attempts=" + pick("attempts", "0", "2"),
@@ -114,7 +134,12 @@ func drawSpec(t *rapid.T, service string) []string {
 		fallthrough
 	case "global-job":
 		out = append(out, "job-deadline="+pick("deadline", "0s", "30s"))
-		// A schedule that goes on for ever never comes to rest.
+	}
+	if service == "s5" {
+		out = append(out, "cron="+pick("cron", "*_*_*_*_*", "*/2_*_*_*_*"), "policy="+pick("policy", "forbid", "replace"), "catch-up="+pick("catch-up", "0s", "60s"))
+		if !slices.ContainsFunc(out, func(w string) bool { return strings.HasPrefix(w, "slot-volume=") }) && rapid.Bool().Draw(t, "beside") {
+			out = append(out, "policy=allow") // no two runs write to one volume
+		}
 	}
 	out = append(out, strings.Fields(pick("after", "", "depends-on="+on))...)
 	if mode != "" {

@@ -93,6 +93,12 @@ func TestWords(t *testing.T) {
 	}
 	m.now = m.now.Add(7 * time.Second)
 	check("5 tasks, from 2 to 8; cpu 40 % of target by 5 tasks; fewer (2) are called for since 7s; scaled 2 → 5: cpu 250 % of target")
+	m.command(nil, []string{"service", "led", "replicas=2", "min=2", "max=8", "connections-target=10"})
+	m.converge(m.now)
+	m.command(nil, []string{"load", "led", "machines=3", "connections=15"})
+	if got, want := autoscale.Words(m.s, m.s.Service("led"), 4, m.now), "2 tasks, from 2 to 8; connections 75 % of target, counted by 3 of 4 machines; begins with 2"; got != want {
+		t.Errorf("told %q, want %q", got, want)
+	}
 	if other := autoscale.Words(m.s, nil, 1, m.now); other != "" {
 		t.Errorf("a service that does not scale is told %q", other)
 	}

@@ -95,7 +95,8 @@ func drawReport(t *rapid.T, m *sim) {
 		typesv1.TaskState_TASK_STATE_READY, typesv1.TaskState_TASK_STATE_RUNNING, typesv1.TaskState_TASK_STATE_COMPLETE,
 		typesv1.TaskState_TASK_STATE_FAILED, typesv1.TaskState_TASK_STATE_REJECTED,
 	}).Draw(t, "state")
-	if next > task.GetObserved().GetState() {
+	begun := next == typesv1.TaskState_TASK_STATE_RUNNING && task.GetDecided().GetDesired() != typesv1.TaskState_TASK_STATE_RUNNING
+	if next > task.GetObserved().GetState() && !begun { // no agent starts what it was not told to
 		m.observe(task, next, proto.Int32(1), "")
 	}
 }

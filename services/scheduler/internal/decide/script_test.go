@@ -210,6 +210,9 @@ func (m *sim) nodeOptions(n *typesv1.Node, opts map[string]string) {
 	if mem, ok := opts["memory"]; ok {
 		d.MemoryBytes = m.size(mem)
 	}
+	if cpus, ok := opts["cpus"]; ok {
+		d.NanoCpus = m.nano(cpus)
+	}
 	if disk, ok := opts["disk"]; ok {
 		d.DiskBytes = m.size(disk)
 	}
@@ -327,7 +330,7 @@ func (m *sim) service(name string, opts map[string]string) {
 	m.updateOptions(update, opts)
 	m.taskOptions(task, opts)
 	s := &typesv1.Service{Meta: &typesv1.Meta{Id: name}, SpecVersion: 1, SpecHash: []byte("1"), Spec: &typesv1.ServiceSpec{
-		Annotations: &typesv1.Annotations{Name: name}, Task: task, Update: update,
+		Annotations: &typesv1.Annotations{Name: cmpOr(opts["name"], name)}, Task: task, Update: update,
 		Mode: replicas(uint64(m.number(opts["replicas"], 1)))}}
 	m.serviceOptions(s, opts)
 	if old := m.s.Service(name); old != nil { // an update: the replicas stay unless they are named

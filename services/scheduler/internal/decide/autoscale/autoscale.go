@@ -138,16 +138,29 @@ func (d *decision) ask(name string, used, target int64) want {
 }
 
 // askConnections is the same for connections, which machines count: all that were led to the service, by whichever task took
-// them. The mean of a machine counts, for the same reason as that of a task.
+// them. The mean of a machine counts, for the same reason as that of a task. Machines that have not counted, because they have
+// just come or their mesh does not answer, are no reason for more tasks; and before there are fewer they are taken to have led
+// as many as the others, if these are at least half of all.
 func (d *decision) askConnections() want {
 	target := float64(d.spec.GetConnections()) * 1000
 	if target == 0 || !d.counted {
 		return want{blind: target > 0}
 	}
-	counted := d.load.GetMachines()
-	all := float64(d.load.GetMilliConnections()) / float64(counted) * float64(min(counted, d.machines))
-	w := d.compare("connections", all, all/target/float64(max(d.have, 1)), target)
-	w.blind = counted < d.machines
+	counted := min(d.load.GetMachines(), d.machines)
+	mean := float64(d.load.GetMilliConnections()) / float64(d.load.GetMachines())
+	of := func(machines uint64) want {
+		all := mean * float64(machines)
+		return d.compare("connections", all, all/target/float64(max(d.have, 1)), target)
+	}
+	w := of(counted)
+	if counted < d.machines {
+		if w.replicas < d.have {
+			w = of(d.machines)
+			w.replicas = min(w.replicas, d.have)
+		}
+		w.why += fmt.Sprintf(", counted by %d of %d machines", counted, d.machines)
+		w.blind = 2*counted < d.machines
+	}
 	return w
 }
 

@@ -49,8 +49,11 @@ func (d *decision) told() string {
 	if d.used {
 		by = append(by, fmt.Sprintf("%d tasks", d.load.GetTasks()))
 	}
-	if d.counted {
-		by = append(by, fmt.Sprintf("%d machines", d.load.GetMachines()))
+	if d.counted && d.load.GetMachines() >= d.machines { // else the figure says it
+		by = append(by, fmt.Sprintf("%d machines", d.machines))
+	}
+	if len(by) == 0 {
+		return strings.Join(figures, ", ")
 	}
 	return strings.Join(figures, ", ") + " by " + strings.Join(by, " and ")
 }

@@ -25,6 +25,8 @@ const (
 	jobFailed    = typesv1.JobState_JOB_STATE_FAILED
 	// punctual is how late a run may start that was not missed.
 	punctual = 10 * time.Second
+	// laterRun is the reason of tasks of a run that is over because another has begun.
+	laterRun = "a later run has begun"
 	// deadlinePassed is the reason of tasks that ran out of time.
 	deadlinePassed = "the job's deadline has passed"
 )
@@ -121,38 +123,50 @@ func (m *mode) overdue(st *typesv1.JobStatus) bool {
 	return true
 }
 
-// tendRun sees to one slot of a run.
+// tendRun sees to one slot of a run. What has no task any more of a run that is no longer remembered goes, also if it was this
+// visit that ended it.
 func (m *mode) tendRun(st *typesv1.JobStatus, s *book.Slot, late bool) {
 	schedule := m.Service.GetSpec().GetJob().GetSchedule()
 	current := s.Key.Iteration == st.GetIteration()
-	allowed := current || schedule.GetConcurrency() == typesv1.ConcurrencyPolicy_CONCURRENCY_POLICY_ALLOW && task.AnyAlive(s)
+	allow := schedule.GetConcurrency() == typesv1.ConcurrencyPolicy_CONCURRENCY_POLICY_ALLOW
+	forgotten := func() bool {
+		return !current && s.Key.Iteration+m.keptRuns() <= st.GetIteration() && !(allow && task.AnyAlive(s))
+	}
 	switch {
-	case !current && (schedule == nil || s.Key.Iteration+m.keptRuns() <= st.GetIteration() && !allowed):
-		m.RemoveSlot(s, "a later run has begun")
+	case !current && schedule == nil || forgotten():
+		m.RemoveSlot(s, laterRun)
+		return
 	case s.Key.Node != "" && m.Book.Node(s.Key.Node) == nil:
 		m.RemoveSlot(s, "its node was removed")
-	case !allowed || late:
-		why := "a later run has begun"
-		if late {
-			why = deadlinePassed
-		}
-		for _, t := range slices.Clone(s.Tasks) {
-			switch {
-			case !book.Wanted(t):
-			case m.done(s, t):
-			case task.Dead(t):
-				m.Raise(t, task.Shutdown, reason.Verdict(t))
-			default:
-				m.Stop(t, why)
-			}
-		}
-		m.Reap(s)
+		return
+	case late:
+		m.endRun(s, deadlinePassed)
+	case !current && !(allow && task.AnyAlive(s)):
+		m.endRun(s, laterRun)
 	case s.Key.Node != "":
 		m.tendOnNode(s)
 	default:
 		m.moveRun(st, s)
 		m.Tend(s)
 	}
+	if s = m.Group.Slot(s.Key); s != nil && forgotten() {
+		m.RemoveSlot(s, laterRun)
+	}
+}
+
+// endRun stops what a slot of a run has.
+func (m *mode) endRun(s *book.Slot, why string) {
+	for _, t := range slices.Clone(s.Tasks) {
+		switch {
+		case !book.Wanted(t):
+		case m.done(s, t):
+		case task.Dead(t):
+			m.Raise(t, task.Shutdown, reason.Verdict(t))
+		default:
+			m.Stop(t, why)
+		}
+	}
+	m.Reap(s)
 }
 
 // done reports whether a task of a job has completed, and sees to it that it says so. That stays on record whatever becomes of its

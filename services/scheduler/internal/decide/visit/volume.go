@@ -184,7 +184,8 @@ func (v *Visit) inUse(s *book.Slot, uses []book.VolumeUse) string {
 				continue
 			}
 			if !own {
-				v.AskAgain() // its end does not touch this slot
+				v.AskAgain()   // its end does not touch this slot
+				v.AwaitPlace() // and may come within this decision
 			}
 			return waitsForStop
 		}
