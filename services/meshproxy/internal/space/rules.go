@@ -1,7 +1,6 @@
 package space
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"time"
@@ -23,18 +22,30 @@ const (
 	goneFor = 4 * time.Minute
 )
 
+// Registers of 32 bits, which lie side by side: a concatenation is as many as its parts need.
+const reg0 = unix.NFT_REG32_00
+
 // family is what differs between IPv4 and IPv6.
 type family struct {
+	name        string
 	number      byte
 	offset, len uint32 // of the destination in the header (RFC 791, RFC 8200)
 	key         nftables.SetDatatype
-	vips        *nftables.Set // virtual address to its chain
+	choose      *nftables.Chain
+	vips        *nftables.Set // virtual address to its turn
+	turns       *nftables.Set // turn to its chain
+	backends    *nftables.Set // virtual address and place to the task's
 	empty       *nftables.Set // virtual addresses without backends
 	gone        *nftables.Set // addresses of tasks that have ended
 	counted     *nftables.Set // virtual addresses whose connections are counted
 }
 
 // layout is our table, as objects to name its parts by.
+//
+// A packet that meets a transaction sees the rules of before it and the elements of after it: the kernel looks at the
+// generation anew in each set. So nothing that a rule looks for may be missing in between, or the connection would go to the
+// virtual address itself, where nobody is, for as long as its client asks. What stays and what is replaced is in the same
+// set in either generation, and a place that has gone has a next best.
 type layout struct {
 	table    *nftables.Table
 	families [2]*family
@@ -42,15 +53,21 @@ type layout struct {
 
 func newLayout() layout {
 	l := layout{table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}, families: [2]*family{
-		{number: unix.NFPROTO_IPV4, offset: 16, len: 4, key: nftables.TypeIPAddr},
-		{number: unix.NFPROTO_IPV6, offset: 24, len: 16, key: nftables.TypeIP6Addr},
+		{name: "4", number: unix.NFPROTO_IPV4, offset: 16, len: 4, key: nftables.TypeIPAddr},
+		{name: "6", number: unix.NFPROTO_IPV6, offset: 24, len: 16, key: nftables.TypeIP6Addr},
 	}}
-	for i, name := range []string{"4", "6"} {
-		f := l.families[i]
-		f.vips = &nftables.Set{Table: l.table, Name: "vips" + name, IsMap: true, KeyType: f.key, DataType: nftables.TypeVerdict}
-		f.empty = &nftables.Set{Table: l.table, Name: "empty" + name, KeyType: f.key}
-		f.counted = &nftables.Set{Table: l.table, Name: "counted" + name, KeyType: f.key, Counter: true}
-		f.gone = &nftables.Set{Table: l.table, Name: "gone" + name, KeyType: f.key, HasTimeout: true}
+	for _, f := range l.families {
+		set := func(name string) *nftables.Set {
+			return &nftables.Set{Table: l.table, Name: name + f.name, KeyType: f.key}
+		}
+		f.vips, f.backends, f.turns = set("vip-turns"), set("backends"), set("turns")
+		f.vips.IsMap, f.vips.DataType = true, nftables.TypeMark
+		f.turns.IsMap, f.turns.KeyType, f.turns.DataType = true, nftables.TypeMark, nftables.TypeVerdict
+		f.backends.IsMap, f.backends.Concatenation = true, true
+		f.backends.KeyType, f.backends.DataType = nftables.MustConcatSetType(f.key, nftables.TypeMark), f.key
+		f.empty, f.counted, f.gone = set("empty"), set("counted"), set("gone")
+		f.counted.Counter, f.gone.HasTimeout = true, true
+		f.choose = &nftables.Chain{Name: "choose" + f.name, Table: l.table}
 	}
 	return l
 }
@@ -62,23 +79,35 @@ func (l layout) of(a netip.Addr) *family {
 	return l.families[1]
 }
 
-// make replaces the whole table, whatever is there, within the transaction.
+// make has the table be there, with its rules and without elements, whatever was in it. It is emptied rather than replaced,
+// so that what is added in the same transaction is there without a gap.
 func (l layout) make(c *nftables.Conn) error {
-	c.AddTable(l.table) // so that there is one to remove
-	c.DelTable(l.table)
 	c.AddTable(l.table)
 	for _, f := range l.families {
-		for _, s := range []*nftables.Set{f.vips, f.empty, f.gone, f.counted} {
+		for _, s := range []*nftables.Set{f.vips, f.turns, f.backends, f.empty, f.gone, f.counted} {
 			if err := c.AddSet(s, nil); err != nil {
 				return err
 			}
+			c.FlushSet(s)
 		}
 	}
 	accept := nftables.ChainPolicyAccept
 	chain := func(name string, kind nftables.ChainType, hook *nftables.ChainHook, priority int) *nftables.Chain {
-		return c.AddChain(&nftables.Chain{
+		made := c.AddChain(&nftables.Chain{
 			Name: name, Table: l.table, Type: kind, Hooknum: hook, Priority: nftables.ChainPriorityRef(nftables.ChainPriority(priority)), Policy: &accept,
 		})
+		c.FlushChain(made)
+		return made
+	}
+	add := func(to *nftables.Chain, exprs []expr.Any) {
+		c.AddRule(&nftables.Rule{Table: l.table, Chain: to, Exprs: exprs})
+	}
+	for _, f := range l.families {
+		c.AddChain(f.choose)
+		c.FlushChain(f.choose)
+		for _, rule := range f.choice() {
+			add(f.choose, rule)
+		}
 	}
 	// What the container itself dials, and what containers within it do.
 	for _, nat := range []*nftables.Chain{
@@ -87,10 +116,8 @@ func (l layout) make(c *nftables.Conn) error {
 	} {
 		for _, f := range l.families {
 			// These chains see the first packet of each connection, so what is found here is one.
-			c.AddRule(&nftables.Rule{Table: l.table, Chain: nat, Exprs: append(f.target(),
-				&expr.Lookup{SourceRegister: 1, SetName: f.counted.Name, SetID: f.counted.ID})})
-			c.AddRule(&nftables.Rule{Table: l.table, Chain: nat, Exprs: append(f.target(),
-				&expr.Lookup{SourceRegister: 1, IsDestRegSet: true, SetName: f.vips.Name, SetID: f.vips.ID})})
+			add(nat, append(f.target(1), &expr.Lookup{SourceRegister: 1, SetName: f.counted.Name, SetID: f.counted.ID}))
+			add(nat, f.lead())
 		}
 	}
 	for _, filter := range []*nftables.Chain{
@@ -100,75 +127,79 @@ func (l layout) make(c *nftables.Conn) error {
 		for _, f := range l.families {
 			for _, set := range []*nftables.Set{f.empty, f.gone} {
 				in := &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID}
-				c.AddRule(&nftables.Rule{Table: l.table, Chain: filter, Exprs: append(append(f.target(), in), reset()...)})
-				c.AddRule(&nftables.Rule{Table: l.table, Chain: filter, Exprs: append(append(f.target(), in), unreachable())})
+				add(filter, append(append(f.target(1), in), reset()...))
+				add(filter, append(append(f.target(1), in), unreachable()))
 			}
 		}
 	}
 	return nil
 }
 
-// change does one change of the table.
-func (l layout) change(c *nftables.Conn, ch vip.Change) error {
-	f := l.of(ch.VIP)
-	chain := &nftables.Chain{Name: chainOf(ch.VIP), Table: l.table}
-	lead := []nftables.SetElement{{Key: ch.VIP.AsSlice(), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: chain.Name}}}
-	if ch.Gone {
-		if err := c.SetDeleteElements(f.vips, []nftables.SetElement{{Key: ch.VIP.AsSlice()}}); err != nil {
-			return err
-		}
-		c.FlushChain(chain)
-		c.DelChain(chain)
-		return nil
+// lead finds the turn of the address that is dialled. A rule cannot look into one map with what it has found in another, or
+// nft would not list it: the turn is carried over in the priority of this first packet.
+func (f *family) lead() []expr.Any {
+	return append(f.target(1),
+		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: f.vips.Name, SetID: f.vips.ID},
+		&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: 1},
+		&expr.Verdict{Kind: expr.VerdictGoto, Chain: f.choose.Name},
+	)
+}
+
+// choice takes the turn; or, where that or its place has just gone, the first place, which is there as long as there is any.
+func (f *family) choice() [][]expr.Any {
+	return [][]expr.Any{
+		{
+			&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: 1},
+			&expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: f.turns.Name, SetID: f.turns.ID},
+		},
+		f.to(&expr.Immediate{Register: f.place(), Data: binaryutil.NativeEndian.PutUint32(0)}),
 	}
-	if ch.Fresh {
-		c.AddChain(chain)
-		if err := c.SetAddElements(f.vips, lead); err != nil {
-			return err
-		}
-	} else {
-		c.FlushChain(chain)
-	}
-	if len(ch.Backends) == 0 {
-		return nil
-	}
-	turn, err := f.turn(c, l.table, ch.Backends)
-	if err != nil {
+}
+
+// place is the register beside the address.
+func (f *family) place() uint32 { return reg0 + f.len/4 }
+
+// to leads to the task in a place of the address that was dialled.
+func (f *family) to(place expr.Any) []expr.Any {
+	return append(f.target(reg0), place,
+		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: f.backends.Name, SetID: f.backends.ID},
+		&expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.number), RegAddrMin: reg0, RegAddrMax: reg0},
+	)
+}
+
+// addTurn makes a turn's chain: the next of so many places.
+func (l layout) addTurn(c *nftables.Conn, t turn) error {
+	f := l.families[t.family]
+	chain := c.AddChain(&nftables.Chain{Name: t.chain(), Table: l.table})
+	c.FlushChain(chain)
+	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: f.to(
+		&expr.Numgen{Register: f.place(), Modulus: uint32(t.size), Type: unix.NFT_NG_INCREMENTAL},
+	)})
+	return c.SetAddElements(f.turns, []nftables.SetElement{
+		{Key: t.mark(), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: chain.Name}},
+	})
+}
+
+func (l layout) dropTurn(c *nftables.Conn, t turn) error {
+	if err := c.SetDeleteElements(l.families[t.family].turns, []nftables.SetElement{{Key: t.mark()}}); err != nil {
 		return err
 	}
-	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: turn})
+	l.dropChain(c, t.chain())
 	return nil
 }
 
-// turn leads each new connection to the next backend: dnat to numgen inc mod N map { 0 : a, 1 : b, … }.
-func (f *family) turn(c *nftables.Conn, t *nftables.Table, backends []netip.Addr) ([]expr.Any, error) {
-	to := &expr.NAT{Type: expr.NATTypeDestNAT, Family: uint32(f.number), RegAddrMin: 1, RegAddrMax: 1}
-	if len(backends) == 1 {
-		return []expr.Any{&expr.Immediate{Register: 1, Data: backends[0].AsSlice()}, to}, nil
-	}
-	m := &nftables.Set{Table: t, Anonymous: true, Constant: true, IsMap: true, KeyType: nftables.TypeInteger, DataType: f.key}
-	var elements []nftables.SetElement
-	for i, b := range backends {
-		elements = append(elements, nftables.SetElement{Key: binaryutil.NativeEndian.PutUint32(uint32(i)), Val: b.AsSlice()})
-	}
-	if err := c.AddSet(m, elements); err != nil {
-		return nil, err
-	}
-	return []expr.Any{
-		&expr.Numgen{Register: 1, Modulus: uint32(len(backends)), Type: unix.NFT_NG_INCREMENTAL},
-		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: m.Name, SetID: m.ID},
-		to,
-	}, nil
+func (l layout) dropChain(c *nftables.Conn, name string) {
+	chain := &nftables.Chain{Name: name, Table: l.table}
+	c.FlushChain(chain)
+	c.DelChain(chain)
 }
 
-func chainOf(v netip.Addr) string { return "vip-" + hex.EncodeToString(v.AsSlice()) }
-
 // target loads the destination of packets of the family.
-func (f *family) target() []expr.Any {
+func (f *family) target(register uint32) []expr.Any {
 	return []expr.Any{
-		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: 1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{f.number}},
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset, Len: f.len},
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: register},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: register, Data: []byte{f.number}},
+		&expr.Payload{DestRegister: register, Base: expr.PayloadBaseNetworkHeader, Offset: f.offset, Len: f.len},
 	}
 }
 

@@ -59,6 +59,7 @@ type space struct {
 
 	have       vip.Table             // what is in force; nil: not known
 	counted    map[netip.Addr]string // virtual addresses that count, and for which service
+	turns      turns                 // those that have a chain
 	left       map[netip.Addr]bool   // tasks that have left since UDP clients were last taken from them
 	generation uint32                // of the packet filter after our last change; 0: not known
 }
@@ -183,7 +184,12 @@ func (s *Spaces) table(network string) made {
 	if t, ok := s.tables[network]; ok && t.from == d {
 		return t
 	}
-	t := vip.Of(d, func(task string) bool { return s.withdrawn[task] })
+	out := func(task string) bool { return s.withdrawn[task] }
+	old, ok := s.tables[network]
+	if !ok || old.from == nil {
+		old = made{from: &mesh.Directory{}, table: vip.Table{}}
+	}
+	t := vip.Next(old.table, old.from, d, out)
 	s.tables[network] = made{d, t, vip.Counted(d, t)}
 	return s.tables[network]
 }
@@ -197,12 +203,7 @@ type wanted struct {
 // bring changes what differs, in one transaction, or makes all of it where it is not known.
 func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
 	if x.have == nil {
-		return x.transact(want, func(l layout, c *nftables.Conn) error {
-			if err := l.make(c); err != nil {
-				return err
-			}
-			return write(l, c, wanted{}, want, recent)
-		})
+		return x.renew(want, recent)
 	}
 	have := wanted{x.have, x.counted}
 	changes := vip.Diff(have.table, want.table)
@@ -210,15 +211,64 @@ func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
 		return nil
 	}
 	left := vip.Left(have.table, changes)
-	err := x.transact(want, func(l layout, c *nftables.Conn) error { return write(l, c, have, want, gone) })
+	next := x.turns.after(have.table, changes)
+	err := x.transact(want, next, func(l layout, c *nftables.Conn) error {
+		if err := l.change(c, have.table, changes, x.turns, next); err != nil {
+			return err
+		}
+		if err := l.count(c, have.counted, want.counted); err != nil {
+			return err
+		}
+		return l.refuse(c, have.table, changes, gone)
+	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EEXIST) { // somebody has been here
-		x.have = nil
-		return x.bring(want, gone, recent)
+		return x.renew(want, recent)
 	}
 	if err == nil {
 		x.leave(left, want.table)
 	}
 	return err
+}
+
+// renew makes all of it, over what is there: what stays is in force all the while. Only a table that is no longer ours to
+// fill, of another release or changed by somebody, is replaced.
+func (x *space) renew(want wanted, recent []netip.Addr) error {
+	x.have = nil
+	there, err := x.wire.chains(tableName)
+	if err != nil {
+		return err
+	}
+	changes := vip.Diff(nil, want.table)
+	next := turns{}.after(nil, changes)
+	write := func(l layout, c *nftables.Conn) error {
+		if err := l.make(c); err != nil {
+			return err
+		}
+		if err := l.change(c, nil, changes, nil, next); err != nil {
+			return err
+		}
+		if err := l.count(c, nil, want.counted); err != nil {
+			return err
+		}
+		return l.refuse(c, nil, changes, recent)
+	}
+	err = x.transact(want, next, func(l layout, c *nftables.Conn) error {
+		if err := write(l, c); err != nil {
+			return err
+		}
+		for _, name := range next.useless(there) {
+			l.dropChain(c, name)
+		}
+		return nil
+	})
+	if err == nil {
+		return nil
+	}
+	return x.transact(want, next, func(l layout, c *nftables.Conn) error {
+		c.AddTable(l.table) // so that there is one to remove
+		c.DelTable(l.table)
+		return write(l, c)
+	})
 }
 
 // leave notes who has left, and who is back.
@@ -262,22 +312,8 @@ func (s *Spaces) forget() error {
 	return errors.Join(faults...)
 }
 
-// write puts the difference into a transaction.
-func write(l layout, c *nftables.Conn, have, want wanted, gone []netip.Addr) error {
-	changes := vip.Diff(have.table, want.table)
-	for _, ch := range changes {
-		if err := l.change(c, ch); err != nil {
-			return err
-		}
-	}
-	if err := l.count(c, have.counted, want.counted); err != nil {
-		return err
-	}
-	return l.refuse(c, have.table, changes, gone)
-}
-
 // transact does one transaction and notes what is in force after it.
-func (x *space) transact(want wanted, write func(layout, *nftables.Conn) error) error {
+func (x *space) transact(want wanted, next turns, write func(layout, *nftables.Conn) error) error {
 	before, err := x.wire.generation()
 	if err != nil {
 		return err
@@ -297,7 +333,7 @@ func (x *space) transact(want wanted, write func(layout, *nftables.Conn) error) 
 		return err
 	}
 	foreign := x.have != nil && before != x.generation
-	x.have, x.counted, x.generation = want.table, want.counted, after
+	x.have, x.counted, x.turns, x.generation = want.table, want.counted, next, after
 	if foreign || after != before+1 { // somebody else has changed something, perhaps in our table: look again
 		x.generation = 0
 	}

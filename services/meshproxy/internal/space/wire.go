@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"strings"
 
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -128,6 +129,28 @@ func (w *wire) generation() (uint32, error) {
 		}
 	}
 	return 0, errors.New("the kernel's generation of the packet filter has no number")
+}
+
+// Attributes of chains.
+const chainTable, chainName = unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME
+
+// chains are the names of a table's.
+func (w *wire) chains(table string) (out []string, err error) {
+	answers, err := w.ask(unix.NFNL_SUBSYS_NFTABLES, unix.NFT_MSG_GETCHAIN, netlink.Dump, unix.NFPROTO_INET, nil)
+	if err != nil {
+		return nil, fmt.Errorf("list chains: %w", err)
+	}
+	for _, m := range answers {
+		if len(m.Data) < 4 {
+			return nil, errors.New("a chain is cut")
+		}
+		walk(m.Data[4:], chainTable, func(of []byte) {
+			if string(of) == table+"\x00" {
+				walk(m.Data[4:], chainName, func(name []byte) { out = append(out, strings.TrimRight(string(name), "\x00")) })
+			}
+		})
+	}
+	return out, nil
 }
 
 // Attributes of connection tracking (linux/netfilter/nfnetlink_conntrack.h).

@@ -94,7 +94,7 @@ func (l layout) element(e mesh.Entry) (nftables.SetElement, error) {
 	out := nftables.SetElement{Key: key}
 	switch {
 	case l.verdict:
-		out.VerdictData = &expr.Verdict{Kind: expr.VerdictGoto, Chain: e.Value}
+		out.VerdictData = &expr.Verdict{Kind: expr.VerdictJump, Chain: e.Value}
 	case len(l.value) > 0:
 		if out.Val, err = encodeAll(l.value, e.Value); err != nil {
 			return nftables.SetElement{}, err

@@ -55,6 +55,10 @@ func (f filter) publish(add func(*nftables.Chain, ...match), r mesh.Rules) {
 			&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: 1},
 			&expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: turns.Name, SetID: turns.ID},
 		})
+		// A change may come between the look for the port and that for its turn or place, which have then gone: the first place
+		// is there as long as there is any.
+		first := &expr.Immediate{Register: reg2, Data: binaryutil.NativeEndian.PutUint32(0)}
+		add(f.choose(is4), f.maps.leadTo(is4, match{first}))
 	}
 	// Only what was translated may enter the tunnel here, and nothing that comes out of it is for the machine itself.
 	add(f.input, iifname(mesh.MachineTunnel), state(expr.CtStateBitNEW), drop())

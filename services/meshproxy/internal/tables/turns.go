@@ -21,8 +21,7 @@ const (
 )
 
 // addTurn makes the chain that chooses one of so many tasks of whichever port a packet is for. It has one rule: all that
-// differs from port to port is in the map of the tasks. If a change of that map comes between the choice and the look,
-// nothing is found, and the packet goes on to the meshproxy's own listener.
+// differs from port to port is in the map of the tasks. A packet for which it finds nothing comes back from it.
 func (m mapped) addTurn(conn *nftables.Conn, name string) error {
 	is4, size, counter, ok := mesh.ParseTurn(name)
 	if !ok {
@@ -34,20 +33,23 @@ func (m mapped) addTurn(conn *nftables.Conn, name string) error {
 	if counter == 0 {
 		choose = byClient(is4, size)
 	}
+	conn.AddRule(&nftables.Rule{
+		Table: m.table, Chain: chain, Exprs: m.leadTo(is4, choose), UserData: userdata.AppendString(nil, userdata.TypeComment, name),
+	})
+	return nil
+}
+
+// leadTo translates the destination to the task in the place that choose leaves in register 2.
+func (m mapped) leadTo(is4 bool, choose match) match {
 	backends := m.sets[mesh.Family(mesh.SetBackends, is4)]
 	family, portRegister := uint32(unix.NFPROTO_IPV4), uint32(reg1)
 	if !is4 {
 		family, portRegister = unix.NFPROTO_IPV6, reg4
 	}
-	rule := &nftables.Rule{Table: m.table, Chain: chain, UserData: userdata.AppendString(nil, userdata.TypeComment, name)}
-	rule.Exprs = append(rule.Exprs, portKey(reg0, reg1)...)
-	rule.Exprs = append(rule.Exprs, choose...)
-	rule.Exprs = append(rule.Exprs,
+	return append(append(portKey(reg0, reg1), choose...),
 		&expr.Lookup{SourceRegister: reg0, DestRegister: reg0, IsDestRegSet: true, SetName: backends.Name, SetID: backends.ID},
 		&expr.NAT{Type: expr.NATTypeDestNAT, Family: family, RegAddrMin: reg0, RegProtoMin: portRegister},
 	)
-	conn.AddRule(rule)
-	return nil
 }
 
 // byClient chooses by the client's address: every machine chooses the same.

@@ -5,6 +5,7 @@
 package vip
 
 import (
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -19,21 +20,42 @@ type Table map[netip.Addr][]netip.Addr
 // Of makes the table of a network. Tasks that out names are left out: they are known to be dead before the cluster says so.
 // What is no address is left out too.
 func Of(d *mesh.Directory, out func(task string) bool) Table {
-	t := Table{}
-	if d == nil {
-		return t
+	return Next(Table{}, &mesh.Directory{}, d, out)
+}
+
+// Next makes the table of a network from that of an earlier directory, with the same tasks left out. What it costs follows
+// what has changed, but for a copy.
+func Next(t Table, old, next *mesh.Directory, out func(task string) bool) Table {
+	if next == nil {
+		next = &mesh.Directory{}
 	}
-	for s := range d.InOrder() {
-		for _, text := range s.GetVips() {
-			v, err := netip.ParseAddr(text)
-			if err != nil {
-				continue
+	t = maps.Clone(t)
+	for id, s := range old.Services {
+		if next.Services[id] != s {
+			for v := range addresses(s) {
+				delete(t, v)
 			}
-			v = v.Unmap()
-			t[v] = append(t[v], backends(s, v.Is4(), out)...)
+		}
+	}
+	for id, s := range next.Services {
+		if old.Services[id] != s {
+			for v := range addresses(s) {
+				t[v] = backends(s, v.Is4(), out)
+			}
 		}
 	}
 	return t
+}
+
+// addresses are the virtual ones of a service.
+func addresses(s *dispatcherv1.NetworkService) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		for _, text := range s.GetVips() {
+			if v, err := netip.ParseAddr(text); err == nil && !yield(v.Unmap()) {
+				return
+			}
+		}
+	}
 }
 
 // Counted leads from the virtual addresses of a network whose connections are counted, and led to somebody, to the ids of
@@ -47,9 +69,9 @@ func Counted(d *mesh.Directory, t Table) map[netip.Addr]string {
 		if !s.GetCounted() {
 			continue
 		}
-		for _, text := range s.GetVips() {
-			if v, err := netip.ParseAddr(text); err == nil && len(t[v.Unmap()]) > 0 {
-				out[v.Unmap()] = id
+		for v := range addresses(s) {
+			if len(t[v]) > 0 {
+				out[v] = id
 			}
 		}
 	}
@@ -75,6 +97,9 @@ func backends(s *dispatcherv1.NetworkService, is4 bool, out func(task string) bo
 
 // Union is the table of a container that is on several networks, whose addresses never overlap.
 func Union(tables ...Table) Table {
+	if len(tables) == 1 {
+		return tables[0]
+	}
 	all := Table{}
 	for _, t := range tables {
 		maps.Copy(all, t)
