@@ -76,7 +76,7 @@ func (t *Tables) Apply(ctx context.Context, changes []mesh.Change) error {
 }
 
 // Forget has no connections to end.
-func (t *Tables) Forget() error { return nil }
+func (t *Tables) Forget([]netip.Prefix) error { return nil }
 
 // Fail makes every Apply fail with this error until it is called with nil.
 func (t *Tables) Fail(err error) {

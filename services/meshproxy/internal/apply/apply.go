@@ -190,7 +190,7 @@ func (l *Loop) Run(ctx context.Context) error {
 
 // forget clears away. What fails is tried again with the next change, and at the latest with the next look.
 func (l *Loop) forget() {
-	faults := []error{l.tables.Forget()}
+	faults := []error{l.tables.Forget(l.settled.Rules.Networks)}
 	for _, p := range l.parts {
 		faults = append(faults, p.Forget())
 	}

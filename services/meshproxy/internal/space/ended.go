@@ -5,7 +5,10 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/vip"
 )
 
 // missing tells of containers that the agent has not handed over yet, soon after our start.
@@ -40,6 +43,26 @@ func (s *Spaces) remember(gone, back []netip.Addr) (reused bool) {
 	return reused
 }
 
+// there are the addresses of all tasks on a container's networks.
+func (s *Spaces) there(x *space) map[netip.Addr]bool {
+	out := map[netip.Addr]bool{}
+	for _, network := range s.model.LocalTask(taskOf(x.id)).GetNetworkIds() {
+		vip.Collect(s.model.Network(network), out)
+	}
+	return out
+}
+
+// strays are connections that were led to who is no more behind the address: UDP to whom no new ones go, all to who has ended.
+func strays(t vip.Table, there map[netip.Addr]bool) func(flow) bool {
+	return func(f flow) bool {
+		backends, ours := t[f.target]
+		if f.protocol == unix.IPPROTO_UDP {
+			return ours && !slices.Contains(backends, f.replySource)
+		}
+		return ours && !there[f.replySource]
+	}
+}
+
 // recent are the addresses that refuse.
 func (s *Spaces) recent() []netip.Addr {
 	var out []netip.Addr
@@ -64,7 +87,7 @@ func (s *Spaces) expire() {
 		return
 	}
 	for _, x := range s.spaces {
-		if err := x.wire.forget(0, func(a netip.Addr) bool { return old[a] }); err != nil {
+		if err := x.wire.forget(func(f flow) bool { return old[f.replySource] }); err != nil {
 			s.env.Log.Warn("connections to tasks that have ended not forgotten", "container", x.id, "error", err)
 		}
 	}

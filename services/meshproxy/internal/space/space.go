@@ -61,6 +61,7 @@ type space struct {
 	counted    map[netip.Addr]string // virtual addresses that count, and for which service
 	turns      turns                 // those that have a chain
 	left       map[netip.Addr]bool   // tasks that have left since UDP clients were last taken from them
+	renewed    bool                  // the tables were made anew since
 	generation uint32                // of the packet filter after our last change; 0: not known
 }
 
@@ -233,7 +234,7 @@ func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
 // renew makes all of it, over what is there: what stays is in force all the while. Only a table that is no longer ours to
 // fill, of another release or changed by somebody, is replaced.
 func (x *space) renew(want wanted, recent []netip.Addr) error {
-	x.have = nil
+	x.have, x.renewed = nil, true
 	there, err := x.wire.chains(tableName)
 	if err != nil {
 		return err
@@ -288,7 +289,8 @@ func (x *space) leave(left map[netip.Addr]bool, now vip.Table) {
 }
 
 // Forget takes UDP clients from the tasks that have left: one that sends from one port would stay with its task for ever. TCP
-// ends by itself, or is reset. The kernel looks through all connections of a container for it, so it comes after the
+// ends by itself, or is reset. Where the tables were made anew it is not known who has left since, before our start perhaps: all
+// connections are looked at. The kernel looks through all connections of a container for it, so it comes after the
 // version is reported.
 func (s *Spaces) Forget() error {
 	s.mu.Lock()
@@ -300,14 +302,19 @@ func (s *Spaces) Forget() error {
 func (s *Spaces) forget() error {
 	var faults []error
 	for _, x := range s.spaces {
-		if len(x.left) == 0 {
+		if x.have == nil || len(x.left) == 0 && !x.renewed {
 			continue
 		}
-		if err := x.wire.forget(unix.IPPROTO_UDP, func(a netip.Addr) bool { return x.left[a] }); err != nil {
+		which := func(f flow) bool { return f.protocol == unix.IPPROTO_UDP && x.left[f.replySource] }
+		if x.renewed {
+			which = strays(x.have, s.there(x))
+		}
+		if err := x.wire.forget(which); err != nil {
 			faults = append(faults, fmt.Errorf("container %s: %w", x.id, err))
 			continue
 		}
 		clear(x.left)
+		x.renewed = false
 	}
 	return errors.Join(faults...)
 }

@@ -106,6 +106,13 @@ func newRig(t testing.TB) *rig {
 		r.serve(o, 11+i)
 	}
 	r.serve(r.client, 10)
+	r.take()
+	t.Cleanup(func() { r.spaces.Drop("client.0") })
+	return r
+}
+
+// take hands the client's namespace over.
+func (r *rig) take() {
 	var socket *os.File
 	r.client.do(func() error {
 		fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
@@ -116,8 +123,6 @@ func newRig(t testing.TB) *rig {
 		return err
 	})
 	r.spaces.Take("client.0", socket, func() { r.ready++ })
-	t.Cleanup(func() { r.spaces.Drop("client.0") })
-	return r
 }
 
 func (r *rig) plug(hub, to *room, last int) {
@@ -456,6 +461,45 @@ func TestNextProcess(t *testing.T) {
 		t.Errorf("the connection that was open hears %q", got)
 	}
 	r.expect(r.who("tcp", "10.0.0.2:80", 2), "11:2")
+}
+
+// What was led to a task that has left while no process was here is taken from it by the next one: UDP clients at once, and a
+// connection to a task that has ended is reset rather than left in silence. Others go on.
+func TestLeftBeforeTheStart(t *testing.T) {
+	r := newRig(t)
+	r.tell([]int{10, 11, 12}, []int{11})
+	udp, err := r.dial("udp", "10.0.0.2:80", 5555)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer udp.Close()
+	old, err := r.dial("tcp", "10.0.0.2:80", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer old.Close()
+	if a, b := hear(old), hear(udp); a != "11" || b != "11" {
+		t.Fatalf("%s and %s answer", a, b)
+	}
+	next := func(entries, ready []int) {
+		t.Helper()
+		r.spaces = space.New(testx.Env(t))
+		r.take()
+		r.tell(entries, ready)
+	}
+	next([]int{10, 11, 12}, []int{12})
+	if got := hear(udp); got != "12" {
+		t.Errorf("the client with one port hears %q, want the task that is left", got)
+	}
+	fmt.Fprintln(old, "still here")
+	if got := hear(old); got != "still here" {
+		t.Errorf("a connection to a task that drains hears %q", got)
+	}
+	next([]int{10, 12}, []int{12})
+	fmt.Fprintln(old, "and now")
+	if got := hear(old); got != "reset" {
+		t.Errorf("a connection to a task that has ended: %q, want a reset", got)
+	}
 }
 
 // A container whose task has ended is let go, so that its namespace can end.

@@ -163,16 +163,15 @@ const (
 	ctProtoNumber       = 1
 )
 
-// forget deletes connections that were led to one of the backends: its replies come from there, but it was not dialled there.
-// Protocol 0 means all.
-func (w *wire) forget(protocol byte, backends func(netip.Addr) bool) error {
+// forget deletes those of the connections that were led somewhere: their replies come from there, but they were not dialled there.
+func (w *wire) forget(which func(flow) bool) error {
 	var faults []error
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		flows, err := w.ask(unix.NFNL_SUBSYS_CTNETLINK, ctGet, netlink.Dump, family, nil)
 		faults = append(faults, err)
 		for _, m := range flows {
 			f, err := flowOf(m.Data)
-			if err != nil || !backends(f.replySource) || f.replySource == f.target || (protocol != 0 && f.protocol != protocol) {
+			if err != nil || f.replySource == f.target || !which(f) {
 				continue
 			}
 			if _, err := w.ask(unix.NFNL_SUBSYS_CTNETLINK, ctDelete, netlink.Acknowledge, family, f.origin); !errors.Is(err, unix.ENOENT) {

@@ -165,7 +165,7 @@ func (w *world) bring(name string) {
 	if err := tb.Apply(w.t.Context(), mesh.Diff(want, have)); err != nil {
 		w.t.Fatal(err)
 	}
-	if err := tb.Forget(); err != nil {
+	if err := tb.Forget(want.Rules.Networks); err != nil {
 		w.t.Fatal(err)
 	}
 	w.kernel[name], w.published[name] = want, p
@@ -550,4 +550,38 @@ func askPacket(h *host, address, from string) (answer string, err error) {
 		return os.ErrDeadlineExceeded
 	})
 	return answer, err
+}
+
+// TestConnectionsOfBeforeTheStart: what was led to a task that has gone while no meshproxy ran is forgotten by the next one; what
+// goes to a task that runs, and what was never led anywhere, stays.
+func TestConnectionsOfBeforeTheStart(t *testing.T) {
+	w := newWorld(t)
+	w.publish("b1")
+	talk := startTalker(t, w.containers["a1"])
+	defer talk.Close()
+	old, err := askPacket(w.client, "198.51.100.1:30000", "198.51.100.9:41000")
+	if name, _, _ := strings.Cut(old, " "); name != "b1" || err != nil {
+		t.Fatalf("%q answered, %v", old, err)
+	}
+	// The same machines, and other processes that have never heard of b1.
+	for name, h := range w.machines {
+		w.tables[name] = h.tables()
+	}
+	w.kernel, w.published = map[string]mesh.Kernel{}, map[string]*mesh.Published{}
+	w.publish("a1")
+	stays, err := dialFrom(w.client, "198.51.100.9:0", "198.51.100.1:30001")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stays.Close()
+	got, err := askPacket(w.client, "198.51.100.1:30000", "198.51.100.9:41000")
+	if name, _, _ := strings.Cut(got, " "); name != "a1" || err != nil {
+		t.Errorf("%q answered, %v; want the task that runs", got, err)
+	}
+	w.tables["a"] = w.machines["a"].tables()
+	delete(w.kernel, "a")
+	w.publish("a1")
+	if got, err := say(stays, "x\n"); err != nil {
+		t.Errorf("a connection to a task that runs hears %q, %v after the next start", got, err)
+	}
 }

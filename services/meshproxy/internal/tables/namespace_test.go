@@ -203,4 +203,6 @@ func (e here) Apply(ctx context.Context, changes []mesh.Change) error {
 	return e.h.try(func() error { return e.Kernel.Apply(ctx, changes) })
 }
 
-func (e here) Forget() error { return e.h.try(e.Kernel.Forget) }
+func (e here) Forget(networks []netip.Prefix) error {
+	return e.h.try(func() error { return e.Kernel.Forget(networks) })
+}

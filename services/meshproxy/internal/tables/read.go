@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -47,7 +46,7 @@ func (k *Kernel) Read(ctx context.Context, settings []string) (mesh.Kernel, erro
 	if err := k.readFilter(&out); err != nil {
 		return out, fmt.Errorf("read the packet filter: %w", err)
 	}
-	out.Entries["flows"] = mesh.NewPart(maps.Clone(k.flows))
+	out.Entries["flows"] = mesh.NewPart(k.flows.Slots())
 	return out, nil
 }
 

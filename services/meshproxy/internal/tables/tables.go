@@ -21,6 +21,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/shoalproject/shoal/services/meshproxy/internal/flows"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -38,9 +39,10 @@ type Tables interface {
 	Read(ctx context.Context, settings []string) (mesh.Kernel, error)
 	// Apply takes the steps in order. A step that fails stops no other; all errors come together.
 	Apply(ctx context.Context, changes []mesh.Change) error
-	// Forget ends what connections to places that are gone have left, since the last time. New ones go elsewhere already, so
-	// nobody needs to wait for it: the kernel looks through all connections that it knows.
-	Forget() error
+	// Forget ends what connections to places that are gone have left, since the last time; the first time, what was led to any
+	// other place within these networks, which somebody before us may have done. New ones go elsewhere already, so nobody needs to
+	// wait for it: the kernel looks through all connections that it knows.
+	Forget(networks []netip.Prefix) error
 	// Watch calls notify after somebody, we too, changed links or rules; until ctx ends.
 	Watch(ctx context.Context, notify func()) error
 	// Holder says in words which process has a port, or "" if that cannot be seen.
@@ -52,10 +54,8 @@ type Kernel struct {
 	nl *netlink.Handle
 	// filter is the socket for changes of the packet filter; nil: none is open.
 	filter *nftables.Conn
-	// flows are the places where connections may be: see mesh.SetFlows.
-	flows map[mesh.Slot]string
-	// gone are the places that are no more and that the kernel may know connections to.
-	gone places
+	// flows are the places where connections may be.
+	flows *flows.Book
 	// own counts our transactions of which the watch has not heard yet.
 	own atomic.Int64
 	// ownNeighbours counts the neighbours that we have removed, likewise.
@@ -68,8 +68,11 @@ func New() (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open netlink to the kernel: %w; the meshproxy needs CAP_NET_ADMIN", err)
 	}
-	return &Kernel{nl: h, flows: map[mesh.Slot]string{}, gone: places{}}, nil
+	return &Kernel{nl: h, flows: flows.New(h)}, nil
 }
+
+// Forget is the book's of flows.
+func (k *Kernel) Forget(networks []netip.Prefix) error { return k.flows.Forget(networks) }
 
 // Close gives the socket back. What is in the kernel stays.
 func (k *Kernel) Close() {
@@ -157,7 +160,7 @@ func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
 			faults = append(faults, fmt.Errorf("way back by the tunnel: %w", err))
 		}
 	}
-	return errors.Join(append(faults, k.note(changes))...)
+	return errors.Join(append(faults, k.flows.Note(changes))...)
 }
 
 // isFilter says that a change belongs into the one transaction of the packet filter.

@@ -153,13 +153,13 @@ func Departed(old, next *mesh.Model) (gone, back []netip.Addr) {
 	had, has := map[netip.Addr]bool{}, map[netip.Addr]bool{}
 	for id, n := range old.Networks() {
 		if now := next.Network(id); now != nil && now != n {
-			collect(n, had)
-			collect(now, has)
+			Collect(n, had)
+			Collect(now, has)
 		}
 	}
 	for id, n := range next.Networks() {
 		if old.Network(id) == nil {
-			collect(n, has)
+			Collect(n, has)
 		}
 	}
 	for a := range had {
@@ -177,7 +177,8 @@ func Departed(old, next *mesh.Model) (gone, back []netip.Addr) {
 	return gone, back
 }
 
-func collect(n *dispatcherv1.MeshNetwork, into map[netip.Addr]bool) {
+// Collect adds the addresses of a network's tasks.
+func Collect(n *dispatcherv1.MeshNetwork, into map[netip.Addr]bool) {
 	for _, e := range n.GetEntries() {
 		for _, text := range e.GetAddresses() {
 			if a, err := netip.ParseAddr(text); err == nil {
