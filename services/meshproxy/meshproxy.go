@@ -31,6 +31,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/local"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/pass"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/session"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/space"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
@@ -97,7 +98,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	// Step 3: the loop that brings kernel, containers and forwarder to the tables; it starts with the last known ones.
 	follow := []apply.Part{resolver}
 	if spaces != nil {
-		follow = append(follow, spaces)
+		follow = append(follow, spaces, pass.New(p.Env, health))
 	}
 	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health, follow...)
 	if lacks != nil {

@@ -2,7 +2,9 @@ package meshproxy
 
 import (
 	"context"
+	"errors"
 
+	"github.com/shoalproject/shoal/services/meshproxy/internal/pass"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 )
 
@@ -14,5 +16,5 @@ func Reset(ctx context.Context) error {
 		return err
 	}
 	defer kernel.Close()
-	return kernel.Reset(ctx)
+	return errors.Join(kernel.Reset(ctx), pass.Close())
 }

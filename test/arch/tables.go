@@ -26,6 +26,8 @@ var systemPackages = map[string]string{
 	"services/agent/internal/keeper":      "starts and watches loggers, and holds containers' pipes",
 	"services/agent/internal/logger":      "a process of its own beside each container: its pipes, its clock, the journal's socket",
 	"services/meshproxy/internal/tables":  "kernel tables",
+	"services/meshproxy/internal/flows":   "tracked connections",
+	"services/meshproxy/internal/pass":    "another firewall's chain",
 	"services/meshproxy/internal/space":   "tables in containers' namespaces",
 	"services/meshproxy/internal/packet":  "socket options of published UDP ports",
 	"services/meshproxy/internal/doctor":  "looks at what the kernel has",
