@@ -37,6 +37,11 @@ type Book struct {
 	Pools *Pools
 
 	ladders ladders
+	// numbered counts how often the order of ids among nodes was numbered anew. Seats is how many numbers were ever given to nodes
+	// to keep, spare are those of nodes that have gone.
+	numbered uint64
+	seats    int
+	spare    []int
 	nodes   map[string]*place.Node
 	groups  map[string]*Group
 	tasks   map[string]*typesv1.Task
@@ -135,6 +140,7 @@ func (b *Book) SetNode(id string, n *typesv1.Node) {
 		b.noteMoved(info)
 	} else {
 		info = place.NewNode(n)
+		info.Seat = b.seat()
 		b.nodes[id] = info
 		at := b.nodeAt(id)
 		b.Nodes = slices.Insert(b.Nodes, at, info)
@@ -166,6 +172,7 @@ func (b *Book) dropNode(id string, info *place.Node) {
 	b.wakeNode(id)
 	delete(b.nodes, id)
 	b.dropFromLadders(info)
+	b.spare, info.Seat = append(b.spare, info.Seat), nowhere
 	for _, g := range b.Groups {
 		g.tallied(g.OnNode[info], -1)
 		delete(g.OnNode, info)
@@ -199,7 +206,24 @@ func (b *Book) nodeAt(id string) int {
 	return at
 }
 
+// nowhere is the seat of a node that has gone.
+const nowhere = -1
+
+// seat is a number that no node has.
+func (b *Book) seat() int {
+	if last := len(b.spare) - 1; last >= 0 {
+		s := b.spare[last]
+		b.spare = b.spare[:last]
+		return s
+	}
+	b.seats++
+	return b.seats - 1
+}
+
 func (b *Book) number(from int) {
+	if from < len(b.Nodes) {
+		b.numbered++
+	}
 	for i, n := range b.Nodes[from:] {
 		n.Ord = from + i
 	}

@@ -2,6 +2,7 @@ package book
 
 import (
 	"cmp"
+	"math"
 	"slices"
 
 	"github.com/tidwall/btree"
@@ -36,70 +37,83 @@ type ladder struct {
 	class    string
 	asked    int
 	lastUse  uint64
-	tree     *btree.BTreeG[rung] // nil: not asked for often enough
-	at       map[*place.Node]perch
-	followed int // of ladders.moved
-}
-
-type rung struct {
-	load uint64
-	node *place.Node
+	rungs    *btree.Set[uint64] // nil: not asked for often enough
+	at       []perch            // by the node's seat
+	followed int                // of ladders.moved
+	numbered uint64             // as the book was when the rungs were made
 }
 
 // perch is where a node stands on a ladder.
 type perch struct {
-	load   uint64
-	object *typesv1.Node // for which out was found
+	rung   uint64
+	object *typesv1.Node // for which out was found; nil: the node is not known
 	out    bool          // the class may not use it
 }
 
-func compareRungs(a, b rung) int {
-	// The order of ids among nodes never changes, though their numbers do.
-	return cmp.Or(cmp.Compare(a.load, b.load), cmp.Compare(a.node.Ord, b.node.Ord))
-}
+// rungOf is a node's load and its place in the order of ids, in one number: what is compared most lies in the tree itself.
+func rungOf(load uint64, n *place.Node) uint64 { return load<<32 | uint64(n.Ord) }
 
 // build puts all nodes on the ladder.
-func (l *ladder) build(nodes []*place.Node, usable func(*place.Node) bool) {
-	l.at = make(map[*place.Node]perch, len(nodes))
-	rungs := make([]rung, 0, len(nodes))
+func (l *ladder) build(nodes []*place.Node, seats int, usable func(*place.Node) bool) {
+	l.at = make([]perch, seats)
 	for _, n := range nodes {
-		p := perch{n.Load(), n.Object, !usable(n)}
-		l.at[n] = p
-		if !p.out {
-			rungs = append(rungs, rung{p.load, n})
+		l.at[n.Seat] = perch{rungOf(n.Load(), n), n.Object, !usable(n)}
+	}
+	l.load(nodes)
+}
+
+// renumber follows the order of ids after nodes have come or gone.
+func (l *ladder) renumber(nodes []*place.Node) {
+	for _, n := range nodes {
+		if n.Seat < len(l.at) {
+			l.at[n.Seat].rung = rungOf(l.at[n.Seat].rung>>32, n)
 		}
 	}
-	slices.SortFunc(rungs, compareRungs)
-	l.tree = btree.NewBTreeGOptions(func(a, b rung) bool { return compareRungs(a, b) < 0 }, btree.Options{NoLocks: true})
+	l.load(nodes)
+}
+
+func (l *ladder) load(nodes []*place.Node) {
+	rungs := make([]uint64, 0, len(nodes))
+	for _, n := range nodes {
+		if n.Seat < len(l.at) && l.at[n.Seat].object != nil && !l.at[n.Seat].out {
+			rungs = append(rungs, l.at[n.Seat].rung)
+		}
+	}
+	slices.Sort(rungs)
+	l.rungs = new(btree.Set[uint64])
 	for _, r := range rungs {
-		l.tree.Load(r)
+		l.rungs.Load(r)
 	}
 }
 
 // set brings one node to its place.
 func (l *ladder) set(n *place.Node, usable func(*place.Node) bool) {
-	was, there := l.at[n]
-	is := perch{n.Load(), n.Object, was.out}
-	if !there || was.object != n.Object {
+	if n.Seat >= len(l.at) {
+		l.at = append(l.at, make([]perch, n.Seat+1-len(l.at))...)
+	}
+	was := l.at[n.Seat]
+	is := perch{rungOf(n.Load(), n), n.Object, was.out}
+	if was.object != n.Object {
 		is.out = !usable(n)
 	}
-	if there && is == was {
+	if is == was {
 		return
 	}
-	if there && !was.out {
-		l.tree.Delete(rung{was.load, n})
-	}
-	l.at[n] = is
+	l.drop(n.Seat)
+	l.at[n.Seat] = is
 	if !is.out {
-		l.tree.Set(rung{is.load, n})
+		l.rungs.Insert(is.rung)
 	}
 }
 
-func (l *ladder) drop(n *place.Node) {
-	if was, there := l.at[n]; there && !was.out {
-		l.tree.Delete(rung{was.load, n})
+func (l *ladder) drop(seat int) {
+	if seat >= len(l.at) {
+		return
 	}
-	delete(l.at, n)
+	if was := l.at[seat]; was.object != nil && !was.out {
+		l.rungs.Delete(was.rung)
+	}
+	l.at[seat] = perch{}
 }
 
 // noteMoved notes that the load of a node, or the machine itself, has changed.
@@ -122,7 +136,7 @@ func (b *Book) Moved(mark int) (nodes []*place.Node, next int) {
 // dropFromLadders takes a node away that is about to be forgotten.
 func (b *Book) dropFromLadders(n *place.Node) {
 	for _, l := range b.ladders.all {
-		l.drop(n)
+		l.drop(n.Seat)
 	}
 }
 
@@ -131,26 +145,30 @@ func (b *Book) dropFromLadders(n *place.Node) {
 func (b *Book) ByLoad(req *place.Request, yield func(*place.Node) bool) {
 	usable := func(n *place.Node) bool { return req.Eligible(n) == place.None }
 	l := b.ladder(req.Class())
-	if l.asked++; l.asked < worthIt && l.tree == nil {
+	if l.asked++; l.asked < worthIt && l.rungs == nil {
 		l, usable = b.ladder(anyClass), func(*place.Node) bool { return true }
 	}
 	b.climb(l, usable)
-	l.tree.Scan(func(r rung) bool { return yield(r.node) })
+	l.rungs.Scan(func(rung uint64) bool { return yield(b.Nodes[rung&math.MaxUint32]) })
 }
 
 // climb brings a ladder up to date.
 func (b *Book) climb(l *ladder, usable func(*place.Node) bool) {
 	ls := &b.ladders
-	if l.tree == nil {
-		l.build(b.Nodes, usable)
-	} else {
+	switch {
+	case l.rungs == nil:
+		l.build(b.Nodes, b.seats, usable)
+	case l.numbered != b.numbered:
+		l.renumber(b.Nodes)
+		fallthrough
+	default:
 		for _, n := range ls.moved[l.followed:] {
-			if b.nodes[n.ID()] == n {
+			if n.Seat != nowhere {
 				l.set(n, usable)
 			}
 		}
 	}
-	l.followed = len(ls.moved)
+	l.followed, l.numbered = len(ls.moved), b.numbered
 	ls.followed = max(ls.followed, l.followed)
 }
 
@@ -180,8 +198,8 @@ func (b *Book) tidyLadders() {
 		return
 	}
 	for _, l := range ls.all {
-		if l.tree != nil && l.followed < len(ls.moved) {
-			l.tree, l.at = nil, nil
+		if l.rungs != nil && l.followed < len(ls.moved) {
+			l.rungs, l.at = nil, nil
 		}
 		l.followed = 0
 	}

@@ -22,6 +22,8 @@ type Node struct {
 	Object *typesv1.Node
 	// Ord is its place in the order of ids among all nodes.
 	Ord int
+	// Seat is for whoever keeps figures by node: a small number of its own that stays while it is there.
+	Seat int
 	// Closed is why it takes no task at all; None if it does.
 	Closed Cause
 	// Hold is the time until which it gets no new tasks, because it was lost again and again.
