@@ -42,11 +42,12 @@ type Book struct {
 	numbered uint64
 	seats    int
 	spare    []int
-	nodes   map[string]*place.Node
-	groups  map[string]*Group
-	tasks   map[string]*typesv1.Task
-	volumes map[string]*typesv1.Volume
-	users   map[VolumeUse]map[string]*typesv1.Task
+	nodes    map[string]*place.Node
+	groups   map[string]*Group
+	tasks    map[string]*typesv1.Task
+	made     []made // by the decision under way, and not in tasks yet
+	volumes  map[string]*typesv1.Volume
+	users    map[VolumeUse]map[string]*typesv1.Task
 	// awaiting are the tasks that have no node and hold something on one.
 	awaiting map[string]struct{}
 }
@@ -120,7 +121,17 @@ func (b *Book) follow(key state.Key, o *typesv1.Object) {
 func (b *Book) Node(id string) *place.Node { return b.nodes[id] }
 
 // Task is nil when it is not there.
-func (b *Book) Task(id string) *typesv1.Task { return b.tasks[id] }
+func (b *Book) Task(id string) *typesv1.Task {
+	t, ok := b.tasks[id]
+	if ok || len(b.made) == 0 {
+		return t
+	}
+	for _, m := range b.made {
+		b.tasks[m.task.GetMeta().GetId()] = m.task
+	}
+	b.made = b.made[:0]
+	return b.tasks[id]
+}
 
 // SetNode takes over a node's new state, or forgets it (nil).
 func (b *Book) SetNode(id string, n *typesv1.Node) {
@@ -151,7 +162,7 @@ func (b *Book) SetNode(id string, n *typesv1.Node) {
 			}
 		}
 		for task := range b.awaiting {
-			if t := b.tasks[task]; t.GetDecided().GetAwaitedNodeId() == id {
+			if t := b.Task(task); t.GetDecided().GetAwaitedNodeId() == id {
 				b.Group(t.GetServiceId()).account(info, t, 1)
 			}
 		}
@@ -288,12 +299,13 @@ func (b *Book) Tidy() {
 
 // SetTask takes over a task's new state, or forgets it (nil).
 func (b *Book) SetTask(id string, t *typesv1.Task) {
-	was := b.tasks[id]
+	was := b.Task(id)
 	if was == t {
 		return
 	}
 	if was == nil {
-		b.AddTask(id, t)
+		b.tasks[id] = t
+		b.add(made{t, b.Group(t.GetServiceId()), b.nodes[NodeOf(t)]})
 		return
 	}
 	b.Placement++
@@ -324,17 +336,48 @@ func (b *Book) SetTask(id string, t *typesv1.Task) {
 	b.Pools.note(t)
 }
 
-// AddTask takes a task in that is not there yet.
-func (b *Book) AddTask(id string, t *typesv1.Task) {
+// made is a task with its service, and the node on which it holds something, nil if none.
+type made struct {
+	task  *typesv1.Task
+	group *Group
+	node  *place.Node
+}
+
+// MakeTask takes in a task that a decision makes. Most of these are never asked for by their ids before they are taken back.
+func (b *Book) MakeTask(t *typesv1.Task, g *Group, n *place.Node) {
+	m := made{t, g, n}
+	b.made = append(b.made, m)
+	b.add(m)
+}
+
+// UnmakeTask takes back a task that a decision has made, the last one first. Is is what became of it, nil if it is gone.
+func (b *Book) UnmakeTask(id string, is *typesv1.Task) {
+	last := len(b.made) - 1
+	if last < 0 || b.made[last].task != is {
+		b.SetTask(id, nil)
+		return
+	}
+	m := b.made[last]
+	b.made[last], b.made = made{}, b.made[:last]
 	b.Placement++
-	g, n := b.Group(t.GetServiceId()), b.nodes[NodeOf(t)]
-	b.noteMoved(n)
-	b.tasks[id] = t
-	b.noteUsers(nil, t)
-	note(b.awaiting, id, t.GetDecided().GetAwaitedNodeId() != "")
-	g.insert(t)
-	g.account(n, t, 1)
-	b.Pools.note(t)
+	b.noteMoved(m.node)
+	delete(b.awaiting, id)
+	b.Pools.forget(is)
+	b.noteUsers(is, nil)
+	m.group.account(m.node, is, -1)
+	m.group.remove(is)
+}
+
+func (b *Book) add(m made) {
+	b.Placement++
+	b.noteMoved(m.node)
+	b.noteUsers(nil, m.task)
+	if m.task.GetDecided().GetAwaitedNodeId() != "" {
+		b.awaiting[m.task.GetMeta().GetId()] = struct{}{}
+	}
+	m.group.insert(m.task)
+	m.group.account(m.node, m.task, 1)
+	b.Pools.note(m.task)
 }
 
 // Lift takes away what a task holds on its node, so that others are looked at without it, or (sign 1) lays it down again.

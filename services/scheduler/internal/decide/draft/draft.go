@@ -33,8 +33,16 @@ type Draft struct {
 	tasks   map[string]int    // of changes, by the task's id
 	others  map[state.Key]int // of changes
 	indexed int               // changes that tasks and others know
-	resting []state.Key
+	resting []resting
 	rests   map[state.Key]struct{} // of resting, those that have no mark of their own
+	blanks  []Blank                // to be used
+	chunk   int                    // how many were made last
+}
+
+// resting is an object that the plan rests on, with its revision in the snapshot; 0: it is not there.
+type resting struct {
+	key      state.Key
+	revision uint64
 }
 
 // New begins a decision on the book's snapshot. Batch bounds the objects that it changes.
@@ -91,11 +99,14 @@ func (d *Draft) find(key state.Key) (i int, ok bool) {
 	return i, ok
 }
 
-func (d *Draft) add(c change) {
-	if n := len(d.changes); n == cap(d.changes) {
-		d.changes = slices.Grow(d.changes, max(n, 16)) // append alone grows large slices by a quarter, and copies them too often
+func (d *Draft) add(c change) { d.changes = append(room(d.changes), c) }
+
+// room makes room for one more: append alone grows large slices by a quarter, and copies them too often.
+func room[T any](list []T) []T {
+	if n := len(list); n == cap(list) {
+		return slices.Grow(list, max(n, 16))
 	}
-	d.changes = append(d.changes, c)
+	return list
 }
 
 // PutTask notes a task's new state.
@@ -105,11 +116,10 @@ func (d *Draft) PutTask(was, is *typesv1.Task) {
 	d.note(state.Key{Kind: typesv1.Kind_KIND_TASK, ID: id}, was, state.Wrap(is))
 }
 
-// NewTask notes a task that this decision makes; the put holds it.
-func (d *Draft) NewTask(t *typesv1.Task, put *storev1.Put) {
-	id := t.GetMeta().GetId()
-	d.Book.AddTask(id, t)
-	d.add(change{key: state.Key{Kind: typesv1.Kind_KIND_TASK, ID: id}, is: put.GetObject(), put: put})
+// NewTask notes a task that this decision makes, with its service and the node on which it holds something.
+func (d *Draft) NewTask(b *Blank, g *book.Group, n *place.Node) {
+	d.Book.MakeTask(&b.Task, g, n)
+	d.add(change{key: state.Key{Kind: typesv1.Kind_KIND_TASK, ID: b.meta.GetId()}, is: &b.object, put: &b.put})
 }
 
 // OnNode are the tasks of nodes as the decision has left them.
@@ -189,6 +199,10 @@ func (d *Draft) Undo() {
 		c := &d.changes[i]
 		switch c.key.Kind {
 		case typesv1.Kind_KIND_TASK:
+			if c.put != nil {
+				d.Book.UnmakeTask(c.key.ID, c.is.GetTask())
+				continue
+			}
 			was, _ := c.was.(*typesv1.Task)
 			d.Book.SetTask(c.key.ID, was)
 		case typesv1.Kind_KIND_NODE:
@@ -208,7 +222,7 @@ func (d *Draft) Undo() {
 func (d *Draft) RestOnNode(n *place.Node) {
 	if n.Rests != d.Book.Decision {
 		n.Rests = d.Book.Decision
-		d.resting = append(d.resting, state.Key{Kind: typesv1.Kind_KIND_NODE, ID: n.ID()})
+		d.rest(state.Key{Kind: typesv1.Kind_KIND_NODE, ID: n.ID()}, n.Object.GetMeta())
 	}
 }
 
@@ -216,7 +230,7 @@ func (d *Draft) RestOnNode(n *place.Node) {
 func (d *Draft) RestOnService(g *book.Group) {
 	if g.Rests != d.Book.Decision {
 		g.Rests = d.Book.Decision
-		d.resting = append(d.resting, state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: g.ID})
+		d.rest(state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: g.ID}, g.Service.GetMeta())
 	}
 }
 
@@ -225,8 +239,13 @@ func (d *Draft) RestOn(kind typesv1.Kind, id string) {
 	key := state.Key{Kind: kind, ID: id}
 	if _, ok := d.rests[key]; !ok {
 		d.rests[key] = struct{}{}
-		d.resting = append(d.resting, key)
+		d.rest(key, state.MetaOf(d.Snapshot().Get(key)))
 	}
+}
+
+// rest notes what the plan rests on. No decision changes the revision of an object: it is the store's.
+func (d *Draft) rest(key state.Key, meta *typesv1.Meta) {
+	d.resting = append(room(d.resting), resting{key, meta.GetRevision()})
 }
 
 // Earlier is the sooner of a deadline and one that is to come; zero is never.

@@ -3,7 +3,6 @@ package draft
 import (
 	"time"
 
-	"github.com/shoalproject/shoal/internal/state"
 	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
@@ -78,9 +77,9 @@ func (d *Draft) preconditions() []*storev1.Precondition {
 		kind  storev1.Precondition_Unchanged
 		on    storev1.Unchanged
 	}, len(d.resting))
-	for i, key := range d.resting {
+	for i, r := range d.resting {
 		p := &pieces[i]
-		p.on.Kind, p.on.Id, p.on.Revision = key.Kind, key.ID, state.MetaOf(d.Snapshot().Get(key)).GetRevision()
+		p.on.Kind, p.on.Id, p.on.Revision = r.key.Kind, r.key.ID, r.revision
 		p.kind.Unchanged, p.whole.Condition = &p.on, &p.kind
 		out[i] = &p.whole
 	}

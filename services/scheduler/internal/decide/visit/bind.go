@@ -49,22 +49,24 @@ func (v *Visit) published(p typesv1.Protocol, port uint32) bool {
 }
 
 // bind gives a new task the best node and its addresses, or says why it has to wait. Held is the reason of a task that has
-// a place.
-func (v *Visit) bind(t *typesv1.Task, d *typesv1.TaskDecided, held string) {
+// a place. It returns the node on which the task holds something now, nil if none.
+func (v *Visit) bind(t *typesv1.Task, d *typesv1.TaskDecided, held string) *place.Node {
 	f, why := v.search(t)
 	if why == "" {
 		v.settle(f, t, d)
 		d.Reason = held
-		return
+		return f.node
 	}
 	v.AwaitPlace()
 	room, ok := v.makeRoom(t)
 	switch d.Reason = why; {
 	case ok && room.Free(v.Settled):
-		v.bind(t, d, held)
+		return v.bind(t, d, held)
 	case ok:
 		v.await(room, t, d)
+		return room.Node
 	}
+	return nil
 }
 
 func (v *Visit) settle(f found, t *typesv1.Task, d *typesv1.TaskDecided) {

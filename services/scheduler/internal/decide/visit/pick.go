@@ -86,14 +86,17 @@ func concerns(a *typesv1.Affinity, g *book.Group) bool {
 	return there && (!exact || have == value)
 }
 
-// accounted tells the pickers what a change of a task means for its node.
-func (v *Visit) accounted(was, is *typesv1.Task) {
+// changed tells the pickers what a change of a task means for its node; is is nil when it goes.
+func (v *Visit) changed(was, is *typesv1.Task) {
 	v.exhausted = nil
-	if len(v.pickers) == 0 {
-		return
+	if len(v.pickers) > 0 {
+		v.accounted(v.nodeOf(was), v.nodeOf(is), weight(was), weight(is))
 	}
-	from, to := v.nodeOf(was), v.nodeOf(is)
-	before, after := weight(was), weight(is)
+}
+
+// accounted is changed, of a task that was on one node and is on another, nil for none, and what it weighs there.
+func (v *Visit) accounted(from, to *place.Node, before, after weighing) {
+	v.exhausted = nil
 	for _, p := range v.pickers {
 		switch {
 		case from == to && from != nil && before != after:

@@ -6,7 +6,6 @@ import (
 
 	"google.golang.org/protobuf/types/known/timestamppb"
 
-	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
@@ -28,7 +27,7 @@ func (v *Visit) Change(t *typesv1.Task, f func(d *typesv1.TaskDecided)) *typesv1
 		return t
 	}
 	v.PutTask(t, next)
-	v.accounted(t, next)
+	v.changed(t, next)
 	return next
 }
 
@@ -56,7 +55,7 @@ func (v *Visit) Stop(t *typesv1.Task, reason string) {
 // Drop deletes a task.
 func (v *Visit) Drop(t *typesv1.Task) {
 	v.DropTask(t)
-	v.accounted(t, nil)
+	v.changed(t, nil)
 }
 
 // Abandon gives up a task on a lost node. It may be running still, and its record says so: what was observed stays. A node
@@ -85,16 +84,6 @@ func (v *Visit) restOnNodeOf(t *typesv1.Task) {
 	}
 }
 
-// bundle is a new task with all that it needs, in one piece of memory.
-type bundle struct {
-	put     storev1.Put
-	object  typesv1.Object
-	kind    typesv1.Object_Task
-	task    typesv1.Task
-	meta    typesv1.Meta
-	decided typesv1.TaskDecided
-}
-
 // Order is what a new task is to be.
 type Order struct {
 	Version    uint64
@@ -120,9 +109,8 @@ func (v *Visit) Move(s *book.Slot, from *typesv1.Task, version uint64, to *place
 
 // create makes a task, on the place that is given or the best there is.
 func (v *Visit) create(s *book.Slot, o Order, on *found) {
-	b := &bundle{}
-	b.meta.Id = v.NewID()
-	d := &b.decided
+	b := v.Blank(v.Group.ID, o.Version)
+	d := &b.Decided
 	d.Desired, d.Slot, d.Iteration, d.ForNode = task.Running, s.Key.Number, s.Key.Iteration, s.Key.Node
 	d.Since, d.Failures, d.MovedFrom = v.Stamp, o.Failures, o.movedFrom
 	o.Held = cmp.Or(o.Held, v.InUse(s, o.Version), v.Gate(s.Key.Iteration))
@@ -133,15 +121,15 @@ func (v *Visit) create(s *book.Slot, o Order, on *found) {
 		d.StartAfter = timestamppb.New(o.StartAfter)
 		v.At(o.StartAfter)
 	}
-	b.task.Meta, b.task.ServiceId, b.task.SpecVersion, b.task.Decided = &b.meta, v.Group.ID, o.Version, d
-	b.kind.Task, b.object.Kind, b.put.Object = &b.task, &b.kind, &b.object
 	v.RestOnService(v.Group)
+	var n *place.Node
 	if on != nil {
-		v.settle(*on, &b.task, d)
+		n = on.node
+		v.settle(*on, &b.Task, d)
 		d.Reason = o.Held
 	} else {
-		v.bind(&b.task, d, o.Held)
+		n = v.bind(&b.Task, d, o.Held)
 	}
-	v.NewTask(&b.task, &b.put)
-	v.accounted(nil, &b.task)
+	v.NewTask(b, v.Group, n)
+	v.accounted(nil, n, weighing{}, weight(&b.Task))
 }
