@@ -19,7 +19,7 @@ func managerUnits() []string {
 func exposure(process string) float64 {
 	switch process {
 	case "agent":
-		return 5.0
+		return 5.2
 	case "meshproxy":
 		return 1.9
 	default:
