@@ -106,8 +106,8 @@ func (s *self) Changed() <-chan struct{} {
 }
 
 // payloadKeys is where the key that seals secrets is kept, wrapped to each store that votes. The leader hands it over, and
-// makes a new one when a store is removed. To a leader that has none, since it was made one before it was given it, another
-// store hands it.
+// makes a new one when a store is removed. To a leader that lacks the newest, since it was made one before it was given it,
+// another store hands it.
 func (s *self) payloadKeys() wrapper.Place {
 	return wrapper.Place{
 		Of: (*typesv1.Cluster).GetPayloadKeys,
@@ -131,7 +131,7 @@ func (s *self) payloadKeys() wrapper.Place {
 	}
 }
 
-// keyless says that there is a payload key, and the leader has not been given it.
+// keyless says that there is a payload key, and the leader has not been given the newest.
 func keyless(v *raftnode.View) bool {
 	snap := v.Image.Snapshot()
 	if v.Leader == 0 || v.Leader == v.ID || snap == nil {
@@ -139,7 +139,9 @@ func keyless(v *raftnode.View) bool {
 	}
 	keys := snap.Cluster().GetPayloadKeys()
 	leader := identity.ID{Role: authzv1.Role_ROLE_STORE, Name: v.Peer(v.Leader).GetMachineId()}.Member()
-	return len(keys) > 0 && !slices.ContainsFunc(keys, func(k *typesv1.WrappedKey) bool { return k.GetMemberId() == leader })
+	return len(keys) > 0 && !slices.ContainsFunc(keys, func(k *typesv1.WrappedKey) bool {
+		return k.GetMemberId() == leader && k.GetKeyId() == keys[len(keys)-1].GetKeyId()
+	})
 }
 
 // announce keeps this store's Member: what every process says, then its place in Raft.

@@ -182,7 +182,7 @@ func (w *Wrapper) plan(ring []*keyset.Keyset, snap *state.Snapshot) (*storev1.Tr
 		ring = slices.DeleteFunc(slices.Clone(ring), func(k *keyset.Keyset) bool { return k != last && !w.place.Sealed(snap, k.ID()) })
 		ring = append(ring, keyset.New(w.env.Rand, w.self.Cluster))
 	}
-	next := w.others(ring, copies, snap)
+	next, newest := w.others(ring, w.place.Of(old), copies, snap)
 	for _, k := range ring {
 		for _, c := range copies {
 			if c.GetKeyId() == k.ID() {
@@ -203,6 +203,7 @@ func (w *Wrapper) plan(ring []*keyset.Keyset, snap *state.Snapshot) (*storev1.Tr
 			changes = append(changes, id)
 		}
 	}
+	next = append(next, newest...)
 	if len(changes) == 0 {
 		return nil, nil
 	}
@@ -223,19 +224,26 @@ func (w *Wrapper) plan(ring []*keyset.Keyset, snap *state.Snapshot) (*storev1.Tr
 	return tx, changes
 }
 
-// others are the copies of keys that this process was not given and with which something is sealed: only those who have them
-// can open it.
-func (w *Wrapper) others(ring []*keyset.Keyset, copies []*typesv1.WrappedKey, snap *state.Snapshot) (out []*typesv1.WrappedKey) {
-	if w.place.Sealed == nil {
-		return nil
+// others are the copies of keys that this process was not given: only those who have them can open what is sealed with them.
+// They are kept of a key with which something is sealed, and of the cluster's newest: what it has sealed may be on its way to
+// the store. Unless this change makes a newer one, that one stays the newest.
+func (w *Wrapper) others(ring []*keyset.Keyset, had, copies []*typesv1.WrappedKey, snap *state.Snapshot) (out, newest []*typesv1.WrappedKey) {
+	if w.place.Sealed == nil || len(had) == 0 {
+		return nil, nil
 	}
+	last := had[len(had)-1].GetKeyId()
+	fresh := !slices.ContainsFunc(had, func(c *typesv1.WrappedKey) bool { return c.GetKeyId() == ring[len(ring)-1].ID() })
 	for _, c := range copies {
 		own := slices.ContainsFunc(ring, func(k *keyset.Keyset) bool { return k.ID() == c.GetKeyId() })
-		if !own && w.place.Sealed(snap, c.GetKeyId()) {
+		switch {
+		case own:
+		case c.GetKeyId() == last && !fresh:
+			newest = append(newest, c)
+		case c.GetKeyId() == last, w.place.Sealed(snap, c.GetKeyId()):
 			out = append(out, c)
 		}
 	}
-	return out
+	return out, newest
 }
 
 // removed says that a process was removed and has not come back.
