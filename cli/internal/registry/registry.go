@@ -68,10 +68,10 @@ func (c *Client) Login(host string) (*typesv1.RegistryLogin, error) {
 	return nil, errs.New(errs.NotFound, "there is no login for %s in %s; `docker login %s` makes one", host, c.path(), host)
 }
 
-// key is a registry's name in the file.
+// key is a registry's name in the file, and for the programs that it names: those take it to the letter.
 func key(host string) string {
 	if host == state.DefaultRegistry {
-		return name.DefaultRegistry // index.docker.io, which the file has with more around it
+		return authn.DefaultAuthKey // https://index.docker.io/v1/
 	}
 	return host
 }

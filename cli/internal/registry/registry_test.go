@@ -6,6 +6,8 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -127,6 +129,18 @@ func TestLogin(t *testing.T) {
 	}
 	if _, err := c.Login("other.example"); !errs.Is(err, errs.NotFound) {
 		t.Errorf("another host: %v", err)
+	}
+	// A program that keeps the logins takes the name of Docker's registry to the letter.
+	bin := t.TempDir()
+	program := "#!/bin/sh\nread -r host\n[ \"$host\" = https://index.docker.io/v1/ ] || { echo credentials not found in native keychain; exit 1; }\n" +
+		`echo '{"Username":"ada","Secret":"kept"}'` + "\n"
+	if err := os.WriteFile(filepath.Join(bin, "docker-credential-kept"), []byte(program), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", bin+":"+os.Getenv("PATH"))
+	write(t, c, config, `{"credsStore":"kept"}`)
+	if got, err := c.Login("docker.io"); got.GetPassword() != "kept" {
+		t.Errorf("docker.io has the login %v, %v", got, err)
 	}
 	write(t, c, config, `{"auths": hunter2`)
 	if _, err := c.Login("r.example"); !errs.Is(err, errs.Invalid) || strings.Contains(err.Error(), "hunter2") {

@@ -73,7 +73,9 @@ func (f *imageFlags) login(ctx context.Context, a *app.App, cl *client.Client, i
 	if err != nil {
 		return err
 	}
-	_, err = cl.Logins.SetRegistry(ctx, &controlv1.SetRegistryRequest{Name: repository, Login: login, RequestId: identity.NewID(a.Env.Rand)})
+	_, err = cl.Logins.SetRegistry(ctx, &controlv1.SetRegistryRequest{
+		Name: repository, Login: login, ByService: true, RequestId: identity.NewID(a.Env.Rand),
+	})
 	return app.Wrap(err, "keep the login for %s", repository)
 }
 

@@ -34,7 +34,10 @@ type SetRegistryRequest struct {
 	// Labels, in the place of those that it has. Unset: they stay.
 	Labels map[string]string `protobuf:"bytes,3,rep,name=labels,proto3" json:"labels,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	// Optional. Makes a second try harmless.
-	RequestId     string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,4,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Whether it comes with a service, for its image alone. One that does not takes the place also of those that did and whose
+	// names begin with its own.
+	ByService     bool `protobuf:"varint,5,opt,name=by_service,json=byService,proto3" json:"by_service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -95,6 +98,13 @@ func (x *SetRegistryRequest) GetRequestId() string {
 		return x.RequestId
 	}
 	return ""
+}
+
+func (x *SetRegistryRequest) GetByService() bool {
+	if x != nil {
+		return x.ByService
+	}
+	return false
 }
 
 // SetRegistryResponse is what is kept, without the login.
@@ -358,13 +368,15 @@ var File_shoal_control_v1_registry_proto protoreflect.FileDescriptor
 
 const file_shoal_control_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x1fshoal/control/v1/registry.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/types/v1/registry.proto\"\x81\x02\n" +
+	"\x1fshoal/control/v1/registry.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/types/v1/registry.proto\"\xa0\x02\n" +
 	"\x12SetRegistryRequest\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x123\n" +
 	"\x05login\x18\x02 \x01(\v2\x1d.shoal.types.v1.RegistryLoginR\x05login\x12H\n" +
 	"\x06labels\x18\x03 \x03(\v20.shoal.control.v1.SetRegistryRequest.LabelsEntryR\x06labels\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x04 \x01(\tR\trequestId\x1a9\n" +
+	"request_id\x18\x04 \x01(\tR\trequestId\x12\x1d\n" +
+	"\n" +
+	"by_service\x18\x05 \x01(\bR\tbyService\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"K\n" +

@@ -32,7 +32,9 @@ type Registry struct {
 	// path: `registry.example:5000`, `registry.example/team`. The longest name that an image begins with counts.
 	Annotations *Annotations `protobuf:"bytes,2,opt,name=annotations,proto3" json:"annotations,omitempty"`
 	// The version in force, the only one that is kept.
-	Versions      []*DataVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
+	Versions []*DataVersion `protobuf:"bytes,3,rep,name=versions,proto3" json:"versions,omitempty"`
+	// Whether it came with a service. Then a login that a person gives later for the host, or for more of the path, takes its place.
+	ByService     bool `protobuf:"varint,4,opt,name=by_service,json=byService,proto3" json:"by_service,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -86,6 +88,13 @@ func (x *Registry) GetVersions() []*DataVersion {
 		return x.Versions
 	}
 	return nil
+}
+
+func (x *Registry) GetByService() bool {
+	if x != nil {
+		return x.ByService
+	}
+	return false
 }
 
 // RegistryLogin is what a registry wants to hear. It must be in no answer and no log.
@@ -156,13 +165,16 @@ var File_shoal_types_v1_registry_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_registry_proto_rawDesc = "" +
 	"\n" +
-	"\x1dshoal/types/v1/registry.proto\x12\x0eshoal.types.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1bshoal/types/v1/secret.proto\"\xbe\x01\n" +
+	"\x1dshoal/types/v1/registry.proto\x12\x0eshoal.types.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1bshoal/types/v1/secret.proto\"\xe6\x01\n" +
 	"\bRegistry\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x12F\n" +
 	"\vannotations\x18\x02 \x01(\v2\x1b.shoal.types.v1.AnnotationsB\a\x92\xb5\x18\x03\n" +
 	"\x01\bR\vannotations\x12@\n" +
 	"\bversions\x18\x03 \x03(\v2\x1b.shoal.types.v1.DataVersionB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\bversions\"x\n" +
+	"\x01\bR\bversions\x12&\n" +
+	"\n" +
+	"by_service\x18\x04 \x01(\bB\a\x92\xb5\x18\x03\n" +
+	"\x01\bR\tbyService\"x\n" +
 	"\rRegistryLogin\x12\x1a\n" +
 	"\busername\x18\x01 \x01(\tR\busername\x12\x1f\n" +
 	"\bpassword\x18\x02 \x01(\tB\x03\x80\x01\x01R\bpassword\x12*\n" +

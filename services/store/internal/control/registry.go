@@ -3,6 +3,7 @@ package control
 import (
 	"context"
 	"iter"
+	"strings"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -21,7 +22,8 @@ type registries struct {
 	*API
 }
 
-func (s registries) vault() vault.Vault[*typesv1.Registry] {
+// vault keeps logins; those that it makes come with a service, or from a person.
+func (s registries) vault(byService bool) vault.Vault[*typesv1.Registry] {
 	return vault.Vault[*typesv1.Registry]{
 		Office: s.office(), Kind: typesv1.Kind_KIND_REGISTRY, Most: admit.MaxLogin,
 		Get: func(snap *state.Snapshot, id string) (*typesv1.Registry, bool) {
@@ -30,7 +32,16 @@ func (s registries) vault() vault.Vault[*typesv1.Registry] {
 		},
 		All: func(snap *state.Snapshot) iter.Seq[*typesv1.Registry] { return snap.Registries() },
 		Build: func(m *typesv1.Meta, a *typesv1.Annotations, v []*typesv1.DataVersion, _ bool) *typesv1.Registry {
-			return &typesv1.Registry{Meta: m, Annotations: a, Versions: v}
+			return &typesv1.Registry{Meta: m, Annotations: a, Versions: v, ByService: byService}
+		},
+		Fields: []string{"by_service"},
+		Yield: func(snap *state.Snapshot, name string) (out []*typesv1.Registry) {
+			for r := range snap.Registries() {
+				if !byService && r.GetByService() && strings.HasPrefix(r.GetAnnotations().GetName(), name+"/") {
+					out = append(out, r)
+				}
+			}
+			return out
 		},
 		Payload: func(id string, data []byte) (*typesv1.Payload, error) {
 			sealed, err := payload.Seal(s.cfg.Keys, s.cfg.Rand, id, data)
@@ -58,7 +69,7 @@ func (s registries) SetRegistry(ctx context.Context, req *controlv1.SetRegistryR
 			if err != nil {
 				return nil, err
 			}
-			o, err := s.vault().Set(ctx, caller, req.GetRequestId(), vault.Change{
+			o, err := s.vault(req.GetByService()).Set(ctx, caller, req.GetRequestId(), vault.Change{
 				Annotations: &typesv1.Annotations{Name: req.GetName(), Labels: req.GetLabels()}, Data: login,
 			})
 			return &controlv1.SetRegistryResponse{Registry: o}, err
@@ -70,7 +81,7 @@ func (s registries) SetRegistry(ctx context.Context, req *controlv1.SetRegistryR
 
 // ListRegistries implements RegistryService.
 func (s registries) ListRegistries(ctx context.Context, req *controlv1.ListRegistriesRequest) (*controlv1.ListRegistriesResponse, error) {
-	rows, next, err := s.vault().Page(ctx, req.GetFilters(), req.GetPageSize(), req.GetPageToken())
+	rows, next, err := s.vault(false).Page(ctx, req.GetFilters(), req.GetPageSize(), req.GetPageToken())
 	return &controlv1.ListRegistriesResponse{Registries: rows, NextPageToken: next}, err
 }
 
@@ -78,7 +89,7 @@ func (s registries) ListRegistries(ctx context.Context, req *controlv1.ListRegis
 func (s registries) DeleteRegistry(ctx context.Context, req *controlv1.DeleteRegistryRequest) (*controlv1.DeleteRegistryResponse, error) {
 	return onLeader(ctx, s.API, false,
 		func(ctx context.Context, caller rpc.Caller) (*controlv1.DeleteRegistryResponse, error) {
-			id, err := s.vault().Remove(ctx, caller, req.GetRegistry())
+			id, err := s.vault(false).Remove(ctx, caller, req.GetRegistry())
 			return &controlv1.DeleteRegistryResponse{Id: id}, err
 		},
 		func(ctx context.Context, conn *grpc.ClientConn) (*controlv1.DeleteRegistryResponse, error) {

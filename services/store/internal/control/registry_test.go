@@ -64,6 +64,44 @@ func TestLoginChangesNothingElse(t *testing.T) {
 	}
 }
 
+// TestLoginOfAServiceYields: what came with a service counts for its image, until a person gives a login for the host, or for a part
+// that it is in; what a person gave for a part stays, and what comes with a service later counts again.
+func TestLoginOfAServiceYields(t *testing.T) {
+	a, node, ctx := withKey(t)
+	s := registries{API: a}
+	set := func(name string, byService bool) string {
+		t.Helper()
+		r, err := s.SetRegistry(ctx, &controlv1.SetRegistryRequest{
+			Name: name, ByService: byService, Login: &typesv1.RegistryLogin{Username: "ada", Password: "x"},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.GetRegistry().GetMeta().GetId()
+	}
+	is := func(image, want string) {
+		t.Helper()
+		if got := node.machine.Snapshot().RegistryOf(image).GetMeta().GetId(); got != want {
+			t.Errorf("%s has the login %s, want %s", image, got, want)
+		}
+	}
+	set("r.example/team/web", true)
+	neighbour := set("r.example2/team/web", true)
+	part := set("r.example/own", false)
+	host := set("r.example", false)
+	is("r.example/team/web:1", host)
+	is("r.example2/team/web:1", neighbour)
+	is("r.example/own/x:1", part)
+	if n := node.machine.Snapshot().Count(typesv1.Kind_KIND_PAYLOAD); n != 3 {
+		t.Errorf("%d payloads, want those of 3 logins", n)
+	}
+	again := set("r.example/team/web", true)
+	is("r.example/team/web:1", again)
+	set("r.example/team/web", false) // now a person's
+	set("r.example", false)
+	is("r.example/team/web:1", again)
+}
+
 // TestLoginFaults: what is no registry or no login is refused in the call.
 func TestLoginFaults(t *testing.T) {
 	a, _, ctx := withKey(t)

@@ -39,6 +39,10 @@ type Vault[T Held] struct {
 	Build   func(m *typesv1.Meta, a *typesv1.Annotations, v []*typesv1.DataVersion, template bool) T
 	Payload func(id string, data []byte) (*typesv1.Payload, error)
 	Refs    func(c *typesv1.ContainerSpec) []*typesv1.FileReference
+	// Fields are those that Build sets beside annotations, versions and template. Yield are those in whose place Set puts one of
+	// this name. Both may be nil.
+	Fields []string
+	Yield  func(s *state.Snapshot, name string) []T
 
 	Office
 }
@@ -91,6 +95,7 @@ func (v Vault[T]) createTx(d *desk.Desk, c Change) (*storev1.Transaction, error)
 		return nil, fmt.Errorf("%s: %w", what, err)
 	}
 	made, fields := v.Build(&typesv1.Meta{Id: id}, c.Annotations, []*typesv1.DataVersion{{Number: 1, Bytes: uint64(len(c.Data))}}, c.Template), []string{"annotations", "versions"}
+	fields = append(fields, v.Fields...)
 	if c.Template {
 		fields = append(fields, "template")
 	}
@@ -106,19 +111,38 @@ func templated(o proto.Message) bool {
 // Set commits data under a name, whether there was some before or not, and returns what is kept.
 func (v Vault[T]) Set(ctx context.Context, caller rpc.Caller, requestID string, c Change) (T, error) {
 	out, err := v.Admits.Commit(ctx, caller, requestID, func(d *desk.Desk) (*storev1.Transaction, error) {
-		key, ok := d.Snap.ClaimHolder(state.NameClaim(v.Kind, c.Annotations.GetName()))
-		if !ok {
-			return v.createTx(d, c)
+		tx, err := v.setTx(d, c)
+		if err != nil || v.Yield == nil {
+			return tx, err
 		}
-		old, _ := v.Get(d.Snap, key.ID)
-		next := c
-		if len(c.Annotations.GetLabels()) == 0 {
-			next.Annotations = nil // those that it has stay
+		for _, o := range v.Yield(d.Snap, c.Annotations.GetName()) {
+			tx.Deletes = append(tx.Deletes, v.deletes(o)...)
 		}
-		tx, _, err := v.updateTx(d, old, next)
-		return tx, err
+		return tx, nil
 	})
 	return v.after(out, err)
+}
+
+func (v Vault[T]) setTx(d *desk.Desk, c Change) (*storev1.Transaction, error) {
+	key, ok := d.Snap.ClaimHolder(state.NameClaim(v.Kind, c.Annotations.GetName()))
+	if !ok {
+		return v.createTx(d, c)
+	}
+	old, _ := v.Get(d.Snap, key.ID)
+	if len(c.Annotations.GetLabels()) == 0 {
+		c.Annotations = nil // those that it has stay
+	}
+	tx, _, err := v.updateTx(d, old, c)
+	return tx, err
+}
+
+// deletes removes one with the data of all versions.
+func (v Vault[T]) deletes(o T) []*storev1.Delete {
+	out := []*storev1.Delete{{Kind: v.Kind, Id: o.GetMeta().GetId()}}
+	for _, had := range o.GetVersions() {
+		out = append(out, &storev1.Delete{Kind: typesv1.Kind_KIND_PAYLOAD, Id: state.PayloadID(o.GetMeta().GetId(), had.GetNumber())})
+	}
+	return out
 }
 
 func (v Vault[T]) after(out *storev1.Outcome, err error) (T, error) {
@@ -209,7 +233,8 @@ func (v Vault[T]) updateTx(d *desk.Desk, old T, c Change) (*storev1.Transaction,
 		return nil, nil, errs.New(errs.Exhausted, "%s: %d versions of it are in use or in the history of services, which is the most; update those services first",
 			what, admit.MaxDataVersions)
 	}
-	tx.Puts = []*storev1.Put{desk.Put(state.Wrap(v.Build(old.GetMeta(), annotations, versions, templated(old))), "annotations", "versions"), next}
+	made, fields := state.Wrap(v.Build(old.GetMeta(), annotations, versions, templated(old))), append([]string{"annotations", "versions"}, v.Fields...)
+	tx.Puts = []*storev1.Put{desk.Put(made, fields...), next}
 	for _, svc := range services {
 		key := state.Key{Kind: typesv1.Kind_KIND_SERVICE, ID: svc.GetMeta().GetId()}
 		tx.Preconditions = append(tx.Preconditions, desk.Unchanged(key, desk.VersionOf(d.Snap, svc.GetMeta()))...)
@@ -286,11 +311,7 @@ func (v Vault[T]) Remove(ctx context.Context, caller rpc.Caller, ref string) (st
 		if err := v.inUse(d.Snap, o); err != nil {
 			return nil, err
 		}
-		tx := &storev1.Transaction{Deletes: []*storev1.Delete{{Kind: v.Kind, Id: id}}}
-		for _, had := range o.GetVersions() {
-			tx.Deletes = append(tx.Deletes, &storev1.Delete{Kind: typesv1.Kind_KIND_PAYLOAD, Id: state.PayloadID(id, had.GetNumber())})
-		}
-		return tx, nil
+		return &storev1.Transaction{Deletes: v.deletes(o)}, nil
 	})
 	return id, err
 }
