@@ -24,14 +24,20 @@ func Volumes(a *app.App) *cobra.Command {
 
 // listVolumes asks for the volumes of nodes, all if none is named, and names those that can't be asked.
 func listVolumes(ctx context.Context, a *app.App, cl *client.Client, nodes []string) ([]*logsv1.ListedVolume, error) {
-	resp, err := cl.Volumes.ListVolumes(ctx, &logsv1.ListVolumesRequest{Nodes: nodes})
-	if err != nil {
-		return nil, app.Wrap(err, "list volumes")
-	}
-	for _, m := range resp.GetMissing() {
-		fmt.Fprintf(a.Err, "shoal: warning: %s can't be asked: %s\n", m.GetHostname(), m.GetReason())
-	}
-	return resp.GetVolumes(), nil
+	var out []*logsv1.ListedVolume
+	told := map[string]bool{} // each page has them
+	err := client.Pages(func(token string) (string, error) {
+		resp, err := cl.Volumes.ListVolumes(ctx, &logsv1.ListVolumesRequest{Nodes: nodes, PageToken: token})
+		for _, m := range resp.GetMissing() {
+			if !told[m.GetNodeId()] {
+				fmt.Fprintf(a.Err, "shoal: warning: %s can't be asked: %s\n", m.GetHostname(), m.GetReason())
+			}
+			told[m.GetNodeId()] = true
+		}
+		out = append(out, resp.GetVolumes()...)
+		return resp.GetNextPageToken(), err
+	})
+	return out, app.Wrap(err, "list volumes")
 }
 
 func volumeCreate(a *app.App) *cobra.Command {

@@ -69,7 +69,7 @@ func (x *ListNodeVolumesRequest) GetNode() string {
 	return ""
 }
 
-// ListNodeVolumesResponse is all of them.
+// ListNodeVolumesResponse is some of them, at least one answer even when there are none.
 type ListNodeVolumesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By name.

@@ -31,9 +31,9 @@ const (
 // NodeVolumeService is the named volumes of one node. A gateway passes a call on to the dispatcher that holds the session of
 // the node, which carries it to the agent.
 type NodeVolumeServiceClient interface {
-	// ListNodeVolumes answers once with the volumes of a node.
+	// ListNodeVolumes answers with the volumes of a node, in parts.
 	//
-	// Errors: NOT_FOUND (no such node), RESOURCE_EXHAUSTED (more than 10000), UNAVAILABLE (it is away; a Moved fault names the
+	// Errors: NOT_FOUND (no such node), RESOURCE_EXHAUSTED (more than 10000, or 16 MiB), UNAVAILABLE (it is away; a Moved fault names the
 	// dispatcher that holds its session).
 	ListNodeVolumes(ctx context.Context, in *ListNodeVolumesRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ListNodeVolumesResponse], error)
 	// CreateNodeVolume makes an empty volume on a node. One that is there stays as it is.
@@ -118,9 +118,9 @@ type NodeVolumeService_RemoveNodeVolumeClient = grpc.ServerStreamingClient[Remov
 // NodeVolumeService is the named volumes of one node. A gateway passes a call on to the dispatcher that holds the session of
 // the node, which carries it to the agent.
 type NodeVolumeServiceServer interface {
-	// ListNodeVolumes answers once with the volumes of a node.
+	// ListNodeVolumes answers with the volumes of a node, in parts.
 	//
-	// Errors: NOT_FOUND (no such node), RESOURCE_EXHAUSTED (more than 10000), UNAVAILABLE (it is away; a Moved fault names the
+	// Errors: NOT_FOUND (no such node), RESOURCE_EXHAUSTED (more than 10000, or 16 MiB), UNAVAILABLE (it is away; a Moved fault names the
 	// dispatcher that holds its session).
 	ListNodeVolumes(*ListNodeVolumesRequest, grpc.ServerStreamingServer[ListNodeVolumesResponse]) error
 	// CreateNodeVolume makes an empty volume on a node. One that is there stays as it is.

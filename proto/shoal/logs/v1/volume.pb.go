@@ -28,7 +28,11 @@ const (
 type ListVolumesRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Ids or hostnames of nodes. None: all.
-	Nodes         []string `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	Nodes []string `protobuf:"bytes,1,rep,name=nodes,proto3" json:"nodes,omitempty"`
+	// At most 1000, which is the default.
+	PageSize int32 `protobuf:"varint,2,opt,name=page_size,json=pageSize,proto3" json:"page_size,omitempty"`
+	// From an earlier response.
+	PageToken     string `protobuf:"bytes,3,opt,name=page_token,json=pageToken,proto3" json:"page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -70,13 +74,29 @@ func (x *ListVolumesRequest) GetNodes() []string {
 	return nil
 }
 
-// ListVolumesResponse is all of them.
+func (x *ListVolumesRequest) GetPageSize() int32 {
+	if x != nil {
+		return x.PageSize
+	}
+	return 0
+}
+
+func (x *ListVolumesRequest) GetPageToken() string {
+	if x != nil {
+		return x.PageToken
+	}
+	return ""
+}
+
+// ListVolumesResponse is a page.
 type ListVolumesResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// By name and node.
 	Volumes []*ListedVolume `protobuf:"bytes,1,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	// Nodes that can't be asked.
-	Missing       []*AbsentNode `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
+	Missing []*AbsentNode `protobuf:"bytes,2,rep,name=missing,proto3" json:"missing,omitempty"`
+	// Empty at the end.
+	NextPageToken string `protobuf:"bytes,3,opt,name=next_page_token,json=nextPageToken,proto3" json:"next_page_token,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -123,6 +143,13 @@ func (x *ListVolumesResponse) GetMissing() []*AbsentNode {
 		return x.Missing
 	}
 	return nil
+}
+
+func (x *ListVolumesResponse) GetNextPageToken() string {
+	if x != nil {
+		return x.NextPageToken
+	}
+	return ""
 }
 
 // ListedVolume is a volume and its node.
@@ -386,7 +413,7 @@ type RemoveVolumeRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Its name.
 	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
-	// Id or hostname of its node. Empty: the one that has it.
+	// Id or hostname of its node. Empty: the only one that has it.
 	Node string `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
 	// Whether a slot's volume is given up also when its node can't be asked.
 	Force         bool `protobuf:"varint,3,opt,name=force,proto3" json:"force,omitempty"`
@@ -504,12 +531,16 @@ var File_shoal_logs_v1_volume_proto protoreflect.FileDescriptor
 
 const file_shoal_logs_v1_volume_proto_rawDesc = "" +
 	"\n" +
-	"\x1ashoal/logs/v1/volume.proto\x12\rshoal.logs.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/logs/v1/nodevolume.proto\x1a\x1bshoal/types/v1/volume.proto\"*\n" +
+	"\x1ashoal/logs/v1/volume.proto\x12\rshoal.logs.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/logs/v1/nodevolume.proto\x1a\x1bshoal/types/v1/volume.proto\"f\n" +
 	"\x12ListVolumesRequest\x12\x14\n" +
-	"\x05nodes\x18\x01 \x03(\tR\x05nodes\"\x81\x01\n" +
+	"\x05nodes\x18\x01 \x03(\tR\x05nodes\x12\x1b\n" +
+	"\tpage_size\x18\x02 \x01(\x05R\bpageSize\x12\x1d\n" +
+	"\n" +
+	"page_token\x18\x03 \x01(\tR\tpageToken\"\xa9\x01\n" +
 	"\x13ListVolumesResponse\x125\n" +
 	"\avolumes\x18\x01 \x03(\v2\x1b.shoal.logs.v1.ListedVolumeR\avolumes\x123\n" +
-	"\amissing\x18\x02 \x03(\v2\x19.shoal.logs.v1.AbsentNodeR\amissing\"\xbe\x01\n" +
+	"\amissing\x18\x02 \x03(\v2\x19.shoal.logs.v1.AbsentNodeR\amissing\x12&\n" +
+	"\x0fnext_page_token\x18\x03 \x01(\tR\rnextPageToken\"\xbe\x01\n" +
 	"\fListedVolume\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1a\n" +
 	"\bhostname\x18\x02 \x01(\tR\bhostname\x121\n" +

@@ -30,18 +30,19 @@ const (
 //
 // VolumeService shows people the volumes of all nodes, and where those of slots are. Every gateway answers, by asking the nodes.
 type VolumeServiceClient interface {
-	// ListVolumes returns the named volumes of all nodes, or of some. A node that can't be asked is named.
+	// ListVolumes returns the named volumes of all nodes, or of some, a page at a time. A node that can't be asked is named.
 	//
-	// Errors: NOT_FOUND (no such node), RESOURCE_EXHAUSTED (more than 10000 volumes), UNAVAILABLE (no quorum).
+	// Errors: NOT_FOUND (no such node), INVALID_ARGUMENT (page), RESOURCE_EXHAUSTED (more than 10000 volumes), UNAVAILABLE (no quorum).
 	ListVolumes(ctx context.Context, in *ListVolumesRequest, opts ...grpc.CallOption) (*ListVolumesResponse, error)
 	// CreateVolume makes an empty volume on a node. One that is there stays as it is.
 	//
 	// Errors: as NodeVolumeService.CreateNodeVolume.
 	CreateVolume(ctx context.Context, in *CreateVolumeRequest, opts ...grpc.CallOption) (*CreateVolumeResponse, error)
-	// RemoveVolume removes a volume of a node with all that is in it. If it is a slot's, the slot begins anew. With force that is so
+	// RemoveVolume removes a volume of a node with all that is in it. Without a node every one must have answered, and one alone have
+	// it; or it is a slot's. If it is a slot's, the slot begins anew. With force that is so
 	// too when the node can't be asked: what is there stays, and is put aside when a task of the slot comes to the node again.
 	//
-	// Errors: NOT_FOUND (no such volume), INVALID_ARGUMENT (several nodes have it), FAILED_PRECONDITION (in use, by whom),
+	// Errors: NOT_FOUND (no such volume), INVALID_ARGUMENT (several nodes have it, or may), FAILED_PRECONDITION (in use, by whom),
 	// ABORTED (a task got it meanwhile), UNAVAILABLE (its node can't be asked, no quorum).
 	RemoveVolume(ctx context.Context, in *RemoveVolumeRequest, opts ...grpc.CallOption) (*RemoveVolumeResponse, error)
 }
@@ -90,18 +91,19 @@ func (c *volumeServiceClient) RemoveVolume(ctx context.Context, in *RemoveVolume
 //
 // VolumeService shows people the volumes of all nodes, and where those of slots are. Every gateway answers, by asking the nodes.
 type VolumeServiceServer interface {
-	// ListVolumes returns the named volumes of all nodes, or of some. A node that can't be asked is named.
+	// ListVolumes returns the named volumes of all nodes, or of some, a page at a time. A node that can't be asked is named.
 	//
-	// Errors: NOT_FOUND (no such node), RESOURCE_EXHAUSTED (more than 10000 volumes), UNAVAILABLE (no quorum).
+	// Errors: NOT_FOUND (no such node), INVALID_ARGUMENT (page), RESOURCE_EXHAUSTED (more than 10000 volumes), UNAVAILABLE (no quorum).
 	ListVolumes(context.Context, *ListVolumesRequest) (*ListVolumesResponse, error)
 	// CreateVolume makes an empty volume on a node. One that is there stays as it is.
 	//
 	// Errors: as NodeVolumeService.CreateNodeVolume.
 	CreateVolume(context.Context, *CreateVolumeRequest) (*CreateVolumeResponse, error)
-	// RemoveVolume removes a volume of a node with all that is in it. If it is a slot's, the slot begins anew. With force that is so
+	// RemoveVolume removes a volume of a node with all that is in it. Without a node every one must have answered, and one alone have
+	// it; or it is a slot's. If it is a slot's, the slot begins anew. With force that is so
 	// too when the node can't be asked: what is there stays, and is put aside when a task of the slot comes to the node again.
 	//
-	// Errors: NOT_FOUND (no such volume), INVALID_ARGUMENT (several nodes have it), FAILED_PRECONDITION (in use, by whom),
+	// Errors: NOT_FOUND (no such volume), INVALID_ARGUMENT (several nodes have it, or may), FAILED_PRECONDITION (in use, by whom),
 	// ABORTED (a task got it meanwhile), UNAVAILABLE (its node can't be asked, no quorum).
 	RemoveVolume(context.Context, *RemoveVolumeRequest) (*RemoveVolumeResponse, error)
 	mustEmbedUnimplementedVolumeServiceServer()

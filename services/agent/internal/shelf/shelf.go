@@ -9,6 +9,7 @@ import (
 	"context"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/state"
@@ -16,8 +17,8 @@ import (
 )
 
 const (
-	// maxVolumes bounds an answer.
-	maxVolumes = 10_000
+	// maxVolumes and maxBytes bound an answer, partBytes each of its messages.
+	maxVolumes, maxBytes, partBytes = 10_000, 16 << 20, 1 << 20
 	// maxLabels and maxLabelBytes bound what a person says of a volume.
 	maxLabels, maxLabelBytes = 64, 16 << 10
 )
@@ -51,7 +52,21 @@ func (s *Server) ListNodeVolumes(_ *logsv1.ListNodeVolumesRequest, stream grpc.S
 	if len(all) > maxVolumes {
 		return errs.New(errs.Exhausted, "the node has %d volumes, at most %d are listed", len(all), maxVolumes)
 	}
-	return stream.Send(&logsv1.ListNodeVolumesResponse{Volumes: all})
+	part, size, total := &logsv1.ListNodeVolumesResponse{}, 0, 0
+	for _, v := range all {
+		n := proto.Size(v)
+		if total += n; total > maxBytes {
+			return errs.New(errs.Exhausted, "what the node's %d volumes have of labels and users is more than %d bytes", len(all), maxBytes)
+		}
+		if size += n; size > partBytes && len(part.GetVolumes()) > 0 {
+			if err := stream.Send(part); err != nil {
+				return err
+			}
+			part, size = &logsv1.ListNodeVolumesResponse{}, n
+		}
+		part.Volumes = append(part.Volumes, v)
+	}
+	return stream.Send(part)
 }
 
 // CreateNodeVolume implements NodeVolumeService.

@@ -119,15 +119,34 @@ func ask[R proto.Message](ctx context.Context, s *Server, name string, req proto
 	}
 	down, answer, err := s.find(ctx, m, req)
 	if err == nil {
-		proto.Merge(into, answer)
-		if err = down.RecvMsg(m.out.New().Interface()); errors.Is(err, io.EOF) {
-			err = nil
-		}
+		err = gather(into, answer, func() (proto.Message, error) {
+			next := m.out.New().Interface()
+			return next, down.RecvMsg(next)
+		})
 	}
 	if cause := context.Cause(ctx); err != nil && cause != nil {
 		err = cause
 	}
 	return into, err
+}
+
+// maxAnswer bounds what an agent answers in all parts, in bytes: more than it may.
+const maxAnswer = 20 << 20
+
+// gather puts the parts of an answer together: lists of the next go behind those of the one before.
+func gather(into, first proto.Message, more func() (proto.Message, error)) error {
+	for part, size := first, 0; ; {
+		if size += proto.Size(part); size > maxAnswer {
+			return errs.New(errs.Exhausted, "its answer has more than %d bytes", maxAnswer)
+		}
+		proto.Merge(into, part)
+		var err error
+		if part, err = more(); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+	}
 }
 
 // words are an error's, without what only programs need.

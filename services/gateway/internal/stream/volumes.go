@@ -3,6 +3,7 @@ package stream
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"slices"
 
 	"github.com/shoalproject/shoal/internal/errs"
@@ -23,11 +24,21 @@ const maxVolumes = 10_000
 
 // ListVolumes implements VolumeService.
 func (s volumes) ListVolumes(ctx context.Context, req *logsv1.ListVolumesRequest) (*logsv1.ListVolumesResponse, error) {
+	all, err := s.all(ctx, req.GetNodes())
+	if err != nil {
+		return nil, err
+	}
+	all.Volumes, all.NextPageToken, err = pageOf(all.GetVolumes(), req.GetPageSize(), req.GetPageToken())
+	return all, err
+}
+
+// all are the volumes of nodes, or of every one.
+func (s volumes) all(ctx context.Context, refs []string) (*logsv1.ListVolumesResponse, error) {
 	nodes, err := s.nodes(ctx)
 	if err != nil {
 		return nil, err
 	}
-	meant, err := chosen(nodes, req.GetNodes())
+	meant, err := chosen(nodes, refs)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +71,7 @@ func (s volumes) ListVolumes(ctx context.Context, req *logsv1.ListVolumesRequest
 	// Step 3: records of which no node has told.
 	for _, r := range records {
 		i := slices.IndexFunc(nodes, func(n *typesv1.Node) bool { return n.GetMeta().GetId() == r.GetNodeId() })
-		if i >= 0 && !slices.Contains(meant, nodes[i]) || i < 0 && len(req.GetNodes()) > 0 {
+		if i >= 0 && !slices.Contains(meant, nodes[i]) || i < 0 && len(refs) > 0 {
 			continue
 		}
 		v := &logsv1.ListedVolume{NodeId: r.GetNodeId(), Record: r, Unseen: true,
@@ -70,9 +81,7 @@ func (s volumes) ListVolumes(ctx context.Context, req *logsv1.ListVolumesRequest
 		}
 		out.Volumes = append(out.Volumes, v)
 	}
-	slices.SortFunc(out.GetVolumes(), func(a, b *logsv1.ListedVolume) int {
-		return cmp.Or(cmp.Compare(a.GetVolume().GetName(), b.GetVolume().GetName()), cmp.Compare(a.GetHostname(), b.GetHostname()), cmp.Compare(a.GetNodeId(), b.GetNodeId()))
-	})
+	slices.SortFunc(out.GetVolumes(), func(a, b *logsv1.ListedVolume) int { return cmp.Compare(keyOf(a), keyOf(b)) })
 	return out, nil
 }
 
@@ -138,18 +147,22 @@ func (s volumes) RemoveVolume(ctx context.Context, req *logsv1.RemoveVolumeReque
 	return out, err
 }
 
-// pick is the volume that is meant: on the node that is named, or on the only one that has it.
+// pick is the volume that is meant: on the node that is named, or on the only one that has it, or the one that is a slot's. Who happens
+// to answer must not decide it: a node that can't be asked may have one of the name, too.
 func (s volumes) pick(ctx context.Context, req *logsv1.RemoveVolumeRequest) (*logsv1.ListedVolume, error) {
-	ask := &logsv1.ListVolumesRequest{}
+	var on []string
 	if req.GetNode() != "" {
-		ask.Nodes = []string{req.GetNode()}
+		on = []string{req.GetNode()}
 	}
-	all, err := s.ListVolumes(ctx, ask)
+	all, err := s.all(ctx, on)
 	if err != nil {
 		return nil, err
 	}
 	of := slices.DeleteFunc(all.GetVolumes(), func(v *logsv1.ListedVolume) bool { return v.GetVolume().GetName() != req.GetName() })
 	switch {
+	case len(of) == 1 && of[0].GetRecord() == nil && len(all.GetMissing()) > 0:
+		return nil, errs.Faults("remove a volume", errs.Fault{Field: "node", Reason: fmt.Sprintf(
+			"must be named: %s has a volume %s, and %s, which can't be asked, may have one too", hosts(of), req.GetName(), absent(all.GetMissing()))})
 	case len(of) == 1:
 		return of[0], nil
 	case len(of) > 1:
