@@ -97,16 +97,26 @@ func (e *Executor) CreateVolume(_ context.Context, name string, labels map[strin
 	return err
 }
 
-// RemoveVolume removes a volume that no container uses. No container is made meanwhile: it would be given what is about to go.
+// RemoveVolume removes a volume that no container uses.
 func (e *Executor) RemoveVolume(ctx context.Context, name string) error {
+	remove, err := e.detachVolume(ctx, name)
+	if err != nil {
+		return err
+	}
+	return remove()
+}
+
+// detachVolume takes a volume away that no container uses. No container is made meanwhile: it would be given what is about to go.
+// Deleting what is in it may take minutes, and holds nobody up.
+func (e *Executor) detachVolume(ctx context.Context, name string) (remove func() error, err error) {
 	e.making.Lock()
 	defer e.making.Unlock()
 	users, err := e.users(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if u := users[name]; len(u) > 0 {
-		return errs.New(errs.Precondition, "volume %s is in use by %s", name, strings.Join(u, ", "))
+		return nil, errs.New(errs.Precondition, "volume %s is in use by %s", name, strings.Join(u, ", "))
 	}
-	return e.volumes.Remove(name)
+	return e.volumes.Detach(name)
 }

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/state"
 )
 
 // givenUp is between the name of a volume that was put aside and the beginning of its incarnation.
@@ -20,10 +21,17 @@ const givenUp = ".given-up-"
 // asideMark is how much of an incarnation names what was put aside.
 const asideMark = 8
 
+// aboutFile says what a volume is, freshFile what it will be once that is whole.
+const aboutFile, freshFile = "volume.json", "volume.json.new"
+
+// write puts a whole description in the place of another: a power cut or a full disk leaves the one or the other.
 func write(place string, a About) error {
 	text, err := json.Marshal(a)
 	if err == nil {
-		err = os.WriteFile(filepath.Join(place, "volume.json"), text, 0o600)
+		err = writeThrough(filepath.Join(place, freshFile), text)
+	}
+	if err == nil {
+		err = os.Rename(filepath.Join(place, freshFile), filepath.Join(place, aboutFile))
 	}
 	if err != nil {
 		return fmt.Errorf("write down what a volume is: %w", err)
@@ -31,12 +39,38 @@ func write(place string, a About) error {
 	return nil
 }
 
-// read is what was written down; nothing when that can't be read.
-func read(place string) (a About) {
-	if text, err := os.ReadFile(filepath.Join(place, "volume.json")); err != nil || json.Unmarshal(text, &a) != nil {
-		return About{}
+// writeThrough writes a file that is on the disk when it returns.
+func writeThrough(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
 	}
-	return a
+	_, err = f.Write(text)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+// read is what was written down; nothing, and false, when that can't be read.
+func read(place string) (a About, ok bool) {
+	if text, err := os.ReadFile(filepath.Join(place, aboutFile)); err != nil || json.Unmarshal(text, &a) != nil {
+		return About{}, false
+	}
+	return a, true
+}
+
+// meant says whether a volume that is there is the one that is meant: a slot's is for its slot alone, however another's name is
+// spelt, and a slot does not write into another's data. What was put aside is nobody's.
+func (s *Store) meant(name string, want About) error {
+	place := filepath.Join(s.dir, "named", name)
+	had, ok := read(place)
+	switch {
+	case !ok || strings.Contains(name, givenUp):
+	case had.Service != "" && want.Service == "":
+		return errs.New(errs.Precondition, "volume %s is that of a slot of service %s; only its tasks may use it, by a mount with scope=slot", name, had.Service)
+	case had.Service == "" && want.Service != "":
+		return errs.New(errs.Precondition,
+			"volume %s on this node was made by hand, or by a mount without scope=slot: it is not this slot's; remove it, or give the mount another source", name)
+	}
+	return nil
 }
 
 // renew puts a volume aside that the cluster has given up meanwhile, so that its slot begins anew and nobody's data is lost. One
@@ -46,7 +80,7 @@ func (s *Store) renew(name string, want About) error {
 	if _, err := os.Stat(place); err != nil {
 		return nil //nolint:nilerr // it is not there yet; what else may be wrong is told by who makes it
 	}
-	a := read(place)
+	a, _ := read(place)
 	switch a.Incarnation {
 	case want.Incarnation:
 		return nil
@@ -54,8 +88,10 @@ func (s *Store) renew(name string, want About) error {
 		want.Labels = a.Labels
 		return write(place, want)
 	}
-	aside := place + givenUp + a.Incarnation[:min(asideMark, len(a.Incarnation))]
-	if err := os.Rename(place, aside); err != nil {
+	// A long name loses its end, or nobody could name what was put aside.
+	mark := givenUp + a.Incarnation[:min(asideMark, len(a.Incarnation))]
+	aside := name[:min(len(name), state.MaxVolumeName-len(mark))] + mark
+	if err := os.Rename(place, filepath.Join(s.dir, "named", aside)); err != nil {
 		return fmt.Errorf("put a volume aside that was given up: %w", err)
 	}
 	return nil
@@ -79,11 +115,12 @@ func (s *Store) List() ([]Found, error) {
 	var out []Found
 	for _, e := range entries {
 		place := filepath.Join(s.dir, "named", e.Name())
-		info, err := os.Stat(filepath.Join(place, "volume.json"))
+		info, err := os.Stat(filepath.Join(place, aboutFile))
 		if strings.HasPrefix(e.Name(), ".") || errors.Is(err, fs.ErrNotExist) {
 			continue // unfinished, or on its way out
 		}
-		f := Found{Name: e.Name(), Path: filepath.Join(place, "data"), About: read(place)}
+		about, _ := read(place)
+		f := Found{Name: e.Name(), Path: filepath.Join(place, "data"), About: about}
 		if err == nil {
 			f.Made = info.ModTime()
 		}
@@ -92,29 +129,31 @@ func (s *Store) List() ([]Found, error) {
 	return out, nil
 }
 
-// Remove deletes a named volume with all that is in it. Who uses it is for the caller to know. Its name is free at once; NotFound:
-// there is none.
-func (s *Store) Remove(name string) error {
+// Detach takes a named volume away, so that its name is free at once; remove then deletes all that is in it, which may take long. Who
+// uses it is for the caller to know. NotFound: there is none.
+func (s *Store) Detach(name string) (remove func() error, err error) {
 	named := filepath.Join(s.dir, "named")
 	doomed, err := os.MkdirTemp(named, ".gone-")
 	if errors.Is(err, fs.ErrNotExist) {
-		return errs.New(errs.NotFound, "there is no volume %q on this node", name)
+		return nil, errs.New(errs.NotFound, "there is no volume %q on this node", name)
 	}
 	if err != nil {
-		return fmt.Errorf("remove a volume: %w", err)
+		return nil, fmt.Errorf("remove a volume: %w", err)
 	}
 	err = os.Rename(filepath.Join(named, name), filepath.Join(doomed, "volume"))
 	if errors.Is(err, fs.ErrNotExist) {
 		_ = os.Remove(doomed) // Sweep would find it
-		return errs.New(errs.NotFound, "there is no volume %q on this node", name)
+		return nil, errs.New(errs.NotFound, "there is no volume %q on this node", name)
 	}
 	if err != nil {
-		return fmt.Errorf("remove a volume: %w", err)
+		return nil, fmt.Errorf("remove a volume: %w", err)
 	}
-	if err := os.RemoveAll(doomed); err != nil { // follows no link
-		return fmt.Errorf("remove what was in a volume: %w", err)
-	}
-	return nil
+	return func() error {
+		if err := os.RemoveAll(doomed); err != nil { // follows no link
+			return fmt.Errorf("remove what was in a volume: %w", err)
+		}
+		return nil
+	}, nil
 }
 
 // clear removes what a power cut has left of volumes that were being made or removed.

@@ -44,7 +44,11 @@ type About struct {
 }
 
 // Named is the folder of a volume, which is made if it is not there. What is said of it and fill are only for a new one.
+// Precondition: one of the name is there and is another.
 func (s *Store) Named(name string, a About, fill Fill) (string, error) {
+	if err := s.meant(name, a); err != nil {
+		return "", err
+	}
 	if a.Incarnation != "" {
 		if err := s.renew(name, a); err != nil {
 			return "", err

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/state"
 	"github.com/shoalproject/shoal/services/agent/internal/volume"
 )
 
@@ -18,6 +20,14 @@ func write(t *testing.T, path, text string) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
+}
+
+func remove(s *volume.Store, name string) error {
+	finish, err := s.Detach(name)
+	if err != nil {
+		return err
+	}
+	return finish()
 }
 
 func read(t *testing.T, path string) string {
@@ -181,14 +191,104 @@ func TestRemove(t *testing.T) {
 	if err := os.MkdirAll(filepath.Join(left, "volume"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := errors.Join(s.Remove("v"), s.Sweep(func(string) bool { return true })); err != nil {
+	if err := errors.Join(remove(s, "v"), s.Sweep(func(string) bool { return true })); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Remove("v"); !errs.Is(err, errs.NotFound) {
+	if err := remove(s, "v"); !errs.Is(err, errs.NotFound) {
 		t.Errorf("again: %v", err)
 	}
 	if entries, err := os.ReadDir(filepath.Dir(left)); err != nil || len(entries) != 0 {
 		t.Errorf("left: %v, %v", entries, err)
 	}
 	read(t, secret)
+}
+
+// TestDetached: a volume that is being removed is away at once, and the next one of its name is new; deleting its data, which takes as
+// long as it takes, comes after.
+func TestDetached(t *testing.T) {
+	s, data, _, _ := linked(t)
+	finish, err := s.Detach("v")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 0 {
+		t.Errorf("listed %v, %v", all, err)
+	}
+	if _, err := s.Named("v", volume.About{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if entries, err := os.ReadDir(data); err != nil || len(entries) != 0 {
+		t.Errorf("the new one has %v, %v", entries, err)
+	}
+	if err := finish(); err != nil {
+		t.Error(err)
+	}
+	if all, err := s.List(); err != nil || len(all) != 1 {
+		t.Errorf("listed %v, %v", all, err)
+	}
+}
+
+// TestNameOfASlotsVolume: a mount that is no slot's does not get a slot's volume by its name, and a slot does not get what somebody made
+// under the name of its volume. What was given up is anybody's.
+func TestNameOfASlotsVolume(t *testing.T) {
+	s := volume.New(t.TempDir(), t.TempDir())
+	slot := func(incarnation string) volume.About {
+		return volume.About{Service: "db", Slot: 1, Incarnation: incarnation}
+	}
+	use := func(name string, a volume.About, want errs.Kind) {
+		t.Helper()
+		if _, err := s.Named(name, a, nil); errs.KindOf(err) != want {
+			t.Errorf("%s for %+v: %v, want %v", name, a, err, want)
+		}
+	}
+	use("db.1.data", slot("aaaaaaaa"), errs.None)
+	use("db.1.data", volume.About{}, errs.Precondition)
+	use("db.1.data", slot("bbbbbbbb"), errs.None)
+	use("db.1.data.given-up-aaaaaaaa", volume.About{}, errs.None)
+	use("db.2.data", volume.About{Labels: map[string]string{"a": "b"}}, errs.None)
+	use("db.2.data", slot("aaaaaaaa"), errs.Precondition)
+	use("db.2.data", slot(""), errs.Precondition)
+}
+
+// TestLongNameIsGivenUp: what is put aside has a name that can be typed, however long the volume's was.
+func TestLongNameIsGivenUp(t *testing.T) {
+	s := volume.New(t.TempDir(), t.TempDir())
+	long := strings.Repeat("s", state.MaxVolumeName-7) + ".1.data"
+	for _, incarnation := range []string{"aaaaaaaaaaaa", "bbbbbbbbbbbb"} {
+		if _, err := s.Named(long, volume.About{Service: "s", Slot: 1, Incarnation: incarnation}, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	all, err := s.List()
+	if err != nil || len(all) != 2 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	for _, v := range all {
+		if !state.ValidVolume(v.Name) {
+			t.Errorf("%s (%d) is no name", v.Name, len(v.Name))
+		}
+		if err := remove(s, v.Name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// TestDescriptionIsWhole: a description that could not be written, for the disk was full, leaves the one before.
+func TestDescriptionIsWhole(t *testing.T) {
+	dir := t.TempDir()
+	s := volume.New(dir, t.TempDir())
+	data, err := s.Named("db.1.data", volume.About{Service: "db", Slot: 1, Labels: map[string]string{"a": "b"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Nothing can be written where the new one would be.
+	if err := os.Mkdir(filepath.Join(filepath.Dir(data), "volume.json.new"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Named("db.1.data", volume.About{Service: "db", Slot: 1, Incarnation: "aaaaaaaa"}, nil); err == nil {
+		t.Error("written nowhere")
+	}
+	if all, err := s.List(); err != nil || len(all) != 1 || all[0].Labels["a"] != "b" || all[0].Service != "db" {
+		t.Errorf("%+v, %v", all, err)
+	}
 }
