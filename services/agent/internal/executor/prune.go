@@ -14,6 +14,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/services/agent/internal/prune"
+	"github.com/shoalproject/shoal/services/agent/internal/pull"
 )
 
 // Disk is the file system of the snapshotter, where images are unpacked. NotFound: containerd does not say where that is, or
@@ -38,7 +39,11 @@ func (e *Executor) Disk(ctx context.Context) (prune.Disk, error) {
 	return prune.Disk{Total: int64(at.Blocks) * at.Bsize, Free: int64(at.Bavail) * at.Bsize}, nil
 }
 
-// Images are those in our namespace. Used are those of a container, whosever it is, and those that tasks name.
+// labelPinned is the label by which Kubernetes and people keep an image (containerd's docs/cri/config.md).
+const labelPinned = "io.cri-containerd.pinned"
+
+// Images are those in our namespace that were pulled here and that nobody has pinned. Used are those of a container, whosever it is,
+// and those that tasks name.
 func (e *Executor) Images(ctx context.Context, named []string) ([]prune.Image, error) {
 	ctx, cancel := e.call(ctx)
 	defer cancel()
@@ -68,6 +73,9 @@ func (e *Executor) Images(ctx context.Context, named []string) ([]prune.Image, e
 	}
 	var out []prune.Image
 	for _, i := range all {
+		if labels := i.Labels(); labels[pull.LabelPulled] == "" || labels[labelPinned] != "" {
+			continue
+		}
 		bytes, err := i.Usage(ctx, containerd.WithSnapshotUsage())
 		if err != nil {
 			bytes, err = i.Size(ctx)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/pull"
 )
 
 // messages are what a pull has told.
@@ -59,7 +60,7 @@ func TestPull(t *testing.T) {
 		}
 		return err
 	}
-	pull := func(t *testing.T, name string, login container.Login) (string, error) {
+	pulled := func(t *testing.T, name string, login container.Login) (string, error) {
 		t.Helper()
 		var told messages
 		err := try(t, t.Context(), &told, name, login)
@@ -78,7 +79,7 @@ func TestPull(t *testing.T) {
 
 	t.Run("a login is shown to those who ask", func(t *testing.T) {
 		r.registry.want("ada:hunter2", nil)
-		if _, err := pull(t, image, ada); err != nil {
+		if _, err := pulled(t, image, ada); err != nil {
 			t.Fatal(err)
 		}
 		if heard := r.registry.heard(); len(heard) == 0 {
@@ -87,24 +88,24 @@ func TestPull(t *testing.T) {
 	})
 	t.Run("a wrong one is told at once, and is in no message", func(t *testing.T) {
 		r.registry.want("ada:hunter2", nil)
-		_, err := pull(t, image, container.Login{Username: "ada", Password: "pass-wrong"})
+		_, err := pulled(t, image, container.Login{Username: "ada", Password: "pass-wrong"})
 		if !errs.Is(err, errs.Precondition) || !strings.Contains(err.Error(), "does not accept the login") || strings.Contains(err.Error(), "pass-wrong") {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("none is told with what to do", func(t *testing.T) {
 		r.registry.want("ada:hunter2", nil)
-		_, err := pull(t, image, container.Login{})
+		_, err := pulled(t, image, container.Login{})
 		if err == nil || !strings.Contains(err.Error(), "wants a login (401); `shoal registry login "+r.registry.host) {
 			t.Errorf("%v", err)
 		}
 	})
 	t.Run("one that has not come is waited for, but not by who needs no pull", func(t *testing.T) {
 		r.registry.want("", nil)
-		if _, err := pull(t, image, container.Login{Awaited: true}); !errs.Is(err, errs.Unavailable) {
+		if _, err := pulled(t, image, container.Login{Awaited: true}); !errs.Is(err, errs.Unavailable) {
 			t.Errorf("%v", err)
 		}
-		if _, err := pull(t, image, container.Login{}); err != nil {
+		if _, err := pulled(t, image, container.Login{}); err != nil {
 			t.Fatal(err)
 		}
 		s := r.spec("here.0")
@@ -132,14 +133,14 @@ func TestPull(t *testing.T) {
 		r.registry.want("ada:hunter2", nil)
 		host, ca := r.registry.sealed(t)
 		hostsFile(t, r.cfg.Pull.CertsDir, host, "server = \"https://"+host+"\"\nca = \"ca.pem\"\n", ca)
-		if _, err := pull(t, host+"/repo:1", ada); err != nil {
+		if _, err := pulled(t, host+"/repo:1", ada); err != nil {
 			t.Fatal(err)
 		}
 	})
 	t.Run("a credential helper of the machine", func(t *testing.T) {
 		r.registry.want("token-user:fresh", nil)
 		r.helper(t, `read host; [ "$host" = "`+r.registry.host+`" ] && printf '{"ServerURL":"x","Username":"token-user","Secret":"fresh"}'`)
-		if _, err := pull(t, image, container.Login{}); err != nil {
+		if _, err := pulled(t, image, container.Login{}); err != nil {
 			t.Fatal(err)
 		}
 		r.helper(t, "head -c 100000 /dev/zero")
@@ -170,6 +171,20 @@ func TestPull(t *testing.T) {
 				w.(http.Flusher).Flush()
 				<-t.Context().Done()
 			}), "has sent nothing for 1s; tries again in 1s"},
+			"drip": {first(func(w http.ResponseWriter, data []byte) {
+				w.Header().Set("Content-Length", "1000000")
+				for tick, i := time.NewTicker(20*time.Millisecond), 0; ; i++ {
+					select {
+					case <-tick.C:
+						_, err := w.Write(data[i : i+1])
+						if w.(http.Flusher).Flush(); err != nil {
+							return
+						}
+					case <-t.Context().Done():
+						return
+					}
+				}
+			}), "has sent less than 2048 bytes a second for 1s; tries again in 1s"},
 			"corrupt": {first(func(w http.ResponseWriter, data []byte) {
 				bad := append([]byte{}, data...)
 				bad[len(bad)/2] ^= 1
@@ -194,7 +209,7 @@ func TestPull(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				n.Store(0)
 				r.registry.want("", c.f)
-				said, err := pull(t, image, container.Login{})
+				said, err := pulled(t, image, container.Login{})
 				if err != nil || !strings.Contains(said, c.want) {
 					t.Errorf("%v; said %q", err, said)
 				}
@@ -204,7 +219,7 @@ func TestPull(t *testing.T) {
 	t.Run("a digest is pulled once, with or without its tag", func(t *testing.T) {
 		r.registry.want("", nil)
 		pinned := r.registry.host + "/repo:1@" + r.registry.digest()
-		if _, err := pull(t, pinned, container.Login{}); err != nil {
+		if _, err := pulled(t, pinned, container.Login{}); err != nil {
 			t.Fatal(err)
 		}
 		r.registry.want("", func(w http.ResponseWriter, _ *http.Request, _ []byte) bool {
@@ -273,6 +288,13 @@ func TestUnusedImages(t *testing.T) {
 	if n := used(s.Container.GetImage()); n != 2 {
 		t.Errorf("%d are used by a task, want 2", n)
 	}
+	for label, there := range map[string]bool{labelPinned: false, "a": true, pull.LabelPulled: false} {
+		r.label(t, pinned.Container.GetImage(), label)
+		all, err := r.Images(t.Context(), nil)
+		if err != nil || len(all) == 2 != there {
+			t.Errorf("with the label %s: %+v, %v", label, all, err)
+		}
+	}
 	asked := r.registry.asked.Load()
 	for _, name := range []string{s.Container.GetImage(), pinned.Container.GetImage(), "never.example/was:1"} {
 		if err := r.RemoveImage(t.Context(), name); err != nil {
@@ -281,6 +303,23 @@ func TestUnusedImages(t *testing.T) {
 	}
 	if err := r.Prepare(t.Context(), s); err != nil || r.registry.asked.Load() == asked {
 		t.Errorf("%v; asked %d times, %d before", err, r.registry.asked.Load(), asked)
+	}
+}
+
+// label gives an image one label more, or, if it is that of what we pulled, takes that away: then somebody else has put it there.
+func (r *rig) label(t *testing.T, name, label string) {
+	t.Helper()
+	ctx := namespaces.WithNamespace(t.Context(), r.cfg.Namespace)
+	i, err := r.client.ImageService().Get(ctx, name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i.Labels = map[string]string{pull.LabelPulled: "true", label: "true"}
+	if label == pull.LabelPulled {
+		i.Labels = nil
+	}
+	if _, err := r.client.ImageService().Update(ctx, i, "labels"); err != nil {
+		t.Fatal(err)
 	}
 }
 

@@ -13,8 +13,10 @@ import (
 
 	"go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shoalproject/shoal/internal/run"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
@@ -28,10 +30,15 @@ const (
 )
 
 // lockWait is how long a second agent waits for the file: long enough for a dying one to let go.
-const lockWait = 3 * time.Second
+const lockWait, lockPause = 3 * time.Second, 50 * time.Millisecond
+
+var errHeld = errors.New("another agent holds it; stop that one first")
 
 // file is the journal of a real machine: one bbolt file.
-type file struct{ db *bbolt.DB }
+type file struct {
+	db   *bbolt.DB
+	lock *os.File // held as long as the journal is open
+}
 
 // Open opens the journal at path, or begins a new one. A file that is damaged is put aside as <path>.damaged, which is told:
 // the containers themselves know enough to go on, and a machine that waits for a person is worse.
@@ -39,6 +46,40 @@ func Open(path string, log *slog.Logger) (Journal, error) {
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, fmt.Errorf("open journal: %w", err)
 	}
+	// What is counted and put aside below is that of one agent at a time: a second one would take the first for dead.
+	lock, err := hold(path + lockSuffix)
+	if err != nil {
+		return nil, fmt.Errorf("open journal %s: %w", path, err)
+	}
+	f, err := openHeld(path, log)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	f.lock = lock
+	return f, nil
+}
+
+// hold waits a little for the file that says whose the journal is.
+func hold(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	for left := lockWait; ; left -= lockPause {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		switch {
+		case err == nil:
+			return f, nil
+		case !errors.Is(err, unix.EWOULDBLOCK) && !errors.Is(err, unix.EINTR):
+			return nil, errors.Join(err, f.Close())
+		case left <= 0:
+			return nil, errors.Join(errHeld, f.Close())
+		}
+		_ = run.Sleep(context.Background(), lockPause)
+	}
+}
+
+func openHeld(path string, log *slog.Logger) (*file, error) {
 	f, err := sound(path)
 	if damage, ok := errors.AsType[*damageError](err); ok {
 		log.Error("the journal is damaged and was put aside; going on by what runs here", "file", path+asideSuffix, "damage", damage)
@@ -48,7 +89,7 @@ func Open(path string, log *slog.Logger) (Journal, error) {
 		f, err = sound(path)
 	}
 	if errors.Is(err, berrors.ErrTimeout) {
-		return nil, fmt.Errorf("open journal %s: another agent holds it; stop that one first", path)
+		err = errHeld
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open journal %s: %w", path, err)
@@ -58,6 +99,7 @@ func Open(path string, log *slog.Logger) (Journal, error) {
 
 const (
 	asideSuffix = ".damaged"
+	lockSuffix  = ".lock"
 	// triesSuffix is of the file that counts the agents that have died while they opened the journal: bbolt ends the process for
 	// some damages, where nobody can stop it.
 	triesSuffix = ".opening"
@@ -97,7 +139,7 @@ func sound(path string) (f *file, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f = &file{db}
+	f = &file{db: db}
 	if _, err := f.Load(context.Background()); err != nil {
 		return nil, errors.Join(&damageError{err}, f.Close())
 	}
@@ -130,7 +172,13 @@ func open(path string) (*bbolt.DB, error) {
 	return db, nil
 }
 
-func (f *file) Close() error { return f.db.Close() }
+func (f *file) Close() error {
+	err := f.db.Close()
+	if f.lock != nil {
+		err = errors.Join(err, f.lock.Close())
+	}
+	return err
+}
 
 func (f *file) Load(context.Context) (State, error) {
 	s := State{Tasks: map[string]Record{}}

@@ -206,3 +206,29 @@ func TestFullDisk(t *testing.T) {
 		t.Errorf("%d tasks, %v", len(s.Tasks), err)
 	}
 }
+
+// TestSecondAgentSpoilsNothing: agents that are started while one has the journal are refused, and leave it where it is, however many
+// they are: it was not they who died opening it.
+func TestSecondAgentSpoilsNothing(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "journal.db")
+	j, err := journal.Open(path, quiet())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer j.Close()
+	// As two that died have left it, while ours was opening it.
+	if err := os.WriteFile(path+".opening", []byte(".."), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if second, err := journal.Open(path, quiet()); err == nil {
+		t.Error("two agents have one journal", second.Close())
+	} else if !strings.Contains(err.Error(), "another agent holds it") {
+		t.Error(err)
+	}
+	if _, err := os.Stat(path + ".damaged"); err == nil {
+		t.Error("the journal of a living agent was put aside")
+	}
+	if err := j.Save(t.Context(), journal.Change{Cluster: "c1"}); err != nil {
+		t.Error(err)
+	}
+}

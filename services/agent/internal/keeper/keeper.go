@@ -14,7 +14,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -47,6 +46,7 @@ type Output struct {
 // that the container has, too.
 func Keep(ctx context.Context, log *slog.Logger, o Output, lives func(ctx context.Context) bool) error {
 	logger := find(o)
+	defer func() { logger.close() }()
 	held, err := hold(o, logger)
 	if err != nil {
 		return fmt.Errorf("hold the pipes of a container's output: %w", err)
@@ -54,8 +54,8 @@ func Keep(ctx context.Context, log *slog.Logger, o Output, lives func(ctx contex
 	defer closeAll(held)
 	for pause := againFirst; ; pause = min(2*pause, againLast) {
 		began := time.Now()
-		if logger != 0 {
-			if err := wait(ctx, logger); err != nil {
+		if logger != nil {
+			if err := logger.wait(ctx); err != nil {
 				return err
 			}
 		}
@@ -65,9 +65,10 @@ func Keep(ctx context.Context, log *slog.Logger, o Output, lives func(ctx contex
 		if !lives(ctx) {
 			return ctx.Err()
 		}
-		if logger != 0 {
-			log.Warn("the logger of a container has died, starting another", "folder", o.Folder, "pid", logger)
+		if logger != nil {
+			log.Warn("the logger of a container has died, starting another", "folder", o.Folder, "pid", logger.pid)
 		}
+		logger.close()
 		if logger, err = spawn(o, held); err != nil {
 			log.Error("a container has no logger, will retry: it may have to wait", "folder", o.Folder, "error", err)
 		}
@@ -82,7 +83,7 @@ func Keep(ctx context.Context, log *slog.Logger, o Output, lives func(ctx contex
 // Begin starts the logger of a container that has not begun, on its named pipes. They do not end before release is called,
 // when the shim has opened them.
 func Begin(o Output) (release func(), err error) {
-	held, err := hold(o, 0)
+	held, err := hold(o, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -97,13 +98,14 @@ func Begin(o Output) (release func(), err error) {
 		}
 		ends = append(ends, end)
 	}
-	if find(o) != 0 {
-		return release, nil // an earlier try has begun it
+	begun := find(o)
+	if begun == nil { // else an earlier try has begun it
+		if begun, err = spawn(o, held); err != nil {
+			release()
+			return nil, err
+		}
 	}
-	if _, err := spawn(o, held); err != nil {
-		release()
-		return nil, err
-	}
+	begun.close()
 	return release, nil
 }
 
@@ -117,12 +119,12 @@ func closeAll(files []*os.File) {
 
 // hold opens the read ends: by their names, or those of the logger, or, if it has died already, by the container's own
 // write ends.
-func hold(o Output, logger int) ([]*os.File, error) {
+func hold(o Output, logger *process) ([]*os.File, error) {
 	names, flags := o.Pipes, os.O_RDONLY|unix.O_NONBLOCK
 	if len(names) == 0 {
 		names, flags = []string{fmt.Sprintf("/proc/%d/fd/1", o.PID), fmt.Sprintf("/proc/%d/fd/2", o.PID)}, os.O_RDONLY
-		if logger != 0 {
-			names = []string{fmt.Sprintf("/proc/%d/fd/3", logger), fmt.Sprintf("/proc/%d/fd/4", logger)}
+		if logger != nil {
+			names = []string{fmt.Sprintf("/proc/%d/fd/3", logger.pid), fmt.Sprintf("/proc/%d/fd/4", logger.pid)}
 		}
 	}
 	held, some := make([]*os.File, len(names)), false
@@ -144,103 +146,27 @@ func hold(o Output, logger int) ([]*os.File, error) {
 }
 
 // spawn starts a logger on the pipes and waits until it is ready. Its life is its own; it is taken away when it has died.
-func spawn(o Output, pipes []*os.File) (pid int, err error) {
+func spawn(o Output, pipes []*os.File) (*process, error) {
 	ready, tell, err := os.Pipe()
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	defer ready.Close()
 	cmd := exec.CommandContext(context.Background(), o.Program, "logger", o.Folder) // no end of ours is its
 	cmd.ExtraFiles = append(append([]*os.File{}, pipes...), tell)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	fd := -1
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, PidFD: &fd}
 	err = cmd.Start()
 	_ = tell.Close() // its copy counts
 	if err != nil {
-		return 0, fmt.Errorf("start a logger: %w", err)
+		return nil, fmt.Errorf("start a logger: %w", err)
 	}
 	// Nobody needs the result, but without a wait a child that has died stays in the table of processes.
 	run.Async(context.Background(), func(context.Context) (struct{}, error) { return struct{}{}, cmd.Wait() })
 	_ = ready.SetReadDeadline(time.Now().Add(patience)) // a pipe takes one
 	_, _ = ready.Read(make([]byte, 1))                  // returns when it is ready, dead, or hangs: then it is watched like any other
-	return cmd.Process.Pid, nil
-}
-
-// wait returns when a process has ended.
-func wait(ctx context.Context, pid int) error {
-	fd, err := unix.PidfdOpen(pid, unix.PIDFD_NONBLOCK)
-	if errors.Is(err, unix.ESRCH) {
-		return nil
+	if err := unix.SetNonblock(fd, true); err != nil {  // or it can't be polled
+		return nil, fmt.Errorf("watch a logger: %w", err)
 	}
-	if err != nil {
-		return fmt.Errorf("watch a logger: %w", err)
-	}
-	f := os.NewFile(uintptr(fd), "logger")
-	defer f.Close()
-	stop := context.AfterFunc(ctx, func() { _ = f.SetReadDeadline(time.Unix(1, 0)) }) // a file that can be polled takes it
-	defer stop()
-	conn, err := f.SyscallConn()
-	if err != nil {
-		return err
-	}
-	err = conn.Read(func(fd uintptr) bool {
-		n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
-		return err != nil || n > 0
-	})
-	if ctx.Err() != nil {
-		return ctx.Err()
-	}
-	return err
-}
-
-// find is the logger of a folder, 0 if there is none: mostly a child of the container's shim.
-func find(o Output) int {
-	if shim := parent(o.PID); shim > 1 {
-		lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", shim))
-		for _, list := range lists {
-			raw, err := os.ReadFile(list)
-			if err != nil {
-				continue // that thread has ended
-			}
-			for _, pid := range strings.Fields(string(raw)) {
-				if is(pid, o.Folder) {
-					return number(pid)
-				}
-			}
-		}
-	}
-	entries, err := os.ReadDir("/proc")
-	if err != nil {
-		return 0
-	}
-	for _, e := range entries {
-		if number(e.Name()) > 1 && is(e.Name(), o.Folder) {
-			return number(e.Name())
-		}
-	}
-	return 0
-}
-
-func is(pid, folder string) bool {
-	raw, err := os.ReadFile("/proc/" + pid + "/cmdline") //nolint:gosec // a number that the kernel has told
-	return err == nil && strings.HasSuffix(string(raw), "\x00logger\x00"+folder+"\x00")
-}
-
-func number(text string) (n int) {
-	if _, err := fmt.Sscanf(text, "%d", &n); err != nil {
-		return 0
-	}
-	return n
-}
-
-// parent is the fourth word of /proc/PID/stat (man 5 proc), after a name in brackets that may have any character in it.
-func parent(pid int64) int {
-	raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	if err != nil {
-		return 0
-	}
-	words := strings.Fields(string(raw[strings.LastIndexByte(string(raw), ')')+1:]))
-	if len(words) < 2 {
-		return 0
-	}
-	return number(words[1])
+	return &process{cmd.Process.Pid, os.NewFile(uintptr(fd), "logger")}, nil
 }

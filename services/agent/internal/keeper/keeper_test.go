@@ -112,12 +112,12 @@ func TestKeep(t *testing.T) {
 	}
 	for range 3 {
 		before := lines()
-		until(t, "its lines are kept", func() bool { return lines() > before+20 && find(o) != 0 && holds(find(o)) })
-		pid := find(o)
+		until(t, "its lines are kept", func() bool { return lines() > before+20 && pidOf(o) != 0 && holds(pidOf(o)) })
+		pid := pidOf(o)
 		if err := syscall.Kill(pid, syscall.SIGKILL); err != nil {
 			t.Fatal(err)
 		}
-		until(t, "another logger is there", func() bool { now := find(o); return now != 0 && now != pid })
+		until(t, "another logger is there", func() bool { now := pidOf(o); return now != 0 && now != pid })
 	}
 	close(gone)
 	if err := stop.Close(); err != nil {
@@ -129,9 +129,56 @@ func TestKeep(t *testing.T) {
 	if r := <-kept; r.Err != nil {
 		t.Errorf("the keeper: %v", r.Err)
 	}
-	if pid := find(o); pid != 0 {
+	if pid := pidOf(o); pid != 0 {
 		t.Errorf("logger %d is left", pid)
 	}
+}
+
+// pidOf is the logger that is found; 0: none.
+func pidOf(o Output) int {
+	p := find(o)
+	if p == nil {
+		return 0
+	}
+	defer p.close()
+	return p.pid
+}
+
+// TestNobodyElseIsTheLogger: a process of a container that calls itself a logger is none: else the agent would hold its files, and leave
+// the container without one.
+func TestNobodyElseIsTheLogger(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it makes a namespace")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	folder := t.TempDir()
+	for _, c := range []struct {
+		flags uintptr
+		found bool
+	}{{syscall.CLONE_NEWPID, false}, {0, true}} {
+		ready, tell, err := os.Pipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0], "logger", folder)
+		cmd.ExtraFiles, cmd.SysProcAttr = []*os.File{r, r, tell}, &syscall.SysProcAttr{Cloneflags: c.flags}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		_ = tell.Close()
+		_, _ = ready.Read(make([]byte, 1))
+		if got := pidOf(Output{Folder: folder}); (got == cmd.Process.Pid) != c.found || !c.found && got != 0 {
+			t.Errorf("flags %x: found %d, it is %d", c.flags, got, cmd.Process.Pid)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		_ = ready.Close()
+	}
+	_ = w.Close()
 }
 
 // holds says that this process has what a logger reads.
@@ -156,9 +203,10 @@ func TestSpawnLeavesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer null.Close()
-	pid, err := spawn(Output{Program: os.Args[0], Folder: filepath.Join(t.TempDir(), "missing")}, []*os.File{null, null})
+	p, err := spawn(Output{Program: os.Args[0], Folder: filepath.Join(t.TempDir(), "missing")}, []*os.File{null, null})
 	if err != nil {
 		t.Fatal(err)
 	}
-	until(t, "it is taken away", func() bool { return syscall.Kill(pid, 0) == syscall.ESRCH })
+	defer p.close()
+	until(t, "it is taken away", func() bool { return syscall.Kill(p.pid, 0) == syscall.ESRCH })
 }

@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -38,6 +39,8 @@ func (m *meter) evidence(cause, err error) *verdict.Evidence {
 	switch {
 	case errors.Is(cause, errStalled):
 		e.Fault = verdict.Stalled
+	case errors.Is(cause, errSlow):
+		e.Fault, e.Detail = verdict.Stalled, fmt.Sprintf("less than %d bytes a second", leastRate)
 	case isHelper:
 		e.Fault, e.Detail = verdict.Helper, helper.Error()
 	case isStatus:

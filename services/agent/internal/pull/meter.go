@@ -23,8 +23,15 @@ const tellEvery = 5 * time.Second
 // tellFirst is how long a pull may take of which nobody needs to hear.
 const tellFirst = time.Second
 
-// errStalled ends a try whose registry is silent.
-var errStalled = errors.New("the registry is silent")
+// leastRate is what a registry must send while we wait for it, in bytes a second: far below what anybody can use. One that sends less
+// would hold a place among the pulls for as long as it likes.
+const leastRate = 2 << 10
+
+// errStalled ends a try whose registry is silent, errSlow one whose registry is as good as silent.
+var (
+	errStalled = errors.New("the registry is silent")
+	errSlow    = errors.New("the registry drips")
+)
 
 // meter watches one try: what comes, what does not, and what registries say.
 type meter struct {
@@ -88,7 +95,31 @@ func (t transport) RoundTrip(req *http.Request) (*http.Response, error) {
 	if resp.StatusCode >= http.StatusBadRequest {
 		t.m.last = answer{code: resp.StatusCode, after: retryAfter(resp.Header.Get("Retry-After"))}
 	}
+	resp.Body = &awaited{ReadCloser: resp.Body, m: t.m}
 	return resp, nil
+}
+
+// awaited is an answer's body: what comes must come in time, whoever reads it. It has one reader.
+type awaited struct {
+	io.ReadCloser
+	m      *meter
+	waited time.Duration // since enough has come
+	came   int64
+}
+
+// Read ends the try when nothing comes, or too little.
+func (a *awaited) Read(p []byte) (int, error) {
+	off, began := a.m.patience(), time.Now()
+	n, err := a.ReadCloser.Read(p)
+	off()
+	a.waited, a.came = a.waited+time.Since(began), a.came+int64(n)
+	switch enough := int64(leastRate * a.m.stall.Seconds()); {
+	case a.came >= enough:
+		a.waited, a.came = 0, 0
+	case a.waited > a.m.stall && err == nil:
+		a.m.stop(errSlow)
+	}
+	return n, err
 }
 
 // retryAfter reads seconds; a date, which clocks that differ make worthless, counts as nothing.
@@ -132,11 +163,9 @@ type watched struct {
 	desc ocispec.Descriptor
 }
 
-// Read counts, and ends the try when nothing comes.
+// Read counts.
 func (w watched) Read(p []byte) (int, error) {
-	off := w.m.patience()
 	n, err := w.ReadCloser.Read(p)
-	off()
 	w.m.got(w.desc, int64(n))
 	return n, err
 }

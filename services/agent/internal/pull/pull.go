@@ -60,6 +60,9 @@ func New(cfg Config, logger *slog.Logger, client *containerd.Client, snapshotter
 	return &Puller{cfg: cfg, log: logger, client: client, snapshotter: snapshotter, slots: make(chan struct{}, cfg.AtOnce)}
 }
 
+// LabelPulled marks images that were pulled here: what somebody has imported by hand may be nowhere else.
+const LabelPulled = "io.shoal.pulled"
+
 // Pull gets and unpacks an image, whose reference is in full, in the namespace of ctx. It tells how far it is, not more often
 // than every tellEvery, and why it waits. Errors: Unavailable (the login has not come), Precondition (the end, in words for a
 // person), or containerd's own.
@@ -100,6 +103,11 @@ func (p *Puller) turn(ctx context.Context, ref string, login container.Login, te
 		}
 	}
 	defer func() { <-p.slots }()
+	return p.try(ctx, ref, login, tell)
+}
+
+// try asks the registry once.
+func (p *Puller) try(ctx context.Context, ref string, login container.Login, tell func(string)) (containerd.Image, *verdict.Evidence, error) {
 	p.log.Info("pulling an image", "image", ref)
 	// The lease is ours: the client would give back its own with a context that a stall has ended, that is not at all.
 	ctx, done, err := p.client.WithLease(ctx)
@@ -129,7 +137,7 @@ func (p *Puller) turn(ctx context.Context, ref string, login container.Login, te
 		}),
 	})
 	defer time.AfterFunc(tellFirst, func() { m.tellNow() }).Stop()
-	img, err := p.client.Pull(own, ref, containerd.WithPullUnpack, containerd.WithPullSnapshotter(p.snapshotter),
+	img, err := p.client.Pull(own, ref, p.mark(ctx, ref), containerd.WithPullUnpack, containerd.WithPullSnapshotter(p.snapshotter),
 		containerd.WithResolver(counted{resolver, m}), containerd.WithImageHandlerWrapper(m.sizes(p.client.ContentStore())))
 	if err == nil {
 		return img, nil, nil
@@ -146,6 +154,14 @@ func (p *Puller) turn(ctx context.Context, ref string, login container.Login, te
 	}
 	e.Host = host
 	return nil, e, err
+}
+
+// mark labels what is pulled as ours, unless somebody else has an image of the name here, though not a whole one.
+func (p *Puller) mark(ctx context.Context, ref string) containerd.RemoteOpt {
+	if had, err := p.client.ImageService().Get(ctx, ref); err == nil && had.Labels[LabelPulled] == "" {
+		return func(*containerd.Client, *containerd.RemoteContext) error { return nil }
+	}
+	return containerd.WithPullLabel(LabelPulled, "true")
 }
 
 // credentials are what a host hears that asks for them: the cluster's login only if it is the image's own registry, else

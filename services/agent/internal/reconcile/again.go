@@ -67,8 +67,11 @@ func (l *Loop) again(ctx context.Context, e *entry) {
 	})
 }
 
-func (l *Loop) mayRunAgain(e *entry) bool {
-	if !l.alone || e.acked || !e.life.Done() {
+func (l *Loop) mayRunAgain(e *entry) bool { return l.alone && runsAgain(e) }
+
+// runsAgain says whether a task that has ended is one that this machine runs again when it is alone.
+func runsAgain(e *entry) bool {
+	if e.acked || !e.life.Done() {
 		return false
 	}
 	policy := e.assigned.GetSpec().GetRestart()

@@ -43,6 +43,10 @@ func TestAMachineThatIsAlone(t *testing.T) {
 		}
 		a.settle(29 * time.Second)
 		a.expect("failure", failed, false, "exit code 1")
+		// What it may run again keeps its image: there may be no registry to ask.
+		if images, err := a.Images(a.ctx); err != nil || len(images) != 3 {
+			t.Errorf("images that are kept: %q, %v, want those of any, failure and twice", images, err)
+		}
 		a.settle(4 * time.Second) // the restart delay is over, too
 		a.expect("any", running, true, "")
 		a.expect("failure", running, true, "")

@@ -53,13 +53,14 @@ func (l *Loop) Container(ctx context.Context, taskID string) (id string, live bo
 	}
 }
 
-// Images are those of the tasks that are to run here, or do.
+// Images are those of the tasks that are to run here, or do, or that this machine may run again by itself: without a registry it
+// could not.
 func (l *Loop) Images(ctx context.Context) ([]string, error) {
 	answer := make(chan []string, 1)
 	l.post(ctx, func(context.Context) {
 		var out []string
 		for _, e := range l.tasks {
-			if !e.life.Over() {
+			if !e.life.Over() || runsAgain(e) {
 				out = append(out, e.assigned.GetSpec().GetContainer().GetImage())
 			}
 		}

@@ -16,7 +16,7 @@ const (
 	Other Fault = iota
 	// Status says that the registry answered with a status that is none of success.
 	Status
-	// Stalled says that nothing came for too long.
+	// Stalled says that nothing came for too long, or, with a detail, too little.
 	Stalled
 	// Corrupt says that what came is not what was asked for.
 	Corrupt
@@ -94,7 +94,10 @@ func words(e Evidence) string {
 	case Status:
 		return ofStatus(e) + said
 	case Stalled:
-		return fmt.Sprintf("%s has sent nothing for %s", e.Host, e.Stall)
+		if e.Detail == "" {
+			e.Detail = "nothing"
+		}
+		return fmt.Sprintf("%s has sent %s for %s", e.Host, e.Detail, e.Stall)
 	case Corrupt:
 		return fmt.Sprintf("%s has sent what does not have the digest that it should have", e.Host)
 	case Unreachable:
