@@ -4,6 +4,7 @@
 package cron
 
 import (
+	"errors"
 	"fmt"
 	"strconv"
 	"strings"
@@ -54,21 +55,25 @@ func short(text string) string {
 // Parse reads a schedule in a time zone, UTC when that is empty. One that never comes is an error.
 func Parse(text, zone string) (*Schedule, error) {
 	s := &Schedule{}
+	var faults []error
 	location, err := time.LoadLocation(zone)
 	if err != nil || zone == "Local" {
-		return nil, fmt.Errorf("unknown time zone %q; use a name such as Europe/Berlin", zone)
+		faults = append(faults, fmt.Errorf("unknown time zone %q; use a name such as Europe/Berlin", zone))
 	}
 	s.zone = location
 	parts := strings.Fields(short(strings.TrimSpace(text)))
 	if len(parts) != 5 {
-		return nil, fmt.Errorf("schedule %q has %d fields and not 5: minute, hour, day of month, month, day of week", text, len(parts))
+		return nil, errors.Join(append(faults, fmt.Errorf("schedule %q has %d fields and not 5: minute, hour, day of month, month, day of week", text, len(parts)))...)
 	}
 	for i, f := range fields() {
 		bits, err := f.parse(parts[i])
 		if err != nil {
-			return nil, fmt.Errorf("schedule %q: %w", text, err)
+			faults = append(faults, fmt.Errorf("schedule %q: %w", text, err))
 		}
 		*[]*uint64{&s.minute, &s.hour, &s.day, &s.month, &s.weekday}[i] = bits
+	}
+	if len(faults) > 0 {
+		return nil, errors.Join(faults...)
 	}
 	s.anyDay, s.anyWeekday = parts[2][0] == '*', parts[4][0] == '*'
 	if s.weekday&(1<<7) != 0 {

@@ -77,6 +77,15 @@ func TestServiceFaults(t *testing.T) {
 			`replicated_job.total_completions: 0 is not from 1`, `replicated_job.max_concurrent: is 0`, `update: is not for jobs`, `rollback: is not for jobs`,
 			`max_unavailable: is not for jobs`, `job.deadline: -1s is below 0`, `job.schedule: schedule "0 0 30 2 *" never comes`,
 		}},
+		{"schedule", sound + `global_job {} job { schedule { cron: "61 25 31 13 *" time_zone: "Nowhere" concurrency: 9 catch_up { seconds: -1 } } }`, errs.Invalid, []string{
+			`unknown time zone "Nowhere"`, `minute: "61" is not`, `hour: "25" is not`, `month: "13" is not`,
+			`job.schedule.concurrency: 9 is not known`, `job.schedule.catch_up: -1s is below 0`,
+		}},
+		{"impossible in every way", sound + `replicated_job { total_completions: 3 max_concurrent: 0 } update { parallelism: 0 max_failure_ratio: 2 } job { schedule { cron: "0 0 31 2 *" } }
+			task { placement { constraints: "node.size == big" } restart { delay { seconds: -1 } } resources { reservations { nano_cpus: -1 } } }`, errs.Invalid, []string{
+			`replicated_job.max_concurrent: is 0`, `update: is not for jobs`, `job.schedule: schedule "0 0 31 2 *" never comes`,
+			`placement.constraints[0]: unknown key "node.size"`, `restart.delay: -1s is below 0`, `resources.reservations.nano_cpus: -1 is below the least`,
+		}},
 		{"update", sound + `update { max_failure_ratio: 1.5 monitor { seconds: -1 } } rollback { failure_action: FAILURE_ACTION_ROLLBACK } max_unavailable: 0`, errs.Invalid, []string{
 			`update.max_failure_ratio: 1.5 is not from 0 to 1`, `update.monitor: -1s is below 0`, `rollback.failure_action: cannot be rollback`, `max_unavailable: is 0`,
 		}},

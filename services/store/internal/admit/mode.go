@@ -1,6 +1,7 @@
 package admit
 
 import (
+	"errors"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -84,7 +85,13 @@ func (f *Faults) job(j *typesv1.JobConfig) {
 		return
 	}
 	if _, err := cron.Parse(schedule.GetCron(), schedule.GetTimeZone()); err != nil {
-		f.Add("job.schedule", "%s", err)
+		faults := []error{err}
+		if several := interface{ Unwrap() []error }(nil); errors.As(err, &several) {
+			faults = several.Unwrap()
+		}
+		for _, err := range faults {
+			f.Add("job.schedule", "%s", err)
+		}
 	}
 	if schedule.GetConcurrency() == typesv1.ConcurrencyPolicy_CONCURRENCY_POLICY_UNSPECIFIED {
 		schedule.Concurrency = typesv1.ConcurrencyPolicy_CONCURRENCY_POLICY_FORBID
