@@ -2,6 +2,8 @@ package rpc_test
 
 import (
 	"context"
+	"io"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -193,6 +195,74 @@ func TestADeadAddressFailsAtOnce(t *testing.T) {
 	if !errs.Is(err, errs.Unavailable) || time.Since(start) > time.Second {
 		t.Errorf("%v after %s", err, time.Since(start))
 	}
+}
+
+// A gateway whose handshake takes its time is waited for by a person's client; others leave it for another member.
+func TestPeopleWaitForASlowHandshake(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		a := w.serve(t, w.keeper(t, storeRole, "a"), "a:1")
+		lis, err := w.env.Net.Listen(t.Context(), "tcp", "slow:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		run.Async(ctx, func(ctx context.Context) (struct{}, error) {
+			for {
+				conn, err := lis.Accept()
+				if err != nil {
+					return struct{}{}, err
+				}
+				run.Async(ctx, func(ctx context.Context) (struct{}, error) {
+					return struct{}{}, w.passOn(ctx, conn, "a:1", 3*time.Second)
+				})
+			}
+		})
+		k := w.keeper(t, schedulerRole, "s")
+		for _, addrs := range [][]string{{"slow:1"}, {"slow:1", "dead:1"}} {
+			people, err := rpc.DialForPeople(w.env, k, storeRole, addrs...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			call, done := context.WithTimeout(t.Context(), 15*time.Second)
+			if err := commitOnce(call, people, "r"); err != nil {
+				t.Errorf("%v: %v", addrs, err)
+			}
+			done()
+			_ = people.Close()
+		}
+		start := time.Now()
+		one := w.dial(t, k, "slow:1")
+		if err := commitOnce(t.Context(), one, "r"); !errs.Is(err, errs.Unavailable) || time.Since(start) > 2*time.Second {
+			t.Errorf("a process: %v after %s", err, time.Since(start))
+		}
+		_ = one.Close()
+		_ = lis.Close()
+		cancel()
+		a.end(t)
+	})
+}
+
+// passOn lets a connection wait, and then passes it on.
+func (w *world) passOn(ctx context.Context, conn net.Conn, to string, after time.Duration) error {
+	defer conn.Close()
+	if err := run.Sleep(ctx, after); err != nil {
+		return err
+	}
+	up, err := w.env.Net.Dial(ctx, "tcp", to)
+	if err != nil {
+		return err
+	}
+	defer up.Close()
+	back := run.Async(ctx, func(context.Context) (struct{}, error) {
+		_, err := io.Copy(conn, up)
+		_ = conn.Close()
+		return struct{}{}, err
+	})
+	_, err = io.Copy(up, conn)
+	_ = up.Close()
+	<-back
+	return err
 }
 
 func TestAPanicIsOneCallsError(t *testing.T) {

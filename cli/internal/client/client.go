@@ -24,7 +24,6 @@ import (
 	schedulerv1 "github.com/shoalproject/shoal/proto/shoal/scheduler/v1"
 
 	"github.com/shoalproject/shoal/internal/contexts"
-	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/rpc"
@@ -71,7 +70,8 @@ func Open(env run.Env, c contexts.Context, dir string) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
-	conn, err := dial(env, keep, gateways)
+	// Several gateways are used in turn, so that one may be down; a single one is asked once, so that its absence is told at once.
+	conn, err := rpc.DialForPeople(env, keep, authzv1.Role_ROLE_GATEWAY, gateways...)
 	if err != nil {
 		return nil, err
 	}
@@ -117,26 +117,6 @@ func Addresses(gateways []string) ([]string, error) {
 		out = append(out, g)
 	}
 	return out, nil
-}
-
-// dial uses several gateways in turn, so that one may be down; a single one is asked once, so that its absence is told at
-// once.
-func dial(env run.Env, keep *identity.Keeper, gateways []string) (*grpc.ClientConn, error) {
-	if len(gateways) == 1 {
-		return rpc.DialAddress(env, keep, gateways[0], authzv1.Role_ROLE_GATEWAY)
-	}
-	dir, err := directory.New(nowhere{}, "directory")
-	if err != nil {
-		return nil, err
-	}
-	list := &cav1.Directory{}
-	for _, g := range gateways {
-		list.Entries = append(list.Entries, &cav1.DirectoryEntry{Role: authzv1.Role_ROLE_GATEWAY, MachineId: g, Addresses: []string{g}})
-	}
-	if err := dir.Set(list); err != nil {
-		return nil, err
-	}
-	return rpc.Dial(env, keep, dir, authzv1.Role_ROLE_GATEWAY)
 }
 
 // Close ends all connections.
