@@ -85,7 +85,9 @@ type PlacesResponse struct {
 	Places []*Place `protobuf:"bytes,1,rep,name=places,proto3" json:"places,omitempty"`
 	// Ids of tasks that were told, and are no more: history has let go of them, or, if only running ones are meant, they
 	// ended.
-	Gone          []string `protobuf:"bytes,2,rep,name=gone,proto3" json:"gone,omitempty"`
+	Gone []string `protobuf:"bytes,2,rep,name=gone,proto3" json:"gone,omitempty"`
+	// Whether no other task will come: each target is one task, by its id. Said in the first response.
+	Complete      bool `protobuf:"varint,3,opt,name=complete,proto3" json:"complete,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -132,6 +134,13 @@ func (x *PlacesResponse) GetGone() []string {
 		return x.Gone
 	}
 	return nil
+}
+
+func (x *PlacesResponse) GetComplete() bool {
+	if x != nil {
+		return x.Complete
+	}
+	return false
 }
 
 // Place is a task and its machine.
@@ -268,10 +277,11 @@ const file_shoal_logs_v1_place_proto_rawDesc = "" +
 	"\x19shoal/logs/v1/place.proto\x12\rshoal.logs.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/task.proto\"C\n" +
 	"\rPlacesRequest\x12\x18\n" +
 	"\atargets\x18\x01 \x03(\tR\atargets\x12\x18\n" +
-	"\arunning\x18\x02 \x01(\bR\arunning\"R\n" +
+	"\arunning\x18\x02 \x01(\bR\arunning\"n\n" +
 	"\x0ePlacesResponse\x12,\n" +
 	"\x06places\x18\x01 \x03(\v2\x14.shoal.logs.v1.PlaceR\x06places\x12\x12\n" +
-	"\x04gone\x18\x02 \x03(\tR\x04gone\"\xf9\x02\n" +
+	"\x04gone\x18\x02 \x03(\tR\x04gone\x12\x1a\n" +
+	"\bcomplete\x18\x03 \x01(\bR\bcomplete\"\xf9\x02\n" +
 	"\x05Place\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x1d\n" +

@@ -76,6 +76,23 @@ func find(s *state.Snapshot, target string) ([]*typesv1.Task, error) {
 	return byPrefix(s, target)
 }
 
+// single is the id of the task that a target names as such; empty if it names a service or a slot, which may have others.
+func single(s *state.Snapshot, target string) string {
+	if s.Task(target) != nil {
+		return target
+	}
+	if service(s, target) != nil {
+		return ""
+	}
+	if name, _, dotted := cutLast(target, "."); dotted && service(s, name) != nil {
+		return ""
+	}
+	if found, err := byPrefix(s, target); err == nil {
+		return found[0].GetMeta().GetId()
+	}
+	return ""
+}
+
 func cutLast(text, sep string) (before, after string, ok bool) {
 	i := strings.LastIndex(text, sep)
 	if i < 0 {

@@ -52,7 +52,7 @@ func (s *Server) Places(req *logsv1.PlacesRequest, stream grpc.ServerStreamingSe
 	if len(req.GetTargets()) > maxTargets {
 		return errs.New(errs.Invalid, "%d targets, at most %d", len(req.GetTargets()), maxTargets)
 	}
-	told := map[string]*logsv1.Place{}
+	told, complete := map[string]*logsv1.Place{}, false
 	for first := true; ; first = false {
 		changed := s.view.Changed()
 		now, err := places(s.view.Snapshot(), req, first)
@@ -65,7 +65,12 @@ func (s *Server) Places(req *logsv1.PlacesRequest, stream grpc.ServerStreamingSe
 		if err != nil {
 			return err
 		}
-		if r := diff(told, now); first || len(r.GetPlaces())+len(r.GetGone()) > 0 {
+		if first {
+			req, complete = settle(s.view.Snapshot(), req)
+		}
+		r := diff(told, now)
+		r.Complete = first && complete
+		if first || len(r.GetPlaces())+len(r.GetGone()) > 0 {
 			if err := stream.Send(r); err != nil {
 				return err
 			}
@@ -82,6 +87,21 @@ func (s *Server) Places(req *logsv1.PlacesRequest, stream grpc.ServerStreamingSe
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// settle has targets that name one task, by its id or the beginning of it, name that one from now on, and reports whether
+// all do: then no other will come.
+func settle(s *state.Snapshot, req *logsv1.PlacesRequest) (settled *logsv1.PlacesRequest, complete bool) {
+	settled = proto.CloneOf(req)
+	complete = len(req.GetTargets()) > 0
+	for i, target := range req.GetTargets() {
+		if id := single(s, target); id != "" {
+			settled.Targets[i] = id
+		} else {
+			complete = false
+		}
+	}
+	return settled, complete
 }
 
 // confirmed waits until the quorum has said that the replica misses nothing.

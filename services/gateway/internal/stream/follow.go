@@ -3,6 +3,7 @@ package stream
 import (
 	"context"
 	"errors"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 
@@ -25,8 +26,23 @@ func (s *Server) once(ctx context.Context, req *logsv1.PlacesRequest) ([]*logsv1
 	return list, err
 }
 
-// follow asks about every task that is there or comes, and sends all answers as they come, until ctx ends, send fails, or
-// leave says so. It has one sender.
+// following is who reads what for one call. Its maps belong to the goroutine that hears of places.
+type following[R any] struct {
+	*Server
+	question *question[R]
+	put      func(R) error
+	gone     func(p *logsv1.Place) (R, bool)
+	known    map[string]*logsv1.Place
+	readers  map[string]*reader[R]
+
+	// open counts the readers at work, so that the last one ends a call that no other task will come to.
+	open     atomic.Int64
+	complete atomic.Bool
+	end      context.CancelCauseFunc
+}
+
+// follow asks about every task that is there or comes, and sends all answers as they come, until ctx ends or send fails; or
+// until all tasks have ended, if the question is over then and the targets are tasks themselves. It has one sender.
 func follow[R any](ctx context.Context, s *Server, req *logsv1.PlacesRequest, q *question[R],
 	gone func(p *logsv1.Place) (R, bool), send func(R) error,
 ) error {
@@ -41,37 +57,10 @@ func follow[R any](ctx context.Context, s *Server, req *logsv1.PlacesRequest, q 
 			return context.Cause(ctx)
 		}
 	}
+	f := &following[R]{Server: s, question: q, put: put, gone: gone, end: cancel,
+		known: map[string]*logsv1.Place{}, readers: map[string]*reader[R]{}}
 	s.tasks.Go(ctx, "places", func(ctx context.Context) error {
-		readers, known := map[string]*reader[R]{}, map[string]*logsv1.Place{}
-		err := s.places(ctx, req, func(r *logsv1.PlacesResponse) error {
-			for _, p := range r.GetPlaces() {
-				if proto.Equal(known[p.GetTaskId()], p) {
-					continue // said again by another dispatcher
-				}
-				known[p.GetTaskId()] = p
-				if old := readers[p.GetTaskId()]; old != nil {
-					old.tell(p)
-					continue
-				}
-				one := &reader[R]{question: q, dispatchers: s.dispatchers, news: make(chan *logsv1.Place, 1), put: put}
-				readers[p.GetTaskId()] = one
-				s.tasks.Go(ctx, "reader", func(ctx context.Context) error {
-					_ = one.run(ctx, p) // what a person must know has been put
-					return nil
-				})
-			}
-			for _, id := range r.GetGone() {
-				if last, ok := gone(known[id]); ok {
-					if err := put(last); err != nil {
-						return err
-					}
-				}
-				delete(readers, id)
-				delete(known, id)
-			}
-			return nil
-		})
-		cancel(err)
+		cancel(s.places(ctx, req, func(r *logsv1.PlacesResponse) error { return f.hear(ctx, r) }))
 		return nil
 	})
 	for {
@@ -81,7 +70,57 @@ func follow[R any](ctx context.Context, s *Server, req *logsv1.PlacesRequest, q 
 				return err
 			}
 		case <-ctx.Done():
-			return context.Cause(ctx)
+			if err := context.Cause(ctx); !errors.Is(err, errEnough) {
+				return err
+			}
+			return nil
 		}
+	}
+}
+
+// hear takes what is told of places.
+func (f *following[R]) hear(ctx context.Context, r *logsv1.PlacesResponse) error {
+	f.open.Add(1) // no reader is the last while others are still to begin
+	defer f.leave()
+	if f.question.ends && r.GetComplete() {
+		f.complete.Store(true)
+	}
+	for _, p := range r.GetPlaces() {
+		id := p.GetTaskId()
+		if proto.Equal(f.known[id], p) {
+			continue // said again by another dispatcher
+		}
+		f.known[id] = p
+		if old := f.readers[id]; old != nil {
+			old.tell(p)
+			continue
+		}
+		one := &reader[R]{question: f.question, dispatchers: f.dispatchers, news: make(chan *logsv1.Place, 1), put: f.put}
+		f.readers[id] = one
+		f.open.Add(1)
+		f.tasks.Go(ctx, "reader", func(ctx context.Context) error {
+			defer f.leave()
+			_ = one.run(ctx, p) // what a person must know has been put
+			return nil
+		})
+	}
+	for _, id := range r.GetGone() {
+		if last, ok := f.gone(f.known[id]); ok {
+			if err := f.put(last); err != nil {
+				return err
+			}
+		}
+		if one := f.readers[id]; one != nil {
+			close(one.news)
+		}
+		delete(f.readers, id)
+		delete(f.known, id)
+	}
+	return nil
+}
+
+func (f *following[R]) leave() {
+	if f.open.Add(-1) == 0 && f.complete.Load() {
+		f.end(errEnough)
 	}
 }

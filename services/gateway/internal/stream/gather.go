@@ -30,6 +30,8 @@ type question[R any] struct {
 	missing func(p *logsv1.Place, why string) R
 	// follow asks again when a machine is back.
 	follow bool
+	// ends says that nothing is left to ask when all tasks have ended, and no other will come.
+	ends bool
 }
 
 // reader asks about one task, for as long as there is something to ask.
@@ -39,6 +41,7 @@ type reader[R any] struct {
 	news        chan *logsv1.Place // the latest place; closed when there will be no other
 	put         func(R) error
 	missed      string // said last
+	last        bool   // news is closed, and that was seen
 }
 
 // tell replaces a place that was not taken yet.
@@ -83,7 +86,7 @@ func (r *reader[R]) run(ctx context.Context, p *logsv1.Place) error {
 				}
 			}
 		}
-		if !r.follow {
+		if r.over(p) {
 			return nil
 		}
 		next, err := r.pause(ctx, wait)
@@ -95,6 +98,9 @@ func (r *reader[R]) run(ctx context.Context, p *logsv1.Place) error {
 		}
 	}
 }
+
+// over reports whether nothing more can come of a task, or nobody waits for it.
+func (r *reader[R]) over(p *logsv1.Place) bool { return !r.follow || r.last || neverStarted(p) }
 
 func neverStarted(p *logsv1.Place) bool {
 	return p.GetState() == typesv1.TaskState_TASK_STATE_REJECTED
@@ -118,7 +124,8 @@ func (r *reader[R]) pause(ctx context.Context, d time.Duration) (*logsv1.Place, 
 		over = t.C
 	}
 	select {
-	case p := <-r.news:
+	case p, more := <-r.news:
+		r.last = !more
 		return p, nil
 	case <-over:
 		return nil, nil //nolint:nilnil // the same place, once more
@@ -150,6 +157,10 @@ func (r *reader[R]) ask(ctx context.Context, p *logsv1.Place) (latest *logsv1.Pl
 		return struct{}{}, err
 	})
 	latest = p
+	news := r.news
+	if r.last {
+		news = nil
+	}
 	for {
 		select {
 		case answer := <-done:
@@ -161,8 +172,12 @@ func (r *reader[R]) ask(ctx context.Context, p *logsv1.Place) (latest *logsv1.Pl
 				return latest, true, nil
 			}
 			return latest, false, err
-		case latest = <-r.news:
-			if latest.GetAway() == "" {
+		case next, more := <-news:
+			if !more { // history has let go of it: what comes still is all
+				r.last, news = true, nil
+				continue
+			}
+			if latest = next; latest.GetAway() == "" {
 				continue // also when another dispatcher has the session now: the stream goes on where it is
 			}
 			cancel(nil)

@@ -56,6 +56,7 @@ func check(req *logsv1.LogsRequest) error {
 func questionOf(o *logsv1.LogOptions, at *positions) *question[*logsv1.LogsResponse] {
 	return &question[*logsv1.LogsResponse]{
 		follow: o.GetFollow(),
+		ends:   true,
 		missing: func(p *logsv1.Place, why string) *logsv1.LogsResponse {
 			return &logsv1.LogsResponse{Task: p, Missing: why}
 		},
