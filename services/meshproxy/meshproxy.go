@@ -32,6 +32,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/local"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/pass"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/probe"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/session"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/space"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
@@ -60,7 +61,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		return err
 	}
 	var spaces *space.Spaces // a machine in memory has no containers' namespaces
-	var lacks error          // what the kernel cannot do for published ports
+	var lacks, strange error // what the kernel cannot do for published ports, and for clients' addresses in user space
 	counted := count.Sources{}
 	if env.Tables == nil {
 		spaces = space.New(p.Env)
@@ -69,7 +70,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 			return err
 		}
 		defer kernel.Close()
-		env.Tables, lacks = kernel, tables.Probe(ctx)
+		env.Tables, lacks, strange = kernel, probe.Mesh(ctx), probe.Transparent(ctx)
 		counted.Kernel, counted.Spaces = kernel.Counts, spaces.Counts
 	}
 	bootID := "" // an agent says it, where there is one
@@ -104,6 +105,13 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	if lacks != nil {
 		p.Env.Log.Warn("the kernel cannot carry published ports, the meshproxy does it itself", "error", lacks)
 		loop.UserSpace()
+	}
+	switch {
+	case strange != nil:
+		p.Env.Log.Warn("tasks behind ports that the meshproxy carries see this machine as their client", "error", strange)
+	case spaces != nil:
+		forwarder.Transparent()
+		loop.Transparent()
 	}
 	loop.Load()
 	// Step 4: the line to the cluster that feeds it.

@@ -31,6 +31,7 @@ var systemPackages = map[string]string{
 	"services/meshproxy/internal/space":   "tables in containers' namespaces",
 	"services/meshproxy/internal/packet":  "socket options of published UDP ports",
 	"services/meshproxy/internal/doctor":  "looks at what the kernel has",
+	"services/meshproxy/internal/probe":   "tries what the kernel has",
 }
 
 // purePackages take time and everything else as arguments. A pattern that ends in "/..." covers what lies below.

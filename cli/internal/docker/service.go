@@ -115,6 +115,7 @@ type Port struct {
 	Dataplane       string `json:",omitempty"`
 	TrafficPolicy   string `json:",omitempty"`
 	SessionAffinity string `json:",omitempty"`
+	ProxyProtocol   string `json:",omitempty"`
 }
 
 // Endpoint is what the cluster gave a service.
@@ -223,9 +224,18 @@ func ports(list []*typesv1.PortConfig) []Port {
 			Protocol: protocol(p.GetProtocol()), TargetPort: p.GetTargetPort(), PublishedPort: p.GetPublishedPort(), PublishMode: mode,
 			HostIP: p.GetHostIp(), Dataplane: option(p.GetDataplane(), "DATAPLANE_"),
 			TrafficPolicy: option(p.GetTrafficPolicy(), "TRAFFIC_POLICY_"), SessionAffinity: option(p.GetSessionAffinity(), "SESSION_AFFINITY_"),
+			ProxyProtocol: proxyProtocol(p),
 		})
 	}
 	return out
+}
+
+// proxyProtocol is the version that a port speaks, as the command line writes it.
+func proxyProtocol(p *typesv1.PortConfig) string {
+	if p.GetProxyProtocol() {
+		return "v2"
+	}
+	return ""
 }
 
 // option is an enum's value as the command line writes it; empty for the unspecified.

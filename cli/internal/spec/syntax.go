@@ -79,7 +79,7 @@ func parseRange(text string) (from, to uint32, err error) {
 }
 
 func parseLongPort(text string) ([]*typesv1.PortConfig, error) {
-	fields, err := parseFields(text, "published", "target", "protocol", "mode", "dataplane", "policy", "affinity", "host-ip")
+	fields, err := parseFields(text, "published", "target", "protocol", "mode", "dataplane", "policy", "affinity", "host-ip", "proxy-protocol")
 	if err != nil {
 		return nil, err
 	}
@@ -130,6 +130,11 @@ func portOptions(p *typesv1.PortConfig, fields map[string]string) error {
 	if !known {
 		return errs.New(errs.Invalid, "affinity %q is not none or client-ip", fields["affinity"])
 	}
+	proxy, known := map[string]bool{"": false, "v2": true}[fields["proxy-protocol"]]
+	if !known {
+		return errs.New(errs.Invalid, "proxy-protocol %q is not v2", fields["proxy-protocol"])
+	}
+	p.ProxyProtocol = proxy
 	p.Dataplane, p.TrafficPolicy, p.SessionAffinity, p.HostIp = dataplane, policy, affinity, fields["host-ip"]
 	return nil
 }

@@ -362,7 +362,8 @@ type PortConfig struct {
 	SessionAffinity SessionAffinity `protobuf:"varint,7,opt,name=session_affinity,json=sessionAffinity,proto3,enum=shoal.types.v1.SessionAffinity" json:"session_affinity,omitempty"`
 	// Address, or range of addresses as a CIDR, on which it answers: a machine takes those of its own that match. Empty: all.
 	HostIp string `protobuf:"bytes,8,opt,name=host_ip,json=hostIp,proto3" json:"host_ip,omitempty"`
-	// Whether the task is told the client's address by PROXY protocol, version 2. Not admitted yet.
+	// Whether the task is told its client by a PROXY protocol header, version 2, at the beginning of each connection. TCP alone,
+	// by the meshproxy: not with data plane kernel.
 	ProxyProtocol bool `protobuf:"varint,9,opt,name=proxy_protocol,json=proxyProtocol,proto3" json:"proxy_protocol,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

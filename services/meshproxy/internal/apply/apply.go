@@ -80,12 +80,12 @@ type Loop struct {
 
 // state is what the loop has done so far.
 type state struct {
-	userSpace bool
-	ground    mesh.Self              // what the machine looks like, but for what changes with the model
-	numbers   map[string]uint16      // of the peers; nil until the kernel was read
-	held      map[mesh.Listener]bool // ports that another process has
-	published *mesh.Published
-	settled   mesh.Kernel // what the kernel was brought to last
+	userSpace, transparent bool
+	ground                 mesh.Self              // what the machine looks like, but for what changes with the model
+	numbers                map[string]uint16      // of the peers; nil until the kernel was read
+	held                   map[mesh.Listener]bool // ports that another process has
+	published              *mesh.Published
+	settled                mesh.Kernel // what the kernel was brought to last
 }
 
 // New makes a loop. File is where the last known tables are kept. The parts are put in force in their order, before the forwarder.
@@ -99,6 +99,9 @@ func New(env run.Env, node string, advertise []string, file string, t tables.Tab
 
 // UserSpace has the forwarder carry all published ports, because the kernel cannot. Call it before Run.
 func (l *Loop) UserSpace() { l.userSpace = true }
+
+// Transparent has the kernel lead to the forwarder what containers answer to its clients' addresses. Call it before Run.
+func (l *Loop) Transparent() { l.transparent = true }
 
 // Take builds the next model from a response, and has it put in force soon. Several that come fast are put in force as one.
 func (l *Loop) Take(r *dispatcherv1.EndpointsResponse) error {
@@ -278,7 +281,7 @@ func (l *Loop) enforce(ctx context.Context, m *mesh.Model) bool {
 func (l *Loop) self(ctx context.Context, m *mesh.Model, look bool) (mesh.Self, error) {
 	tunnel := m.Tunnel(l.node, l.advertise)
 	if look || l.ground.Tunnel != tunnel {
-		l.ground = mesh.Self{Node: l.node, Tunnel: tunnel, MTU: defaultMTU, UserSpace: l.userSpace}
+		l.ground = mesh.Self{Node: l.node, Tunnel: tunnel, MTU: defaultMTU, UserSpace: l.userSpace, Transparent: l.transparent}
 		var err error
 		if l.ground.Local, err = l.tables.Addresses(ctx); err != nil {
 			return mesh.Self{}, fmt.Errorf("list the machine's addresses: %w", err)

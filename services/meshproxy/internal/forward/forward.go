@@ -34,11 +34,8 @@ const (
 	// withdrawTime bounds how long a withdrawn task stays out while the stream still has it: the control plane may be away,
 	// and the task may have come back.
 	withdrawTime = 10 * time.Second
-	// idleLimit is half of the silence after which a connection is given up. Longer than the 15 minutes for which Swarm is
-	// known.
-	idleLimit  = 30 * time.Minute
-	udpIdle    = time.Minute
-	acceptWait = 50 * time.Millisecond
+	udpIdle      = time.Minute
+	acceptWait   = 50 * time.Millisecond
 	// lastMoment is how long connections go on while the process stops. New ones wait for the next process meanwhile.
 	lastMoment = time.Second
 	sweepEvery = 10 * time.Second
@@ -57,6 +54,8 @@ type Forwarder struct {
 	inbound chan struct{} // one token a stream from a peer
 	meter   *meter
 	counts  counts
+	// transparent says that tasks can be spoken to with their clients' addresses.
+	transparent bool
 
 	mu        sync.Mutex // guards all below
 	ports     map[mesh.Listener]*port
@@ -89,6 +88,10 @@ func New(env run.Env, self string, dial DialPeer, trust func() <-chan struct{}) 
 		withdrawn: map[string]time.Time{}, resting: map[string]time.Time{},
 	}
 }
+
+// Transparent has tasks see their clients' own addresses: the kernel leads to this process what they answer. Call it before
+// Run.
+func (f *Forwarder) Transparent() { f.transparent = true }
 
 // Run closes what has been idle for long, until ctx ends; then it closes the links and waits for the connections, which
 // end with the context that Apply was given.
@@ -163,6 +166,7 @@ func (f *Forwarder) swap(ports []mesh.Port) (missing []mesh.Port, gone []*port) 
 		for _, b := range p.Backends {
 			if b.Node == f.self {
 				f.local[target{p.Network, b.Task, b.Address}] = struct{}{}
+				f.local[target{p.Network, b.Task, b.Address6}] = struct{}{} // none, and never asked for, if it is invalid
 			}
 		}
 		switch open := f.ports[p.Listener]; {

@@ -26,7 +26,9 @@ type port struct {
 
 	mu       sync.Mutex // guards all below
 	Service  string
-	count    string         // see mesh.Port
+	count    string // see mesh.Port
+	affinity bool
+	proxy    bool
 	backends []mesh.Backend // replaced, never changed
 	next     int
 	sessions map[string]*session // UDP: by client
@@ -84,6 +86,7 @@ func (p *port) set(want mesh.Port) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.Service, p.count, p.backends = want.Service, want.Count, want.Backends
+	p.affinity, p.proxy = want.Affinity, want.Proxy
 	p.endSessions(func(b mesh.Backend) bool { return !slices.Contains(want.Backends, b) })
 }
 
@@ -105,21 +108,26 @@ func (p *port) endSessions(gone func(mesh.Backend) bool) {
 	}
 }
 
-// turn lists the backends to try, in order: those awake, from the one whose turn it is.
-func (p *port) turn() []mesh.Backend {
+// turn lists the backends to try, in order: those awake, from the one whose turn it is, or from the client's own.
+func (p *port) turn(client netip.Addr) []mesh.Backend {
 	p.mu.Lock()
-	all, next, count := p.backends, p.next, p.count
+	all, next, count, affinity := p.backends, p.next, p.count, p.affinity
 	p.next++
 	p.mu.Unlock()
-	if len(all) > 0 {
-		p.f.counts.add(count)
-	}
-	awake := p.f.awake(all)
-	if len(awake) == 0 {
+	if len(all) == 0 {
 		return nil
 	}
-	n := next % len(awake)
-	return append(slices.Clone(awake[n:]), awake[:n]...)
+	p.f.counts.add(count)
+	if affinity { // the place is one among all: who rests must not move the clients of the others
+		return p.f.awake(from(all, place(client, len(all))))
+	}
+	awake := p.f.awake(all)
+	return from(awake, next%len(awake))
+}
+
+// from is the list, begun at n.
+func from(all []mesh.Backend, n int) []mesh.Backend {
+	return append(slices.Clone(all[n:]), all[:n]...)
 }
 
 // upstream is the way to a task: a connection of this machine, or a link to the machine that has it. Exactly one is set.
@@ -137,11 +145,11 @@ func (u upstream) abort() {
 }
 
 // connect tries the backends in turn until one answers or the total limit has passed.
-func (p *port) connect(ctx context.Context, client string, chosen func(mesh.Backend)) (upstream, error) {
+func (p *port) connect(ctx context.Context, client netip.AddrPort, chosen func(mesh.Backend)) (upstream, error) {
 	ctx, cancel := context.WithTimeout(ctx, totalLimit)
 	defer cancel()
 	var faults []error
-	for _, b := range p.turn() {
+	for _, b := range p.turn(client.Addr()) {
 		if ctx.Err() != nil {
 			break
 		}
@@ -160,9 +168,10 @@ func (p *port) connect(ctx context.Context, client string, chosen func(mesh.Back
 }
 
 // reach opens the way to one task, and puts who does not answer last for a while: the task, or its machine.
-func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, client string) (upstream, error) {
+func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, client netip.AddrPort) (upstream, error) {
+	at := b.For(client.Addr().Is4())
 	if b.Node == f.self {
-		conn, err := f.dialTask(ctx, network, b.Address.String())
+		conn, err := f.dialTask(ctx, network, at, client.Addr())
 		if err != nil {
 			f.rest(b.Task)
 		}
@@ -170,7 +179,7 @@ func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, c
 	}
 	ctx, cancel := context.WithTimeout(ctx, remoteTryLimit)
 	defer cancel()
-	header := &meshv1.ForwardHeader{TaskId: b.Task, Address: b.Address.String(), Client: client, Network: network}
+	header := &meshv1.ForwardHeader{TaskId: b.Task, Address: at.String(), Client: client.String(), Network: network}
 	l, refused, err := f.links.open(ctx, b.Node, header)
 	if err != nil {
 		f.rest(b.Node)
@@ -181,12 +190,6 @@ func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, c
 		return upstream{}, errs.New(errs.Unavailable, "%s", refused)
 	}
 	return upstream{link: l}, nil
-}
-
-func (f *Forwarder) dialTask(ctx context.Context, network, address string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, tryLimit)
-	defer cancel()
-	return f.env.Net.Dial(ctx, network, address)
 }
 
 // acceptor is the part of a listener that is needed here.
@@ -230,7 +233,10 @@ func (p *port) serve(ctx context.Context, client net.Conn) {
 	m.open.WithLabelValues("tcp").Inc()
 	defer m.open.WithLabelValues("tcp").Dec()
 	started := time.Now()
-	u, err := p.connect(ctx, client.RemoteAddr().String(), func(mesh.Backend) {})
+	u, err := p.connect(ctx, addressOf(client.RemoteAddr()), func(mesh.Backend) {})
+	if err == nil {
+		err = p.introduce(u, client)
+	}
 	if err != nil {
 		m.connections.WithLabelValues("tcp", "no_backend").Inc()
 		p.f.env.Log.Debug("connection not served", "port", p.Listener.String(), "client", client.RemoteAddr().String(), "error", err)

@@ -63,7 +63,8 @@ func (f *Forwarder) dialFor(ctx context.Context, h *meshv1.ForwardHeader, node s
 		f.env.Log.Debug("stream refused", "peer", node, "task", h.GetTaskId(), "address", h.GetAddress())
 		return nil, "no ready task " + h.GetTaskId() + " with this address and port on this machine"
 	}
-	conn, err = f.dialTask(ctx, h.GetNetwork(), address.String())
+	client, _ := netip.ParseAddrPort(h.GetClient()) // without one it is spoken to as this machine
+	conn, err = f.dialTask(ctx, h.GetNetwork(), address, client.Addr())
 	if err != nil {
 		if cause, ok := errors.AsType[*net.OpError](err); ok {
 			err = cause.Err // the rest of it is in the header

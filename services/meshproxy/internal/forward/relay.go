@@ -5,8 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
-	"sync/atomic"
 	"time"
 
 	"github.com/shoalproject/shoal/internal/run"
@@ -21,16 +19,15 @@ func (f *Forwarder) relay(ctx context.Context, conn net.Conn, l *link) bool {
 	}
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, cut)
-	var moved atomic.Uint64
 	back := run.Async(ctx, func(context.Context) (struct{}, error) {
-		err := f.fromLink(conn, l, &moved)
+		err := f.fromLink(conn, l)
 		if err != nil {
 			reset(conn)
 			cut()
 		}
 		return struct{}{}, err
 	})
-	err := f.toLink(l, conn, &moved)
+	err := f.toLink(l, conn)
 	if err != nil {
 		cut()
 	}
@@ -38,18 +35,14 @@ func (f *Forwarder) relay(ctx context.Context, conn net.Conn, l *link) bool {
 	return stop() && err == nil && l.SetDeadline(time.Time{}) == nil
 }
 
-// toLink sends what the connection says, chunk by chunk.
-func (f *Forwarder) toLink(l *link, src net.Conn, moved *atomic.Uint64) error {
+// toLink sends what the connection says, chunk by chunk. However long it is silent, it is not given up: the kernel's
+// keep-alive ends what is dead.
+func (f *Forwarder) toLink(l *link, src net.Conn) error {
 	buf := f.buffers.Get().(*[bufferSize]byte)
 	defer f.buffers.Put(buf)
-	last, quiet := moved.Load(), 0
 	for {
-		if err := src.SetReadDeadline(time.Now().Add(idleLimit)); err != nil {
-			return err
-		}
 		n, err := src.Read(buf[2:])
 		if n > 0 {
-			moved.Add(1)
 			if err := l.chunk(buf[:], n); err != nil {
 				return err
 			}
@@ -57,19 +50,14 @@ func (f *Forwarder) toLink(l *link, src net.Conn, moved *atomic.Uint64) error {
 		switch {
 		case errors.Is(err, io.EOF):
 			return l.chunk(buf[:], 0)
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			if last, quiet = silence(moved, last, quiet); quiet > 1 {
-				return errIdle
-			}
 		case err != nil:
 			return err
 		}
 	}
 }
 
-// fromLink writes what the peer says to the connection, and half-closes it at the end. A link has no read deadline here:
-// the other direction's silence, and the kernel's keep-alive, end what is dead.
-func (f *Forwarder) fromLink(dst net.Conn, l *link, moved *atomic.Uint64) error {
+// fromLink writes what the peer says to the connection, and half-closes it at the end.
+func (f *Forwarder) fromLink(dst net.Conn, l *link) error {
 	for {
 		n, err := l.next()
 		if err != nil {
@@ -78,7 +66,6 @@ func (f *Forwarder) fromLink(dst net.Conn, l *link, moved *atomic.Uint64) error 
 		if n == 0 {
 			return closeWrite(dst)
 		}
-		moved.Add(1)
 		if _, err := io.CopyN(dst, l.in, int64(n)); err != nil {
 			return err
 		}

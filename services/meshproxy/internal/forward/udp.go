@@ -94,7 +94,7 @@ func (p *port) converse(ctx context.Context, sock *packet.Socket, from packet.Or
 	m := p.f.meter
 	m.open.WithLabelValues("udp").Inc()
 	defer m.open.WithLabelValues("udp").Dec()
-	u, err := p.connect(ctx, from.Addr.String(), func(b mesh.Backend) {
+	u, err := p.connect(ctx, addressOf(from.Addr), func(b mesh.Backend) {
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		s.backend = b

@@ -42,6 +42,8 @@ type Self struct {
 	Numbers map[string]uint16
 	// UserSpace says that the kernel lacks what it needs to carry published ports.
 	UserSpace bool
+	// Transparent says that its kernel lets the meshproxy speak with its clients' addresses.
+	Transparent bool
 	// Withdrawn are tasks that have died, and Held are ports that another process of the machine has.
 	Withdrawn map[string]bool
 	Held      map[Listener]bool
@@ -148,6 +150,9 @@ func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
 		k.Routes[Route{Link: MachineBridge, Prefix: block, Source: gateway}] = struct{}{}
 	}
 	k.Links[link.Name] = link
+	if self.Transparent {
+		transparent(k)
+	}
 }
 
 // overlay is one user network. Its bridge has no address and no route: nothing leaves it but through the tunnel, and what

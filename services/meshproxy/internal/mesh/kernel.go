@@ -76,6 +76,8 @@ type Route struct {
 	Prefix netip.Prefix
 	Source netip.Addr
 	Via    netip.Addr
+	// Local says that the machine itself takes what is led so.
+	Local bool
 	// Table is its routing table; 0: the main one.
 	Table int
 }
@@ -113,6 +115,8 @@ type Rules struct {
 	DataPort uint16
 	// Mesh says that the kernel carries published ports.
 	Mesh bool
+	// Transparent says that the meshproxy speaks to containers with its clients' addresses: what they answer is its own.
+	Transparent bool
 	// Own are TCP ports of our processes that no container may dial.
 	Own []uint16
 	// Blocks are this machine's part of the machine network, Networks is all of it.
@@ -138,6 +142,9 @@ const rulesFormat = 4
 // Text has all that the rules depend on: equal texts mean equal rules.
 func (r Rules) Text() string {
 	text := fmt.Sprintf("data=%d own=%d blocks=%s networks=%s mesh=%t", r.DataPort, r.Own, r.Blocks, r.Networks, r.Mesh)
+	if r.Transparent {
+		text += " transparent"
+	}
 	for _, g := range r.Gateways {
 		if g.IsValid() {
 			text += " gateway=" + g.String()
@@ -215,6 +222,9 @@ func (c Change) String() string {
 
 func (r *Route) text() string {
 	text := fmt.Sprintf("route %s on %s", r.Prefix, r.Link)
+	if r.Local {
+		text += " local"
+	}
 	if r.Source.IsValid() {
 		text += " from " + r.Source.String()
 	}

@@ -36,6 +36,8 @@ type Port struct {
 	Affinity bool
 	// UserSpace says that the kernel does not carry it.
 	UserSpace bool
+	// Proxy says that a task is told its client by PROXY protocol, version 2.
+	Proxy bool
 	// Count is the id of the service for which its connections are counted; empty: they are not.
 	Count string
 }
@@ -48,6 +50,14 @@ type Backend struct {
 	Address netip.AddrPort
 	// Address6 is the IPv6 one of a task that has both.
 	Address6 netip.AddrPort
+}
+
+// For is the address by which a client of a family is led to it: of the client's own family, where it has that.
+func (b Backend) For(is4 bool) netip.AddrPort {
+	if at, ok := b.of(is4); ok {
+		return at
+	}
+	return b.Address
 }
 
 // of is the backend's address of a family.
@@ -160,7 +170,9 @@ func (m *Model) portOf(svc *dispatcherv1.MeshService, pc *typesv1.PortConfig, se
 		p.Count = svc.GetServiceId()
 	}
 	plane := cmp.Or(pc.GetDataplane(), m.dataplane)
-	p.UserSpace = plane == typesv1.Dataplane_DATAPLANE_USERSPACE || self.UserSpace
+	p.Proxy = pc.GetProxyProtocol() && network == "tcp"
+	// The kernel passes packets on and writes none.
+	p.UserSpace = plane == typesv1.Dataplane_DATAPLANE_USERSPACE || self.UserSpace || p.Proxy
 	if text := pc.GetHostIp(); text != "" {
 		if p.Bind, ok = bindOf(text, self.Local); !ok {
 			faults.add(where, "port %s: host_ip %q is not an IP address or a CIDR", p.Listener, text)

@@ -35,7 +35,7 @@ func TestScripts(t *testing.T) {
 				return s.ports()
 			case "entries":
 				return s.entries(t, d)
-			case "local", "held", "withdrawn":
+			case "local", "held", "withdrawn", "can":
 				return s.know(t, d)
 			}
 			t.Fatalf("no command %q", d.Cmd)
@@ -50,8 +50,10 @@ type script struct {
 	published *mesh.Published
 	numbers   map[string]uint16
 	local     []netip.Addr
-	held      map[mesh.Listener]bool
-	withdrawn map[string]bool
+	// transparent: machine a can speak with its clients' addresses
+	transparent bool
+	held        map[mesh.Listener]bool
+	withdrawn   map[string]bool
 }
 
 func (s *script) tables(t *testing.T, d *datadriven.TestData) string {
@@ -137,6 +139,8 @@ func port(text string) *typesv1.PortConfig {
 			p.SessionAffinity = typesv1.SessionAffinity_SESSION_AFFINITY_CLIENT_IP
 		case "userspace":
 			p.Dataplane = typesv1.Dataplane_DATAPLANE_USERSPACE
+		case "proxy":
+			p.ProxyProtocol = true
 		case "on":
 			p.HostIp = value
 		}
@@ -158,6 +162,8 @@ func (s *script) know(t *testing.T, d *datadriven.TestData) string {
 	s.held, s.withdrawn = map[mesh.Listener]bool{}, map[string]bool{}
 	for _, a := range d.CmdArgs {
 		switch d.Cmd {
+		case "can":
+			s.transparent = a.Key == "transparent"
 		case "local":
 			s.local = append(s.local, netip.MustParseAddr(a.Key))
 		case "withdrawn":
@@ -221,7 +227,7 @@ func (s *script) desired(mtu int) (mesh.Kernel, error) {
 }
 
 func (s *script) self(mtu int) mesh.Self {
-	self := mesh.Self{Node: "a", Tunnel: s.model.Tunnel("a", nil), MTU: mtu, Local: s.local, Held: s.held, Withdrawn: s.withdrawn}
+	self := mesh.Self{Node: "a", Tunnel: s.model.Tunnel("a", nil), MTU: mtu, Local: s.local, Held: s.held, Withdrawn: s.withdrawn, Transparent: s.transparent}
 	s.numbers = s.model.Number(self, s.numbers)
 	self.Numbers = s.numbers
 	return self

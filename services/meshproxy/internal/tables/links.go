@@ -129,6 +129,12 @@ func (k *Kernel) changeRoute(v mesh.Verb, r mesh.Route) error {
 	case r.Prefix.Addr().Is4():
 		route.Scope = netlink.SCOPE_LINK
 	}
+	if r.Local {
+		route.Type = unix.RTN_LOCAL
+		if r.Prefix.Addr().Is4() {
+			route.Scope = netlink.SCOPE_HOST
+		}
+	}
 	route.Table = r.Table
 	if v == mesh.Remove {
 		return ignore(k.nl.RouteDel(route), unix.ESRCH)

@@ -34,6 +34,7 @@ type world struct {
 	published  map[string]*mesh.Published
 	containers map[string]*host
 	revision   uint64
+	modes      // how the machines carry published ports; see modes_test.go
 }
 
 // Addresses: machine a is 198.51.100.1 and 2001:db8::1, b is 2, c is 3; the client is 9.
@@ -80,7 +81,7 @@ func newWorld(t *testing.T) *world {
 
 func machineOf(name, n string) *dispatcherv1.MeshMachine {
 	return &dispatcherv1.MeshMachine{
-		NodeId: name, Addresses: []string{wire(n, true), wire(n, false)}, Vteps: []string{wire(n, true)},
+		NodeId: name, Addresses: []string{wire(n, true), wire(n, false)}, Vteps: []string{wire(n, true)}, MeshPort: 2385,
 		Blocks: []string{"10.128." + n + ".0/24", "fd00:5a1:0:" + n + "::/64"},
 	}
 }
@@ -146,6 +147,7 @@ func (w *world) bring(name string) {
 	w.t.Helper()
 	n := map[string]string{"a": "1", "b": "2", "c": "3"}[name]
 	self := mesh.Self{Node: name, Tunnel: addr(wire(n, true)), MTU: 1500, Local: []netip.Addr{addr(wire(n, true)), addr(wire(n, false))}}
+	w.modes.know(&self)
 	self.Numbers = w.model.Number(self, nil)
 	p, err := w.model.Publish(self, w.published[name])
 	if err != nil {
@@ -169,6 +171,7 @@ func (w *world) bring(name string) {
 		w.t.Fatal(err)
 	}
 	w.kernel[name], w.published[name] = want, p
+	w.modes.apply(w.t, name, p, w.model.Peers(name))
 }
 
 func keysOf(m map[string]string) (out []string) {
@@ -214,50 +217,8 @@ func asks(h *host, network, address string) (string, error) {
 	return at.Addr().Unmap().String(), err
 }
 
-// TestClientsKeepTheirAddress: every pair of an entry and a task, both protocols and families; from outside, from the
-// machines, and from containers, of which one asks for itself.
-func TestClientsKeepTheirAddress(t *testing.T) {
-	w := newWorld(t)
-	for _, task := range []string{"a1", "b1"} {
-		w.publish(task)
-		for _, is4 := range []bool{true, false} {
-			for _, network := range []string{"tcp", "udp"} {
-				for entry, n := range map[string]string{"a": "1", "b": "2"} {
-					to := net.JoinHostPort(wire(n, is4), "30000")
-					check := func(who string, from *host, want string) {
-						t.Helper()
-						if got, err := asks(from, network, to); got != want || err != nil {
-							t.Fatalf("%s asks %s %s for %s: the task saw %q, %v; want %s", who, network, to, task, got, err, want)
-						}
-					}
-					check("the client", w.client, wire("9", is4))
-					own := wire(n, is4)
-					check("the machine itself", w.machines[entry], own)
-					for _, name := range []string{"a1", "a2", "b1"} {
-						check("container "+name, w.containers[name], w.seenAs(name, entry, task, is4))
-					}
-				}
-			}
-		}
-	}
-}
-
-// seenAs is the address by which a task knows a container that asks a machine's port.
-func (w *world) seenAs(container, entry, task string, is4 bool) string {
-	machine := container[:1]
-	switch {
-	case container == task && entry == machine: // to itself: its gateway speaks for it
-		return gatewayOf(machine, is4)
-	case entry == machine:
-		return inside(container, is4)
-	case task[:1] == machine: // out as its machine, and back to the machine that it came from
-		return gatewayOf(entry, is4)
-	}
-	return wire(map[string]string{"a": "1", "b": "2"}[machine], is4)
-}
-
 func gatewayOf(machine string, is4 bool) string {
-	n := map[string]string{"a": "1", "b": "2"}[machine]
+	n := map[string]string{"a": "1", "b": "2", "c": "3"}[machine]
 	if is4 {
 		return "10.128." + n + ".1"
 	}

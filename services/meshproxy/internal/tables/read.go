@@ -113,7 +113,7 @@ func (k *Kernel) readRoutes(out *mesh.Kernel, names map[int]string) error {
 			}
 			src, _ := netip.AddrFromSlice(r.Src) // invalid if none, and then not what is wanted
 			via, _ := netip.AddrFromSlice(r.Gw)  // likewise
-			route := mesh.Route{Link: names[r.LinkIndex], Prefix: p, Source: src.Unmap(), Via: via.Unmap()}
+			route := mesh.Route{Link: names[r.LinkIndex], Prefix: p, Source: src.Unmap(), Via: via.Unmap(), Local: r.Type == unix.RTN_LOCAL}
 			if r.Table != unix.RT_TABLE_MAIN {
 				route.Table = r.Table
 			}

@@ -57,6 +57,9 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 	}
 
 	f.guardForward(add, r)
+	if r.Transparent {
+		f.transparent(add)
+	}
 	if r.Mesh {
 		f.publish(add, r)
 	}

@@ -393,3 +393,9 @@ func hears(t *testing.T, to, from *host, address string, source ...string) bool 
 	_, _, err := pc.ReadFrom(make([]byte, 10))
 	return err == nil
 }
+
+// TestKernelThatLacksTheMesh has the guard and the networks all the same.
+func TestKernelThatLacksTheMesh(t *testing.T) {
+	h := newHost(t)
+	tablestest.Conformance(t, here{h, h.tables()}, mesh.Self{Node: tablestest.Self, Tunnel: addr("198.51.100.1"), MTU: 1500, UserSpace: true})
+}

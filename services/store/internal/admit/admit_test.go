@@ -151,6 +151,10 @@ func TestServiceFaults(t *testing.T) {
 		{"how a port is served", sound + `endpoint { ports { target_port: 80 dataplane: 9 traffic_policy: 9 session_affinity: 9 host_ip: "eth0" } ports { target_port: 81 host_ip: "10.0.0.0/8" } }`, errs.Invalid, []string{
 			`ports[0].dataplane: 9 is not known`, `ports[0].traffic_policy: 9 is not known`, `ports[0].session_affinity: 9 is not known`, `ports[0].host_ip: "eth0" is no IP address`,
 		}},
+		{"PROXY protocol", sound + `endpoint { ports { target_port: 80 proxy_protocol: true } ports { target_port: 81 proxy_protocol: true dataplane: DATAPLANE_USERSPACE } }`, errs.None, nil},
+		{"PROXY protocol that cannot be", sound + `endpoint { ports { target_port: 80 protocol: PROTOCOL_UDP proxy_protocol: true } ports { target_port: 81 proxy_protocol: true dataplane: DATAPLANE_KERNEL } }`, errs.Invalid, []string{
+			`ports[0].proxy_protocol: is spoken on TCP alone`, `ports[1].proxy_protocol: the kernel cannot speak it`,
+		}},
 		{"host port", sound + `endpoint { ports { target_port: 80 publish_mode: PUBLISH_MODE_HOST } ports { target_port: 81 published_port: 31000 publish_mode: PUBLISH_MODE_HOST } }`, errs.None, nil},
 		{"host port and ingress", sound + `endpoint { ports { target_port: 80 published_port: 30000 publish_mode: PUBLISH_MODE_HOST } ports { target_port: 80 published_port: 9 publish_mode: PUBLISH_MODE_HOST } ports { target_port: 81 published_port: 9 } }`, errs.Invalid, []string{
 			`ports[0].published_port: 30000/tcp is taken by service "micro"`, `ports[2].published_port: 9/tcp is asked for by ports[1] already`,

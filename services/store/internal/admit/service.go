@@ -193,7 +193,10 @@ func (f *Faults) served(field string, p *typesv1.PortConfig) {
 	f.Check(known, field+".traffic_policy", "%d is not known", p.GetTrafficPolicy())
 	_, known = typesv1.SessionAffinity_name[int32(p.GetSessionAffinity())]
 	f.Check(known, field+".session_affinity", "%d is not known", p.GetSessionAffinity())
-	f.Check(!p.GetProxyProtocol(), field+".proxy_protocol", "cannot be spoken yet; leave it out: the task sees the client's address without it")
+	if p.GetProxyProtocol() {
+		f.Check(p.GetProtocol() == typesv1.Protocol_PROTOCOL_TCP, field+".proxy_protocol", "is spoken on TCP alone")
+		f.Check(p.GetDataplane() != typesv1.Dataplane_DATAPLANE_KERNEL, field+".proxy_protocol", "the kernel cannot speak it; leave dataplane out, or say userspace")
+	}
 	if text := p.GetHostIp(); text != "" {
 		_, errA := netip.ParseAddr(text)
 		_, errP := netip.ParsePrefix(text)

@@ -1,22 +1,48 @@
-package tables
+// Package probe looks whether the kernel can do what published ports need, by having it do so for a small cluster in a network
+// namespace that nobody sees and that ends with the look.
+//
+// It owns no state and must never change anything outside that namespace. Its functions are safe for concurrent use.
+package probe
 
 import (
 	"context"
+	"errors"
 	"net/netip"
+	"os"
 	"runtime"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/run"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 )
 
-// Probe looks whether the kernel can carry published ports: it has it do so for a small cluster, in a network namespace that
-// nobody sees and that ends with the look. The error says what the kernel refused.
-func Probe(ctx context.Context) error {
+// Mesh looks whether the kernel can carry published ports. The error says what the kernel refused.
+func Mesh(ctx context.Context) error { return try(ctx, mesh.Self{}) }
+
+// Transparent looks whether the meshproxy can speak to containers with its clients' addresses.
+func Transparent(ctx context.Context) error {
+	if err := bindsAsAnyone(); err != nil {
+		return err
+	}
+	return try(ctx, mesh.Self{UserSpace: true, Transparent: true})
+}
+
+func bindsAsAnyone() error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.NewSyscallError("IP_TRANSPARENT", unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_TRANSPARENT, 1)), unix.Close(fd))
+}
+
+// try has the kernel do for a small cluster what a machine that knows this of itself asks of it.
+func try(ctx context.Context, self mesh.Self) error {
 	// A thread of its own, which ends with the goroutine because it is never unlocked, and the namespace with it.
 	r := <-run.Async(ctx, func(ctx context.Context) (struct{}, error) {
 		runtime.LockOSThread()
@@ -25,26 +51,26 @@ func Probe(ctx context.Context) error {
 			return struct{}{}, err
 		}
 		defer ns.Close()
-		return struct{}{}, probe(ctx)
+		return struct{}{}, probe(ctx, self)
 	})
 	return r.Err
 }
 
-func probe(ctx context.Context) error {
-	k, err := New()
+func probe(ctx context.Context, self mesh.Self) error {
+	k, err := tables.New()
 	if err != nil {
 		return err
 	}
 	defer k.Close()
 	own := netip.MustParseAddr("192.0.2.1")
-	lo, err := k.nl.LinkByName("lo")
+	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return err
 	}
-	if err := k.nl.LinkSetUp(lo); err != nil {
+	if err := netlink.LinkSetUp(lo); err != nil {
 		return err
 	}
-	if err := k.nl.AddrAdd(lo, &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(own, own.BitLen()))}); err != nil {
+	if err := netlink.AddrAdd(lo, &netlink.Addr{IPNet: netlink.NewIPNet(own.AsSlice())}); err != nil {
 		return err
 	}
 	port := func(number uint32) *typesv1.PortConfig {
@@ -63,7 +89,7 @@ func probe(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	self := mesh.Self{Node: "a", Tunnel: own, MTU: 1500}
+	self.Node, self.Tunnel, self.MTU = "a", own, 1500
 	self.Numbers = m.Number(self, nil)
 	published, err := m.Publish(self, nil)
 	if err != nil {

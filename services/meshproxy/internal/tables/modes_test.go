@@ -1,0 +1,269 @@
+package tables_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/testx"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+)
+
+// modes are how the machines of a world carry published ports. Zero: by the kernel, without a meshproxy beside it.
+type modes struct {
+	userSpace  bool // the kernel lacks the parts
+	ctx        context.Context
+	forwarders map[string]*forward.Forwarder
+}
+
+func (m modes) know(self *mesh.Self) {
+	self.UserSpace, self.Transparent = m.userSpace, m.forwarders != nil
+}
+
+func (m modes) apply(t *testing.T, name string, p *mesh.Published, peers map[string][]string) {
+	t.Helper()
+	if f := m.forwarders[name]; f != nil {
+		for _, u := range f.Apply(m.ctx, p.Ports(), peers) {
+			t.Errorf("%s of %s not open: %v", u.Listener, name, u.Err)
+		}
+	}
+}
+
+// within is a machine's network from within its namespace: a socket stays where it was made.
+type within struct {
+	h *host
+	run.Network
+}
+
+func (n within) Listen(ctx context.Context, network, address string) (l net.Listener, err error) {
+	return l, n.h.try(func() (err error) { l, err = n.Network.Listen(ctx, network, address); return err })
+}
+
+func (n within) ListenPacket(ctx context.Context, network, address string) (pc net.PacketConn, err error) {
+	return pc, n.h.try(func() (err error) { pc, err = n.Network.ListenPacket(ctx, network, address); return err })
+}
+
+func (n within) Dial(ctx context.Context, network, address string) (c net.Conn, err error) {
+	return c, n.h.try(func() (err error) { c, err = n.Network.Dial(ctx, network, address); return err })
+}
+
+func (n within) DialFrom(ctx context.Context, network, address string, source netip.Addr) (c net.Conn, err error) {
+	return c, n.h.try(func() (err error) { c, err = run.DialFrom(ctx, n.Network, network, address, source); return err })
+}
+
+// proxied puts a meshproxy's forwarder on each machine. What they say to each other is in the clear here.
+func (w *world) proxied(userSpace bool) {
+	w.t.Helper()
+	ctx, cancel := context.WithCancel(w.t.Context())
+	var done sync.WaitGroup
+	w.modes = modes{userSpace: userSpace, ctx: ctx, forwarders: map[string]*forward.Forwarder{}}
+	for name, h := range w.machines {
+		env := testx.Env(w.t)
+		env.Net = within{h, run.Env{}.OrMachine("test").Net}
+		dial := func(ctx context.Context, _, address string) (net.Conn, error) {
+			return env.Net.Dial(ctx, "tcp", address)
+		}
+		f := forward.New(env, name, dial, func() <-chan struct{} { return nil })
+		f.Transparent()
+		door, err := env.Net.Listen(ctx, "tcp", ":2385")
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		context.AfterFunc(ctx, func() { door.Close() })
+		done.Go(func() {
+			if err := f.Run(ctx); err != nil {
+				w.t.Error(err)
+			}
+		})
+		done.Go(func() {
+			for {
+				c, err := door.Accept()
+				if err != nil {
+					return
+				}
+				done.Go(func() { f.Accept(ctx, c, "peer") })
+			}
+		})
+		w.modes.forwarders[name] = f
+	}
+	w.t.Cleanup(func() { cancel(); done.Wait() })
+}
+
+// The ports of the suite, tcp and udp, with how each leads. Tasks are a1 and b1.
+func suite(plane typesv1.Dataplane) *dispatcherv1.MeshService {
+	s := serviceOf("a1", "b1")
+	s.Ports = nil
+	for i, policy := range []typesv1.TrafficPolicy{
+		typesv1.TrafficPolicy_TRAFFIC_POLICY_CLUSTER, typesv1.TrafficPolicy_TRAFFIC_POLICY_LOCAL,
+		typesv1.TrafficPolicy_TRAFFIC_POLICY_PREFER_LOCAL, typesv1.TrafficPolicy_TRAFFIC_POLICY_UNSPECIFIED,
+	} {
+		for _, protocol := range []typesv1.Protocol{typesv1.Protocol_PROTOCOL_TCP, typesv1.Protocol_PROTOCOL_UDP} {
+			p := &typesv1.PortConfig{Protocol: protocol, PublishedPort: uint32(30010 + i), TargetPort: 8003, TrafficPolicy: policy, Dataplane: plane}
+			if policy == typesv1.TrafficPolicy_TRAFFIC_POLICY_UNSPECIFIED {
+				p.SessionAffinity = typesv1.SessionAffinity_SESSION_AFFINITY_CLIENT_IP
+			}
+			s.Ports = append(s.Ports, p)
+		}
+	}
+	return s
+}
+
+// answerers are the tasks that may answer at an entry.
+func answerers(policy, entry string) []string {
+	own := map[string][]string{"a": {"a1"}, "b": {"b1"}}[entry]
+	switch {
+	case policy == "local", policy == "prefer-local" && own != nil:
+		return own
+	}
+	return []string{"a1", "b1"}
+}
+
+// TestModesBehaveAlike is the conformance suite of what carries published ports: the kernel, the meshproxy because the kernel
+// lacks the parts, and the meshproxy because the port says so. Every pair of a caller and an entry, both protocols and families,
+// each policy: who answers, and whom the task takes for its caller.
+func TestModesBehaveAlike(t *testing.T) {
+	places := map[string]string{} // by affinity, which is the same in all modes
+	for _, mode := range []string{"kernel", "userspace", "port"} {
+		t.Run(mode, func(t *testing.T) {
+			w := newWorld(t)
+			plane := typesv1.Dataplane_DATAPLANE_UNSPECIFIED
+			if mode == "port" {
+				plane = typesv1.Dataplane_DATAPLANE_USERSPACE
+			}
+			w.proxied(mode == "userspace")
+			for _, name := range []string{"a1", "b1"} {
+				serveNamed(t, w.containers[name], ":8003", name)
+				servePackets(t, w.containers[name], ":8003", name)
+				// A fresh link loses its first packet, for which the meshproxy would take another task.
+				if got, err := ask(w.machines[name[:1]], net.JoinHostPort(inside(name, false), "8003")); err != nil {
+					t.Fatalf("%s by its own machine: %q, %v", name, got, err)
+				}
+			}
+			w.tell(&dispatcherv1.EndpointsResponse{Services: []*dispatcherv1.MeshService{suite(plane)}})
+			for _, entry := range []string{"a", "b", "c"} {
+				for _, is4 := range []bool{true, false} {
+					for _, network := range []string{"tcp", "udp"} {
+						w.matrix(t, mode, entry, network, is4, places)
+					}
+				}
+			}
+		})
+	}
+}
+
+// matrix has all callers ask one entry.
+func (w *world) matrix(t *testing.T, mode, entry, network string, is4 bool, places map[string]string) {
+	t.Helper()
+	callers := map[string]*host{"client": w.client, "machine": w.machines[entry], "loopback": w.machines[entry]}
+	for _, name := range []string{"a1", "a2", "b1", "c1"} {
+		callers[name] = w.containers[name]
+	}
+	for i, policy := range []string{"cluster", "local", "prefer-local", "affinity"} {
+		for caller, from := range callers {
+			to := wire(map[string]string{"a": "1", "b": "2", "c": "3"}[entry], is4)
+			if caller == "loopback" {
+				to = map[bool]string{true: "127.0.0.1", false: "::1"}[is4]
+			}
+			to = net.JoinHostPort(to, fmt.Sprint(30010+i))
+			where := fmt.Sprintf("%s asks %s by %s %s, policy %s", caller, entry, network, to, policy)
+			wanted := answerers(policy, entry)
+			var got []string
+			for range 2 {
+				answer, err := askNamed(from, network, to, len(wanted) == 0)
+				if (err != nil) != (policy == "local" && entry == "c") {
+					t.Errorf("%s: %q, %v", where, answer, err)
+				}
+				if err != nil {
+					break
+				}
+				name, seen, _ := strings.Cut(answer, " ")
+				at, _ := netip.ParseAddrPort(seen)
+				if want := w.known(mode, caller, entry, name, is4); at.Addr().Unmap().String() != want {
+					t.Errorf("%s: %s took it for %s, want %s", where, name, at.Addr(), want)
+				}
+				got = append(got, name)
+			}
+			switch slices.Sort(got); {
+			case len(got) == 0:
+			case policy == "affinity":
+				place := caller + fmt.Sprint(is4)
+				if caller != "client" { // containers and machines have another address at another entry
+					place += entry
+				}
+				if caller == "loopback" {
+					continue // by the meshproxy in all modes
+				}
+				if was, ok := places[place]; got[0] != got[1] || ok && was != got[0] {
+					t.Errorf("%s: led to %v, once to %s", where, got, was)
+				}
+				places[place] = got[0]
+			case !slices.Equal(slices.Compact(slices.Clone(got)), wanted):
+				t.Errorf("%s: %v answered, want %v", where, got, wanted)
+			}
+		}
+	}
+}
+
+// known is whom a task takes for its caller.
+func (w *world) known(mode, caller, entry, task string, is4 bool) string {
+	machine := map[string]string{"a": "1", "b": "2", "c": "3"}
+	switch home := caller[:1]; {
+	case caller == "client":
+		return wire("9", is4)
+	case caller == "machine":
+		return wire(machine[entry], is4)
+	case caller == "loopback": // it means nothing elsewhere: the task's machine speaks
+		return gatewayOf(task[:1], is4)
+	case caller == task && entry == home: // to itself: its gateway speaks for it
+		return gatewayOf(home, is4)
+	case entry == home:
+		return inside(caller, is4)
+	case task[:1] == home && mode == "kernel": // out as its machine, and back to the machine that it came from
+		return gatewayOf(entry, is4)
+	default:
+		return wire(machine[home], is4)
+	}
+}
+
+// serveNamed answers each connection with its name and the caller's address.
+func serveNamed(t *testing.T, h *host, address, name string) {
+	t.Helper()
+	var ln net.Listener
+	h.do(func() (err error) {
+		ln, err = net.Listen("tcp", address)
+		return err
+	})
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			io.WriteString(c, name+" "+c.RemoteAddr().String())
+			c.Close()
+		}
+	}()
+}
+
+func askNamed(h *host, network, address string, refused bool) (string, error) {
+	limit := 4 * time.Second
+	if refused {
+		limit = 500 * time.Millisecond
+	}
+	if network == "udp" {
+		return askPacket(h, address, "")
+	}
+	return askWithin(h, address, limit)
+}
