@@ -2,7 +2,12 @@
 
 package failpoint
 
-import "sync"
+import (
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
 
 var points struct {
 	mu      sync.Mutex // guards actions
@@ -25,7 +30,22 @@ func Hit(name string) error {
 	action := points.actions[name]
 	points.mu.Unlock()
 	if action == nil {
+		stop(filepath.Join(Folder, name))
 		return nil
 	}
 	return action()
+}
+
+// stop waits as long as the file with the ending .hit is there, in the place of one without, if there was that.
+func stop(file string) {
+	if os.Rename(file, file+".hit") != nil {
+		return
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		if _, err := os.Stat(file + ".hit"); err != nil {
+			return
+		}
+	}
 }

@@ -7,6 +7,7 @@ package arch
 // services/ and internal/ gets them through env, so that the whole control plane runs in one test.
 var systemPackages = map[string]string{
 	"internal/run":                        "the env implementation of a real machine",
+	"internal/failpoint":                  "the files by which the laboratory stops a process, only behind the build tag failpoint",
 	"internal/netpass":                    "descriptors over a unix socket",
 	"internal/journald":                   "the journal's socket, for the env of a real machine",
 	"services/store/internal/logstore":    "the log and snapshots on a real disk",

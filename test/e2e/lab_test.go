@@ -7,6 +7,7 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -47,7 +48,7 @@ func bringWith(t *testing.T, opts harness.Options) *cluster {
 		t.Fatal(err)
 	}
 	opts.Dir = filepath.Join(dir, "lab")
-	opts.Program = os.Getenv("SHOAL_LAB_PROGRAM") // other binaries than the ones in bin: those next to this one
+	opts.Program = cmp.Or(opts.Program, os.Getenv("SHOAL_LAB_PROGRAM")) // other binaries than the ones in bin: those next to this one
 	opts.Log = slog.New(slog.NewTextHandler(testLog{t}, nil))
 	started := time.Now()
 	lab, err := harness.Up(t.Context(), opts)

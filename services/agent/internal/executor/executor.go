@@ -27,6 +27,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/failpoint"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/pull"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
@@ -179,6 +180,7 @@ func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
 	if err = e.failure("create the process", err); err != nil && !errs.Is(err, errs.Exists) {
 		return 0, err
 	}
+	_ = failpoint.Hit("agent.process-made")
 	started, err := tasks.Start(ctx, &tasksv1.StartRequest{ContainerID: id})
 	if err = e.failure("start the process", err); err == nil {
 		return int64(started.GetPid()), nil

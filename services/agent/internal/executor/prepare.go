@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/failpoint"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
@@ -33,6 +34,7 @@ func (e *Executor) Prepare(ctx context.Context, c container.Spec) error {
 	if err != nil {
 		return err
 	}
+	_ = failpoint.Hit("agent.pulled")
 	err = e.make(ctx, c, img)
 	if errs.Is(err, errs.NotFound) { // somebody removed the image's layers since we looked
 		e.images.forget(img)
@@ -81,6 +83,7 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 	if err != nil {
 		return e.failure("make the root file system", err)
 	}
+	_ = failpoint.Hit("agent.snapshot-made")
 	// Step 2: what is mounted into it. A new volume takes what the image has at its place.
 	c, sources, err := e.sources(c, img, rootfs)
 	if err != nil {
@@ -119,6 +122,7 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 	if _, err := e.client.ContainerService().Create(ctx, rec); err != nil {
 		return e.failure("make the container", err)
 	}
+	_ = failpoint.Hit("agent.container-made")
 	e.keep(c.ID, rootfs)
 	return nil
 }

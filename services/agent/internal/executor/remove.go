@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/failpoint"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 )
@@ -65,10 +66,12 @@ func (e *Executor) erase(ctx context.Context, id string) (*task.Exit, error) {
 	if err != nil {
 		return nil, err
 	}
+	_ = failpoint.Hit("agent.process-deleted")
 	err = e.failure("delete container "+id, e.client.ContainerService().Delete(ctx, id))
 	if err != nil && !errs.Is(err, errs.NotFound) {
 		return nil, err
 	}
+	_ = failpoint.Hit("agent.container-deleted")
 	err = e.failure("delete the file system of "+id, e.client.SnapshotService(e.cfg.Snapshotter).Remove(ctx, id))
 	if err != nil && !errs.Is(err, errs.NotFound) {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/failpoint"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/look"
@@ -69,14 +70,22 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 		})
 	}
 	l.workers.Go(own, "prepare", func(own context.Context) error {
-		box, err := l.Network.Make(own, wiring)
+		err := failpoint.Hit("agent.prepare")
+		if err == nil {
+			spec.Sandbox, err = l.Network.Make(own, wiring)
+		}
+		if err == nil {
+			err = failpoint.Hit("agent.network-made")
+		}
 		if err == nil {
 			spec.Files, err = l.Files.Make(own, spec.ID, files)
 		}
 		if err == nil {
-			spec.Sandbox = box
 			l.wire(own, wiring)
 			err = l.Executor.Prepare(own, spec)
+		}
+		if err == nil {
+			err = failpoint.Hit("agent.prepared")
 		}
 		l.post(ctx, func(ctx context.Context) {
 			cancel()
@@ -103,7 +112,9 @@ func (l *Loop) wire(ctx context.Context, w container.Wiring) {
 func (l *Loop) start(ctx context.Context, e *entry) {
 	id, c := container.ID(e.id, e.attempt), e.assigned.GetSpec().GetContainer()
 	l.workers.Go(ctx, "start", func(ctx context.Context) error {
+		_ = failpoint.Hit("agent.start")
 		pid, err := l.Executor.Start(ctx, id)
+		_ = failpoint.Hit("agent.started") // it runs, and nobody has been told
 		var p *probes
 		if err == nil {
 			p, err = l.probesOf(ctx, c)
@@ -152,8 +163,10 @@ func (l *Loop) remove(ctx context.Context, e *entry, stop container.Stop) {
 	id := container.ID(e.id, e.attempt)
 	e.unattend()
 	l.workers.Go(ctx, "remove", func(ctx context.Context) error {
+		_ = failpoint.Hit("agent.stop")
 		stop.Grace = l.before(ctx, id, stop)
 		exit, err := l.Executor.Remove(ctx, id, stop)
+		_ = failpoint.Hit("agent.removed") // nothing of it is there, and its exit code is known to this process alone
 		if err == nil && l.Mesh != nil {
 			if err := l.Mesh.Unwire(id); err != nil { // it has none, or will see that the task is gone
 				l.Log.Debug("meshproxy was not told of an end", "container", id, "error", err)
@@ -162,6 +175,7 @@ func (l *Loop) remove(ctx context.Context, e *entry, stop container.Stop) {
 		if err == nil { // the namespace last: the container's last packets still need it
 			err = l.Network.Remove(ctx, id)
 		}
+		_ = failpoint.Hit("agent.network-removed")
 		if err == nil {
 			err = l.Files.Remove(ctx, id)
 		}
