@@ -23,6 +23,7 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/carry"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/disk"
 	"github.com/shoalproject/shoal/services/agent/internal/executor"
 	"github.com/shoalproject/shoal/services/agent/internal/initd"
 	"github.com/shoalproject/shoal/services/agent/internal/inside"
@@ -109,6 +110,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}, carry.Service{Desc: logsv1.TaskReadService_ServiceDesc, Handler: answers}, carry.Service{Desc: logsv1.ExecService_ServiceDesc, Handler: answers},
 		carry.Service{Desc: logsv1.NodeVolumeService_ServiceDesc, Handler: shelf.New(env.Executor)})
 	// Step 3: the line to the cluster, which waits until that is done.
+	disks := disk.New(env.Env, env.disks()...)
 	gauge := meter.New(env.Rand, env.Now, env.Usage, proxy)
 	line := &session.Client{
 		Usage: gauge.Reports(),
@@ -117,7 +119,12 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		Dial: func(address string) (*grpc.ClientConn, error) {
 			return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
 		},
-		Describe: env.describe, Streams: carrier.Open,
+		Describe: func(ctx context.Context) *typesv1.NodeDescription {
+			d := env.describe(ctx)
+			disks.Describe(d)
+			return d
+		},
+		Redescribe: disks.Changed(), Streams: carrier.Open,
 		Hello: &dispatcherv1.Hello{
 			Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise,
 			MeshPort: uint32(cfg.MeshPort),
@@ -133,9 +140,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g.Go("streams", carrier.Run)
 	g.Go("session", line.Run)
 	g.Go("meter", gauge.Run)
+	g.Go("disks", disks.Run)
 	if runtime, ok := env.Executor.(prune.Runtime); ok {
 		g.Go("images", (&prune.Pruner{
-			Log: env.Log, Now: env.Now, Rand: env.Rand, Runtime: runtime, Tasks: loop,
+			Log: env.Log, Now: env.Now, Rand: env.Rand, Runtime: runtime, Tasks: loop, Removed: disks.Removed,
 			Marks: prune.Marks{High: cfg.ImagesHigh, Low: cfg.ImagesLow, Keep: cfg.ImagesKeep},
 		}).Run)
 	}
@@ -189,6 +197,25 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 		e.Executor = x
 	}
 	return closeReal, nil
+}
+
+// disks are those that this machine depends on; of a machine in memory there is none.
+func (e *Env) disks() (out []disk.Disk) {
+	if m, ok := e.Machine.(interface {
+		Free() (total, free int64, err error)
+	}); ok {
+		out = append(out, disk.Disk{Name: "data", Look: func(context.Context) (disk.Use, error) {
+			total, free, err := m.Free()
+			return disk.Use{Total: total, Free: free}, err
+		}})
+	}
+	if runtime, ok := e.Executor.(prune.Runtime); ok {
+		out = append(out, disk.Disk{Name: "images", Look: func(ctx context.Context) (disk.Use, error) {
+			d, err := runtime.Disk(ctx)
+			return disk.Use(d), err
+		}})
+	}
+	return out
 }
 
 // describe says what this machine is now; it is asked at the start of each session.

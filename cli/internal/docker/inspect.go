@@ -42,8 +42,18 @@ type NodeDescription struct {
 	Platform  Platform
 	Resources Amount
 	Engine    Engine
-	Kernel    string   `json:",omitempty"`
-	Features  []string `json:",omitempty"`
+	Kernel    string `json:",omitempty"`
+	Disks     []Disk `json:",omitempty"`
+	// ImagesRemoved and ImagesRemovedBytes are of unused ones, because the disk ran full.
+	ImagesRemoved      uint64   `json:",omitempty"`
+	ImagesRemovedBytes int64    `json:",omitempty"`
+	Features           []string `json:",omitempty"`
+}
+
+// Disk is how full a file system is that the agent depends on, in bytes.
+type Disk struct {
+	Name        string
+	Total, Free int64
 }
 
 // Engine is what runs containers.
@@ -67,6 +77,13 @@ type ManagerStatus struct {
 	Voter        bool
 }
 
+func disksOf(d *typesv1.NodeDescription) (out []Disk) {
+	for _, u := range d.GetDisks() {
+		out = append(out, Disk{Name: u.GetName(), Total: u.GetBytes(), Free: u.GetFreeBytes()})
+	}
+	return out
+}
+
 // NodeOf translates a machine.
 func NodeOf(l *controlv1.ListedNode) Node {
 	n := l.GetNode()
@@ -84,7 +101,8 @@ func NodeOf(l *controlv1.ListedNode) Node {
 			Resources: Amount{NanoCPUs: d.GetNanoCpus(), MemoryBytes: d.GetMemoryBytes(), Pids: d.GetPids(), DiskBytes: d.GetDiskBytes(),
 				GenericResources: genericOf(d.GetGeneric())},
 			Engine: Engine{EngineVersion: d.GetVersion(), RuntimeVersion: d.GetRuntimeVersion(), Labels: d.GetLabels()},
-			Kernel: d.GetKernel(), Features: d.GetFeatures(),
+			Kernel: d.GetKernel(), Features: d.GetFeatures(), Disks: disksOf(d),
+			ImagesRemoved: d.GetImagesRemoved(), ImagesRemovedBytes: d.GetImagesRemovedBytes(),
 		},
 		Status: NodeStatus{State: nodeState(n.GetStatus().GetState()), Message: n.GetStatus().GetMessage(), Since: stamp(n.GetStatus().GetSince())},
 	}

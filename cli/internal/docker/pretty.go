@@ -25,7 +25,11 @@ Taints:
 Platform:
  Operating System:	{{.Description.Platform.OS}}
  Architecture:		{{.Description.Platform.Architecture}}
-Engine Version:		{{.Description.Engine.EngineVersion}}`
+Engine Version:		{{.Description.Engine.EngineVersion}}
+{{- range .Description.Disks}}
+Disk of {{.Name}}:	{{"\t"}}{{size .Free}} of {{size .Total}} free{{end}}
+{{- if .Description.ImagesRemoved}}
+Images removed:		{{.Description.ImagesRemoved}} ({{size .Description.ImagesRemovedBytes}}), as the disk was full{{end}}`
 
 	PrettyService = `ID:		{{.ID}}
 Name:		{{.Spec.Name}}

@@ -795,9 +795,16 @@ type NodeDescription struct {
 	// Processes that it can have. 0: not told.
 	Pids int64 `protobuf:"varint,12,opt,name=pids,proto3" json:"pids,omitempty"`
 	// Size of the file system that holds the agent's data, in bytes.
-	DiskBytes     int64 `protobuf:"varint,13,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	DiskBytes int64 `protobuf:"varint,13,opt,name=disk_bytes,json=diskBytes,proto3" json:"disk_bytes,omitempty"`
+	// How full the file systems are that its agent depends on, told when that changed by a twentieth: `data`, of what the agent keeps,
+	// and `images`, of images and containers.
+	Disks []*DiskUse `protobuf:"bytes,14,rep,name=disks,proto3" json:"disks,omitempty"`
+	// Unused images that its agent has removed since it was started, because the disk ran full.
+	ImagesRemoved uint64 `protobuf:"varint,15,opt,name=images_removed,json=imagesRemoved,proto3" json:"images_removed,omitempty"`
+	// Their size, in bytes.
+	ImagesRemovedBytes int64 `protobuf:"varint,16,opt,name=images_removed_bytes,json=imagesRemovedBytes,proto3" json:"images_removed_bytes,omitempty"`
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *NodeDescription) Reset() {
@@ -921,6 +928,91 @@ func (x *NodeDescription) GetDiskBytes() int64 {
 	return 0
 }
 
+func (x *NodeDescription) GetDisks() []*DiskUse {
+	if x != nil {
+		return x.Disks
+	}
+	return nil
+}
+
+func (x *NodeDescription) GetImagesRemoved() uint64 {
+	if x != nil {
+		return x.ImagesRemoved
+	}
+	return 0
+}
+
+func (x *NodeDescription) GetImagesRemovedBytes() int64 {
+	if x != nil {
+		return x.ImagesRemovedBytes
+	}
+	return 0
+}
+
+// DiskUse is how full a file system is.
+type DiskUse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What it is for.
+	Name string `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	// Its size, in bytes.
+	Bytes int64 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	// What is free of it, in bytes.
+	FreeBytes     int64 `protobuf:"varint,3,opt,name=free_bytes,json=freeBytes,proto3" json:"free_bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DiskUse) Reset() {
+	*x = DiskUse{}
+	mi := &file_shoal_types_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DiskUse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DiskUse) ProtoMessage() {}
+
+func (x *DiskUse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DiskUse.ProtoReflect.Descriptor instead.
+func (*DiskUse) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *DiskUse) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *DiskUse) GetBytes() int64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
+func (x *DiskUse) GetFreeBytes() int64 {
+	if x != nil {
+		return x.FreeBytes
+	}
+	return 0
+}
+
 var File_shoal_types_v1_node_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_node_proto_rawDesc = "" +
@@ -969,7 +1061,7 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\vNodeSession\x12#\n" +
 	"\rdispatcher_id\x18\x01 \x01(\tR\fdispatcherId\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x17\n" +
-	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\xad\x04\n" +
+	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\xb5\x05\n" +
 	"\x0fNodeDescription\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x124\n" +
 	"\bplatform\x18\x02 \x01(\v2\x18.shoal.types.v1.PlatformR\bplatform\x12\x1b\n" +
@@ -985,10 +1077,18 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\ageneric\x18\v \x03(\v2\x1f.shoal.types.v1.GenericResourceR\ageneric\x12\x12\n" +
 	"\x04pids\x18\f \x01(\x03R\x04pids\x12\x1d\n" +
 	"\n" +
-	"disk_bytes\x18\r \x01(\x03R\tdiskBytes\x1a9\n" +
+	"disk_bytes\x18\r \x01(\x03R\tdiskBytes\x12-\n" +
+	"\x05disks\x18\x0e \x03(\v2\x17.shoal.types.v1.DiskUseR\x05disks\x12%\n" +
+	"\x0eimages_removed\x18\x0f \x01(\x04R\rimagesRemoved\x120\n" +
+	"\x14images_removed_bytes\x18\x10 \x01(\x03R\x12imagesRemovedBytes\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01*R\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"R\n" +
+	"\aDiskUse\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1d\n" +
+	"\n" +
+	"free_bytes\x18\x03 \x01(\x03R\tfreeBytes*R\n" +
 	"\bNodeRole\x12\x19\n" +
 	"\x15NODE_ROLE_UNSPECIFIED\x10\x00\x12\x14\n" +
 	"\x10NODE_ROLE_WORKER\x10\x01\x12\x15\n" +
@@ -1022,7 +1122,7 @@ func file_shoal_types_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_types_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_shoal_types_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_shoal_types_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_shoal_types_v1_node_proto_goTypes = []any{
 	(NodeRole)(0),                 // 0: shoal.types.v1.NodeRole
 	(Availability)(0),             // 1: shoal.types.v1.Availability
@@ -1036,40 +1136,42 @@ var file_shoal_types_v1_node_proto_goTypes = []any{
 	(*NodeStatus)(nil),            // 9: shoal.types.v1.NodeStatus
 	(*NodeSession)(nil),           // 10: shoal.types.v1.NodeSession
 	(*NodeDescription)(nil),       // 11: shoal.types.v1.NodeDescription
-	nil,                           // 12: shoal.types.v1.NodeDescription.LabelsEntry
-	(*Meta)(nil),                  // 13: shoal.types.v1.Meta
-	(*timestamppb.Timestamp)(nil), // 14: google.protobuf.Timestamp
-	(*Annotations)(nil),           // 15: shoal.types.v1.Annotations
-	(v1.Role)(0),                  // 16: shoal.authz.v1.Role
-	(*Platform)(nil),              // 17: shoal.types.v1.Platform
-	(*GenericResource)(nil),       // 18: shoal.types.v1.GenericResource
+	(*DiskUse)(nil),               // 12: shoal.types.v1.DiskUse
+	nil,                           // 13: shoal.types.v1.NodeDescription.LabelsEntry
+	(*Meta)(nil),                  // 14: shoal.types.v1.Meta
+	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
+	(*Annotations)(nil),           // 16: shoal.types.v1.Annotations
+	(v1.Role)(0),                  // 17: shoal.authz.v1.Role
+	(*Platform)(nil),              // 18: shoal.types.v1.Platform
+	(*GenericResource)(nil),       // 19: shoal.types.v1.GenericResource
 }
 var file_shoal_types_v1_node_proto_depIdxs = []int32{
-	13, // 0: shoal.types.v1.Node.meta:type_name -> shoal.types.v1.Meta
+	14, // 0: shoal.types.v1.Node.meta:type_name -> shoal.types.v1.Meta
 	6,  // 1: shoal.types.v1.Node.spec:type_name -> shoal.types.v1.NodeSpec
 	8,  // 2: shoal.types.v1.Node.identity:type_name -> shoal.types.v1.NodeIdentity
 	9,  // 3: shoal.types.v1.Node.status:type_name -> shoal.types.v1.NodeStatus
 	5,  // 4: shoal.types.v1.Node.flaps:type_name -> shoal.types.v1.Flaps
-	14, // 5: shoal.types.v1.Flaps.lost_at:type_name -> google.protobuf.Timestamp
-	14, // 6: shoal.types.v1.Flaps.hold_until:type_name -> google.protobuf.Timestamp
-	15, // 7: shoal.types.v1.NodeSpec.annotations:type_name -> shoal.types.v1.Annotations
+	15, // 5: shoal.types.v1.Flaps.lost_at:type_name -> google.protobuf.Timestamp
+	15, // 6: shoal.types.v1.Flaps.hold_until:type_name -> google.protobuf.Timestamp
+	16, // 7: shoal.types.v1.NodeSpec.annotations:type_name -> shoal.types.v1.Annotations
 	0,  // 8: shoal.types.v1.NodeSpec.role:type_name -> shoal.types.v1.NodeRole
 	1,  // 9: shoal.types.v1.NodeSpec.availability:type_name -> shoal.types.v1.Availability
 	7,  // 10: shoal.types.v1.NodeSpec.taints:type_name -> shoal.types.v1.Taint
 	2,  // 11: shoal.types.v1.Taint.effect:type_name -> shoal.types.v1.TaintEffect
-	16, // 12: shoal.types.v1.NodeIdentity.roles:type_name -> shoal.authz.v1.Role
+	17, // 12: shoal.types.v1.NodeIdentity.roles:type_name -> shoal.authz.v1.Role
 	3,  // 13: shoal.types.v1.NodeStatus.state:type_name -> shoal.types.v1.NodeState
-	14, // 14: shoal.types.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
+	15, // 14: shoal.types.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
 	11, // 15: shoal.types.v1.NodeStatus.description:type_name -> shoal.types.v1.NodeDescription
 	10, // 16: shoal.types.v1.NodeStatus.session:type_name -> shoal.types.v1.NodeSession
-	17, // 17: shoal.types.v1.NodeDescription.platform:type_name -> shoal.types.v1.Platform
-	12, // 18: shoal.types.v1.NodeDescription.labels:type_name -> shoal.types.v1.NodeDescription.LabelsEntry
-	18, // 19: shoal.types.v1.NodeDescription.generic:type_name -> shoal.types.v1.GenericResource
-	20, // [20:20] is the sub-list for method output_type
-	20, // [20:20] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	18, // 17: shoal.types.v1.NodeDescription.platform:type_name -> shoal.types.v1.Platform
+	13, // 18: shoal.types.v1.NodeDescription.labels:type_name -> shoal.types.v1.NodeDescription.LabelsEntry
+	19, // 19: shoal.types.v1.NodeDescription.generic:type_name -> shoal.types.v1.GenericResource
+	12, // 20: shoal.types.v1.NodeDescription.disks:type_name -> shoal.types.v1.DiskUse
+	21, // [21:21] is the sub-list for method output_type
+	21, // [21:21] is the sub-list for method input_type
+	21, // [21:21] is the sub-list for extension type_name
+	21, // [21:21] is the sub-list for extension extendee
+	0,  // [0:21] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_node_proto_init() }
@@ -1085,7 +1187,7 @@ func file_shoal_types_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_node_proto_rawDesc), len(file_shoal_types_v1_node_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

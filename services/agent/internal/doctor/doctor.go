@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/finding"
+	"github.com/shoalproject/shoal/services/agent/internal/disk"
 )
 
 const (
@@ -36,12 +37,16 @@ type Machine struct {
 	Socket string
 	// Snapshotter is the one that containers' file systems are on.
 	Snapshotter string
+	// Data is the folder of what the agent keeps.
+	Data string
+	// ImagesHigh is how full the disk is, in percent, from which on unused images go; 0: never.
+	ImagesHigh int64
 }
 
 // Look makes all checks.
 func (m Machine) Look(ctx context.Context) []finding.Finding {
 	found := m.containerd(ctx)
-	return append(found, runc(ctx), cgroups("/sys/fs/cgroup"), seccomp())
+	return append(found, m.room("data", m.Data), runc(ctx), cgroups("/sys/fs/cgroup"), seccomp())
 }
 
 func (m Machine) containerd(ctx context.Context) []finding.Finding {
@@ -69,7 +74,36 @@ func (m Machine) containerd(ctx context.Context) []finding.Finding {
 	if err != nil {
 		return append(found, m.silent(err))
 	}
-	return append(found, snapshotter(resp.GetPlugins(), m.Snapshotter))
+	found = append(found, snapshotter(resp.GetPlugins(), m.Snapshotter))
+	for _, p := range resp.GetPlugins() {
+		if p.GetID() == m.Snapshotter && p.GetExports()["root"] != "" {
+			found = append(found, m.room("images", p.GetExports()["root"]))
+		}
+	}
+	return found
+}
+
+// room looks at the file system of a folder, or of what it will be in.
+func (m Machine) room(what, folder string) finding.Finding {
+	check := "disk of " + what
+	var st unix.Statfs_t
+	err := unix.Statfs(folder, &st)
+	for ; errors.Is(err, unix.ENOENT) && folder != filepath.Dir(folder); err = unix.Statfs(folder, &st) {
+		folder = filepath.Dir(folder)
+	}
+	if err != nil {
+		return finding.Warned(check, fmt.Sprintf("%s can't be looked at: %s", folder, err), "", "")
+	}
+	u := disk.Use{Total: int64(st.Blocks) * st.Frsize, Free: int64(st.Bavail) * st.Frsize}
+	state := fmt.Sprintf("%s is %d %% full, %d MB are free", folder, u.Percent(), u.Free/1e6)
+	switch {
+	case u.Percent() >= disk.Full:
+		return finding.Faulty(check, state, "pulls, logs and what containers write fail when it is full",
+			"`du -xh --max-depth=3 "+folder+"` says what is there; make it larger, or remove what nobody needs (`shoal volume ls`, `ctr -n shoal images ls`)")
+	case m.ImagesHigh > 0 && u.Percent() >= m.ImagesHigh && what == "images":
+		return finding.Warned(check, state, "unused images are removed, and pulled again when they are needed", "make it larger, or raise `images_high` in agent.yaml")
+	}
+	return finding.Well(check, "%s", state)
 }
 
 func (m Machine) silent(err error) finding.Finding {

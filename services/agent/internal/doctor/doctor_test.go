@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	introspection "github.com/containerd/containerd/api/services/introspection/v1"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -70,5 +71,37 @@ func TestContainerdThatDoesNotAnswer(t *testing.T) {
 	}
 	if got := (Machine{Socket: socket}).containerd(t.Context()); got[0].Grade != finding.Fault || !strings.Contains(got[0].Fix, "journalctl") {
 		t.Errorf("%+v", got)
+	}
+}
+
+// TestRoom: a disk that is as good as full is a fault, one of images that is full enough for some to go a warning, and a folder that is
+// not made yet is looked at where it will be.
+func TestRoom(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root: it mounts a small file system")
+	}
+	dir := t.TempDir()
+	if err := unix.Mount("shoal-test", dir, "tmpfs", 0, "size=1m"); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	m := Machine{ImagesHigh: 80}
+	for _, c := range []struct {
+		kib          int
+		data, images finding.Grade
+	}{{500, finding.OK, finding.OK}, {900, finding.OK, finding.Warning}, {1000, finding.Fault, finding.Fault}} {
+		if err := os.WriteFile(filepath.Join(dir, "ballast"), make([]byte, c.kib<<10), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := m.room("data", filepath.Join(dir, "not", "yet")); got.Grade != c.data {
+			t.Errorf("%d KiB: %+v", c.kib, got)
+		}
+		if got := m.room("images", dir); got.Grade != c.images {
+			t.Errorf("%d KiB: %+v", c.kib, got)
+		}
 	}
 }

@@ -40,6 +40,8 @@ type Pruner struct {
 	Marks   Marks
 	Runtime Runtime
 	Tasks   Tasks
+	// Removed hears the size of each image that was removed; nil: nobody does.
+	Removed func(bytes int64)
 }
 
 // Run looks from time to time, until ctx ends.
@@ -78,6 +80,9 @@ func (p *Pruner) Look(ctx context.Context) error {
 	for _, i := range going {
 		if err := p.Runtime.RemoveImage(ctx, i.Name); err != nil {
 			return err
+		}
+		if p.Removed != nil {
+			p.Removed(i.Bytes)
 		}
 		p.Log.Info("an unused image was removed", "image", i.Name, "bytes", i.Bytes, "unused_since", i.Since)
 	}

@@ -89,6 +89,8 @@ type Client struct {
 	Streams func(address string, m *dispatcherv1.OpenStream) error
 	// Describe says what the machine is, for the hello.
 	Describe func(ctx context.Context) *typesv1.NodeDescription
+	// Redescribe is sent to when what the machine is has changed; nil: never.
+	Redescribe <-chan struct{}
 	// Usage has what containers use, when it was measured; nil: never.
 	Usage <-chan *dispatcherv1.UsageReport
 	// Hello is said first; description and generation are filled in.

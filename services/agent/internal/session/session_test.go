@@ -27,12 +27,13 @@ type dispatcher struct {
 	dispatcherv1.UnimplementedSessionServiceServer
 	first []*dispatcherv1.SessionResponse // said after the welcome
 
-	mu       sync.Mutex // guards all below
-	mute     bool       // hears and says nothing
-	keepAcks bool       // acknowledges heartbeats, not statuses
-	hellos   []*dispatcherv1.Hello
-	beats    []time.Time
-	batches  []*dispatcherv1.StatusBatch
+	mu        sync.Mutex // guards all below
+	mute      bool       // hears and says nothing
+	keepAcks  bool       // acknowledges heartbeats, not statuses
+	described []*typesv1.NodeDescription
+	hellos    []*dispatcherv1.Hello
+	beats     []time.Time
+	batches   []*dispatcherv1.StatusBatch
 }
 
 func (d *dispatcher) Session(s grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse]) error {
@@ -60,6 +61,8 @@ func (d *dispatcher) hear(m *dispatcherv1.SessionRequest) []*dispatcherv1.Sessio
 			Session: 1, HeartbeatPeriod: durationpb.New(500 * time.Millisecond), HeartbeatTimeout: durationpb.New(2 * time.Second),
 		}}})
 		say = append(say, d.first...)
+	case *dispatcherv1.SessionRequest_Description:
+		d.described = append(d.described, m.Description)
 	case *dispatcherv1.SessionRequest_Heartbeat:
 		d.beats = append(d.beats, time.Now())
 		say = append(say, &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{
@@ -160,12 +163,13 @@ type rig struct {
 	*Client
 	machine *machine
 	trusted [][]byte
+	changed chan struct{} // what the machine is
 }
 
 func newRig(t *testing.T, dispatchers map[string]*dispatcher) *rig {
 	t.Helper()
 	env := testx.Env(t)
-	r := &rig{machine: &machine{adopted: make(chan struct{})}}
+	r := &rig{machine: &machine{adopted: make(chan struct{})}, changed: make(chan struct{}, 1)}
 	var entries []*cav1.DirectoryEntry
 	for name, d := range dispatchers {
 		l, err := env.Net.Listen(t.Context(), "tcp", name)
@@ -186,9 +190,10 @@ func newRig(t *testing.T, dispatchers map[string]*dispatcher) *rig {
 				grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return env.Net.Dial(ctx, "tcp", a) }),
 				grpc.WithStreamInterceptor(errs.StreamClient()))
 		},
-		Trust:    func(bundle []byte, _ []string) { r.trusted = append(r.trusted, bundle) },
-		Describe: func(context.Context) *typesv1.NodeDescription { return &typesv1.NodeDescription{Hostname: "h"} },
-		Hello:    &dispatcherv1.Hello{Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: "b"},
+		Trust:      func(bundle []byte, _ []string) { r.trusted = append(r.trusted, bundle) },
+		Describe:   func(context.Context) *typesv1.NodeDescription { return &typesv1.NodeDescription{Hostname: "h"} },
+		Redescribe: r.changed,
+		Hello:      &dispatcherv1.Hello{Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: "b"},
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -230,6 +235,14 @@ func TestHelloWaitsAndHeartbeatsFollow(t *testing.T) {
 			}
 			if n := len(d.beats); n < 18 || n > 23 {
 				t.Errorf("%d heartbeats in 10 s, wanted about 20", n)
+			}
+		})
+		// What the machine is has changed: the dispatcher hears it, once, in the same session.
+		r.changed <- struct{}{}
+		pass(t, time.Second)
+		d.set(func() {
+			if len(d.described) != 1 || d.described[0].GetHostname() != "h" || len(d.hellos) != 1 {
+				t.Errorf("after a change %v is described in %d sessions", d.described, len(d.hellos))
 			}
 		})
 		if len(r.machine.taken) != 1 || len(r.machine.barriers) != 1 || len(r.trusted) != 1 {

@@ -73,8 +73,9 @@ func (t *talk) speak(ctx context.Context, ended <-chan run.Result[struct{}]) err
 			return err
 		}
 		var measured <-chan *dispatcherv1.UsageReport
+		var described <-chan struct{}
 		if t.welcomed {
-			measured = t.Usage
+			measured, described = t.Usage, t.Redescribe
 		}
 		select {
 		case r := <-t.heard:
@@ -88,6 +89,10 @@ func (t *talk) speak(ctx context.Context, ended <-chan run.Result[struct{}]) err
 			}
 		case r := <-measured:
 			if err := t.send(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Usage{Usage: r}}); err != nil {
+				return err
+			}
+		case <-described:
+			if err := t.send(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Description{Description: t.Describe(ctx)}}); err != nil {
 				return err
 			}
 		case <-t.rest.C:

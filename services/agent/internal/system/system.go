@@ -47,6 +47,15 @@ func memory() int64 {
 	return 0
 }
 
+// Free is what is free for us of the file system of what the agent keeps, with its size, in bytes.
+func (m Machine) Free() (total, free int64, err error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(m.Data, &st); err != nil {
+		return 0, 0, err
+	}
+	return int64(st.Blocks) * st.Frsize, int64(st.Bavail) * st.Frsize, nil
+}
+
 // disk is the size of a folder's file system, in bytes (statfs(2)).
 func disk(dir string) int64 {
 	var st unix.Statfs_t
