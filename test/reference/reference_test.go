@@ -154,3 +154,31 @@ func TestEval(t *testing.T) {
 		}
 	}
 }
+
+// A field of the service spec that has neither an example nor another way to be set is a fault, which names it.
+func TestAFieldMustHaveAnExample(t *testing.T) {
+	proto := "// ServiceSpec is one.\nmessage ServiceSpec {\n  // A.\n  string a = 1;\n  // B.\n  Inner b = 2;\n}\n\n// Inner is in it.\nmessage Inner {\n  // C.\n  string c = 1;\n}\n"
+	for examples, want := range map[string]string{
+		"ServiceSpec.a: --a x\nInner.c = filled in by the store\n": "",
+		"ServiceSpec.a: --a x\n":                                   "of Inner.c",
+		"Inner.c: --c x\n":                                         "of ServiceSpec.a",
+		"ServiceSpec.a --a x\n":                                    "is not `Message.field: flags`",
+	} {
+		root := t.TempDir()
+		for name, text := range map[string]string{filepath.Join(filepath.Dir(specProtos), "a.proto"): proto, specExamples: examples} {
+			if err := os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o755); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(filepath.Join(root, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+		page, err := specText(root)
+		if (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", examples, err, want)
+		}
+		if err == nil && !strings.Contains(string(page), "| C. | filled in by the store |") {
+			t.Errorf("%s", page)
+		}
+	}
+}

@@ -37,7 +37,7 @@ masked and read-only paths in /proc and /sys, its own pid, ipc, mount, uts and n
 cgroup v2), no session keyring of its own, AppArmor's default profile where the kernel has AppArmor. Being privileged or
 sharing namespaces of the node is a setting of the cluster, off by default: ` + "`shoal cluster update --allow-privileged`,\n`--allow-host-namespaces`" + `. Who may make services may still bind paths of nodes and add capabilities: operators are trusted.
 
-**Not there:** user namespaces, host networking, Windows' isolation and credential specs. Memory swappiness needs cgroup v1.
+**Not there:** user namespaces, Windows' isolation and credential specs. Memory swappiness needs cgroup v1.
 An agent that runs in a container itself (compose) does not see its node's files: it gives no devices and no small init, and makes no
 sources of binds.
 `
@@ -120,7 +120,7 @@ func specText(root string) ([]byte, error) {
 	}
 	b := &strings.Builder{}
 	b.WriteString(specIntro)
-	var seen []string
+	var seen, missing []string
 	var walk func(name string)
 	walk = func(name string) {
 		msg := m.messages[name]
@@ -128,7 +128,7 @@ func specText(root string) ([]byte, error) {
 			return
 		}
 		seen = append(seen, name)
-		m.section(b, msg, examples)
+		missing = append(missing, m.section(b, msg, examples)...)
 		for _, f := range msg.fields {
 			walk(base(f.kind))
 		}
@@ -139,22 +139,27 @@ func specText(root string) ([]byte, error) {
 			return nil, fmt.Errorf("%s: %s is no field of the service spec", specExamples, name)
 		}
 	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("%s has no example, nor another way to set it, of %s", specExamples, strings.Join(missing, ", "))
+	}
 	return []byte(b.String()), nil
 }
 
-func (m *model) section(b *strings.Builder, msg *message, examples map[string]string) {
+// section writes a message, and names its fields without an example. One that is a message has those of its own fields.
+func (m *model) section(b *strings.Builder, msg *message, examples map[string]string) (missing []string) {
 	fmt.Fprintf(b, "\n## %s\n\n%s\n", msg.name, msg.comment)
 	if len(msg.fields) == 0 {
-		return
+		return nil
 	}
 	b.WriteString("\n| field | type | what | example |\n| --- | --- | --- | --- |\n")
 	for _, f := range msg.fields {
-		example := ""
-		if text := examples[msg.name+"."+f.name]; text != "" {
-			example = "`" + strings.ReplaceAll(text, "|", "\\|") + "`"
+		example := strings.ReplaceAll(examples[msg.name+"."+f.name], "|", "\\|")
+		if example == "" && m.messages[base(f.kind)] == nil {
+			missing = append(missing, msg.name+"."+f.name)
 		}
 		fmt.Fprintf(b, "| `%s` | %s | %s | %s |\n", f.name, m.kind(f.kind), strings.ReplaceAll(f.comment, "|", "\\|"), example)
 	}
+	return missing
 }
 
 // base is the type without what stands before it.
@@ -186,7 +191,8 @@ func (m *model) kind(kind string) string {
 	return name
 }
 
-// readExamples reads `Message.field: flags`, one a line; # begins a comment.
+// readExamples reads `Message.field: flags` or `Message.field = how else it is set`, one a line; # begins a comment. What it returns
+// is as the page shows it.
 func readExamples(file string) (map[string]string, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
@@ -198,11 +204,16 @@ func readExamples(file string) (map[string]string, error) {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		name, flags, ok := strings.Cut(line, ": ")
-		if !ok || out[name] != "" {
-			return nil, fmt.Errorf("%s: %q is not `Message.field: flags`, or comes twice", file, line)
+		name, shown, ok := strings.Cut(line, " = ")
+		if !ok || strings.Contains(name, ": ") {
+			if name, shown, ok = strings.Cut(line, ": "); ok {
+				shown = "`" + shown + "`"
+			}
 		}
-		out[name] = flags
+		if !ok || out[name] != "" {
+			return nil, fmt.Errorf("%s: %q is not `Message.field: flags`, nor `Message.field = how`, or comes twice", file, line)
+		}
+		out[name] = shown
 	}
 	return out, nil
 }

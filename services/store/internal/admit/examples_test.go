@@ -72,5 +72,6 @@ func allowing() *state.Snapshot {
 	versions := []*typesv1.DataVersion{{Number: 3, Bytes: 1}}
 	t.Put(state.Wrap(&typesv1.Secret{Meta: &typesv1.Meta{Id: "secret1"}, Annotations: &typesv1.Annotations{Name: "db.key"}, Versions: versions}))
 	t.Put(state.Wrap(&typesv1.Config{Meta: &typesv1.Meta{Id: "config1"}, Annotations: &typesv1.Annotations{Name: "app.conf"}, Versions: versions}))
+	t.Put(state.Wrap(&typesv1.Service{Meta: &typesv1.Meta{Id: "service1"}, Spec: &typesv1.ServiceSpec{Annotations: &typesv1.Annotations{Name: "db"}}}))
 	return t.Commit(state.Version{EpochNumber: 1, Revision: 2}, time.Unix(0, 0))
 }
