@@ -60,7 +60,7 @@ func (d *Decider) Decide(s *state.Snapshot, now time.Time, newID func() string) 
 	}
 	d.last = now
 	d.book.Advance(s)
-	w := work{fleet.New(draft.New(d.book, now, newID, d.batch))}
+	w := work{visit.Visitor{Fleet: fleet.New(draft.New(d.book, now, newID, d.batch))}}
 	// Step 1: nodes first: tasks get addresses from their blocks in the same plan, and where they go depends on who is lost.
 	w.Nodes()
 	// Step 2: each service that is due, a higher priority first, then in the order of ids. A full batch ends between two slots,
@@ -88,13 +88,13 @@ func (d *Decider) Decide(s *state.Snapshot, now time.Time, newID func() string) 
 }
 
 // work is one decision under way.
-type work struct{ *fleet.Fleet }
+type work struct{ visit.Visitor }
 
 // visit looks at one service. Again says that this decision has done so before.
-func (w work) visit(g *book.Group, again bool) {
+func (w *work) visit(g *book.Group, again bool) {
 	act := mode.Reconcile
 	if g.Service == nil {
 		act = mode.Remove
 	}
-	visit.Look(w.Fleet, g, again, act)
+	w.Look(g, again, act)
 }

@@ -90,7 +90,8 @@ func placed(t *typesv1.Task) int { return min(1, len(t.GetDecided().GetNodeId())
 // holds them.
 func (e *explanation) ask(version, slot uint64, nodes []*place.Node) (req *place.Request, judged []place.Judgement, tally place.Tally) {
 	f := fleet.New(draft.New(e.book, e.s.ClusterTime(), func() string { return "" }, 1))
-	visit.Look(f, e.book.Group(e.svc.GetMeta().GetId()), false, func(v *visit.Visit) {
+	look := visit.Visitor{Fleet: f}
+	look.Look(e.book.Group(e.svc.GetMeta().GetId()), false, func(v *visit.Visit) {
 		nodes, p := v.NodesFor(version, slot, nodes), v.Picker(version)
 		req, judged, tally = v.Request(version), p.Judge(nodes), v.Request(version).Tally(nodes, p.Refuses)
 	})

@@ -42,7 +42,12 @@ type Slot struct {
 	Filled bool
 	// Steady says, while it is calm, that its one task runs and is what it should be.
 	Steady bool
+
+	one [1]*typesv1.Task // where Tasks lies while it is one, as it mostly is
 }
+
+// Now are the tasks as they are now, to walk over while they change. A few cost no memory.
+func (s *Slot) Now() []*typesv1.Task { return append(make([]*typesv1.Task, 0, 8), s.Tasks...) }
 
 // Group is a service with its tasks.
 type Group struct {
@@ -73,7 +78,19 @@ type Group struct {
 	requests []request // few: those of the spec versions that are asked for
 	tally    []int     // number of nodes that have so many tasks, from 1 on
 	priority int32     // under which its tasks are noted on nodes
+	spare    []Slot    // not used yet
+	small    small
 }
+
+// small is where the lists of a service lie that has one replica and one version, in one piece of memory with it.
+type small struct {
+	slots    [1]*Slot
+	requests [1]request
+	tally    [4]int
+}
+
+// mostSlots bounds the slots that share one piece of memory: who keeps one of them keeps them all.
+const mostSlots = 32
 
 type request struct {
 	*place.Request
@@ -84,11 +101,13 @@ type request struct {
 const nobody = math.MinInt32
 
 func newGroup(id string) *Group {
-	return &Group{ID: id, Dirty: true, OnNode: map[*place.Node]int{}, priority: nobody}
+	g := &Group{ID: id, Dirty: true, OnNode: map[*place.Node]int{}, priority: nobody}
+	g.Slots, g.requests, g.tally = g.small.slots[:0], g.small.requests[:0], g.small.tally[:0]
+	return g
 }
 
 func (g *Group) setService(svc *typesv1.Service) {
-	g.Service, g.Dirty, g.requests, g.Filled = svc, true, nil, 0
+	g.Service, g.Dirty, g.requests, g.Filled = svc, true, g.requests[:0], 0
 	for _, s := range g.Slots {
 		s.Calm, s.Steady = false, false
 	}
@@ -132,7 +151,15 @@ func (g *Group) Slot(k SlotKey) *Slot {
 func (g *Group) MakeSlot(k SlotKey) *Slot {
 	i, ok := g.find(k)
 	if !ok {
-		g.Slots = slices.Insert(g.Slots, i, &Slot{Key: k})
+		if len(g.spare) == 0 {
+			g.spare = make([]Slot, min(max(len(g.Slots), 1), mostSlots))
+		}
+		s := &g.spare[0]
+		g.spare = g.spare[1:]
+		s.Key, s.Tasks = k, s.one[:0]
+		if g.Slots = slices.Insert(g.Slots, i, s); len(g.Slots) > 1 {
+			g.small.slots[0] = nil // they lie elsewhere now
+		}
 	}
 	return g.Slots[i]
 }
@@ -144,7 +171,9 @@ func (g *Group) insert(t *typesv1.Task) {
 	for at > 0 && older(t, s.Tasks[at-1]) {
 		at--
 	}
-	s.Tasks = slices.Insert(s.Tasks, at, t)
+	if s.Tasks = slices.Insert(s.Tasks, at, t); len(s.Tasks) > 1 {
+		s.one[0] = nil // they lie elsewhere now
+	}
 	g.touched(s)
 }
 
@@ -168,6 +197,9 @@ func (g *Group) remove(t *typesv1.Task) {
 		g.Slots = slices.Delete(g.Slots, i, i+1)
 	}
 }
+
+// Now are the slots as they are now, to walk over while they change. A few cost no memory.
+func (g *Group) Now() []*Slot { return append(make([]*Slot, 0, 8), g.Slots...) }
 
 func (g *Group) touched(s *Slot) { s.Calm, s.Steady, s.Filled, g.Dirty = false, false, false, true }
 

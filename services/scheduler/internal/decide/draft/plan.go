@@ -39,7 +39,7 @@ func (d *Draft) Plan() Plan {
 	for _, g := range d.Book.Groups {
 		p.Wake = d.Earlier(p.Wake, g.Wake)
 	}
-	f := newFields()
+	f, puts := newFields(), putPieces{}
 	p.Puts = make([]*storev1.Put, 0, len(d.changes))
 	for i := range d.changes {
 		c := &d.changes[i]
@@ -55,17 +55,30 @@ func (d *Draft) Plan() Plan {
 			c.put.Create, c.put.Fields = true, f.create
 			p.Puts = append(p.Puts, c.put)
 		case c.key.Kind == typesv1.Kind_KIND_NODE:
-			p.Puts = append(p.Puts, &storev1.Put{Object: c.is, Fields: f.node})
+			p.Puts = append(p.Puts, puts.of(c.is, f.node, len(d.changes)-i))
 		case c.key.Kind == typesv1.Kind_KIND_SERVICE:
-			p.Puts = append(p.Puts, &storev1.Put{Object: c.is, Fields: f.service})
+			p.Puts = append(p.Puts, puts.of(c.is, f.service, len(d.changes)-i))
 		default:
-			p.Puts = append(p.Puts, &storev1.Put{Object: c.is, Fields: f.task})
+			p.Puts = append(p.Puts, puts.of(c.is, f.task, len(d.changes)-i))
 		}
 	}
 	if p.Empty() {
 		return p
 	}
 	p.Preconditions = d.preconditions()
+	return p
+}
+
+// putPieces are puts to be used, several in one piece of memory; left is how many may follow.
+type putPieces []storev1.Put
+
+func (x *putPieces) of(o *typesv1.Object, fields []string, left int) *storev1.Put {
+	if len(*x) == 0 {
+		*x = make([]storev1.Put, min(left, mostBlanks))
+	}
+	p := &(*x)[0]
+	*x = (*x)[1:]
+	p.Object, p.Fields = o, fields
 	return p
 }
 

@@ -80,7 +80,7 @@ func (m *mode) tendOnNode(s *book.Slot) {
 		m.RemoveSlot(s, "its node was removed")
 		return
 	case n.Drains() || n.Active() && !m.BelongsOn(n):
-		for _, t := range slices.Clone(s.Tasks) {
+		for _, t := range s.Now() {
 			switch {
 			case !book.Wanted(t) || m.done(s, t):
 			case n.Drains():

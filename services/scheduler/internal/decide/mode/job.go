@@ -156,7 +156,7 @@ func (m *mode) tendRun(st *typesv1.JobStatus, s *book.Slot, late bool) {
 
 // endRun stops what a slot of a run has.
 func (m *mode) endRun(s *book.Slot, why string) {
-	for _, t := range slices.Clone(s.Tasks) {
+	for _, t := range s.Now() {
 		switch {
 		case !book.Wanted(t):
 		case m.done(s, t):
@@ -192,7 +192,7 @@ func (m *mode) keptRuns() uint64 {
 // moveRun takes a job's tasks off nodes that are drained: a later one begins anew, without delay and without counting as an
 // attempt. So it does after one that had to make room.
 func (m *mode) moveRun(st *typesv1.JobStatus, s *book.Slot) {
-	for _, t := range slices.Clone(s.Tasks) {
+	for _, t := range s.Now() {
 		n := m.Book.Node(t.GetDecided().GetNodeId())
 		if task.Wanted(t) && !task.Dead(t) && n.Drains() {
 			m.Replace(s, m.Raise(t, task.Shutdown, "moved: node "+n.Name()+" is drained"), visit.Order{StartAfter: m.Now}, "")

@@ -25,7 +25,7 @@ func (m *mode) reconcile() {
 	// Step 4: slots of an older spec, or on the wrong node, a few at a time.
 	m.Roll()
 	// Step 5: slots that nobody needs any more.
-	for _, s := range slices.Clone(m.Group.Slots) {
+	for _, s := range m.Group.Now() {
 		if !(s.Calm && s.Steady) && !m.Full() && !task.AnyWanted(s) {
 			m.RemoveSlot(s, "")
 		}

@@ -11,10 +11,16 @@ type Cluster struct {
 	Failures map[*Node]int
 	// Neighbours are the other tasks that affinities of the request count, by affinity: the number on each node.
 	Neighbours []map[*Node]int
-	// ByLoad walks the nodes in the order of Load and then of ids, at least those that are eligible; Least is a number of the
-	// service's tasks that no node has fewer of. With them nodes are chosen without looking at all. Nil: always look at all.
-	ByLoad func(yield func(*Node) bool)
-	Least  func() int
+	// Order lets nodes be chosen without looking at all. Nil: always look at all.
+	Order Order
+}
+
+// Order is what somebody keeps of the nodes from one pick to the next.
+type Order interface {
+	// ByLoad walks the nodes in the order of Load and then of ids, at least those that are eligible.
+	ByLoad(req *Request, yield func(*Node) bool)
+	// Least is a number of the service's tasks that no node has fewer of.
+	Least() int
 }
 
 // Picker chooses one node after another for tasks of one request. After each change of a node's figures it must be told.
@@ -28,9 +34,14 @@ type Picker struct {
 	hopeless string
 }
 
-// NewPicker makes a picker.
-func NewPicker(req *Request, c Cluster) *Picker {
-	p := &Picker{req: req, c: c}
+// NewPicker makes a picker, in the memory of one that nobody needs any more if there is any.
+func NewPicker(req *Request, c Cluster, old *Picker) *Picker {
+	p := old
+	if p == nil {
+		p = &Picker{}
+		p.walk.step = p.pass
+	}
+	*p = Picker{req: req, c: c, walk: walk{step: p.walk.step}}
 	for i, a := range req.Affinities {
 		p.near = append(p.near, newNeighbourhood(a, c.Neighbours[i]))
 	}
@@ -60,7 +71,7 @@ func (p *Picker) look() {
 // walks reports whether the order by load is that of the request, apart from how many tasks of the service a node has, and
 // whether walks still cost less than one look at all nodes.
 func (p *Picker) walks() bool {
-	return p.c.ByLoad != nil && p.walk.passed <= len(p.c.Nodes) && len(p.req.Preferences) == 0 && len(p.near) == 0 && !isBinpack(p.req)
+	return p.c.Order != nil && p.walk.passed <= len(p.c.Nodes) && len(p.req.Preferences) == 0 && len(p.near) == 0 && !isBinpack(p.req)
 }
 
 // walk is the search for the best node in the order of load. It is kept from one search to the next, to cost no memory.
@@ -69,18 +80,15 @@ type walk struct {
 	least  uint64
 	best   entry
 	ok     bool
-	step   func(n *Node) bool
+	step   func(n *Node) bool // pass
 }
 
 // find finds the best node in the order of load: the first that fits and has no more tasks of the service than any must
 // have, if its spec has not failed there; else the best of all.
 func (p *Picker) find() (best entry, ok bool) {
 	w := &p.walk
-	w.least, w.best, w.ok = uint64(min(p.c.Least(), 1<<20-1)), entry{}, false
-	if w.step == nil {
-		w.step = p.pass
-	}
-	p.c.ByLoad(w.step)
+	w.least, w.best, w.ok = uint64(min(p.c.Order.Least(), 1<<20-1)), entry{}, false
+	p.c.Order.ByLoad(p.req, w.step)
 	return w.best, w.ok
 }
 

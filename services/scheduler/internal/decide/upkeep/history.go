@@ -1,7 +1,6 @@
 package upkeep
 
 import (
-	"slices"
 	"time"
 
 	"github.com/shoalproject/shoal/internal/state"
@@ -21,7 +20,7 @@ const (
 // Reap forgets the oldest tasks of a slot that have ended, and those that never came to be.
 func (k *Keeper) Reap(s *book.Slot) {
 	var ended []*typesv1.Task
-	for _, t := range slices.Clone(s.Tasks) {
+	for _, t := range s.Now() {
 		switch {
 		case book.Wanted(t):
 		case t.GetDecided().GetDesired() == task.Remove:
@@ -98,7 +97,7 @@ func (k *Keeper) remove(t *typesv1.Task, reason string) {
 
 // RemoveSlot stops and forgets all tasks of a slot.
 func (k *Keeper) RemoveSlot(s *book.Slot, reason string) {
-	for _, t := range slices.Clone(s.Tasks) {
+	for _, t := range s.Now() {
 		k.remove(t, reason)
 	}
 }

@@ -1,7 +1,6 @@
 package upkeep
 
 import (
-	"slices"
 	"time"
 
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -66,7 +65,7 @@ func (k *Keeper) takeBack(s *book.Slot, t *typesv1.Task) {
 		}
 		return
 	}
-	for _, other := range slices.Clone(s.Tasks) {
+	for _, other := range s.Now() {
 		if task.Wanted(other) {
 			k.Stop(other, "node "+node.Name()+" is back, and with it the task before")
 		}

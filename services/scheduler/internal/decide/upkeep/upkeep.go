@@ -43,14 +43,14 @@ func (k *Keeper) Tend(s *book.Slot) {
 	k.Reap(s)
 	k.place(s)
 	k.release(s)
-	for _, t := range slices.Clone(s.Tasks) {
+	for _, t := range s.Now() {
 		k.Observe(t)
 	}
 }
 
 // mend replaces what is lost or dead in a slot.
 func (k *Keeper) mend(s *book.Slot) {
-	for _, t := range slices.Clone(s.Tasks) {
+	for _, t := range s.Now() {
 		if !book.Wanted(t) {
 			continue
 		}
@@ -89,7 +89,7 @@ func (k *Keeper) Replace(s *book.Slot, went *typesv1.Task, o visit.Order, why st
 
 // place tries again to find a node for tasks that have none.
 func (k *Keeper) place(s *book.Slot) {
-	for _, t := range slices.Clone(s.Tasks) {
+	for _, t := range s.Now() {
 		if !task.Wanted(t) || t.GetDecided().GetNodeId() != "" || task.Dead(t) || task.Fresh(t) && !k.Again {
 			continue // has one, or was just looked at
 		}
@@ -111,7 +111,7 @@ func (k *Keeper) place(s *book.Slot) {
 // release lets tasks run that were held at READY: their delay has passed, the one before has stopped, and what the service
 // depends on is healthy.
 func (k *Keeper) release(s *book.Slot) {
-	for _, t := range slices.Clone(s.Tasks) {
+	for _, t := range s.Now() {
 		if !task.Wanted(t) || t.GetDecided().GetDesired() != task.Ready || task.Dead(t) || task.Fresh(t) && !k.Again {
 			continue
 		}

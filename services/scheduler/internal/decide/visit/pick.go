@@ -34,15 +34,28 @@ func (v *Visit) Picker(version uint64) *place.Picker {
 	case v.Group.PerNode():
 		c.Nodes = nil // each task has its node
 	case len(v.Book.Wishes) == 0:
-		c.ByLoad, c.Least = func(yield func(*place.Node) bool) { v.Book.ByLoad(req, yield) }, func() int { return v.Group.Least(len(v.Book.Nodes)) }
+		c.Order = &v.order
 	}
 	for _, a := range req.Affinities {
 		c.Neighbours = append(c.Neighbours, v.neighbours(a))
 	}
-	p := place.NewPicker(req, c)
+	var old *place.Picker
+	if n := len(v.pickers); n < cap(v.pickers) {
+		old = v.pickers[:n+1][n].Picker // of an earlier visit
+	}
+	p := place.NewPicker(req, c, old)
 	v.pickers = append(v.pickers, picker{p, version})
 	return p
 }
+
+// order is the nodes by load, as the book keeps them.
+type order struct {
+	*book.Book
+	group *book.Group
+}
+
+// Least is a number of the service's tasks that no node has fewer of.
+func (o *order) Least() int { return o.group.Least(len(o.Nodes)) }
 
 // failures counts the tasks of a spec version that ended by themselves lately, by node. Since is when they were replaced.
 func (v *Visit) failures(version uint64) map[*place.Node]int {

@@ -6,7 +6,6 @@
 package visit
 
 import (
-	"slices"
 	"time"
 
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -25,8 +24,9 @@ type Visit struct {
 	Service *typesv1.Service
 	// Again says that this decision has looked at the service before.
 	Again bool
-	// pickers choose nodes, one for each spec version that is asked for.
+	// pickers choose nodes, one for each spec version that is asked for, in order.
 	pickers []picker
+	order   order
 	// exhausted says of a spec version for which network there is no address left.
 	exhausted map[uint64]string
 	// roomless are the spec versions for which displacing others makes no room.
@@ -45,10 +45,17 @@ type Visit struct {
 	uneasy   bool      // either of them, in this slot
 }
 
+// Visitor makes the visits of one decision, one after the other, in the same memory.
+type Visitor struct {
+	*fleet.Fleet
+	visit Visit
+}
+
 // Look looks at one service, and lets act bring it nearer to its spec. What is found to be at rest is not looked at again
-// until it changes. Again says that this decision has looked at the service before.
-func Look(f *fleet.Fleet, g *book.Group, again bool, act func(v *Visit)) {
-	v := &Visit{Fleet: f, Group: g, Service: g.Service, Again: again, began: len(g.Slots) > 0}
+// until it changes. Again says that this decision has looked at the service before. Nobody may keep the visit.
+func (x *Visitor) Look(g *book.Group, again bool, act func(v *Visit)) {
+	f, v := x.Fleet, &x.visit
+	*v = Visit{Fleet: f, Group: g, Service: g.Service, Again: again, began: len(g.Slots) > 0, pickers: v.pickers[:0], order: order{f.Book, g}}
 	delete(f.Disturbed, g)
 	before, placement := f.Changes(), f.Book.Placement
 	act(v)
@@ -85,7 +92,7 @@ func (v *Visit) Disturb() {
 
 // EachSlot looks at every slot that may have something to do. Again is asked whether the batch is full.
 func (v *Visit) EachSlot(f func(s *book.Slot)) {
-	for _, s := range slices.Clone(v.Group.Slots) {
+	for _, s := range v.Group.Now() {
 		if v.Full() {
 			return
 		}
