@@ -2,6 +2,7 @@ package decide_test
 
 import (
 	"fmt"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -57,8 +58,15 @@ func (s shape) snapshot() *state.Snapshot {
 
 // ids are as long as the real ones and cost next to nothing.
 func ids() func() string {
-	n := 0
-	return func() string { n++; return fmt.Sprintf("t%024d", n) }
+	digits := []byte("t000000000000000000000000")
+	return func() string {
+		i := len(digits) - 1
+		for ; digits[i] == '9'; i-- {
+			digits[i] = '0'
+		}
+		digits[i]++
+		return string(digits)
+	}
 }
 
 // applied is the snapshot after a plan, with every new task running.
@@ -80,16 +88,49 @@ func applied(s *state.Snapshot, p decide.Plan) *state.Snapshot {
 	return txn.Commit(v, start())
 }
 
-// BenchmarkFill decides everything from nothing, in one plan: the shapes of SwarmKit's own benchmark (a service for each
-// task), and services of many replicas.
-func BenchmarkFill(b *testing.B) {
-	for _, s := range []shape{
-		{1_000, 1_000, 1, false}, {1_000, 10_000, 1, false}, {1_000, 1_000, 1, true}, {1_000, 10_000, 1, true},
+// pending is the same cluster with all tasks there and none placed yet, as SwarmKit's benchmark begins.
+func (s shape) pending() *state.Snapshot {
+	snap, at, i := s.snapshot(), timestamppb.New(start()), 0
+	txn, id := snap.Begin(), ids()
+	for svc := range snap.Services() {
+		for slot := range s.replicas {
+			i++
+			txn.Put(state.Wrap(&typesv1.Task{Meta: &typesv1.Meta{Id: id(), CreatedAt: at, UpdatedAt: at, Revision: 1}, ServiceId: svc.GetMeta().GetId(), SpecVersion: 1,
+				Decided: &typesv1.TaskDecided{Desired: typesv1.TaskState_TASK_STATE_RUNNING, Slot: uint64(slot + 1), Since: at, Reason: "no suitable node: 1 node is paused"}}))
+		}
+	}
+	return txn.Commit(state.Version{EpochNumber: 1, Revision: 2}, start())
+}
+
+// shapes are those of SwarmKit's own benchmark, in which each task has a specification of its own, and services of many replicas.
+func shapes() []shape {
+	return []shape{
+		{1_000, 1_000, 1, false}, {1_000, 10_000, 1, false}, {1_000, 100_000, 1, false},
+		{1_000, 1_000, 1, true}, {1_000, 10_000, 1, true}, {1_000, 100_000, 1, true}, {5_000, 100_000, 1, true},
+		{100_000, 1_000, 1, false}, {100_000, 100_000, 1, false},
 		{1_000, 10, 1_000, false}, {1_000, 100, 1_000, false}, {10_000, 100, 1_000, false}, {10_000, 100, 1_000, true},
-		{100_000, 100, 1_000, false}, {100_000, 1_000, 1, false},
-	} {
+		{100_000, 100, 1_000, false}, {100_000, 100, 1_000, true},
+	}
+}
+
+// figures tells what so many runs have used.
+func (s shape) figures(b *testing.B, spent time.Duration) {
+	b.Helper()
+	b.ReportMetric(float64(spent.Microseconds())/1000/float64(b.N), "cpu-ms/op")
+	b.ReportMetric(float64(s.services*s.replicas)*float64(b.N)/spent.Seconds(), "tasks/cpu-s")
+}
+
+// BenchmarkFill decides everything from nothing, in one plan: it makes the tasks and places them.
+func BenchmarkFill(b *testing.B) { inOnePlan(b, shape.snapshot) }
+
+// BenchmarkPlace decides everything from nothing, in one plan, of tasks that are there already.
+func BenchmarkPlace(b *testing.B) { inOnePlan(b, shape.pending) }
+
+func inOnePlan(b *testing.B, snapshot func(shape) *state.Snapshot) {
+	for _, s := range shapes() {
 		b.Run(s.String(), func(b *testing.B) {
-			snap := s.snapshot()
+			snap := snapshot(s)
+			runtime.GC()
 			b.ReportAllocs()
 			used := cpu()
 			for b.Loop() {
@@ -98,32 +139,39 @@ func BenchmarkFill(b *testing.B) {
 					b.Fatalf("%d tasks", len(p.Puts))
 				}
 			}
-			spent := cpu() - used
-			b.ReportMetric(float64(spent.Milliseconds())/float64(b.N), "cpu-ms/op")
-			b.ReportMetric(float64(s.services*s.replicas)*float64(b.N)/spent.Seconds(), "tasks/cpu-s")
+			s.figures(b, cpu()-used)
 		})
 	}
 }
 
 // BenchmarkFillAndApply also puts the plans, as large as in the product, into the snapshot, one after the other.
-func BenchmarkFillAndApply(b *testing.B) {
-	s := shape{10_000, 100, 1_000, false}
-	snap := s.snapshot()
-	used := cpu()
-	for b.Loop() {
-		d, now, id := decide.NewDecider(decide.Batch), snap, ids()
-		for {
-			p := d.Decide(now, start(), id)
-			if p.Empty() {
-				break
+func BenchmarkFillAndApply(b *testing.B) { andApply(b, shape.snapshot) }
+
+// BenchmarkPlaceAndApply does so with tasks that are there already: what SwarmKit's scheduler does with its store.
+func BenchmarkPlaceAndApply(b *testing.B) { andApply(b, shape.pending) }
+
+func andApply(b *testing.B, snapshot func(shape) *state.Snapshot) {
+	for _, s := range shapes() {
+		b.Run(s.String(), func(b *testing.B) {
+			snap := snapshot(s)
+			runtime.GC()
+			used := cpu()
+			for b.Loop() {
+				d, now, id := decide.NewDecider(decide.Batch), snap, ids()
+				for {
+					p := d.Decide(now, start(), id)
+					if p.Empty() {
+						break
+					}
+					now = applied(now, p)
+				}
+				if n := now.Count(typesv1.Kind_KIND_TASK); n != s.services*s.replicas {
+					b.Fatalf("%d tasks", n)
+				}
 			}
-			now = applied(now, p)
-		}
-		if n := now.Count(typesv1.Kind_KIND_TASK); n != s.services*s.replicas {
-			b.Fatalf("%d tasks", n)
-		}
+			s.figures(b, cpu()-used)
+		})
 	}
-	b.ReportMetric(float64((cpu()-used).Milliseconds())/float64(b.N), "cpu-ms/op")
 }
 
 // settled is a cluster in which all runs, and a decider that has seen it.
