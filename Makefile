@@ -97,8 +97,8 @@ bench-node: deps build ## the figures of the node: 50 more replicas, an agent wi
 
 .PHONY: bench-scheduler
 bench-scheduler: ## the decision's figures beside SwarmKit's, a day of 10,000 nodes, charts into docs/benchmarks/scheduler
-	@GOWORK=off go -C tools/swarmkit test -run '^$$' -bench . -benchtime 3x .
-	@cd services/scheduler && go test -run '^$$' -bench Fill -benchtime 5x ./internal/decide
+	@tools/make/bench-scheduler
+	@cd services/scheduler && GOMAXPROCS=1 go test -run '^$$' -bench 'FillAndApply/^10000nodes' -benchtime 5x ./internal/decide
 	@cd services/scheduler && go test -run '^$$' -bench OneFailure -benchtime 500x ./internal/decide
 	@cd services/scheduler && go test -v -timeout 1h -run 'TestDay|TestGrowth' ./internal/decide \
 		-day 24h -nodes 10000 -figures $(CURDIR)/docs/benchmarks/scheduler
