@@ -210,10 +210,7 @@ func (e *Env) disks() (out []disk.Disk) {
 		}})
 	}
 	if runtime, ok := e.Executor.(prune.Runtime); ok {
-		out = append(out, disk.Disk{Name: "images", Look: func(ctx context.Context) (disk.Use, error) {
-			d, err := runtime.Disk(ctx)
-			return disk.Use(d), err
-		}})
+		out = append(out, disk.Disk{Name: "images", Look: runtime.Disk})
 	}
 	return out
 }

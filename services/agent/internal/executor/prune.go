@@ -13,30 +13,31 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/disk"
 	"github.com/shoalproject/shoal/services/agent/internal/prune"
 	"github.com/shoalproject/shoal/services/agent/internal/pull"
 )
 
 // Disk is the file system of the snapshotter, where images are unpacked. NotFound: containerd does not say where that is, or
 // its files are not where this process could see them.
-func (e *Executor) Disk(ctx context.Context) (prune.Disk, error) {
+func (e *Executor) Disk(ctx context.Context) (disk.Use, error) {
 	ctx, cancel := e.call(ctx)
 	defer cancel()
 	resp, err := e.client.IntrospectionService().Plugins(ctx, `type~="io.containerd.snapshotter",id==`+e.cfg.Snapshotter)
 	if err != nil {
-		return prune.Disk{}, e.failure("ask containerd where its snapshots are", err)
+		return disk.Use{}, e.failure("ask containerd where its snapshots are", err)
 	}
 	i := slices.IndexFunc(resp.GetPlugins(), func(p *introspection.Plugin) bool { return p.GetExports()["root"] != "" })
 	if i < 0 {
-		return prune.Disk{}, errs.New(errs.NotFound, "containerd does not say where its snapshots are")
+		return disk.Use{}, errs.New(errs.NotFound, "containerd does not say where its snapshots are")
 	}
 	var at unix.Statfs_t
 	if err := unix.Statfs(resp.GetPlugins()[i].GetExports()["root"], &at); errors.Is(err, fs.ErrNotExist) {
-		return prune.Disk{}, errs.New(errs.NotFound, "containerd's snapshots are not to be seen from here")
+		return disk.Use{}, errs.New(errs.NotFound, "containerd's snapshots are not to be seen from here")
 	} else if err != nil {
-		return prune.Disk{}, err
+		return disk.Use{}, err
 	}
-	return prune.Disk{Total: int64(at.Blocks) * at.Bsize, Free: int64(at.Bavail) * at.Bsize}, nil
+	return disk.Use{Total: int64(at.Blocks) * at.Bsize, Free: int64(at.Bavail) * at.Bsize}, nil
 }
 
 // labelPinned is the label by which Kubernetes and people keep an image (containerd's docs/cri/config.md).

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"time"
+
+	"github.com/shoalproject/shoal/services/agent/internal/disk"
 )
 
 // Image is one that the runtime has.
@@ -13,9 +15,6 @@ type Image struct {
 	Used  bool      // by a container, whosever it is, or by a task that is to have one
 	Since time.Time // when it was pulled, or used last
 }
-
-// Disk is the file system that images are on.
-type Disk struct{ Total, Free int64 }
 
 // Marks say when images go, and which.
 type Marks struct {
@@ -27,20 +26,12 @@ type Marks struct {
 	Keep time.Duration
 }
 
-// full is how full the disk is, in percent.
-func (d Disk) full() int64 {
-	if d.Total <= 0 {
-		return 0
-	}
-	return (d.Total - d.Free) * 100 / d.Total
-}
-
 // Pressed says whether the disk is so full that images go.
-func Pressed(d Disk, m Marks) bool { return m.High > 0 && d.full() >= int64(m.High) }
+func Pressed(d disk.Use, m Marks) bool { return m.High > 0 && d.Percent() >= int64(m.High) }
 
 // Choose names what to remove: those that were not used for the longest time, until the disk is as full as the low mark. Never
 // one that is used, or was lately.
-func Choose(images []Image, d Disk, m Marks, now time.Time) []Image {
+func Choose(images []Image, d disk.Use, m Marks, now time.Time) []Image {
 	if !Pressed(d, m) {
 		return nil
 	}

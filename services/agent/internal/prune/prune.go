@@ -11,6 +11,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/agent/internal/disk"
 )
 
 // pace is the time between two looks at the disk, which cost one system call.
@@ -19,7 +20,7 @@ const pace = time.Minute
 // Runtime is where images are.
 type Runtime interface {
 	// Disk is the file system that they are on.
-	Disk(ctx context.Context) (Disk, error)
+	Disk(ctx context.Context) (disk.Use, error)
 	// Images are all that it has of ours. Those that a task names are used.
 	Images(ctx context.Context, named []string) ([]Image, error)
 	// RemoveImage removes one, and what no other image and no container needs of it.
@@ -58,13 +59,13 @@ func (p *Pruner) Run(ctx context.Context) error {
 
 // Look removes what must go now.
 func (p *Pruner) Look(ctx context.Context) error {
-	disk, err := p.Runtime.Disk(ctx)
+	room, err := p.Runtime.Disk(ctx)
 	switch {
 	case errs.Is(err, errs.NotFound):
 		return nil // the runtime's files are where this process does not see them
 	case err != nil:
 		return err
-	case !Pressed(disk, p.Marks):
+	case !Pressed(room, p.Marks):
 		return nil
 	}
 	named, err := p.Tasks.Images(ctx)
@@ -75,8 +76,8 @@ func (p *Pruner) Look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	going := Choose(images, disk, p.Marks, p.Now())
-	p.Log.Info("the disk of the images is full", "percent", disk.full(), "images", len(images), "removes", len(going))
+	going := Choose(images, room, p.Marks, p.Now())
+	p.Log.Info("the disk of the images is full", "percent", room.Percent(), "images", len(images), "removes", len(going))
 	for _, i := range going {
 		if err := p.Runtime.RemoveImage(ctx, i.Name); err != nil {
 			return err

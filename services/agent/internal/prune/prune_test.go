@@ -14,6 +14,7 @@ import (
 	"github.com/cockroachdb/datadriven"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/disk"
 	"github.com/shoalproject/shoal/services/agent/internal/prune"
 )
 
@@ -37,7 +38,7 @@ func TestScripts(t *testing.T) {
 				all = append(all, i)
 			}
 			out := ""
-			for _, i := range prune.Choose(all, prune.Disk{Total: 100 << 30, Free: free << 30}, m, now) {
+			for _, i := range prune.Choose(all, disk.Use{Total: 100 << 30, Free: free << 30}, m, now) {
 				out += "remove " + i.Name + "\n"
 			}
 			return out
@@ -47,13 +48,13 @@ func TestScripts(t *testing.T) {
 
 // world is a runtime and tasks.
 type world struct {
-	disk    prune.Disk
+	disk    disk.Use
 	fault   error
 	images  []prune.Image
 	removed []string
 }
 
-func (w *world) Disk(context.Context) (prune.Disk, error) { return w.disk, w.fault }
+func (w *world) Disk(context.Context) (disk.Use, error) { return w.disk, w.fault }
 
 func (w *world) Images(_ context.Context, named []string) ([]prune.Image, error) {
 	out := slices.Clone(w.images)
@@ -75,7 +76,7 @@ func (t tasks) Images(context.Context) ([]string, error) { return t.named, nil }
 // TestLook: with room nobody is asked for images; without, those go that no task names.
 func TestLook(t *testing.T) {
 	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	w := &world{disk: prune.Disk{Total: 100, Free: 50}, images: []prune.Image{{Name: "a", Bytes: 50}, {Name: "b", Bytes: 50}}}
+	w := &world{disk: disk.Use{Total: 100, Free: 50}, images: []prune.Image{{Name: "a", Bytes: 50}, {Name: "b", Bytes: 50}}}
 	p := &prune.Pruner{
 		Log: slog.New(slog.DiscardHandler), Now: func() time.Time { return now }, Runtime: w, Tasks: tasks{[]string{"a"}},
 		Marks: prune.Marks{High: 85, Low: 75, Keep: time.Minute},
