@@ -57,9 +57,6 @@ func TestTwoMachines(t *testing.T) {
 	})
 	step("03 the network between machines", func() {
 		for _, m := range machines {
-			m.openFirewall()
-		}
-		for _, m := range machines {
 			for _, to := range machines {
 				m.reaches(to.overlayAddress())
 			}
