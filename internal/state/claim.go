@@ -15,11 +15,19 @@ func NameClaim(kind typesv1.Kind, name string) string { return KindName(kind) + 
 
 // PortClaim is the claim on a published port: "port/tcp/30000". The unspecified protocol is TCP.
 func PortClaim(p typesv1.Protocol, port uint32) string {
-	name := "tcp"
-	if p == typesv1.Protocol_PROTOCOL_UDP {
-		name = "udp"
+	return fmt.Sprintf("port/%s/%d", ProtocolName(p), port)
+}
+
+// ProtocolName is "tcp", "udp" or "sctp".
+func ProtocolName(p typesv1.Protocol) string {
+	switch p {
+	case typesv1.Protocol_PROTOCOL_UDP:
+		return "udp"
+	case typesv1.Protocol_PROTOCOL_SCTP:
+		return "sctp"
+	case typesv1.Protocol_PROTOCOL_UNSPECIFIED, typesv1.Protocol_PROTOCOL_TCP:
 	}
-	return fmt.Sprintf("port/%s/%d", name, port)
+	return "tcp"
 }
 
 // Host ports that the cluster chooses are from this range: above those that a Linux machine gives to its own connections, and

@@ -221,7 +221,7 @@ func ports(list []*typesv1.PortConfig) []Port {
 			mode = "host"
 		}
 		out = append(out, Port{
-			Protocol: protocol(p.GetProtocol()), TargetPort: p.GetTargetPort(), PublishedPort: p.GetPublishedPort(), PublishMode: mode,
+			Protocol: state.ProtocolName(p.GetProtocol()), TargetPort: p.GetTargetPort(), PublishedPort: p.GetPublishedPort(), PublishMode: mode,
 			HostIP: p.GetHostIp(), Dataplane: option(p.GetDataplane(), "DATAPLANE_"),
 			TrafficPolicy: option(p.GetTrafficPolicy(), "TRAFFIC_POLICY_"), SessionAffinity: option(p.GetSessionAffinity(), "SESSION_AFFINITY_"),
 			ProxyProtocol: proxyProtocol(p),
@@ -250,13 +250,6 @@ func option(v interface {
 	return word(v.String(), prefix)
 }
 
-func protocol(p typesv1.Protocol) string {
-	if p == typesv1.Protocol_PROTOCOL_UDP {
-		return "udp"
-	}
-	return "tcp"
-}
-
 // Ports is the PORTS column: "*:30000->8000/tcp", neighbours joined into ranges.
 func Ports(list []*typesv1.PortConfig) string {
 	type span struct {
@@ -264,11 +257,11 @@ func Ports(list []*typesv1.PortConfig) string {
 		from, to, first, end uint32
 	}
 	sorted := slices.SortedFunc(slices.Values(list), func(a, b *typesv1.PortConfig) int {
-		return cmp.Or(strings.Compare(protocol(a.GetProtocol()), protocol(b.GetProtocol())), cmp.Compare(a.GetPublishedPort(), b.GetPublishedPort()))
+		return cmp.Or(strings.Compare(state.ProtocolName(a.GetProtocol()), state.ProtocolName(b.GetProtocol())), cmp.Compare(a.GetPublishedPort(), b.GetPublishedPort()))
 	})
 	var spans []span
 	for _, p := range sorted {
-		kind, published, target := protocol(p.GetProtocol()), p.GetPublishedPort(), p.GetTargetPort()
+		kind, published, target := state.ProtocolName(p.GetProtocol()), p.GetPublishedPort(), p.GetTargetPort()
 		if n := len(spans); n > 0 && spans[n-1].protocol == kind && spans[n-1].to+1 == published && spans[n-1].end+1 == target {
 			spans[n-1].to, spans[n-1].end = published, target
 			continue

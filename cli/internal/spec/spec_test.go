@@ -39,7 +39,7 @@ func TestPublishSyntax(t *testing.T) {
 		{text: ":80", want: []*typesv1.PortConfig{port(0, 80, tcp)}},
 		{text: "80:", fault: `"" is no port`},
 		{text: "80/", fault: "there is no protocol behind the /"},
-		{text: "80/sctp", fault: `protocol "sctp" is not tcp or udp`},
+		{text: "80/dccp", fault: `protocol "dccp" is not tcp, udp or sctp`},
 		{text: "127.0.0.1:80:80", fault: "no address can be given"},
 		{text: "80-82:80", fault: "the ranges differ in length"},
 		{text: "82-80", fault: "is no range"},

@@ -171,8 +171,10 @@ func parseProtocol(text string) (typesv1.Protocol, error) {
 		return typesv1.Protocol_PROTOCOL_TCP, nil
 	case "udp":
 		return typesv1.Protocol_PROTOCOL_UDP, nil
+	case "sctp":
+		return typesv1.Protocol_PROTOCOL_SCTP, nil
 	}
-	return 0, errs.New(errs.Invalid, "protocol %q is not tcp or udp", text)
+	return 0, errs.New(errs.Invalid, "protocol %q is not tcp, udp or sctp", text)
 }
 
 // hostNetwork is Docker's name for the node's own network.

@@ -5,6 +5,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 
 	"github.com/shoalproject/shoal/internal/errs"
@@ -92,9 +93,7 @@ func (f *Flags) changePorts(s *typesv1.ServiceSpec) {
 	}
 }
 
-func sameProtocol(a, b typesv1.Protocol) bool {
-	return (a == typesv1.Protocol_PROTOCOL_UDP) == (b == typesv1.Protocol_PROTOCOL_UDP)
-}
+func sameProtocol(a, b typesv1.Protocol) bool { return state.ProtocolName(a) == state.ProtocolName(b) }
 
 func parseTarget(text string) (uint32, typesv1.Protocol, error) {
 	number, kind, _ := strings.Cut(text, "/")

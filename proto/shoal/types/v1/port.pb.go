@@ -31,6 +31,8 @@ const (
 	Protocol_PROTOCOL_TCP Protocol = 1
 	// UDP.
 	Protocol_PROTOCOL_UDP Protocol = 2
+	// SCTP. It is served by the kernel alone, not on the loopback of a machine.
+	Protocol_PROTOCOL_SCTP Protocol = 3
 )
 
 // Enum value maps for Protocol.
@@ -39,11 +41,13 @@ var (
 		0: "PROTOCOL_UNSPECIFIED",
 		1: "PROTOCOL_TCP",
 		2: "PROTOCOL_UDP",
+		3: "PROTOCOL_SCTP",
 	}
 	Protocol_value = map[string]int32{
 		"PROTOCOL_UNSPECIFIED": 0,
 		"PROTOCOL_TCP":         1,
 		"PROTOCOL_UDP":         2,
+		"PROTOCOL_SCTP":        3,
 	}
 )
 
@@ -654,11 +658,12 @@ const file_shoal_types_v1_port_proto_rawDesc = "" +
 	"\tVirtualIP\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x1c\n" +
-	"\taddresses\x18\x02 \x03(\tR\taddresses*H\n" +
+	"\taddresses\x18\x02 \x03(\tR\taddresses*[\n" +
 	"\bProtocol\x12\x18\n" +
 	"\x14PROTOCOL_UNSPECIFIED\x10\x00\x12\x10\n" +
 	"\fPROTOCOL_TCP\x10\x01\x12\x10\n" +
-	"\fPROTOCOL_UDP\x10\x02*\\\n" +
+	"\fPROTOCOL_UDP\x10\x02\x12\x11\n" +
+	"\rPROTOCOL_SCTP\x10\x03*\\\n" +
 	"\vPublishMode\x12\x1c\n" +
 	"\x18PUBLISH_MODE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PUBLISH_MODE_INGRESS\x10\x01\x12\x15\n" +

@@ -19,6 +19,7 @@ import (
 
 	"google.golang.org/protobuf/proto"
 
+	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -312,8 +313,9 @@ func (l *Loop) connect(ctx context.Context, m *mesh.Model, self mesh.Self, look 
 	if faults != nil {
 		l.env.Log.Warn("part of the published ports left out", "error", faults)
 	}
-	unbound := l.forwarder.Apply(ctx, published.Ports(), m.Peers(l.node))
-	l.tellPorts(unbound)
+	listened, unserved := byForwarder(published.Ports())
+	unbound := l.forwarder.Apply(ctx, listened, m.Peers(l.node))
+	l.tellPorts(slices.Concat(unbound, unserved))
 	// A port that is another process's here stays that one's: the kernel must not lead its clients away.
 	if held := heldOf(unbound); !maps.Equal(held, l.held) {
 		l.held, self.Held = held, held
@@ -325,6 +327,21 @@ func (l *Loop) connect(ctx context.Context, m *mesh.Model, self mesh.Self, look 
 		l.env.Log.Warn("part of the tables left out", "error", faults)
 	}
 	return l.program(ctx, m, want, look)
+}
+
+// byForwarder are the ports that the forwarder listens on, and those that only the kernel could have served.
+func byForwarder(all []mesh.Port) (listened []mesh.Port, unserved []forward.Unbound) {
+	for _, p := range all {
+		switch {
+		case p.Network != "sctp":
+			listened = append(listened, p)
+		case p.UserSpace:
+			unserved = append(unserved, forward.Unbound{
+				Listener: p.Listener, Err: errs.New(errs.Precondition, "SCTP is served by the kernel alone, and this machine's does not"),
+			})
+		}
+	}
+	return listened, unserved
 }
 
 func heldOf(unbound []forward.Unbound) map[mesh.Listener]bool {

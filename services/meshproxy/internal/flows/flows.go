@@ -108,7 +108,7 @@ func placeOf(key string) (place, error) {
 	if len(words) == 3 {
 		a, errA := netip.ParseAddr(words[1])
 		port, errP := strconv.ParseUint(words[2], 10, 16)
-		protocol := map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[words[0]]
+		protocol := map[string]uint8{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}[words[0]]
 		if errA == nil && errP == nil && protocol != 0 {
 			return place{protocol, netip.AddrPortFrom(a, uint16(port))}, nil
 		}

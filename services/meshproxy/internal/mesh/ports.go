@@ -241,6 +241,8 @@ func networkOf(p typesv1.Protocol) (string, bool) {
 		return "tcp", true
 	case typesv1.Protocol_PROTOCOL_UDP:
 		return "udp", true
+	case typesv1.Protocol_PROTOCOL_SCTP:
+		return "sctp", true
 	}
 	return "", false
 }

@@ -272,13 +272,13 @@ func (m *Model) flows(p *Part, port Port) {
 	}
 }
 
-// lasting notes where TCP connections may be: at all tasks that run, also those that take no new ones.
+// lasting notes where TCP connections and SCTP associations may be: at all tasks that run, also those that take no new ones.
 func (p *Part) lasting(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEndpoint) {
 	if wrong(e) != "" {
 		return
 	}
 	for _, pc := range slices.Concat(svc.GetPorts(), e.GetHostPorts()) {
-		if network, ok := networkOf(pc.GetProtocol()); !ok || network != "tcp" {
+		if network, ok := networkOf(pc.GetProtocol()); !ok || network == "udp" {
 			continue
 		}
 		b := backendOf(e, uint16(pc.GetTargetPort()))

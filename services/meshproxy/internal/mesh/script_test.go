@@ -126,7 +126,7 @@ func port(text string) *typesv1.PortConfig {
 	pub, _ := strconv.Atoi(published)
 	tgt, _ := strconv.Atoi(target)
 	p := &typesv1.PortConfig{
-		Protocol:      map[string]typesv1.Protocol{"tcp": 1, "udp": 2, "sctp": 99}[network],
+		Protocol:      map[string]typesv1.Protocol{"tcp": 1, "udp": 2, "sctp": 3, "dccp": 99}[network],
 		PublishedPort: uint32(pub), TargetPort: uint32(tgt),
 	}
 	for o := range strings.SplitSeq(options, ",") {

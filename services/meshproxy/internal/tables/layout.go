@@ -30,13 +30,10 @@ type layout struct {
 
 func fields() (protocol, port, four, six, mac, mark, zone, index field) {
 	protocol = field{nftables.TypeInetProto, func(s string) ([]byte, bool) {
-		p := map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP}[s]
+		p := map[string]byte{"tcp": unix.IPPROTO_TCP, "udp": unix.IPPROTO_UDP, "sctp": unix.IPPROTO_SCTP}[s]
 		return []byte{p}, p != 0
 	}, func(b []byte) string {
-		if b[0] == unix.IPPROTO_UDP {
-			return "udp"
-		}
-		return map[byte]string{unix.IPPROTO_TCP: "tcp"}[b[0]]
+		return map[byte]string{unix.IPPROTO_TCP: "tcp", unix.IPPROTO_UDP: "udp", unix.IPPROTO_SCTP: "sctp"}[b[0]]
 	}}
 	port = field{nftables.TypeInetService, func(s string) ([]byte, bool) {
 		n, err := strconv.ParseUint(s, 10, 16)

@@ -37,8 +37,12 @@ const vxlanPort = 8477
 // OwnPort reports whether our own processes, or the tunnels of the cluster, use the port on machines that answer on published
 // ports too.
 func OwnPort(c *typesv1.Cluster, p typesv1.Protocol, port uint32) bool {
-	if p == typesv1.Protocol_PROTOCOL_UDP {
+	switch p {
+	case typesv1.Protocol_PROTOCOL_SCTP:
+		return false
+	case typesv1.Protocol_PROTOCOL_UDP:
 		return port == cmp.Or(c.GetDataPath().GetPort(), vxlanPort)
+	case typesv1.Protocol_PROTOCOL_UNSPECIFIED, typesv1.Protocol_PROTOCOL_TCP:
 	}
 	return port == 2377 || (port >= 2381 && port <= 2385)
 }
@@ -189,6 +193,8 @@ func (f *Faults) ports(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) 
 func (f *Faults) served(field string, p *typesv1.PortConfig) {
 	_, known := typesv1.Dataplane_name[int32(p.GetDataplane())]
 	f.Check(known, field+".dataplane", "%d is not known", p.GetDataplane())
+	f.Check(p.GetDataplane() != typesv1.Dataplane_DATAPLANE_USERSPACE || p.GetProtocol() != typesv1.Protocol_PROTOCOL_SCTP, field+".dataplane",
+		"SCTP is served by the kernel alone; leave it out")
 	_, known = typesv1.TrafficPolicy_name[int32(p.GetTrafficPolicy())]
 	f.Check(known, field+".traffic_policy", "%d is not known", p.GetTrafficPolicy())
 	_, known = typesv1.SessionAffinity_name[int32(p.GetSessionAffinity())]
@@ -214,7 +220,7 @@ func (f *Faults) published(s *state.Snapshot, id, field string, p *typesv1.PortC
 		f.Add(field, "%d is not from 1 to 65535", port)
 		return
 	}
-	claim, name := state.PortClaim(p.GetProtocol(), port), fmt.Sprintf("%d/%s", port, ProtocolName(p.GetProtocol()))
+	claim, name := state.PortClaim(p.GetProtocol(), port), fmt.Sprintf("%d/%s", port, state.ProtocolName(p.GetProtocol()))
 	if before, ok := seen[claim]; ok {
 		f.Add(field, "%s is asked for by ports[%d] already", name, before)
 	}
@@ -248,12 +254,4 @@ func (f *Faults) notOnHosts(s *state.Snapshot, id, field string, p *typesv1.Port
 			}
 		}
 	}
-}
-
-// ProtocolName is "tcp" or "udp".
-func ProtocolName(p typesv1.Protocol) string {
-	if p == typesv1.Protocol_PROTOCOL_UDP {
-		return "udp"
-	}
-	return "tcp"
 }

@@ -119,10 +119,11 @@ func life(self mesh.Self) []step {
 	}
 }
 
-// service is one with a TCP and a UDP port; tasks with an address of the second block run on machine b.
+// service is one with a TCP, a UDP and an SCTP port; tasks with an address of the second block run on machine b.
 func service(name string, port uint32, addrs ...string) *dispatcherv1.MeshService {
 	s := &dispatcherv1.MeshService{ServiceId: name, Name: name, Ports: []*typesv1.PortConfig{
 		{PublishedPort: port, TargetPort: 8000}, {PublishedPort: port, TargetPort: 53, Protocol: typesv1.Protocol_PROTOCOL_UDP},
+		{PublishedPort: port, TargetPort: 3868, Protocol: typesv1.Protocol_PROTOCOL_SCTP},
 	}}
 	for _, a := range addrs {
 		node := Self
