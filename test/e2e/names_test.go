@@ -86,6 +86,15 @@ func TestNames(t *testing.T) {
 		if out := c.askNames(safe[0], "example.org"); !strings.Contains(out, "404") {
 			t.Errorf("from an internal network: %s", out)
 		}
+		registry := "https://" + strings.TrimSuffix(image, "/micro:1.0.0") + "/v2/"
+		for from, want := range map[box]string{web[0]: "200", safe[0]: "000"} {
+			if out, _, _ := c.inside(from, "curl", "-sk", "--max-time", "3", "-o", "/dev/null", "-w", "%{http_code}", registry); out != want {
+				t.Errorf("from %s to the outside: status %s, want %s", from.network, out, want)
+			}
+		}
+		if came := c.fetched(safe[0], "http://safe:8000/", 3); len(came) != 1 {
+			t.Errorf("within an internal network: %v", came)
+		}
 	})
 	t.Run("a change is seen within a second", func(t *testing.T) {
 		c := c.with(t)

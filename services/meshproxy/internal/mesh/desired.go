@@ -86,6 +86,7 @@ func (m *Model) Desired(self Self, published *Published) (Kernel, error) {
 	}
 	m.machineSide(self, &k, &faults)
 	m.machineTunnel(self, &k, &faults)
+	m.localTasks(&k)
 	for n := range inOrder(m.networks) {
 		m.overlay(n, self, &k, &faults)
 	}

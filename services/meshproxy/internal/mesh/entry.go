@@ -25,6 +25,11 @@ const (
 	// alone. The kernel counts with each element.
 	SetCounted   = "counted"
 	SetCountedAt = "countedat"
+	// SetLocals has the addresses of this machine's containers, SetOwners each with the MAC address of its interface, and
+	// SetEnclosed those of containers without a way out.
+	SetLocals   = "locals"
+	SetOwners   = "owners"
+	SetEnclosed = "enclosed"
 	// SetSenders and SetZones lead from the MAC address of a peer's tunnel end to its mark and its zone.
 	SetSenders = "senders"
 	SetZones   = "zones"

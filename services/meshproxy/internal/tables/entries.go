@@ -26,9 +26,12 @@ func newMaps(t *nftables.Table, all map[string]layout) mapped {
 	return m
 }
 
-// make has all sets and maps be there.
-func (m mapped) make(conn *nftables.Conn) error {
-	for _, s := range m.sets {
+// make has all sets and maps be there; without the mesh only those that stand alone.
+func (m mapped) make(conn *nftables.Conn, all bool) error {
+	for name, s := range m.sets {
+		if !all && !mesh.Always(name) {
+			continue
+		}
 		if err := conn.AddSet(s, nil); err != nil {
 			return err
 		}

@@ -177,10 +177,7 @@ func (f filter) ground(conn *nftables.Conn, mesh bool) error {
 			return err
 		}
 	}
-	if !mesh {
-		return nil
-	}
-	return f.maps.make(conn)
+	return f.maps.make(conn, mesh)
 }
 
 func (f filter) changePeers(conn *nftables.Conn, changes []mesh.Change) error {

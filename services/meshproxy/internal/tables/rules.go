@@ -2,6 +2,7 @@ package tables
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -38,6 +39,9 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 	add(f.raw, toThisMachine(), tunnel, family(unix.NFPROTO_IPV4), notIn(source4(), f.peers4), drop())
 	add(f.raw, toThisMachine(), tunnel, family(unix.NFPROTO_IPV6), notIn(source6(), f.peers6), drop())
 
+	// A container speaks for itself: with an address of this machine's blocks, and never with that of another container.
+	f.ownAddresses(add, r)
+
 	// The host is not on the overlays, and our own ports are not for containers.
 	add(f.input, iifname(anyOverlay), drop())
 	for _, port := range r.Own {
@@ -50,6 +54,11 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 	for _, at := range servers {
 		add(f.input, notIifname(mesh.MachineBridge), to(at), drop())
 	}
+	for _, at := range servers {
+		add(f.input, iifname(mesh.MachineBridge), to(at), dport(unix.IPPROTO_UDP, 53), accept())
+		add(f.input, iifname(mesh.MachineBridge), to(at), dport(unix.IPPROTO_TCP, 53), accept())
+	}
+	f.encloses(add, f.input)
 	for _, at := range servers {
 		add(f.output, from(at), unreachable(unix.IPPROTO_ICMP, 3), drop())
 		add(f.output, from(at), unreachable(unix.IPPROTO_ICMPV6, 1), drop())
@@ -79,6 +88,7 @@ func (f filter) guardForward(add func(*nftables.Chain, ...match), r mesh.Rules) 
 		add(f.forward, iifname(anyOfOurs), own, family(unix.NFPROTO_IPV6), in(target6(), f.peers6), drop())
 	}
 	add(f.forward, match{&expr.Verdict{Kind: expr.VerdictJump, Chain: userChain}})
+	f.encloses(add, f.forward)
 	// An overlay's bridged frames come by here where br_netfilter is on. Nothing is routed into one or out of it.
 	add(f.forward, iifname(anyOverlay), oifname(anyOverlay), accept())
 	add(f.forward, iifname(anyOverlay), drop())
@@ -94,6 +104,58 @@ func (f filter) guardForward(add func(*nftables.Chain, ...match), r mesh.Rules) 
 	}
 	add(f.forward, iifname(mesh.MachineBridge), accept())
 	add(f.forward, oifname(mesh.MachineBridge), drop())
+}
+
+// ownAddresses drops what a container sends under another's address, before it is tracked. Link-local IPv6 addresses are
+// needed to find the gateway, and lead nowhere else.
+func (f filter) ownAddresses(add func(*nftables.Chain, ...match), r mesh.Rules) {
+	for _, is4 := range []bool{true, false} {
+		sender := append(iifname(mesh.MachineBridge), ofFamily(is4)...)
+		load, within := source4, []netip.Prefix{}
+		if !is4 {
+			load, within = source6, []netip.Prefix{netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("::/128")}
+		}
+		for _, b := range r.Blocks {
+			if b.Addr().Is4() == is4 {
+				within = append(within, b)
+			}
+		}
+		foreign := slices.Clone(sender)
+		for _, p := range within {
+			foreign = append(foreign, outside(load(), p)...)
+		}
+		if len(r.Blocks) > 0 {
+			add(f.raw, foreign, drop())
+		}
+		locals, owners := f.maps.sets[mesh.Family(mesh.SetLocals, is4)], f.maps.sets[mesh.Family(mesh.SetOwners, is4)]
+		address := load()
+		address.DestRegister = reg2
+		add(f.raw, sender, in(load(), locals), match{
+			&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}, address,
+			&expr.Lookup{SourceRegister: reg0, SetName: owners.Name, SetID: owners.ID, Invert: true},
+		}, drop())
+	}
+}
+
+// encloses lets containers whose networks are all internal begin nothing by the machine network. They answer what comes by a
+// published port.
+func (f filter) encloses(add func(*nftables.Chain, ...match), chain *nftables.Chain) {
+	for _, is4 := range []bool{true, false} {
+		load := source4()
+		if !is4 {
+			load = source6()
+		}
+		add(chain, iifname(mesh.MachineBridge), ofFamily(is4), in(load, f.maps.sets[mesh.Family(mesh.SetEnclosed, is4)]), state(expr.CtStateBitNEW), reject())
+	}
+}
+
+// outside matches an address that is not within the prefix.
+func outside(load *expr.Payload, p netip.Prefix) match {
+	size := p.Addr().BitLen() / 8
+	return match{
+		load, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(size), Mask: ipNet(p).Mask, Xor: make([]byte, size)},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: p.Masked().Addr().AsSlice()},
+	}
 }
 
 func iifname(name string) match { return ifname(expr.MetaKeyIIFNAME, expr.CmpOpEq, name) }

@@ -36,7 +36,7 @@ func (t tunnelSide) apply(k *Kernel, changes []mesh.Change) error {
 		return fmt.Errorf("open nftables: %w", err)
 	}
 	conn.AddTable(t.table)
-	if err := t.ways.make(conn); err != nil {
+	if err := t.ways.make(conn, true); err != nil {
 		return err
 	}
 	if err := t.ways.change(conn, changes); err != nil {

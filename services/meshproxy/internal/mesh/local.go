@@ -1,0 +1,56 @@
+package mesh
+
+import (
+	"net/netip"
+
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+)
+
+// localTasks says of each container of this machine which interface has its address, so that no neighbour speaks or answers for it,
+// and which of them have no way out.
+func (m *Model) localTasks(k *Kernel) {
+	if len(k.Rules.Blocks) == 0 {
+		return
+	}
+	elements := map[Slot]string{}
+	for task := range m.LocalTasks() {
+		first, err := first(task.GetAddresses())
+		if err != nil || !first.Is4() {
+			continue // it shares the machine's network; or its interface has no address of its own making
+		}
+		for _, text := range task.GetAddresses() {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				continue
+			}
+			a = a.Unmap()
+			k.Neighbours[Neighbour{MachineBridge, a, MAC(first)}] = struct{}{}
+			put(elements, Family(SetLocals, a.Is4()), "", "%s", a)
+			put(elements, Family(SetOwners, a.Is4()), "", "%s %s", MAC(first), a)
+			if m.enclosed(task) {
+				put(elements, Family(SetEnclosed, a.Is4()), "", "%s", a)
+			}
+		}
+	}
+	k.Entries["local"] = NewPart(elements)
+}
+
+// enclosed says that all networks of a task are internal.
+func (m *Model) enclosed(task *dispatcherv1.LocalTask) bool {
+	for _, id := range task.GetNetworkIds() {
+		if !m.networks[id].GetInternal() {
+			return false
+		}
+	}
+	return len(task.GetNetworkIds()) > 0
+}
+
+// Always says that a set is there also where the kernel does not carry published ports.
+func Always(set string) bool {
+	for _, name := range []string{SetLocals, SetOwners, SetEnclosed} {
+		if set == Family(name, true) || set == Family(name, false) {
+			return true
+		}
+	}
+	return false
+}
