@@ -149,6 +149,11 @@ func plug(host, inside *netlink.Handle, space netns.NsHandle, id string, i int, 
 			return fmt.Errorf("let it reach itself: %w", err)
 		}
 	}
+	if mac := macOf(l.Addresses); mac != nil {
+		if err := keep(host, pair, mac); err != nil {
+			return err
+		}
+	}
 	end, err := inside.LinkByName(name)
 	if err != nil {
 		return err
@@ -164,6 +169,9 @@ func plug(host, inside *netlink.Handle, space netns.NsHandle, id string, i int, 
 	for _, gw := range l.Gateways {
 		if err := route(inside, end, gw); err != nil && !noIPv6(gw, err) {
 			return fmt.Errorf("route by %s: %w", gw, err)
+		}
+		if err := know(inside, end, gw, bridge.Attrs().HardwareAddr); err != nil && !noIPv6(gw, err) {
+			return fmt.Errorf("know the gateway %s: %w", gw, err)
 		}
 	}
 	return nil

@@ -43,7 +43,7 @@ func machine(t *testing.T) *Kernel {
 
 func bridge(t *testing.T, name string, addresses ...string) {
 	t.Helper()
-	b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: 1450}}
+	b := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, MTU: 1450, HardwareAddr: net.HardwareAddr{0x02, 0x42, 0x0a, 0x80, 1, byte(len(name))}}}
 	must(t, netlink.LinkAdd(b))
 	// A bridge that has been there for long: its own addresses are not tried out any more.
 	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/accept_dad", []byte("0"), 0)
@@ -232,4 +232,38 @@ func TestOnTheMachine(t *testing.T) {
 	if _, err := k.Dial(t.Context(), "a", l.Addr().(*net.TCPAddr).AddrPort()); !errs.Is(err, errs.Unavailable) {
 		t.Errorf("after its end: %v", err)
 	}
+}
+
+// TestNeighbourTakesNothing: a container that speaks under its neighbour's MAC address gets none of its traffic, and cannot answer for
+// its gateway.
+func TestNeighbourTakesNothing(t *testing.T) {
+	k := machine(t)
+	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
+	bridge(t, "shoalbr4097")
+	liar := build(t, k, wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20"))
+	b := build(t, k, wiring("b.0", "10.128.1.3/32", "fd00:1::3/128", "10.0.16.3/20"))
+	c := build(t, k, wiring("c.0", "10.128.1.4/32", "fd00:1::4/128", "10.0.16.4/20"))
+	must(t, reach(t, liar.NetNS, c.NetNS, "10.0.16.4"))
+	must(t, reach(t, c.NetNS, b.NetNS, "10.0.16.3"))
+	inside(t, liar.NetNS, func() error {
+		eth, err := netlink.LinkByName("eth1")
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetHardwareAddr(eth, net.HardwareAddr{0x02, 0x42, 0x0a, 0, 16, 3}) // b's
+	})
+	if err := reach(t, liar.NetNS, c.NetNS, "10.0.16.4"); err == nil {
+		t.Error("a container got an answer under its neighbour's MAC address")
+	}
+	must(t, reach(t, c.NetNS, b.NetNS, "10.0.16.3"))
+	inside(t, b.NetNS, func() error {
+		entries, err := netlink.NeighList(0, netlink.FAMILY_V4)
+		for _, n := range entries {
+			if n.IP.String() == "10.128.1.1" && n.State == netlink.NUD_PERMANENT && n.HardwareAddr.String() == "02:42:0a:80:01:06" {
+				return nil
+			}
+		}
+		t.Errorf("the gateway is not known for good: %v", entries)
+		return err
+	})
 }
