@@ -214,7 +214,7 @@ func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
 	left := vip.Left(have.table, changes)
 	next := x.turns.after(have.table, changes)
 	err := x.transact(want, next, func(l layout, c *nftables.Conn) error {
-		if err := l.change(c, have.table, changes, x.turns, next); err != nil {
+		if err := l.change(c, x.id, have.table, changes, x.turns, next); err != nil {
 			return err
 		}
 		if err := l.count(c, have.counted, want.counted); err != nil {
@@ -245,7 +245,7 @@ func (x *space) renew(want wanted, recent []netip.Addr) error {
 		if err := l.make(c); err != nil {
 			return err
 		}
-		if err := l.change(c, nil, changes, nil, next); err != nil {
+		if err := l.change(c, x.id, nil, changes, nil, next); err != nil {
 			return err
 		}
 		if err := l.count(c, nil, want.counted); err != nil {

@@ -2,6 +2,7 @@ package space
 
 import (
 	"fmt"
+	"hash/fnv"
 	"maps"
 	"net/netip"
 	"slices"
@@ -82,8 +83,20 @@ func (t turns) useless(chains []string) []string {
 // elements are those of one set that change, in order.
 type elements struct{ gone, fresh []nftables.SetElement }
 
+// order is that in which a container takes turns among so many tasks: each begins with another one, or the first connections of
+// all containers would go to the same task.
+func order(container string, backends []netip.Addr) []netip.Addr {
+	if len(backends) < 2 {
+		return backends
+	}
+	h := fnv.New32a()
+	h.Write([]byte(container))
+	first := int(h.Sum32() % uint32(len(backends)))
+	return slices.Concat(backends[first:], backends[:first])
+}
+
 // change brings the maps to what they should be: chains before the elements that lead to them, and away after.
-func (l layout) change(c *nftables.Conn, have vip.Table, changes []vip.Change, had, want turns) error {
+func (l layout) change(c *nftables.Conn, container string, have vip.Table, changes []vip.Change, had, want turns) error {
 	for t := range want {
 		if had[t] == 0 {
 			if err := l.addTurn(c, t); err != nil {
@@ -96,7 +109,7 @@ func (l layout) change(c *nftables.Conn, have vip.Table, changes []vip.Change, h
 		for _, ch := range changes {
 			if ch.VIP.Is4() == (i == 0) {
 				leadTo(&lead, ch.VIP, len(have[ch.VIP]), len(ch.Backends))
-				replace(&backends, ch.VIP, have[ch.VIP], ch.Backends)
+				replace(&backends, ch.VIP, order(container, have[ch.VIP]), order(container, ch.Backends))
 			}
 		}
 		if err := lead.into(c, f.vips); err != nil {
