@@ -18,7 +18,8 @@ func virtualAddress(t *testing.T, whole bool) {
 	c := bring(t, 1, 2)
 	c.shoal("network", "create", "-d", "overlay", "front")
 	image := c.image("1.0.0")
-	c.shoal("service", "create", "--name", "web", "--replicas", "4", "--network", "front", image)
+	// With a probe: on a loaded machine a process may take longer to listen than the mesh waits for it without one.
+	c.shoal("service", "create", "--name", "web", "--replicas", "4", "--network", "front", "--ready-http", "http://:8000/", "--ready-interval", "200ms", image)
 	c.shoal("service", "create", "--name", "caller", "--replicas", "3", "--network", "front", image)
 	callers := c.boxes("caller")
 	if len(callers) != 3 {

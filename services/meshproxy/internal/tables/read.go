@@ -52,7 +52,7 @@ func (k *Kernel) Read(ctx context.Context, settings []string) (mesh.Kernel, erro
 
 // readLinks returns the names of our links by index, too.
 func (k *Kernel) readLinks(out *mesh.Kernel) (map[int]string, error) {
-	links, err := k.nl.LinkList()
+	links, err := whole(func() ([]netlink.Link, error) { return k.nl.LinkList() })
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +87,7 @@ func (k *Kernel) quiet(l netlink.Link) bool {
 }
 
 func (k *Kernel) readAddresses(out *mesh.Kernel, names map[int]string) error {
-	addrs, err := k.nl.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return k.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return err
 	}
@@ -126,7 +126,7 @@ func (k *Kernel) readRoutes(out *mesh.Kernel, names map[int]string) error {
 // ourRoutes are those of all tables that carry our number.
 func (k *Kernel) ourRoutes(family int) ([]netlink.Route, error) {
 	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_UNSPEC}
-	return k.nl.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	return whole(func() ([]netlink.Route, error) { return k.nl.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE) })
 }
 
 func (k *Kernel) readPolicies(out *mesh.Kernel, _ map[int]string) error {
@@ -147,14 +147,14 @@ func (k *Kernel) readPolicies(out *mesh.Kernel, _ map[int]string) error {
 }
 
 func (k *Kernel) ourPolicies(family int) ([]netlink.Rule, error) {
-	all, err := k.nl.RuleList(family)
+	all, err := whole(func() ([]netlink.Rule, error) { return k.nl.RuleList(family) })
 	return slices.DeleteFunc(all, func(r netlink.Rule) bool { return r.Protocol != Protocol }), err
 }
 
 // readNeighbours leaves out those of the machine's own bridge, which the kernel learns by itself.
 func (k *Kernel) readNeighbours(out *mesh.Kernel, names map[int]string) error {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		entries, err := k.nl.NeighList(0, family)
+		entries, err := whole(func() ([]netlink.Neigh, error) { return k.nl.NeighList(0, family) })
 		if err != nil {
 			return err
 		}
@@ -171,7 +171,7 @@ func (k *Kernel) readNeighbours(out *mesh.Kernel, names map[int]string) error {
 
 // readForwards pairs the two entries of each address.
 func (k *Kernel) readForwards(out *mesh.Kernel, names map[int]string) error {
-	entries, err := k.nl.NeighList(0, unix.AF_BRIDGE)
+	entries, err := whole(func() ([]netlink.Neigh, error) { return k.nl.NeighList(0, unix.AF_BRIDGE) })
 	if err != nil {
 		return err
 	}
@@ -210,6 +210,20 @@ func prefix(n *net.IPNet) (netip.Prefix, bool) {
 	addr, ok := netip.AddrFromSlice(n.IP)
 	bits, _ := n.Mask.Size()
 	return netip.PrefixFrom(addr.Unmap(), bits), ok
+}
+
+// tries bounds how often a list is asked for: the kernel says when it has changed while it was told, which happens all the
+// time while containers come and go.
+const tries = 20
+
+// whole asks for a list until it is one of a single moment.
+func whole[T any](list func() ([]T, error)) (out []T, err error) {
+	for range tries {
+		if out, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return out, err
 }
 
 // readSetting has ok false for one that is not there, unless its whole part is missing in this kernel.

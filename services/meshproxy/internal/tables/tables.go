@@ -86,7 +86,7 @@ func (k *Kernel) Underlay(_ context.Context, address netip.Addr) (int, error) {
 	if address.Is6() {
 		family = netlink.FAMILY_V6
 	}
-	addrs, err := k.nl.AddrList(nil, family)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return k.nl.AddrList(nil, family) })
 	if err != nil {
 		return 0, fmt.Errorf("list addresses: %w", err)
 	}
@@ -105,7 +105,7 @@ func (k *Kernel) Underlay(_ context.Context, address netip.Addr) (int, error) {
 
 // Addresses lists them in order.
 func (k *Kernel) Addresses(context.Context) ([]netip.Addr, error) {
-	links, err := k.nl.LinkList()
+	links, err := whole(func() ([]netlink.Link, error) { return k.nl.LinkList() })
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +113,7 @@ func (k *Kernel) Addresses(context.Context) ([]netip.Addr, error) {
 	for _, l := range links {
 		ours[l.Attrs().Index] = mesh.Ours(l.Attrs().Name)
 	}
-	addrs, err := k.nl.AddrList(nil, netlink.FAMILY_ALL)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return k.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, err
 	}

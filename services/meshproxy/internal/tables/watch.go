@@ -68,7 +68,7 @@ func (k *Kernel) Reset(ctx context.Context) error {
 			faults = append(faults, ignore(k.nl.RouteDel(&r), unix.ESRCH))
 		}
 	}
-	links, err := k.nl.LinkList()
+	links, err := whole(func() ([]netlink.Link, error) { return k.nl.LinkList() })
 	faults = append(faults, err)
 	for _, l := range links {
 		if mesh.Ours(l.Attrs().Name) {
