@@ -115,7 +115,7 @@ func (a *Ask) sort(n *place.Node) (leaving []*typesv1.Task, lower []victim) {
 		case !book.Wanted(t):
 		case below:
 			limited = limited || Limited(g)
-			lower = append(lower, victim{t, PriorityOf(g), task.Created(t)})
+			lower = append(lower, victim{t, PriorityOf(g), created(t)})
 		}
 	}
 	slices.SortFunc(lower, func(x, y victim) int {
@@ -133,6 +133,14 @@ func (a *Ask) sort(n *place.Node) (leaving []*typesv1.Task, lower []victim) {
 		given[g]++
 		return given[g] > a.spareOf(g)
 	})
+}
+
+// created is when a task was made; one of this very decision is newer than all.
+func created(t *typesv1.Task) time.Time {
+	if task.Fresh(t) {
+		return time.Unix(math.MaxInt32, 0)
+	}
+	return task.Created(t)
 }
 
 // Limited reports whether a service states how many of its tasks may be missing.
