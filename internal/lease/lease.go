@@ -104,11 +104,17 @@ func (s *Seat) Run(ctx context.Context) error {
 	var tick, confirmed bool
 	// Kept until it is closed: one that closes while a step commits, or together with a tick, must not be lost.
 	confirmations := s.replica.Confirmed()
+	due := time.NewTimer(s.ttl)
+	defer due.Stop()
 	for {
 		changes, yield := s.replica.Changed(), s.yieldChanged()
 		s.step(ctx, tick, confirmed)
 		tick, confirmed = false, false
+		if left := time.Until(s.standby.silentAt(s.ttlOf(s.replica.Snapshot().Lease(s.name)))); left > 0 {
+			due.Reset(left)
+		}
 		select {
+		case <-due.C: // and not at the next confirmation or tick
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C():
@@ -144,12 +150,16 @@ func (s *Seat) step(ctx context.Context, tick, confirmed bool) {
 	s.publish()
 }
 
+// ttlOf is the lease's own: its holder may be configured otherwise.
+func (s *Seat) ttlOf(lease *typesv1.Lease) time.Duration {
+	if d := lease.GetTtl().AsDuration(); d > 0 {
+		return d
+	}
+	return s.ttl
+}
+
 // tryTake takes the lease if it may: free, silent for too long, or left by an earlier life of this very process.
 func (s *Seat) tryTake(ctx context.Context, lease *typesv1.Lease, now time.Time, tick bool) {
-	ttl := s.ttl
-	if d := lease.GetTtl().AsDuration(); d > 0 {
-		ttl = d
-	}
 	switch {
 	case s.standby.adopts(lease, s.self):
 		// Our take was applied although its answer was lost, and the replica has reached it.
@@ -159,7 +169,7 @@ func (s *Seat) tryTake(ctx context.Context, lease *typesv1.Lease, now time.Time,
 	case lease.GetHolder() == s.self && !s.standby.sat:
 		// There is at most one process of a role on a machine, so the holder is this one before its restart; the new
 		// number fences what it may have left under way. After a step-down it would be a clone's, and is waited for.
-	case s.standby.silent(now, ttl):
+	case s.standby.silent(now, s.ttlOf(lease)):
 	default:
 		return
 	}

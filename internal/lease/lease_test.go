@@ -219,8 +219,8 @@ func TestCrash(t *testing.T) {
 				t.Fatal("nobody took the lease")
 			}
 		}
-		if waited := time.Since(lastSign); waited < ttl || waited > ttl+time.Second {
-			t.Errorf("taken %s after the last sign of life, want %s to %s", waited, ttl, ttl+time.Second)
+		if waited := time.Since(lastSign); waited < ttl || waited > ttl+50*time.Millisecond {
+			t.Errorf("taken %s after the last sign of life, want %s and as good as nothing", waited, ttl)
 		}
 		if number, _ := b.seat.Held(); number != 2 {
 			t.Errorf("number %d, want 2", number)

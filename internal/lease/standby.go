@@ -48,6 +48,9 @@ func (b *standby) silent(now time.Time, ttl time.Duration) bool {
 	return b.current(now) && now.Sub(b.since) >= ttl
 }
 
+// silentAt is when it will have been silent for the ttl, unless it gives a sign of life before.
+func (b *standby) silentAt(ttl time.Duration) time.Time { return b.since.Add(ttl) }
+
 // current reports whether what the replica shows was confirmed just now.
 func (b *standby) current(now time.Time) bool {
 	return !b.confirmed.IsZero() && now.Sub(b.confirmed) <= b.gap

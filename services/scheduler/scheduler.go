@@ -30,7 +30,8 @@ const (
 // Config is the process's configuration file.
 type Config struct {
 	config.Base `yaml:",inline"`
-	// Lease is the silence after which a standby takes over. Limits: 1s to 1m.
+	// Lease is for how long at most the death of the scheduler that decides leaves nothing decided: after five sixths of it in
+	// silence a standby takes over. Limits: 1s to 1m.
 	Lease time.Duration `yaml:"lease"`
 }
 
@@ -60,8 +61,9 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	defer conn.Close()
 	commits := storev1.NewCommitServiceClient(conn)
 	view := replica.New(p.Env, storev1.NewWatchServiceClient(conn), decideloop.Kinds()...)
-	seat := lease.New(p.Env, commits, view, duty, p.ID, cfg.Lease) // Step 1: be the one who decides…
-	loop := decideloop.New(p.Env, view, seat, commits)             // Step 2: …and decide, fenced by the seat
+	silence := cfg.Lease - cfg.Lease/6                           // what is left is for taking over
+	seat := lease.New(p.Env, commits, view, duty, p.ID, silence) // Step 1: be the one who decides…
+	loop := decideloop.New(p.Env, view, seat, commits)           // Step 2: …and decide, fenced by the seat
 
 	answer.New(view).Register(p.Server.GRPC()) // Step 3: say why, and what would be if; a standby can, too
 
