@@ -5,6 +5,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/preempt"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/reason"
@@ -166,7 +167,7 @@ func (v *Visit) best(t *typesv1.Task) (*place.Node, string) {
 		if n, why := v.atHome(t.GetSpecVersion(), t.GetDecided().GetSlot()); n != nil || why != "" {
 			return n, why
 		}
-		n, why := p.Best()
+		n, why := p.BestAfter(v.servedFrom(t))
 		v.awaitHold()
 		return n, why
 	}
@@ -179,6 +180,20 @@ func (v *Visit) best(t *typesv1.Task) (*place.Node, string) {
 		return nil, v.Request(t.GetSpecVersion()).Explain([]*place.Node{n}, p.Refuses)
 	}
 	return n, ""
+}
+
+// servedFrom is the node of the task that a new one is to take over from while it still runs; nil if there is none.
+func (v *Visit) servedFrom(t *typesv1.Task) *place.Node {
+	s := v.Group.Slot(book.KeyOf(t))
+	if s == nil {
+		return nil
+	}
+	for _, x := range s.Tasks {
+		if x != t && book.Wanted(x) && task.Runs(x) {
+			return v.nodeOf(x)
+		}
+	}
+	return nil
 }
 
 // awaitHold asks again when nodes that are held off may be used again.
