@@ -18,7 +18,7 @@ const statusDNAT = 1 << 5
 func (f filter) publish(add func(*nftables.Chain, ...match), r mesh.Rules) {
 	// The sender of a new connection from the tunnel is noted on it, and a reply of a container takes the note along. This
 	// comes right after conntrack: marks that others add later are beside it.
-	add(f.mark, iifname(mesh.MachineTunnel), state(expr.CtStateBitNEW), match{
+	add(f.mark, iifname(mesh.MachineTunnel), begins(), match{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
 		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: mesh.SetSenders, SetID: f.maps.sets[mesh.SetSenders].ID},
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
@@ -61,8 +61,8 @@ func (f filter) publish(add func(*nftables.Chain, ...match), r mesh.Rules) {
 		add(f.choose(is4), f.maps.leadTo(is4, match{first}))
 	}
 	// Only what was translated may enter the tunnel here, and nothing that comes out of it is for the machine itself.
-	add(f.input, iifname(mesh.MachineTunnel), state(expr.CtStateBitNEW), drop())
-	add(f.output, oifname(mesh.MachineTunnel), state(expr.CtStateBitNEW), reject())
+	add(f.input, iifname(mesh.MachineTunnel), begins(), drop())
+	add(f.output, oifname(mesh.MachineTunnel), begins(), reject())
 	for _, is4 := range []bool{true, false} {
 		add(f.leave, f.pair(mesh.SetHairpins, is4), match{&expr.Masq{}})
 		if gateway := r.Gateways[map[bool]int{true: 0, false: 1}[is4]]; gateway.IsValid() {
@@ -134,8 +134,8 @@ func notLoopback(is4 bool) match {
 	return match{target6(), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: netip.IPv6Loopback().AsSlice()}}
 }
 
-func state(bits uint32) match { return ctBits(expr.CtKeySTATE, bits) }
-func translated() match       { return ctBits(expr.CtKeySTATUS, statusDNAT) }
+func begins() match     { return ctBits(expr.CtKeySTATE, expr.CtStateBitNEW) }
+func translated() match { return ctBits(expr.CtKeySTATUS, statusDNAT) }
 
 func ctBits(key expr.CtKey, bits uint32) match {
 	return match{&expr.Ct{Register: 1, Key: key}, masked(bits), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)}}

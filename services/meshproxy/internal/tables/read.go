@@ -126,7 +126,9 @@ func (k *Kernel) readRoutes(out *mesh.Kernel, names map[int]string) error {
 // ourRoutes are those of all tables that carry our number.
 func (k *Kernel) ourRoutes(family int) ([]netlink.Route, error) {
 	filter := &netlink.Route{Protocol: Protocol, Table: unix.RT_TABLE_UNSPEC}
-	return whole(func() ([]netlink.Route, error) { return k.nl.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE) })
+	return whole(func() ([]netlink.Route, error) {
+		return k.nl.RouteListFiltered(family, filter, netlink.RT_FILTER_PROTOCOL|netlink.RT_FILTER_TABLE)
+	})
 }
 
 func (k *Kernel) readPolicies(out *mesh.Kernel, _ map[int]string) error {

@@ -145,7 +145,7 @@ func (f filter) encloses(add func(*nftables.Chain, ...match), chain *nftables.Ch
 		if !is4 {
 			load = source6()
 		}
-		add(chain, iifname(mesh.MachineBridge), ofFamily(is4), in(load, f.maps.sets[mesh.Family(mesh.SetEnclosed, is4)]), state(expr.CtStateBitNEW), reject())
+		add(chain, iifname(mesh.MachineBridge), ofFamily(is4), in(load, f.maps.sets[mesh.Family(mesh.SetEnclosed, is4)]), begins(), reject())
 	}
 }
 
