@@ -13,25 +13,37 @@ import (
 
 // DialFrom is Dial with a source address that need not be this machine's: who is dialled sees it as the caller. Packets that
 // answer must be led to this machine, and to the socket, by rules that the caller has made. It takes "tcp" and "udp", and
-// CAP_NET_ADMIN. A network that cannot do it (a simulated one) dials as itself.
-func DialFrom(ctx context.Context, n Network, network, address string, source netip.Addr) (net.Conn, error) {
+// CAP_NET_ADMIN. The zero source is the machine's own. It is for peers on this machine, which do not vanish without a word: the
+// connection is not kept alive by probes. A network that cannot do it (a simulated one) dials as itself.
+func DialFrom(ctx context.Context, n Network, network string, to netip.AddrPort, source netip.Addr) (net.Conn, error) {
 	if able, ok := n.(interface {
-		DialFrom(ctx context.Context, network, address string, source netip.Addr) (net.Conn, error)
+		DialFrom(ctx context.Context, network string, to netip.AddrPort, source netip.Addr) (net.Conn, error)
 	}); ok {
-		return able.DialFrom(ctx, network, address, source)
+		return able.DialFrom(ctx, network, to, source)
 	}
-	return n.Dial(ctx, network, address)
+	return n.Dial(ctx, network, to.String())
 }
 
 // DialFrom is by IP_TRANSPARENT (ip(7)).
-func (machineNetwork) DialFrom(ctx context.Context, network, address string, source netip.Addr) (net.Conn, error) {
-	d := net.Dialer{Control: asAnyone}
-	if strings.HasPrefix(network, "udp") {
-		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
-	} else {
-		d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(source, 0))
+func (machineNetwork) DialFrom(ctx context.Context, network string, to netip.AddrPort, source netip.Addr) (net.Conn, error) {
+	d := net.Dialer{KeepAlive: -1}
+	var from netip.AddrPort
+	if source.IsValid() {
+		d.Control, from = asAnyone, netip.AddrPortFrom(source, 0)
 	}
-	return d.DialContext(ctx, network, address)
+	// The results are looked at one by one: a nil connection of a type is no nil net.Conn.
+	if network == "udp" {
+		c, err := d.DialUDP(ctx, network, from, to)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+	c, err := d.DialTCP(ctx, network, from, to)
+	if err != nil {
+		return nil, err
+	}
+	return c, nil
 }
 
 // asAnyone lets a socket be bound to a stranger's address. Its port is chosen when it is known whom it connects to: else there

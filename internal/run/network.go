@@ -7,8 +7,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // machineNetwork is the operating system's network.
@@ -18,8 +21,28 @@ func (machineNetwork) Listen(ctx context.Context, network, address string) (net.
 	if network == "unix" {
 		return listenUnix(ctx, address)
 	}
-	var lc net.ListenConfig
+	lc := net.ListenConfig{KeepAlive: -1, Control: keepAlive}
+	lc.SetMultipathTCP(false) // nobody asks for it, and each connection would pay
 	return lc.Listen(ctx, network, address)
+}
+
+// keepAlive has a listener's connections probe their silent peers as package net would, which asks the kernel for it in four
+// calls a connection: they inherit it instead.
+func keepAlive(network, _ string, raw syscall.RawConn) error {
+	if !strings.HasPrefix(network, "tcp") {
+		return nil
+	}
+	const seconds, probes = 15, 9
+	var err error
+	failed := raw.Control(func(fd uintptr) {
+		err = errors.Join(
+			unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, seconds),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, seconds),
+			unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_KEEPCNT, probes),
+		)
+	})
+	return errors.Join(failed, err)
 }
 
 func (machineNetwork) ListenPacket(ctx context.Context, network, address string) (net.PacketConn, error) {

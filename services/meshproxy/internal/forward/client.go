@@ -27,10 +27,10 @@ func addressOf(a net.Addr) netip.AddrPort {
 func (f *Forwarder) dialTask(ctx context.Context, network string, task netip.AddrPort, client netip.Addr) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryLimit)
 	defer cancel()
-	if f.transparent && speaks(client, task.Addr()) {
-		return run.DialFrom(ctx, f.env.Net, network, task.String(), client)
+	if !f.transparent || !speaks(client, task.Addr()) {
+		client = netip.Addr{}
 	}
-	return f.env.Net.Dial(ctx, network, task.String())
+	return run.DialFrom(ctx, f.env.Net, network, task, client)
 }
 
 // speaks says that a task can be spoken to with the client's address. To itself it cannot: it would take that for a stranger's

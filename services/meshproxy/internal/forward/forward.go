@@ -50,7 +50,8 @@ type Forwarder struct {
 	self    string
 	tasks   *run.Spawner
 	links   *pool
-	buffers *sync.Pool
+	buffers *sync.Pool // for links
+	sips    *sync.Pool
 	inbound chan struct{} // one token a stream from a peer
 	meter   *meter
 	counts  counts
@@ -83,6 +84,7 @@ func New(env run.Env, self string, dial DialPeer, trust func() <-chan struct{}) 
 	return &Forwarder{
 		env: env, self: self, tasks: run.NewSpawner(env.Log), links: newPool(dial, trust, m), meter: m,
 		buffers: &sync.Pool{New: func() any { return new([bufferSize]byte) }},
+		sips:    &sync.Pool{New: func() any { return new([sipSize]byte) }},
 		inbound: make(chan struct{}, inboundStreams),
 		ports:   map[mesh.Listener]*port{}, local: map[target]struct{}{},
 		withdrawn: map[string]time.Time{}, resting: map[string]time.Time{},

@@ -246,7 +246,7 @@ func (p *port) serve(ctx context.Context, client net.Conn) {
 	m.connect.Observe(time.Since(started).Seconds())
 	m.connections.WithLabelValues("tcp", "served").Inc()
 	if u.conn != nil {
-		splice(ctx, client, u.conn)
+		p.f.splice(ctx, &pair{client: client, task: u.conn})
 		return
 	}
 	if p.f.relay(ctx, client, u.link) {

@@ -2,40 +2,91 @@ package forward
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 
 	"github.com/shoalproject/shoal/internal/run"
 )
 
-// splice joins two connections until both directions have ended, an error, or ctx. A half-closed side is half-closed on the
-// other, an unclean end is passed on as one. However long both are silent, they are not given up: the kernel's keep-alive ends
-// what is dead. It closes both.
-func splice(ctx context.Context, a, b net.Conn) {
-	cut := func() { _, _ = a.Close(), b.Close() } // both are given up; there is nobody to tell
-	defer cut()
-	defer context.AfterFunc(ctx, cut)()
-	back := run.Async(ctx, func(context.Context) (struct{}, error) {
-		err := transfer(a, b)
-		if err != nil {
-			reset(a)
-			cut()
-		}
-		return struct{}{}, err
-	})
-	if err := transfer(b, a); err != nil {
-		reset(a)
-		cut()
-	}
-	<-back
+const (
+	// sipSize is what carries a direction that says little: two of them are all the memory that an idle connection holds.
+	sipSize = 4 << 10
+	// bulk is how many full sips in a row show that a direction has much to say. Then the kernel moves it from socket to socket.
+	bulk = 4
+)
+
+// pair is a client's connection and its task's.
+type pair struct {
+	client, task net.Conn
+	ended        atomic.Int32 // directions that have come to their end
 }
 
-// transfer copies one direction to its end. Between two TCP sockets it never enters this process: io.Copy splices.
-func transfer(dst, src net.Conn) error {
-	if _, err := io.Copy(dst, src); err != nil {
+// cut gives both up. The client hears a reset, not the end of an answer.
+func (s *pair) cut() {
+	reset(s.client)
+	_ = s.task.Close() // given up; there is nobody to tell
+}
+
+// splice joins a pair until both directions have ended, an error, or ctx. A half-closed side is half-closed on the other, an
+// unclean end is passed on as one. However long both are silent, they are not given up: the kernel's keep-alive ends what is
+// dead. It closes both.
+func (f *Forwarder) splice(ctx context.Context, s *pair) {
+	defer context.AfterFunc(ctx, s.cut)()
+	back := run.Async(ctx, func(context.Context) (struct{}, error) {
+		f.transfer(s, s.client, s.task)
+		return struct{}{}, nil
+	})
+	f.transfer(s, s.task, s.client)
+	<-back
+	_, _ = s.client.Close(), s.task.Close() // all was said
+}
+
+// transfer carries one direction to its end. The second end needs no half-close: both are closed then.
+func (f *Forwarder) transfer(s *pair, dst, src net.Conn) {
+	err := f.copy(dst, src)
+	if err == nil && s.ended.Add(1) == 1 {
+		err = closeWrite(dst)
+	}
+	if err != nil {
+		s.cut()
+	}
+}
+
+// copy reads and writes while there is little to carry, which is cheaper than a pipe in between. The rest, if there is much, never
+// enters this process: between two TCP sockets io.Copy splices.
+func (f *Forwarder) copy(dst, src net.Conn) error {
+	if err := f.sip(dst, src); err != errBulk {
 		return err
 	}
-	return closeWrite(dst)
+	_, err := io.Copy(dst, src)
+	return err
+}
+
+var errBulk = errors.New("much to say") // a sentinel, never changed
+
+func (f *Forwarder) sip(dst, src net.Conn) error {
+	buf := f.sips.Get().(*[sipSize]byte)
+	defer f.sips.Put(buf)
+	for full := 0; full < bulk; {
+		n, err := src.Read(buf[:])
+		if n > 0 {
+			if _, err := dst.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return nil
+		case err != nil:
+			return err
+		}
+		if full++; n < sipSize {
+			full = 0
+		}
+	}
+	return errBulk
 }
 
 // closeWrite half-closes. What cannot be half-closed (a simulated connection) is closed.

@@ -58,8 +58,8 @@ func (n within) Dial(ctx context.Context, network, address string) (c net.Conn, 
 	return c, n.h.try(func() (err error) { c, err = n.Network.Dial(ctx, network, address); return err })
 }
 
-func (n within) DialFrom(ctx context.Context, network, address string, source netip.Addr) (c net.Conn, err error) {
-	return c, n.h.try(func() (err error) { c, err = run.DialFrom(ctx, n.Network, network, address, source); return err })
+func (n within) DialFrom(ctx context.Context, network string, to netip.AddrPort, source netip.Addr) (c net.Conn, err error) {
+	return c, n.h.try(func() (err error) { c, err = run.DialFrom(ctx, n.Network, network, to, source); return err })
 }
 
 // proxied puts a meshproxy's forwarder on each machine. What they say to each other is in the clear here.
