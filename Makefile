@@ -95,6 +95,12 @@ bench-node: deps build ## the figures of the node: 50 more replicas, an agent wi
 	go -C test run ./bench -only '^(scale|hundred|hollow)$$'
 	@cd services/agent && go test -run '^$$' -bench Keep -benchtime 3000x -count 3 ./internal/logger
 
+.PHONY: bench-net
+bench-net: build ## the network's figures: the mesh, virtual addresses, HAProxy and nginx beside the meshproxy; charts into docs/benchmarks/network
+	@tools/make/deps bench-net
+	@go -C test run ./bench/net -figures $(CURDIR)/docs/benchmarks/network
+	@cd services/meshproxy && go test -run '^$$' -bench EndpointChange ./internal/tables
+
 .PHONY: bench-scheduler
 bench-scheduler: ## the decision's figures beside SwarmKit's, a day of 10,000 nodes, charts into docs/benchmarks/scheduler
 	@tools/make/bench-scheduler

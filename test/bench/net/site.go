@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os/exec"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/shoalproject/shoal/test/harness"
+)
+
+// site is the laboratory with the services that are asked. The target is on w1, clients are on w2 and in a container on w1.
+type site struct {
+	*harness.Lab
+
+	cfg            config
+	log            *slog.Logger
+	r              *report
+	image          string
+	target, caller task
+}
+
+const (
+	kernelPort    = 30500
+	userSpacePort = 30501
+	microPort     = 8000
+)
+
+// task is what `shoal task inspect` shows, as far as it is needed.
+type task struct {
+	ID, Name string
+	Status   struct {
+		Timestamp, State string
+		ContainerStatus  struct{ PID int }
+	}
+	NetworksAttachments []struct {
+		Network   struct{ ID string }
+		Addresses []string
+	}
+}
+
+// on is the task's address: on the machine network, or on the other one.
+func (t task) on(machine bool) string {
+	for _, a := range t.NetworksAttachments {
+		if (a.Network.ID == "") == machine && len(a.Addresses) > 0 {
+			address, _, _ := strings.Cut(a.Addresses[0], "/")
+			return address
+		}
+	}
+	return ""
+}
+
+// prepare runs the services.
+func (s *site) prepare(ctx context.Context) error {
+	registry, err := s.Registry()
+	if err != nil {
+		return err
+	}
+	s.image = registry + "/micro:1.0.0"
+	for _, args := range [][]string{
+		{"network", "create", "--driver", "overlay", "bench"},
+		{
+			"service", "create", "--name", "target", "--network", "bench", "--constraint", "node.hostname==w1",
+			"-p", fmt.Sprintf("%d:%d", kernelPort, microPort),
+			"-p", fmt.Sprintf("published=%d,target=%d,dataplane=userspace", userSpacePort, microPort), s.image,
+		},
+		{"service", "create", "--name", "caller", "--network", "bench", "--constraint", "node.hostname==w1", s.image},
+	} {
+		if _, err := s.shoal(ctx, args...); err != nil {
+			return err
+		}
+	}
+	if s.target, err = s.taskOf(ctx, "target"); err != nil {
+		return err
+	}
+	s.caller, err = s.taskOf(ctx, "caller")
+	return err
+}
+
+func (s *site) shoal(ctx context.Context, args ...string) (string, error) {
+	return s.run(ctx, "m1", append([]string{"shoal"}, args...)...)
+}
+
+// run is a command on a host that must succeed.
+func (s *site) run(ctx context.Context, host string, args ...string) (string, error) {
+	out, words, code, err := s.Exec(ctx, host, args...)
+	if err == nil && code != 0 {
+		err = fmt.Errorf("exit code %d: %s%s", code, out, words)
+	}
+	if err != nil {
+		return "", fmt.Errorf("on %s: %s: %w", host, strings.Join(args, " "), err)
+	}
+	return strings.TrimSpace(out), nil
+}
+
+// taskOf is a service's only running task.
+func (s *site) taskOf(ctx context.Context, service string) (task, error) {
+	ids, err := s.shoal(ctx, "service", "ps", "-q", "--no-trunc", "--filter", "desired-state=running", service)
+	if err != nil {
+		return task{}, err
+	}
+	out, err := s.shoal(ctx, "task", "inspect", ids)
+	if err != nil {
+		return task{}, err
+	}
+	var list []task
+	if err := json.Unmarshal([]byte(out), &list); err != nil || len(list) != 1 {
+		return task{}, fmt.Errorf("task inspect printed %q: %w", out, err)
+	}
+	return list[0], nil
+}
+
+// beside makes a command of this machine that runs in a host's network.
+func (s *site) beside(ctx context.Context, host string, args ...string) (*exec.Cmd, error) {
+	pid, err := s.PID(ctx, host, "containerd")
+	if err != nil {
+		return nil, err
+	}
+	return exec.CommandContext(ctx, "nsenter", slices.Concat([]string{"-t", strconv.Itoa(pid), "-n", "--"}, args)...), nil
+}
