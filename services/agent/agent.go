@@ -120,7 +120,8 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 			return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
 		},
 		Describe: func(ctx context.Context) *typesv1.NodeDescription {
-			d := env.describe(ctx)
+			d, plane := env.describe(ctx), proxy.Dataplane(ctx)
+			d.Dataplane, d.DataplaneReason = plane.GetDataplane(), plane.GetReason()
 			disks.Describe(d)
 			return d
 		},

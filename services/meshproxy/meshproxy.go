@@ -24,6 +24,7 @@ import (
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/apply"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/count"
@@ -102,7 +103,9 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		follow = append(follow, spaces, pass.New(p.Env, health))
 	}
 	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health, follow...)
+	plane := &meshv1.DataplaneResponse{Dataplane: typesv1.Dataplane_DATAPLANE_KERNEL}
 	if lacks != nil {
+		plane.Dataplane, plane.Reason = typesv1.Dataplane_DATAPLANE_USERSPACE, lacks.Error()
 		p.Env.Log.Warn("the kernel cannot carry published ports, the meshproxy does it itself", "error", lacks)
 		loop.UserSpace()
 	}
@@ -121,7 +124,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 	counted.Counted, counted.Forwarder = loop.Counted, forwarder.Counts
 	book := count.New(p.Env.Rand.Uint64(), counted)
-	agent := &local.Service{Count: book.Read, Out: func(task string) {
+	agent := &local.Service{Count: book.Read, Plane: plane, Out: func(task string) {
 		forwarder.Withdraw(task)
 		loop.Withdraw(task)
 		if spaces != nil {
@@ -145,7 +148,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		own := &ingress.Session{Env: p.Env, Dispatchers: dispatchers, Dial: dial, Count: book.Read, Hello: &dispatcherv1.Hello{
 			BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise[:1], MeshPort: portOf(p.Addresses()),
 			Description: &typesv1.NodeDescription{
-				Hostname: p.Env.Host, Version: run.Version(), FeatureLevel: process.FeatureLevel,
+				Hostname: p.Env.Host, Version: run.Version(), FeatureLevel: process.FeatureLevel, Dataplane: plane.GetDataplane(), DataplaneReason: plane.GetReason(),
 				Platform: &typesv1.Platform{Architecture: runtime.GOARCH, Os: runtime.GOOS},
 			},
 		}}

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -46,6 +47,20 @@ func TestPublishedPorts(t *testing.T) {
 				c.everywhere(network, port)
 			}
 		}},
+		{"node inspect tells what carries them", func(t *testing.T, c *cluster) {
+			for _, host := range []string{"m1", "w1", "w2"} {
+				if got := c.shoal("node", "inspect", "-f", "{{.Description.Dataplane}}", host); got != "kernel" {
+					t.Errorf("%s: %q", host, got)
+				}
+			}
+		}},
+		{"a port that speaks PROXY protocol tells the task its client first", func(t *testing.T, c *cluster) {
+			c.shoal("service", "create", "--name", "told", "-p", "published=30400,target=8001,proxy-protocol=v2", image)
+			for _, host := range []string{"m1", "w1", "w2"} {
+				until(t, host+" speaks it", 5*time.Second, func() string { return words(hearProxied(published(c.address(host), 30400))) })
+			}
+			c.shoal("service", "rm", "told")
+		}},
 		{"a port that is taken is refused with its holder's name", func(t *testing.T, c *cluster) {
 			c.refused([]string{"30100", "echo"}, "service", "create", "--name", "late", "-p", "30100:8000", image)
 			c.refused([]string{"30100", "echo"}, "service", "create", "--name", "late", "-p", "30100:8000/udp", image)
@@ -79,6 +94,31 @@ func TestPublishedPorts(t *testing.T) {
 			c.everywhere("tcp", 30100)
 		}},
 	})
+}
+
+// hearProxied asks an echo server for what it heard: the header that names this client, and nothing else before its words.
+func hearProxied(address string) error {
+	conn, err := net.DialTimeout("tcp", address, 2*time.Second)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return err
+	}
+	if _, err := conn.Write([]byte("hello")); err != nil {
+		return err
+	}
+	got := make([]byte, 12+4+12+5) // signature; version, family and length; IPv4 addresses and ports; words
+	if _, err := io.ReadFull(conn, got); err != nil {
+		return err
+	}
+	own := conn.LocalAddr().(*net.TCPAddr).AddrPort()
+	want := fmt.Sprintf("\r\n\r\n\x00\r\nQUIT\n\x21\x11\x00\x0c%s", own.Addr().Unmap().AsSlice())
+	if !strings.HasPrefix(string(got), want) || !strings.HasSuffix(string(got), "hello") || int(got[24])<<8|int(got[25]) != int(own.Port()) {
+		return fmt.Errorf("the task heard %q", got)
+	}
+	return nil
 }
 
 // portHeld: the machine whose port somebody else has says so in its log and health, and serves it when it is free again.

@@ -48,6 +48,9 @@ type NodeDescription struct {
 	ImagesRemoved      uint64   `json:",omitempty"`
 	ImagesRemovedBytes int64    `json:",omitempty"`
 	Features           []string `json:",omitempty"`
+	// Dataplane is what carries published ports, kernel or userspace; DataplaneReason says why it is not the kernel.
+	Dataplane       string `json:",omitempty"`
+	DataplaneReason string `json:",omitempty"`
 }
 
 // Disk is how full a file system is that the agent depends on, in bytes.
@@ -103,6 +106,7 @@ func NodeOf(l *controlv1.ListedNode) Node {
 			Engine: Engine{EngineVersion: d.GetVersion(), RuntimeVersion: d.GetRuntimeVersion(), Labels: d.GetLabels()},
 			Kernel: d.GetKernel(), Features: d.GetFeatures(), Disks: disksOf(d),
 			ImagesRemoved: d.GetImagesRemoved(), ImagesRemovedBytes: d.GetImagesRemovedBytes(),
+			Dataplane: option(d.GetDataplane(), "DATAPLANE_"), DataplaneReason: d.GetDataplaneReason(),
 		},
 		Status: NodeStatus{State: nodeState(n.GetStatus().GetState()), Message: n.GetStatus().GetMessage(), Since: stamp(n.GetStatus().GetSince())},
 	}

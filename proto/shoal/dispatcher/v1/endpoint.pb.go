@@ -445,7 +445,9 @@ type MeshMachine struct {
 	// Its blocks of the machine network.
 	Blocks []string `protobuf:"bytes,4,rep,name=blocks,proto3" json:"blocks,omitempty"`
 	// Port of its meshproxy.
-	MeshPort      uint32 `protobuf:"varint,5,opt,name=mesh_port,json=meshPort,proto3" json:"mesh_port,omitempty"`
+	MeshPort uint32 `protobuf:"varint,5,opt,name=mesh_port,json=meshPort,proto3" json:"mesh_port,omitempty"`
+	// What carries its published ports: one whose kernel can't takes nothing from another machine's kernel either.
+	Dataplane     v1.Dataplane `protobuf:"varint,6,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -513,6 +515,13 @@ func (x *MeshMachine) GetMeshPort() uint32 {
 		return x.MeshPort
 	}
 	return 0
+}
+
+func (x *MeshMachine) GetDataplane() v1.Dataplane {
+	if x != nil {
+		return x.Dataplane
+	}
+	return v1.Dataplane(0)
 }
 
 // MeshNetwork is an overlay as a machine on it sees it.
@@ -1012,13 +1021,14 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\x04slot\x18\x04 \x01(\x04R\x04slot\x12\x1a\n" +
 	"\bdraining\x18\x05 \x01(\bR\bdraining\x129\n" +
 	"\n" +
-	"host_ports\x18\x06 \x03(\v2\x1a.shoal.types.v1.PortConfigR\thostPorts\"\x8f\x01\n" +
+	"host_ports\x18\x06 \x03(\v2\x1a.shoal.types.v1.PortConfigR\thostPorts\"\xc8\x01\n" +
 	"\vMeshMachine\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x14\n" +
 	"\x05vteps\x18\x03 \x03(\tR\x05vteps\x12\x16\n" +
 	"\x06blocks\x18\x04 \x03(\tR\x06blocks\x12\x1b\n" +
-	"\tmesh_port\x18\x05 \x01(\rR\bmeshPort\"\xd7\x01\n" +
+	"\tmesh_port\x18\x05 \x01(\rR\bmeshPort\x127\n" +
+	"\tdataplane\x18\x06 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\"\xd7\x01\n" +
 	"\vMeshNetwork\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x12\n" +
@@ -1107,15 +1117,16 @@ var file_shoal_dispatcher_v1_endpoint_proto_depIdxs = []int32{
 	15, // 11: shoal.dispatcher.v1.MeshService.ports:type_name -> shoal.types.v1.PortConfig
 	3,  // 12: shoal.dispatcher.v1.MeshService.endpoints:type_name -> shoal.dispatcher.v1.MeshEndpoint
 	15, // 13: shoal.dispatcher.v1.MeshEndpoint.host_ports:type_name -> shoal.types.v1.PortConfig
-	6,  // 14: shoal.dispatcher.v1.MeshNetwork.entries:type_name -> shoal.dispatcher.v1.NetworkEntry
-	9,  // 15: shoal.dispatcher.v1.NetworkService.endpoints:type_name -> shoal.dispatcher.v1.NetworkEndpoint
-	0,  // 16: shoal.dispatcher.v1.EndpointService.Endpoints:input_type -> shoal.dispatcher.v1.EndpointsRequest
-	1,  // 17: shoal.dispatcher.v1.EndpointService.Endpoints:output_type -> shoal.dispatcher.v1.EndpointsResponse
-	17, // [17:18] is the sub-list for method output_type
-	16, // [16:17] is the sub-list for method input_type
-	16, // [16:16] is the sub-list for extension type_name
-	16, // [16:16] is the sub-list for extension extendee
-	0,  // [0:16] is the sub-list for field type_name
+	14, // 14: shoal.dispatcher.v1.MeshMachine.dataplane:type_name -> shoal.types.v1.Dataplane
+	6,  // 15: shoal.dispatcher.v1.MeshNetwork.entries:type_name -> shoal.dispatcher.v1.NetworkEntry
+	9,  // 16: shoal.dispatcher.v1.NetworkService.endpoints:type_name -> shoal.dispatcher.v1.NetworkEndpoint
+	0,  // 17: shoal.dispatcher.v1.EndpointService.Endpoints:input_type -> shoal.dispatcher.v1.EndpointsRequest
+	1,  // 18: shoal.dispatcher.v1.EndpointService.Endpoints:output_type -> shoal.dispatcher.v1.EndpointsResponse
+	18, // [18:19] is the sub-list for method output_type
+	17, // [17:18] is the sub-list for method input_type
+	17, // [17:17] is the sub-list for extension type_name
+	17, // [17:17] is the sub-list for extension extendee
+	0,  // [0:17] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_endpoint_proto_init() }

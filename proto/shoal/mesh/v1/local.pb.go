@@ -8,6 +8,7 @@ package meshv1
 
 import (
 	_ "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	v1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -22,6 +23,98 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// DataplaneRequest asks for what was found at the start.
+type DataplaneRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataplaneRequest) Reset() {
+	*x = DataplaneRequest{}
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataplaneRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataplaneRequest) ProtoMessage() {}
+
+func (x *DataplaneRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataplaneRequest.ProtoReflect.Descriptor instead.
+func (*DataplaneRequest) Descriptor() ([]byte, []int) {
+	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{0}
+}
+
+// DataplaneResponse says what this machine's kernel can.
+type DataplaneResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What carries connections to ports that leave it to the machine.
+	Dataplane v1.Dataplane `protobuf:"varint,1,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
+	// Why it is not the kernel: what that refused.
+	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DataplaneResponse) Reset() {
+	*x = DataplaneResponse{}
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DataplaneResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DataplaneResponse) ProtoMessage() {}
+
+func (x *DataplaneResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DataplaneResponse.ProtoReflect.Descriptor instead.
+func (*DataplaneResponse) Descriptor() ([]byte, []int) {
+	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *DataplaneResponse) GetDataplane() v1.Dataplane {
+	if x != nil {
+		return x.Dataplane
+	}
+	return v1.Dataplane(0)
+}
+
+func (x *DataplaneResponse) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // WithdrawRequest names a task that takes no more traffic.
 type WithdrawRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -33,7 +126,7 @@ type WithdrawRequest struct {
 
 func (x *WithdrawRequest) Reset() {
 	*x = WithdrawRequest{}
-	mi := &file_shoal_mesh_v1_local_proto_msgTypes[0]
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -45,7 +138,7 @@ func (x *WithdrawRequest) String() string {
 func (*WithdrawRequest) ProtoMessage() {}
 
 func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_mesh_v1_local_proto_msgTypes[0]
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -58,7 +151,7 @@ func (x *WithdrawRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawRequest.ProtoReflect.Descriptor instead.
 func (*WithdrawRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{0}
+	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *WithdrawRequest) GetTaskId() string {
@@ -77,7 +170,7 @@ type WithdrawResponse struct {
 
 func (x *WithdrawResponse) Reset() {
 	*x = WithdrawResponse{}
-	mi := &file_shoal_mesh_v1_local_proto_msgTypes[1]
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -89,7 +182,7 @@ func (x *WithdrawResponse) String() string {
 func (*WithdrawResponse) ProtoMessage() {}
 
 func (x *WithdrawResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_mesh_v1_local_proto_msgTypes[1]
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -102,7 +195,7 @@ func (x *WithdrawResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WithdrawResponse.ProtoReflect.Descriptor instead.
 func (*WithdrawResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{1}
+	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{3}
 }
 
 // ConnectionsRequest asks for all there are.
@@ -114,7 +207,7 @@ type ConnectionsRequest struct {
 
 func (x *ConnectionsRequest) Reset() {
 	*x = ConnectionsRequest{}
-	mi := &file_shoal_mesh_v1_local_proto_msgTypes[2]
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -126,7 +219,7 @@ func (x *ConnectionsRequest) String() string {
 func (*ConnectionsRequest) ProtoMessage() {}
 
 func (x *ConnectionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_mesh_v1_local_proto_msgTypes[2]
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -139,7 +232,7 @@ func (x *ConnectionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionsRequest.ProtoReflect.Descriptor instead.
 func (*ConnectionsRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{2}
+	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{4}
 }
 
 // ConnectionsResponse are the counts of one process.
@@ -155,7 +248,7 @@ type ConnectionsResponse struct {
 
 func (x *ConnectionsResponse) Reset() {
 	*x = ConnectionsResponse{}
-	mi := &file_shoal_mesh_v1_local_proto_msgTypes[3]
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -167,7 +260,7 @@ func (x *ConnectionsResponse) String() string {
 func (*ConnectionsResponse) ProtoMessage() {}
 
 func (x *ConnectionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_mesh_v1_local_proto_msgTypes[3]
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -180,7 +273,7 @@ func (x *ConnectionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectionsResponse.ProtoReflect.Descriptor instead.
 func (*ConnectionsResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{3}
+	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *ConnectionsResponse) GetProcess() uint64 {
@@ -210,7 +303,7 @@ type ServiceConnections struct {
 
 func (x *ServiceConnections) Reset() {
 	*x = ServiceConnections{}
-	mi := &file_shoal_mesh_v1_local_proto_msgTypes[4]
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -222,7 +315,7 @@ func (x *ServiceConnections) String() string {
 func (*ServiceConnections) ProtoMessage() {}
 
 func (x *ServiceConnections) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_mesh_v1_local_proto_msgTypes[4]
+	mi := &file_shoal_mesh_v1_local_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -235,7 +328,7 @@ func (x *ServiceConnections) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ServiceConnections.ProtoReflect.Descriptor instead.
 func (*ServiceConnections) Descriptor() ([]byte, []int) {
-	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{4}
+	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ServiceConnections) GetServiceId() string {
@@ -256,7 +349,11 @@ var File_shoal_mesh_v1_local_proto protoreflect.FileDescriptor
 
 const file_shoal_mesh_v1_local_proto_rawDesc = "" +
 	"\n" +
-	"\x19shoal/mesh/v1/local.proto\x12\rshoal.mesh.v1\x1a\x1ashoal/authz/v1/authz.proto\"*\n" +
+	"\x19shoal/mesh/v1/local.proto\x12\rshoal.mesh.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/port.proto\"\x12\n" +
+	"\x10DataplaneRequest\"d\n" +
+	"\x11DataplaneResponse\x127\n" +
+	"\tdataplane\x18\x01 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"*\n" +
 	"\x0fWithdrawRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"\x12\n" +
 	"\x10WithdrawResponse\"\x14\n" +
@@ -267,11 +364,13 @@ const file_shoal_mesh_v1_local_proto_rawDesc = "" +
 	"\x12ServiceConnections\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12 \n" +
-	"\vconnections\x18\x02 \x01(\x04R\vconnections2\xc3\x01\n" +
+	"\vconnections\x18\x02 \x01(\x04R\vconnections2\x9c\x02\n" +
 	"\fLocalService\x12T\n" +
 	"\bWithdraw\x12\x1e.shoal.mesh.v1.WithdrawRequest\x1a\x1f.shoal.mesh.v1.WithdrawResponse\"\a\x8a\xb5\x18\x03\n" +
 	"\x01\x06\x12]\n" +
 	"\vConnections\x12!.shoal.mesh.v1.ConnectionsRequest\x1a\".shoal.mesh.v1.ConnectionsResponse\"\a\x8a\xb5\x18\x03\n" +
+	"\x01\x06\x12W\n" +
+	"\tDataplane\x12\x1f.shoal.mesh.v1.DataplaneRequest\x1a .shoal.mesh.v1.DataplaneResponse\"\a\x8a\xb5\x18\x03\n" +
 	"\x01\x06B:Z8github.com/shoalproject/shoal/proto/shoal/mesh/v1;meshv1b\x06proto3"
 
 var (
@@ -286,25 +385,31 @@ func file_shoal_mesh_v1_local_proto_rawDescGZIP() []byte {
 	return file_shoal_mesh_v1_local_proto_rawDescData
 }
 
-var file_shoal_mesh_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_shoal_mesh_v1_local_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_shoal_mesh_v1_local_proto_goTypes = []any{
-	(*WithdrawRequest)(nil),     // 0: shoal.mesh.v1.WithdrawRequest
-	(*WithdrawResponse)(nil),    // 1: shoal.mesh.v1.WithdrawResponse
-	(*ConnectionsRequest)(nil),  // 2: shoal.mesh.v1.ConnectionsRequest
-	(*ConnectionsResponse)(nil), // 3: shoal.mesh.v1.ConnectionsResponse
-	(*ServiceConnections)(nil),  // 4: shoal.mesh.v1.ServiceConnections
+	(*DataplaneRequest)(nil),    // 0: shoal.mesh.v1.DataplaneRequest
+	(*DataplaneResponse)(nil),   // 1: shoal.mesh.v1.DataplaneResponse
+	(*WithdrawRequest)(nil),     // 2: shoal.mesh.v1.WithdrawRequest
+	(*WithdrawResponse)(nil),    // 3: shoal.mesh.v1.WithdrawResponse
+	(*ConnectionsRequest)(nil),  // 4: shoal.mesh.v1.ConnectionsRequest
+	(*ConnectionsResponse)(nil), // 5: shoal.mesh.v1.ConnectionsResponse
+	(*ServiceConnections)(nil),  // 6: shoal.mesh.v1.ServiceConnections
+	(v1.Dataplane)(0),           // 7: shoal.types.v1.Dataplane
 }
 var file_shoal_mesh_v1_local_proto_depIdxs = []int32{
-	4, // 0: shoal.mesh.v1.ConnectionsResponse.services:type_name -> shoal.mesh.v1.ServiceConnections
-	0, // 1: shoal.mesh.v1.LocalService.Withdraw:input_type -> shoal.mesh.v1.WithdrawRequest
-	2, // 2: shoal.mesh.v1.LocalService.Connections:input_type -> shoal.mesh.v1.ConnectionsRequest
-	1, // 3: shoal.mesh.v1.LocalService.Withdraw:output_type -> shoal.mesh.v1.WithdrawResponse
-	3, // 4: shoal.mesh.v1.LocalService.Connections:output_type -> shoal.mesh.v1.ConnectionsResponse
-	3, // [3:5] is the sub-list for method output_type
-	1, // [1:3] is the sub-list for method input_type
-	1, // [1:1] is the sub-list for extension type_name
-	1, // [1:1] is the sub-list for extension extendee
-	0, // [0:1] is the sub-list for field type_name
+	7, // 0: shoal.mesh.v1.DataplaneResponse.dataplane:type_name -> shoal.types.v1.Dataplane
+	6, // 1: shoal.mesh.v1.ConnectionsResponse.services:type_name -> shoal.mesh.v1.ServiceConnections
+	2, // 2: shoal.mesh.v1.LocalService.Withdraw:input_type -> shoal.mesh.v1.WithdrawRequest
+	4, // 3: shoal.mesh.v1.LocalService.Connections:input_type -> shoal.mesh.v1.ConnectionsRequest
+	0, // 4: shoal.mesh.v1.LocalService.Dataplane:input_type -> shoal.mesh.v1.DataplaneRequest
+	3, // 5: shoal.mesh.v1.LocalService.Withdraw:output_type -> shoal.mesh.v1.WithdrawResponse
+	5, // 6: shoal.mesh.v1.LocalService.Connections:output_type -> shoal.mesh.v1.ConnectionsResponse
+	1, // 7: shoal.mesh.v1.LocalService.Dataplane:output_type -> shoal.mesh.v1.DataplaneResponse
+	5, // [5:8] is the sub-list for method output_type
+	2, // [2:5] is the sub-list for method input_type
+	2, // [2:2] is the sub-list for extension type_name
+	2, // [2:2] is the sub-list for extension extendee
+	0, // [0:2] is the sub-list for field type_name
 }
 
 func init() { file_shoal_mesh_v1_local_proto_init() }
@@ -318,7 +423,7 @@ func file_shoal_mesh_v1_local_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_mesh_v1_local_proto_rawDesc), len(file_shoal_mesh_v1_local_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

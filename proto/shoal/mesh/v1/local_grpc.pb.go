@@ -21,6 +21,7 @@ const _ = grpc.SupportPackageIsVersion9
 const (
 	LocalService_Withdraw_FullMethodName    = "/shoal.mesh.v1.LocalService/Withdraw"
 	LocalService_Connections_FullMethodName = "/shoal.mesh.v1.LocalService/Connections"
+	LocalService_Dataplane_FullMethodName   = "/shoal.mesh.v1.LocalService/Dataplane"
 )
 
 // LocalServiceClient is the client API for LocalService service.
@@ -36,6 +37,8 @@ type LocalServiceClient interface {
 	// Connections counts the new connections that this machine's mesh has led to services that scale by them. The counts only
 	// rise while the process runs.
 	Connections(ctx context.Context, in *ConnectionsRequest, opts ...grpc.CallOption) (*ConnectionsResponse, error)
+	// Dataplane says what carries this machine's published ports, which its meshproxy has tried at its start.
+	Dataplane(ctx context.Context, in *DataplaneRequest, opts ...grpc.CallOption) (*DataplaneResponse, error)
 }
 
 type localServiceClient struct {
@@ -66,6 +69,16 @@ func (c *localServiceClient) Connections(ctx context.Context, in *ConnectionsReq
 	return out, nil
 }
 
+func (c *localServiceClient) Dataplane(ctx context.Context, in *DataplaneRequest, opts ...grpc.CallOption) (*DataplaneResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(DataplaneResponse)
+	err := c.cc.Invoke(ctx, LocalService_Dataplane_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // LocalServiceServer is the server API for LocalService service.
 // All implementations must embed UnimplementedLocalServiceServer
 // for forward compatibility.
@@ -79,6 +92,8 @@ type LocalServiceServer interface {
 	// Connections counts the new connections that this machine's mesh has led to services that scale by them. The counts only
 	// rise while the process runs.
 	Connections(context.Context, *ConnectionsRequest) (*ConnectionsResponse, error)
+	// Dataplane says what carries this machine's published ports, which its meshproxy has tried at its start.
+	Dataplane(context.Context, *DataplaneRequest) (*DataplaneResponse, error)
 	mustEmbedUnimplementedLocalServiceServer()
 }
 
@@ -94,6 +109,9 @@ func (UnimplementedLocalServiceServer) Withdraw(context.Context, *WithdrawReques
 }
 func (UnimplementedLocalServiceServer) Connections(context.Context, *ConnectionsRequest) (*ConnectionsResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Connections not implemented")
+}
+func (UnimplementedLocalServiceServer) Dataplane(context.Context, *DataplaneRequest) (*DataplaneResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Dataplane not implemented")
 }
 func (UnimplementedLocalServiceServer) mustEmbedUnimplementedLocalServiceServer() {}
 func (UnimplementedLocalServiceServer) testEmbeddedByValue()                      {}
@@ -152,6 +170,24 @@ func _LocalService_Connections_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _LocalService_Dataplane_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(DataplaneRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(LocalServiceServer).Dataplane(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: LocalService_Dataplane_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(LocalServiceServer).Dataplane(ctx, req.(*DataplaneRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // LocalService_ServiceDesc is the grpc.ServiceDesc for LocalService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -166,6 +202,10 @@ var LocalService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Connections",
 			Handler:    _LocalService_Connections_Handler,
+		},
+		{
+			MethodName: "Dataplane",
+			Handler:    _LocalService_Dataplane_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

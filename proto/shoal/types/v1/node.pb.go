@@ -803,8 +803,12 @@ type NodeDescription struct {
 	ImagesRemoved uint64 `protobuf:"varint,15,opt,name=images_removed,json=imagesRemoved,proto3" json:"images_removed,omitempty"`
 	// Their size, in bytes.
 	ImagesRemovedBytes int64 `protobuf:"varint,16,opt,name=images_removed_bytes,json=imagesRemovedBytes,proto3" json:"images_removed_bytes,omitempty"`
-	unknownFields      protoimpl.UnknownFields
-	sizeCache          protoimpl.SizeCache
+	// What carries connections to ports that leave it to the machine. Unspecified: its meshproxy had not said it when the session began.
+	Dataplane Dataplane `protobuf:"varint,17,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
+	// Why it is not the kernel: what that refused.
+	DataplaneReason string `protobuf:"bytes,18,opt,name=dataplane_reason,json=dataplaneReason,proto3" json:"dataplane_reason,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *NodeDescription) Reset() {
@@ -949,6 +953,20 @@ func (x *NodeDescription) GetImagesRemovedBytes() int64 {
 	return 0
 }
 
+func (x *NodeDescription) GetDataplane() Dataplane {
+	if x != nil {
+		return x.Dataplane
+	}
+	return Dataplane_DATAPLANE_UNSPECIFIED
+}
+
+func (x *NodeDescription) GetDataplaneReason() string {
+	if x != nil {
+		return x.DataplaneReason
+	}
+	return ""
+}
+
 // DiskUse is how full a file system is.
 type DiskUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1017,7 +1035,7 @@ var File_shoal_types_v1_node_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\n" +
-	"\x19shoal/types/v1/node.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x1eshoal/types/v1/resources.proto\"\xc2\x02\n" +
+	"\x19shoal/types/v1/node.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/port.proto\x1a\x1eshoal/types/v1/resources.proto\"\xc2\x02\n" +
 	"\x04Node\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x18.shoal.types.v1.NodeSpecB\n" +
@@ -1061,7 +1079,7 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\vNodeSession\x12#\n" +
 	"\rdispatcher_id\x18\x01 \x01(\tR\fdispatcherId\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x17\n" +
-	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\xb5\x05\n" +
+	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\x99\x06\n" +
 	"\x0fNodeDescription\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x124\n" +
 	"\bplatform\x18\x02 \x01(\v2\x18.shoal.types.v1.PlatformR\bplatform\x12\x1b\n" +
@@ -1080,7 +1098,9 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"disk_bytes\x18\r \x01(\x03R\tdiskBytes\x12-\n" +
 	"\x05disks\x18\x0e \x03(\v2\x17.shoal.types.v1.DiskUseR\x05disks\x12%\n" +
 	"\x0eimages_removed\x18\x0f \x01(\x04R\rimagesRemoved\x120\n" +
-	"\x14images_removed_bytes\x18\x10 \x01(\x03R\x12imagesRemovedBytes\x1a9\n" +
+	"\x14images_removed_bytes\x18\x10 \x01(\x03R\x12imagesRemovedBytes\x127\n" +
+	"\tdataplane\x18\x11 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12)\n" +
+	"\x10dataplane_reason\x18\x12 \x01(\tR\x0fdataplaneReason\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"R\n" +
@@ -1144,6 +1164,7 @@ var file_shoal_types_v1_node_proto_goTypes = []any{
 	(v1.Role)(0),                  // 17: shoal.authz.v1.Role
 	(*Platform)(nil),              // 18: shoal.types.v1.Platform
 	(*GenericResource)(nil),       // 19: shoal.types.v1.GenericResource
+	(Dataplane)(0),                // 20: shoal.types.v1.Dataplane
 }
 var file_shoal_types_v1_node_proto_depIdxs = []int32{
 	14, // 0: shoal.types.v1.Node.meta:type_name -> shoal.types.v1.Meta
@@ -1167,11 +1188,12 @@ var file_shoal_types_v1_node_proto_depIdxs = []int32{
 	13, // 18: shoal.types.v1.NodeDescription.labels:type_name -> shoal.types.v1.NodeDescription.LabelsEntry
 	19, // 19: shoal.types.v1.NodeDescription.generic:type_name -> shoal.types.v1.GenericResource
 	12, // 20: shoal.types.v1.NodeDescription.disks:type_name -> shoal.types.v1.DiskUse
-	21, // [21:21] is the sub-list for method output_type
-	21, // [21:21] is the sub-list for method input_type
-	21, // [21:21] is the sub-list for extension type_name
-	21, // [21:21] is the sub-list for extension extendee
-	0,  // [0:21] is the sub-list for field type_name
+	20, // 21: shoal.types.v1.NodeDescription.dataplane:type_name -> shoal.types.v1.Dataplane
+	22, // [22:22] is the sub-list for method output_type
+	22, // [22:22] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_node_proto_init() }
@@ -1180,6 +1202,7 @@ func file_shoal_types_v1_node_proto_init() {
 		return
 	}
 	file_shoal_types_v1_meta_proto_init()
+	file_shoal_types_v1_port_proto_init()
 	file_shoal_types_v1_resources_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{

@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -25,6 +26,10 @@ type Proxy struct {
 	conn   *grpc.ClientConn
 	client meshv1.LocalServiceClient
 	spaces *Spaces // nil: the containers' networks are not the kernel's
+
+	mu    sync.Mutex // guards below
+	asked bool
+	plane *meshv1.DataplaneResponse
 }
 
 // New makes the client of the socket; it dials when there is something to say. The socket's mode is the authorization, so
@@ -61,6 +66,25 @@ func (p *Proxy) Withdraw(ctx context.Context, taskID string) error {
 // Connections tells what this machine's mesh has led to services that scale by it.
 func (p *Proxy) Connections(ctx context.Context) (*meshv1.ConnectionsResponse, error) {
 	return p.client.Connections(ctx, &meshv1.ConnectionsRequest{})
+}
+
+// planeWait bounds the first wait for a meshproxy that starts beside the agent.
+const planeWait = time.Second
+
+// Dataplane says what carries the machine's published ports, nil if the meshproxy does not say it. It is waited for the first
+// time only; an answer holds as long as this process.
+func (p *Proxy) Dataplane(ctx context.Context) *meshv1.DataplaneResponse {
+	ctx, cancel := context.WithTimeout(ctx, planeWait)
+	defer cancel()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.plane == nil {
+		if plane, err := p.client.Dataplane(ctx, &meshv1.DataplaneRequest{}, grpc.WaitForReady(!p.asked)); err == nil {
+			p.plane = plane
+		}
+		p.asked = true
+	}
+	return p.plane
 }
 
 // Run hands over the containers' namespaces until ctx ends.

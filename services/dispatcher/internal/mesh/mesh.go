@@ -62,6 +62,7 @@ func machine(n *typesv1.Node) *dispatcherv1.MeshMachine {
 		Vteps:     n.GetStatus().GetVteps(),
 		Blocks:    n.GetBlocks(),
 		MeshPort:  n.GetStatus().GetMeshPort(),
+		Dataplane: n.GetStatus().GetDescription().GetDataplane(),
 	}
 }
 

@@ -22,11 +22,18 @@ type Service struct {
 	Out func(task string)
 	// Count tells what was led to services that scale by it.
 	Count func() (*meshv1.ConnectionsResponse, error)
+	// Plane is what carries the machine's published ports.
+	Plane *meshv1.DataplaneResponse
 }
 
 // Connections counts what this machine's mesh has led to services that scale by it.
 func (s *Service) Connections(context.Context, *meshv1.ConnectionsRequest) (*meshv1.ConnectionsResponse, error) {
 	return s.Count()
+}
+
+// Dataplane says what carries this machine's published ports.
+func (s *Service) Dataplane(context.Context, *meshv1.DataplaneRequest) (*meshv1.DataplaneResponse, error) {
+	return s.Plane, nil
 }
 
 // Withdraw takes a dead task out of this machine's tables before the cluster knows.

@@ -90,6 +90,7 @@ func (m *Model) portsOf(svc *dispatcherv1.MeshService, self Self, faults *faults
 			continue
 		}
 		p.lead(pc, backends, self)
+		p.UserSpace = p.UserSpace || m.beyondKernel(p.Backends, self)
 		out = append(out, p)
 	}
 	for _, e := range svc.GetEndpoints() {
@@ -119,6 +120,14 @@ func (p *Port) lead(pc *typesv1.PortConfig, backends []*dispatcherv1.MeshEndpoin
 			p.Backends = here
 		}
 	}
+}
+
+// beyondKernel says that a task is on another machine whose kernel has no end of the tunnel: then a connection must go from
+// meshproxy to meshproxy.
+func (m *Model) beyondKernel(backends []Backend, self Self) bool {
+	return slices.ContainsFunc(backends, func(b Backend) bool {
+		return b.Node != self.Node && m.machines[b.Node].GetDataplane() == typesv1.Dataplane_DATAPLANE_USERSPACE
+	})
 }
 
 // hostPorts are those of a task of this machine, which answers on them alone.

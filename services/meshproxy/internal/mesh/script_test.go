@@ -94,6 +94,9 @@ func part(t *testing.T, r *dispatcherv1.EndpointsResponse, f []string) {
 	switch f[0] {
 	case "machine":
 		r.Machines = append(r.Machines, &dispatcherv1.MeshMachine{NodeId: f[1], Vteps: kv["vtep"], Addresses: kv["vtep"], Blocks: kv["block"], MeshPort: 2385})
+		if one("plane") == "userspace" {
+			r.Machines[len(r.Machines)-1].Dataplane = typesv1.Dataplane_DATAPLANE_USERSPACE
+		}
 	case "network":
 		r.Networks = append(r.Networks, &dispatcherv1.MeshNetwork{NetworkId: f[1], Name: f[1], Vni: number("vni"), Subnets: kv["subnet"]})
 		if kv["mtu"] != nil {

@@ -22,13 +22,13 @@ import (
 
 // modes are how the machines of a world carry published ports. Zero: by the kernel, without a meshproxy beside it.
 type modes struct {
-	userSpace  bool // the kernel lacks the parts
+	userSpace  string // the names of machines whose kernel lacks the parts
 	ctx        context.Context
 	forwarders map[string]*forward.Forwarder
 }
 
 func (m modes) know(self *mesh.Self) {
-	self.UserSpace, self.Transparent = m.userSpace, m.forwarders != nil
+	self.UserSpace, self.Transparent = strings.Contains(m.userSpace, self.Node), m.forwarders != nil
 }
 
 func (m modes) apply(t *testing.T, name string, p *mesh.Published, peers map[string][]string) {
@@ -63,7 +63,7 @@ func (n within) DialFrom(ctx context.Context, network string, to netip.AddrPort,
 }
 
 // proxied puts a meshproxy's forwarder on each machine. What they say to each other is in the clear here.
-func (w *world) proxied(userSpace bool) {
+func (w *world) proxied(userSpace string) {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var done sync.WaitGroup
@@ -98,6 +98,15 @@ func (w *world) proxied(userSpace bool) {
 		w.modes.forwarders[name] = f
 	}
 	w.t.Cleanup(func() { cancel(); done.Wait() })
+	told := &dispatcherv1.EndpointsResponse{}
+	for name, n := range map[string]string{"a": "1", "b": "2", "c": "3"} {
+		m := machineOf(name, n)
+		if m.Dataplane = typesv1.Dataplane_DATAPLANE_KERNEL; strings.Contains(userSpace, name) {
+			m.Dataplane = typesv1.Dataplane_DATAPLANE_USERSPACE
+		}
+		told.Machines = append(told.Machines, m)
+	}
+	w.tell(told)
 }
 
 // The ports of the suite, tcp and udp, with how each leads. Tasks are a1 and b1.
@@ -130,18 +139,18 @@ func answerers(policy, entry string) []string {
 }
 
 // TestModesBehaveAlike is the conformance suite of what carries published ports: the kernel, the meshproxy because the kernel
-// lacks the parts, and the meshproxy because the port says so. Every pair of a caller and an entry, both protocols and families,
+// lacks the parts, the meshproxy because the port says so, and both where one machine's kernel lacks the parts. Every pair of a caller and an entry, both protocols and families,
 // each policy: who answers, and whom the task takes for its caller.
 func TestModesBehaveAlike(t *testing.T) {
 	places := map[string]string{} // by affinity, which is the same in all modes
-	for _, mode := range []string{"kernel", "userspace", "port"} {
+	for _, mode := range []string{"kernel", "userspace", "port", "mixed"} {
 		t.Run(mode, func(t *testing.T) {
 			w := newWorld(t)
 			plane := typesv1.Dataplane_DATAPLANE_UNSPECIFIED
 			if mode == "port" {
 				plane = typesv1.Dataplane_DATAPLANE_USERSPACE
 			}
-			w.proxied(mode == "userspace")
+			w.proxied(map[string]string{"userspace": "abc", "mixed": "b"}[mode])
 			for _, name := range []string{"a1", "b1"} {
 				serveNamed(t, w.containers[name], ":8003", name)
 				servePackets(t, w.containers[name], ":8003", name)
