@@ -58,17 +58,32 @@ func (d *door) accept(ctx context.Context, l net.Listener) error {
 	}
 }
 
-// slots counts handshakes under way.
+// slots counts handshakes under way. A client gives up after connectLimit; when thousands come at once to a server that has
+// little of its processor, none of many handshakes at once would end in time, and all that was done for them is lost. So
+// there may be fewer of them while those of members take long.
 type slots struct {
-	mu  sync.Mutex // guards below
-	all int
-	of  map[string]int // by the client's address
+	mu     sync.Mutex // guards below
+	all    int
+	closed int            // of the places
+	of     map[string]int // by the client's address
+}
+
+// ended notes how long a handshake took that ended well and was a member's: others may take long to do harm.
+func (s *slots) ended(took time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch open := maxShaking - s.closed; {
+	case took > shakesSlowly:
+		s.closed = maxShaking - max(open*3/4, leastShaking)
+	case took < shakesSlowly/2:
+		s.closed = max(0, s.closed-1)
+	}
 }
 
 func (s *slots) take(from string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.all == maxShaking || s.of[from] == maxShakingOfOne {
+	if s.all >= maxShaking-s.closed || s.of[from] == maxShakingOfOne {
 		return false
 	}
 	s.all++
@@ -95,8 +110,12 @@ func hostOf(a net.Addr) string {
 
 // take does the handshake and hands the connection on.
 func (d *door) take(ctx context.Context, raw net.Conn, from string, config *tls.Config) error {
+	began := time.Now()
 	conn, p, err := d.shake(ctx, raw, config)
 	d.slots.free(from)
+	if err == nil && !p.ID.IsZero() {
+		d.slots.ended(time.Since(began))
+	}
 	if err != nil {
 		if ctx.Err() == nil && !isHangup(err) {
 			d.server.env.Log.Warn("connection refused", "from", raw.RemoteAddr().String(), "reason", err.Error())

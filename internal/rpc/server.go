@@ -27,7 +27,7 @@ const (
 	stopMoment     = 100 * time.Millisecond
 	ownLimit       = 2 * time.Second // a protocol of ours has this long for what is under way when the server stops
 	maxMessage     = 4 << 20
-	readBuffer     = 4 << 10 // of a connection; more is read past it
+	writeBuffer    = 32 << 10
 	// What may be under way unread, on one stream and on one connection. Windows that gRPC sizes itself cost a ping for each
 	// heartbeat: three times the packets of thousands of machines that say little. 1 MiB is 100 MB/s over 10 ms.
 	streamWindow = 1 << 20
@@ -35,6 +35,9 @@ const (
 	maxStreams   = 1000
 	// maxShaking bounds handshakes under way: each costs a signature before we know who it is.
 	maxShaking = 512
+	// leastShaking of them there may always be. One that takes longer than shakesSlowly is in danger of being given up.
+	leastShaking = 32
+	shakesSlowly = connectLimit * 7 / 10
 	// maxShakingOfOne bounds them for one address, so that a host that says nothing on its connections takes no place from
 	// the others.
 	maxShakingOfOne = 64
@@ -67,6 +70,7 @@ type ServerOption func(*serverOptions)
 type serverOptions struct {
 	message int
 	streams uint32
+	write   int
 }
 
 // MaxMessage is the largest request in bytes; 4 MiB if not said.
@@ -79,9 +83,15 @@ func MaxStreams(n uint32) ServerOption {
 	return func(o *serverOptions) { o.streams = n }
 }
 
+// WriteBuffer is how much of what goes to one client is gathered before it is written, in bytes; 32 KiB if not said. It is
+// there while a client is written to; a server that writes a little to each of thousands at once does well with less.
+func WriteBuffer(bytes int) ServerOption {
+	return func(o *serverOptions) { o.write = bytes }
+}
+
 // NewServer makes a server with the health service and reflection.
 func NewServer(env run.Env, k *identity.Keeper, opts ...ServerOption) *Server {
-	o := serverOptions{message: maxMessage, streams: maxStreams}
+	o := serverOptions{message: maxMessage, streams: maxStreams, write: writeBuffer}
 	for _, f := range opts {
 		f(&o)
 	}
@@ -93,8 +103,9 @@ func NewServer(env run.Env, k *identity.Keeper, opts ...ServerOption) *Server {
 			grpc.MaxRecvMsgSize(o.message),
 			grpc.MaxConcurrentStreams(o.streams),
 			grpc.ConnectionTimeout(handshakeLimit),
-			// Thousands of machines hold a connection each, and most of them say little.
-			grpc.ReadBufferSize(readBuffer),
+			// Thousands of machines hold a connection each, and most of them say little. TLS has a buffer of its own.
+			grpc.ReadBufferSize(0),
+			grpc.WriteBufferSize(o.write),
 			grpc.StaticStreamWindowSize(streamWindow),
 			grpc.StaticConnWindowSize(connWindow),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveWait}),

@@ -13,6 +13,7 @@ import (
 	"github.com/shoalproject/shoal/internal/lease"
 	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/internal/replica"
+	"github.com/shoalproject/shoal/internal/rpc"
 	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
@@ -31,13 +32,18 @@ import (
 	"github.com/shoalproject/shoal/services/dispatcher/internal/status"
 )
 
-// port is where a dispatcher listens by default.
-const port = 2383
+const (
+	// port is where a dispatcher listens by default.
+	port = 2383
+	// writeBuffer is enough for what a machine is told most often; larger things go out in parts.
+	writeBuffer = 4 << 10
+)
 
 // Config is the process's configuration file.
 type Config struct {
 	config.Base `yaml:",inline"`
-	// HeartbeatPeriod is how often a machine says that it lives, as it is told. Limits: at least 50ms.
+	// HeartbeatPeriod is how often a machine says that it lives, as it is told; with more than 2,000 machines at this dispatcher
+	// they are told a longer one, in proportion, up to half of `suspect_after`. Limits: at least 50ms.
 	HeartbeatPeriod time.Duration `yaml:"heartbeat_period"`
 	// SuspectAfter is the silence after which a machine's endpoints leave the mesh. Limits: at least two `heartbeat_period`.
 	SuspectAfter time.Duration `yaml:"suspect_after"`
@@ -71,7 +77,7 @@ func (c Config) Validate() error {
 
 // Run wires the dispatcher and blocks until ctx ends or a part fails.
 func Run(ctx context.Context, cfg Config, env run.Env) error {
-	p, err := process.Open(env, cfg.Base, authzv1.Role_ROLE_DISPATCHER, port)
+	p, err := process.Open(env, cfg.Base, authzv1.Role_ROLE_DISPATCHER, port, rpc.WriteBuffer(writeBuffer))
 	if err != nil {
 		return fmt.Errorf("open process: %w", err)
 	}

@@ -90,6 +90,7 @@ var clockReaders = map[string]string{
 
 	"services/gateway/internal/rest": "sets read deadlines of connections",
 
+	"services/agent/internal/session":  "measures how long ago it had its last turn",
 	"services/agent/internal/inside":   "paces what is read back",
 	"services/agent/internal/keeper":   "paces the starts of loggers",
 	"services/agent/internal/logger":   "stamps what containers write, and paces it",

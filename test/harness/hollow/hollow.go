@@ -62,6 +62,7 @@ type Fleet struct {
 	real   run.Env
 	nodes  []*Node
 	opened atomic.Int64
+	gate   gate
 }
 
 // Node is one machine.
@@ -84,7 +85,7 @@ func New(opts Options) (*Fleet, error) {
 	if err := openFiles(opts.Nodes + spare); err != nil {
 		return nil, err
 	}
-	f := &Fleet{opts: opts, real: run.Machine("hollow")}
+	f := &Fleet{opts: opts, real: run.Machine("hollow"), gate: newGate()}
 	addr := netip.MustParseAddr("100.64.0.0") // of a range that no site uses for machines of its own
 	for i := range opts.Nodes {
 		addr = addr.Next()
@@ -114,7 +115,7 @@ func openFiles(want int) error {
 func (f *Fleet) env(i int, name string) run.Env {
 	env := f.real
 	env.Host, env.Log = name, slog.New(ear{f})
-	own := network{Network: f.real.Net}
+	own := network{Network: f.real.Net, gate: f.gate}
 	if n := len(f.opts.Sources); n > 0 {
 		own.source = net.TCPAddrFromAddrPort(netip.AddrPortFrom(f.opts.Sources[i%n], 0))
 	}

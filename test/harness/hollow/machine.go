@@ -15,6 +15,7 @@ import (
 type network struct {
 	run.Network
 	source net.Addr // nil: the kernel's choice
+	gate   gate
 }
 
 // Listen is as in run.Network.
@@ -28,8 +29,7 @@ func (n network) Listen(ctx context.Context, kind, address string) (net.Listener
 // Dial is as in run.Network.
 func (n network) Dial(ctx context.Context, kind, address string) (net.Conn, error) {
 	if kind != "unix" {
-		d := net.Dialer{LocalAddr: n.source}
-		return d.DialContext(ctx, kind, address)
+		return n.gate.dial(ctx, net.Dialer{LocalAddr: n.source}, kind, address)
 	}
 	return nil, &net.OpError{Op: "dial", Net: kind, Addr: &net.UnixAddr{Name: address, Net: kind}, Err: syscall.ECONNREFUSED}
 }

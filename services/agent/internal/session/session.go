@@ -127,6 +127,9 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil //nolint:nilerr // the end of ctx is how it ends
 		}
 		c.Health.Set(Part, false, "the session with dispatcher "+last+" ended: "+words(err)+"; containers run on as they are")
+		if welcomed {
+			c.Env.Log.Info("session ended", "dispatcher", last, "reason", words(err))
+		}
 		if next = directory.MovedTo(err); next != "" && welcomed {
 			continue // handed over; who is sent on without a welcome waits, or could be sent in circles fast
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,10 +27,12 @@ import (
 type dispatcher struct {
 	dispatcherv1.UnimplementedSessionServiceServer
 	first []*dispatcherv1.SessionResponse // said after the welcome
+	terse bool                            // its welcome has the number alone
 
-	mu        sync.Mutex // guards all below
-	mute      bool       // hears and says nothing
-	keepAcks  bool       // acknowledges heartbeats, not statuses
+	mu        sync.Mutex    // guards all below
+	mute      bool          // hears and says nothing
+	keepAcks  bool          // acknowledges heartbeats, not statuses
+	period    time.Duration // told with the next acknowledgement
 	described []*typesv1.NodeDescription
 	hellos    []*dispatcherv1.Hello
 	beats     []time.Time
@@ -57,17 +60,22 @@ func (d *dispatcher) hear(m *dispatcherv1.SessionRequest) []*dispatcherv1.Sessio
 	switch m := m.GetMessage().(type) {
 	case *dispatcherv1.SessionRequest_Hello:
 		d.hellos = append(d.hellos, m.Hello)
-		say = append(say, &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Welcome{Welcome: &dispatcherv1.Welcome{
-			Session: 1, HeartbeatPeriod: durationpb.New(500 * time.Millisecond), HeartbeatTimeout: durationpb.New(2 * time.Second),
-		}}})
+		w := &dispatcherv1.Welcome{Session: 1}
+		if !d.terse {
+			w.HeartbeatPeriod, w.HeartbeatTimeout = durationpb.New(500*time.Millisecond), durationpb.New(2*time.Second)
+		}
+		say = append(say, &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Welcome{Welcome: w}})
 		say = append(say, d.first...)
 	case *dispatcherv1.SessionRequest_Description:
 		d.described = append(d.described, m.Description)
 	case *dispatcherv1.SessionRequest_Heartbeat:
 		d.beats = append(d.beats, time.Now())
-		say = append(say, &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{
-			HeartbeatAck: &dispatcherv1.HeartbeatAck{Seq: m.Heartbeat.GetSeq()},
-		}})
+		ack := &dispatcherv1.HeartbeatAck{Seq: m.Heartbeat.GetSeq()}
+		if d.period > 0 {
+			ack.HeartbeatPeriod = durationpb.New(d.period)
+			d.period = 0
+		}
+		say = append(say, &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{HeartbeatAck: ack}})
 	case *dispatcherv1.SessionRequest_Status:
 		d.batches = append(d.batches, m.Status)
 		if !d.keepAcks {
@@ -279,6 +287,73 @@ func TestSilence(t *testing.T) {
 		if first.sessions() < 2 {
 			t.Error("never came back")
 		}
+	})
+}
+
+// halting gives no ticks while it is held, as a machine without a turn has none.
+type halting struct {
+	run.Ticker
+	held *atomic.Bool
+	c    chan time.Time
+	done chan struct{}
+}
+
+func newHalting(t run.Ticker, held *atomic.Bool) *halting {
+	h := &halting{Ticker: t, held: held, c: make(chan time.Time, 1), done: make(chan struct{})}
+	go func() {
+		for {
+			select {
+			case at := <-t.C():
+				if !held.Load() {
+					select {
+					case h.c <- at:
+					default:
+					}
+				}
+			case <-h.done:
+				return
+			}
+		}
+	}()
+	return h
+}
+
+func (h *halting) C() <-chan time.Time { return h.c }
+func (h *halting) Stop()               { h.Ticker.Stop(); close(h.done) }
+
+// TestOwnPauseIsNoSilence: a machine that had no turn itself does not take its dispatcher for silent, and stays.
+func TestOwnPauseIsNoSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{}
+		r := newRig(t, map[string]*dispatcher{"d1:1": d})
+		plain, pause := r.Env.Ticker, &atomic.Bool{}
+		r.Env.Ticker = func(d time.Duration) run.Ticker { return newHalting(plain(d), pause) }
+		close(r.machine.adopted)
+		pass(t, 5*time.Second)
+		for range 5 {
+			pause.Store(true)
+			pass(t, 7*time.Second)
+			pause.Store(false)
+			pass(t, 3*time.Second)
+		}
+		if d.sessions() != 1 {
+			t.Errorf("%d sessions, wanted the first to last", d.sessions())
+		}
+	})
+}
+
+// TestAnotherPeriod: a dispatcher that has many machines asks for fewer heartbeats in the midst of a session.
+func TestAnotherPeriod(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{period: time.Second}
+		r := newRig(t, map[string]*dispatcher{"d1:1": d})
+		close(r.machine.adopted)
+		pass(t, 20*time.Second)
+		d.set(func() {
+			if n := len(d.beats); n < 18 || n > 24 || len(d.hellos) != 1 {
+				t.Errorf("%d heartbeats in 20 s and %d sessions, wanted about 20 in one", n, len(d.hellos))
+			}
+		})
 	})
 }
 

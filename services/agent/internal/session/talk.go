@@ -25,6 +25,8 @@ type talk struct {
 	ticker   run.Ticker
 	beat     uint64      // of the last heartbeat
 	silence  *time.Timer // ends when nothing was acknowledged for too long
+	period   time.Duration
+	ticked   time.Time // when this machine had its last turn
 
 	batch   []*dispatcherv1.TaskStatus // on its way
 	seq     uint64                     // of the batch
@@ -36,7 +38,7 @@ type talk struct {
 func newTalk(c *Client, stream grpc.BidiStreamingClient[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse], address string) *talk {
 	t := &talk{
 		Client: c, stream: stream, address: address, heard: make(chan *dispatcherv1.SessionResponse), timeout: c.patience,
-		ticker: c.Env.Ticker(defaultPeriod), silence: time.NewTimer(c.patience), repeat: time.NewTimer(resend), rest: time.NewTimer(batchGap),
+		period: defaultPeriod, ticked: time.Now(), ticker: c.Env.Ticker(defaultPeriod), silence: time.NewTimer(c.patience), repeat: time.NewTimer(resend), rest: time.NewTimer(batchGap),
 	}
 	t.repeat.Stop()
 	t.rest.Stop()
@@ -84,6 +86,10 @@ func (t *talk) speak(ctx context.Context, ended <-chan run.Result[struct{}]) err
 			}
 		case <-news:
 		case <-t.ticker.C():
+			if t.wasAway() {
+				t.silence.Reset(t.timeout)
+			}
+			t.ticked = time.Now()
 			if err := t.heartbeat(); err != nil {
 				return err
 			}
@@ -100,7 +106,9 @@ func (t *talk) speak(ctx context.Context, ended <-chan run.Result[struct{}]) err
 		case <-t.repeat.C:
 			t.batch = nil // said again by report, with what is new
 		case <-t.silence.C:
-			return errs.New(errs.Unavailable, "dispatcher at %s has been silent for %s", t.address, t.timeout)
+			if err := t.overdue(ctx); err != nil {
+				return err
+			}
 		case r := <-ended:
 			if errors.Is(r.Err, io.EOF) {
 				return nil
@@ -112,6 +120,25 @@ func (t *talk) speak(ctx context.Context, ended <-chan run.Result[struct{}]) err
 	}
 }
 
+// wasAway says that this process had no turn for so long that it was paused, or starved by others on its machine. What the
+// dispatcher said meanwhile waits unheard, and what it answers was asked late: a silence that was counted then is nobody's.
+func (t *talk) wasAway() bool { return time.Since(t.ticked) > 2*t.period }
+
+// overdue judges a dispatcher of which nothing was heard in time. An answer that waits is taken first.
+func (t *talk) overdue(ctx context.Context) error {
+	select {
+	case r := <-t.heard:
+		t.silence.Reset(t.timeout)
+		return t.hear(ctx, r)
+	default:
+	}
+	if t.wasAway() {
+		t.silence.Reset(t.timeout)
+		return nil
+	}
+	return errs.New(errs.Unavailable, "dispatcher at %s has been silent for %s", t.address, t.timeout)
+}
+
 func (t *talk) hear(ctx context.Context, r *dispatcherv1.SessionResponse) error {
 	switch m := r.GetMessage().(type) {
 	case *dispatcherv1.SessionResponse_Welcome:
@@ -119,6 +146,9 @@ func (t *talk) hear(ctx context.Context, r *dispatcherv1.SessionResponse) error 
 		return t.welcome(m.Welcome)
 	case *dispatcherv1.SessionResponse_HeartbeatAck:
 		t.silence.Reset(t.timeout)
+		if p := m.HeartbeatAck.GetHeartbeatPeriod().AsDuration(); p > 0 {
+			t.beatEach(p)
+		}
 	case *dispatcherv1.SessionResponse_StatusAck:
 		if t.batch != nil && m.StatusAck.GetSeq() >= t.seq {
 			t.Outbox.Ack(t.batch)
@@ -154,12 +184,18 @@ func (t *talk) welcome(w *dispatcherv1.Welcome) error {
 	t.welcomed = true
 	t.timeout = orDefault(w.GetHeartbeatTimeout().AsDuration(), defaultTimeout)
 	t.silence.Reset(t.timeout)
-	t.ticker.Stop()
-	// Each session has its own beat, or all machines of a cluster would beat together after a restart.
-	t.ticker = t.Env.Ticker(t.Env.Rand.Jitter(orDefault(w.GetHeartbeatPeriod().AsDuration(), defaultPeriod), heartbeatJit))
+	t.beatEach(orDefault(w.GetHeartbeatPeriod().AsDuration(), defaultPeriod))
 	t.Env.Log.Info("session opened", "dispatcher", t.address, "session", w.GetSession())
 	t.Health.Set(Part, true, "")
 	return t.heartbeat()
+}
+
+// beatEach sets the period of heartbeats. Each session has its own beat, or all machines of a cluster would beat together
+// after a restart.
+func (t *talk) beatEach(period time.Duration) {
+	t.ticker.Stop()
+	t.period = t.Env.Rand.Jitter(period, heartbeatJit)
+	t.ticker, t.ticked = t.Env.Ticker(t.period), time.Now()
 }
 
 func orDefault(d, def time.Duration) time.Duration {

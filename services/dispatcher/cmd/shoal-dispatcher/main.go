@@ -3,8 +3,17 @@
 package main
 
 import (
+	"runtime/debug"
+
 	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/services/dispatcher"
 )
 
-func main() { process.Main("dispatcher", dispatcher.DefaultConfig(), dispatcher.Run) }
+// collectAt is when memory is collected: when half as much as is in use has come on top. Most of what is in use are sessions,
+// which stay; so that costs little time, and as a rule (twice as much) the memory of thousands of them would be there twice.
+const collectAt = 50
+
+func main() {
+	debug.SetGCPercent(collectAt)
+	process.Main("dispatcher", dispatcher.DefaultConfig(), dispatcher.Run)
+}

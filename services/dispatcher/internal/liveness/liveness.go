@@ -108,9 +108,13 @@ func (m *Monitor) Run(ctx context.Context) error {
 		now := time.Now()
 		// Deadlines that passed while this process was paused, or while the store had no leader, start afresh: nobody
 		// could have been heard, or could have moved to another dispatcher.
-		if now.Sub(last) > longestTick || now.Sub(confirmed) > longestTick {
+		gap := now.Sub(last)
+		if gap > longestTick || now.Sub(confirmed) > longestTick {
 			m.table.Restart(now)
 			m.peers.restart(now)
+		} else if gap > 2*tick {
+			// Whoever is this late with its own ticks is late with what it hears too.
+			m.table.Delay(gap-tick, now)
 		}
 		last = now
 		s := m.view.Snapshot()

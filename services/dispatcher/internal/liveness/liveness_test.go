@@ -253,6 +253,35 @@ func TestPausedMonitorStartsAfresh(t *testing.T) {
 	})
 }
 
+// A dispatcher that has a turn now and then only, because others take the processor, hears late. It takes nobody for silent
+// whose silence is its own, and still finds who is really gone.
+func TestStarvedMonitorIsPatient(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := replicatest.New(testx.Env(t), cluster(), dispatcher("d1"), node("n1", "d1"))
+		d1 := start(t, store, "d1")
+		d1.table.Open("n1", 1, time.Now(), func(error) {})
+		turns := func(n int) {
+			for range n {
+				d1.held.Store(true)
+				time.Sleep(450 * time.Millisecond)
+				d1.held.Store(false)
+				time.Sleep(150 * time.Millisecond) // one tick or two
+			}
+		}
+		for range 5 {
+			turns(5) // 3 s
+			if got := stateOf(store, "n1"); got != ready {
+				t.Fatalf("heard every 3 s by one that has a turn every 0.6 s: %s, want READY", got)
+			}
+			d1.table.Heard("n1", 1, time.Now())
+		}
+		turns(50)
+		if got := stateOf(store, "n1"); got != down {
+			t.Fatalf("never heard again: %s, want DOWN", got)
+		}
+	})
+}
+
 // A count that was started afresh makes a silent machine no better: it stays SUSPECT until it is heard.
 func TestFreshCountIsNoSignOfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

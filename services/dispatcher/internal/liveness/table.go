@@ -146,6 +146,21 @@ func (t *Table) Restart(now time.Time) {
 	}
 }
 
+// Delay takes a time in which this process had no turn out of every silence. Nobody counts as heard by it.
+func (t *Table) Delay(lost time.Duration, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, e := range t.entries {
+		from := e.from
+		if e.heard.After(from) {
+			from = e.heard
+		}
+		if e.from = from.Add(lost); e.from.After(now) {
+			e.from = now
+		}
+	}
+}
+
 // Silences lists all sessions.
 func (t *Table) Silences(now time.Time) []Silence {
 	t.mu.Lock()

@@ -20,16 +20,10 @@ const (
 	describeGap = 5 * time.Second
 )
 
-// describe writes changed descriptions until the session ends.
+// describe writes the descriptions that wait, each the latest, and returns when none came for a while.
 func (s *Server) describe(ctx context.Context, l *line) {
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-l.box.described:
-		}
-		d := l.box.takeDescription()
-		for d != nil {
+	for d := l.box.takeDescription(); d != nil; d = l.box.takeDescription() {
+		for {
 			done, err := s.writeDescription(ctx, l, d)
 			if ctx.Err() != nil {
 				return

@@ -51,6 +51,12 @@ func (s *lines) ringAll() {
 	}
 }
 
+func (s *lines) count() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.of)
+}
+
 func (s *lines) get(node string) *line {
 	s.mu.Lock()
 	defer s.mu.Unlock()

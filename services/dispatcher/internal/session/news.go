@@ -15,6 +15,7 @@ type newsfeed struct {
 	node   string
 	board  *bulletin.Board
 	box    *outbox
+	fetch  func() // what the tasks need and the machine has not got
 
 	set       *assign.Set
 	computed  uint64 // revision of the last change of what the set was made from
@@ -70,7 +71,9 @@ func (f *newsfeed) sendAssignment(s *state.Snapshot) error {
 		return err
 	}
 	// After the assignment: the machine keeps no data that no task of it uses.
-	f.box.require(set.Payloads())
+	if f.box.require(set.Payloads()) {
+		f.fetch()
+	}
 	return nil
 }
 

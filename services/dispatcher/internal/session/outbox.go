@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"errors"
 	"io"
 	"slices"
@@ -8,6 +9,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
@@ -20,10 +22,9 @@ const maxBatch = 1000
 
 // outbox keeps what waits for the sender and the describer: only the latest of each kind counts.
 type outbox struct {
-	wake      chan struct{} // holds one token when an acknowledgement waits
-	news      chan struct{} // holds one token when the store may have something new for the machine
-	described chan struct{} // holds one token when a description waits
-	needs     chan struct{} // holds one token when the machine's tasks may need other data than before
+	wake chan struct{} // holds one token when an acknowledgement waits
+	news chan struct{} // holds one token when the store may have something new for the machine
+	told time.Duration // the period of heartbeats; the sender's
 
 	mu          sync.Mutex // guards below
 	heartbeat   uint64
@@ -57,7 +58,7 @@ func (b *outbox) takeAsked() []*dispatcherv1.OpenStream {
 }
 
 func newOutbox() *outbox {
-	return &outbox{wake: make(chan struct{}, 1), news: make(chan struct{}, 1), described: make(chan struct{}, 1), needs: make(chan struct{}, 1)}
+	return &outbox{wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
 }
 
 func (b *outbox) put(bell chan struct{}, set func()) {
@@ -76,18 +77,25 @@ func (b *outbox) ring(bell chan struct{}) {
 
 // require notes what the tasks of an assignment need that has just been sent. What none needs is forgotten here and now, as
 // the machine forgets it: the next assignment may need it again before anybody has looked.
-func (b *outbox) require(ids []string) {
-	b.put(b.needs, func() {
-		b.need = ids
-		had := map[string]bool{}
-		for _, id := range ids {
-			if b.had[id] {
-				had[id] = true
-			}
+// It reports whether something of it has not been fetched yet.
+func (b *outbox) require(ids []string) (more bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.need = ids
+	var had map[string]bool
+	for _, id := range ids {
+		if !b.had[id] {
+			more = true
+			continue
 		}
-		b.had = had
-		b.payloads = slices.DeleteFunc(b.payloads, func(p *dispatcherv1.Payload) bool { return !had[p.GetId()] })
-	})
+		if had == nil {
+			had = map[string]bool{}
+		}
+		had[id] = true
+	}
+	b.had = had
+	b.payloads = slices.DeleteFunc(b.payloads, func(p *dispatcherv1.Payload) bool { return !had[p.GetId()] })
+	return more
 }
 
 // missing are the payloads that are needed and have not been fetched.
@@ -101,6 +109,9 @@ func (b *outbox) missing() []string {
 func (b *outbox) deliver(p *dispatcherv1.Payload) {
 	b.put(b.wake, func() {
 		if slices.Contains(b.need, p.GetId()) {
+			if b.had == nil {
+				b.had = map[string]bool{}
+			}
 			b.had[p.GetId()] = true
 			b.payloads = append(b.payloads, p)
 		}
@@ -138,12 +149,15 @@ func (b *outbox) takeAcks() (heartbeat, status uint64) {
 	return heartbeat, status
 }
 
-func (b *outbox) flush(str stream) error {
+func (b *outbox) flush(str stream, period time.Duration) error {
 	heartbeat, st := b.takeAcks()
 	if heartbeat != 0 {
-		if err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{
-			HeartbeatAck: &dispatcherv1.HeartbeatAck{Seq: heartbeat},
-		}}); err != nil {
+		ack := &dispatcherv1.HeartbeatAck{Seq: heartbeat}
+		if another(b.told, period) {
+			b.told = period
+			ack.HeartbeatPeriod = durationpb.New(period)
+		}
+		if err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{HeartbeatAck: ack}}); err != nil {
 			return err
 		}
 	}
@@ -167,7 +181,7 @@ func (b *outbox) flush(str stream) error {
 
 // receive hears a machine until its stream ends. It waits for nothing else: heartbeats that queue behind a slow store would
 // look like silence.
-func (s *Server) receive(str stream, l *line) error {
+func (s *Server) receive(ctx context.Context, str stream, l *line) error {
 	for {
 		m, err := str.Recv()
 		if errors.Is(err, io.EOF) {
@@ -192,11 +206,15 @@ func (s *Server) receive(str stream, l *line) error {
 			if size := proto.Size(m.Description); size > maxDescription {
 				return errs.New(errs.Invalid, "description: %d bytes, at most %d", size, maxDescription)
 			}
-			l.box.put(l.box.described, func() { l.box.description = m.Description })
+			l.box.mu.Lock()
+			l.box.description = m.Description
+			l.box.mu.Unlock()
+			l.describing.start(ctx, func(ctx context.Context) { s.describe(ctx, l) })
 		case *dispatcherv1.SessionRequest_Refusal:
 			s.Refused(l.node, m.Refusal)
+		case nil: // of a kind that this version does not know: the machine has been upgraded first, and can do without
 		default:
-			return errs.New(errs.Invalid, "session: a message of an unknown kind, or a second hello")
+			return errs.New(errs.Invalid, "session: a second hello")
 		}
 	}
 }

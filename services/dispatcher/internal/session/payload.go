@@ -22,37 +22,35 @@ const (
 	payloadRetry   = 500 * time.Millisecond
 )
 
-// feed fetches what the tasks of a machine need of secrets and configs, until the session ends. It stands beside the sender,
-// so that a store that is slow to answer holds up neither assignments nor acknowledgements. What was sent is forgotten when
-// no task needs it any more, as the machine forgets it.
+// feed fetches what the tasks of a machine need of secrets and configs. It stands beside the sender, so that a store that is
+// slow to answer holds up neither assignments nor acknowledgements. What was sent is forgotten when no task needs it any
+// more, as the machine forgets it.
 func (s *Server) feed(ctx context.Context, l *line) {
-	for {
-		select {
-		case <-l.box.needs:
-		case <-ctx.Done():
+	for !s.feedOnce(ctx, l) {
+		if run.Sleep(ctx, s.Env.Rand.Jitter(payloadRetry, 0.5)) != nil {
 			return
 		}
-		for _, id := range l.box.missing() {
-			data, err := s.fetch(ctx, l.node, id)
-			switch {
-			case err == nil:
-				l.box.deliver(&dispatcherv1.Payload{Id: id, Data: data})
-				continue
-			case ctx.Err() != nil:
-				return
-			case errs.KindOf(err) == errs.NotFound:
-				// The task that needs it is about to go, or this replica is ahead: the next change asks again.
-				s.Env.Log.Info("data of a secret or config is not there", "node", l.node, "payload", id)
-				continue
-			}
+	}
+}
+
+// feedOnce is false if it should be tried again.
+func (s *Server) feedOnce(ctx context.Context, l *line) (done bool) {
+	for _, id := range l.box.missing() {
+		data, err := s.fetch(ctx, l.node, id)
+		switch {
+		case err == nil:
+			l.box.deliver(&dispatcherv1.Payload{Id: id, Data: data})
+		case ctx.Err() != nil:
+			return true
+		case errs.KindOf(err) == errs.NotFound:
+			// The task that needs it is about to go, or this replica is ahead: the next change asks again.
+			s.Env.Log.Info("data of a secret or config is not there", "node", l.node, "payload", id)
+		default:
 			s.Env.Log.Warn("data of a secret or config was not fetched, will retry", "node", l.node, "payload", id, "error", err)
-			if run.Sleep(ctx, s.Env.Rand.Jitter(payloadRetry, 0.5)) != nil {
-				return
-			}
-			l.box.ring(l.box.needs)
-			break
+			return false
 		}
 	}
+	return true
 }
 
 func (s *Server) fetch(ctx context.Context, node, id string) ([]byte, error) {

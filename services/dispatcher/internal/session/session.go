@@ -123,8 +123,9 @@ func (s *Server) admit(ctx context.Context) (back func(), err error) {
 type line struct {
 	node   string
 	number uint64
-	hello  *dispatcherv1.Hello
 	box    *outbox
+
+	describing, feeding errand
 }
 
 // Session is one machine's session.
@@ -159,7 +160,7 @@ func (s *Server) Session(str stream) error {
 	if err != nil {
 		return err
 	}
-	l := &line{node: node, number: number, hello: hello, box: newOutbox()}
+	l := &line{node: node, number: number, box: newOutbox()}
 	s.Table.Open(node, number, time.Now(), func(reason error) { cancel(reason) })
 	defer s.Table.Closed(node, number)
 	defer s.lines.enter(l)()
@@ -169,9 +170,7 @@ func (s *Server) Session(str stream) error {
 	log.Info("session opened")
 
 	// Step 3: hear it from now on: it beats while it waits for its assignment, and must not be taken for silent.
-	heard := run.Async(ctx, func(context.Context) (struct{}, error) { return struct{}{}, s.receive(str, l) })
-	described := run.Async(ctx, func(ctx context.Context) (struct{}, error) { s.describe(ctx, l); return struct{}{}, nil })
-	fed := run.Async(ctx, func(ctx context.Context) (struct{}, error) { s.feed(ctx, l); return struct{}{}, nil })
+	heard := run.Async(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, s.receive(ctx, str, l) })
 	// Step 4: say nothing before the replica holds the session's own commit and what the machine has applied: an older
 	// assignment would have it stop what it runs.
 	err = s.catchUp(ctx, version, hello)
@@ -184,8 +183,8 @@ func (s *Server) Session(str stream) error {
 		err = cause
 	}
 	cancel(err)
-	<-described
-	<-fed
+	l.describing.wait()
+	l.feeding.wait()
 	log.Info("session ended", "reason", reason(err))
 	return err
 }
@@ -201,10 +200,11 @@ func reason(err error) string {
 func (s *Server) speak(ctx context.Context, str stream, l *line, heard <-chan run.Result[struct{}]) error {
 	snap := s.View.Snapshot()
 	epoch := snap.Version()
+	l.box.told = s.period()
 	err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Welcome{
 		Welcome: &dispatcherv1.Welcome{
 			Session:          l.number,
-			HeartbeatPeriod:  durationpb.New(s.opts.HeartbeatPeriod),
+			HeartbeatPeriod:  durationpb.New(l.box.told),
 			HeartbeatTimeout: durationpb.New(s.opts.HeartbeatTimeout),
 			ClusterId:        snap.Cluster().GetMeta().GetId(),
 		},
@@ -212,7 +212,9 @@ func (s *Server) speak(ctx context.Context, str stream, l *line, heard <-chan ru
 	if err != nil {
 		return err
 	}
-	news := &newsfeed{stream: str, node: l.node, board: s.Board, box: l.box}
+	news := &newsfeed{stream: str, node: l.node, board: s.Board, box: l.box, fetch: func() {
+		l.feeding.start(ctx, func(ctx context.Context) { s.feed(ctx, l) })
+	}}
 	for {
 		risen := s.Barrier.Risen()
 		snap := s.View.Snapshot()
@@ -242,7 +244,7 @@ func (s *Server) wait(ctx context.Context, str stream, box *outbox, risen <-chan
 	heard <-chan run.Result[struct{}],
 ) (more bool, err error) {
 	for {
-		if err := box.flush(str); err != nil {
+		if err := box.flush(str, s.period()); err != nil {
 			return false, err
 		}
 		select {
