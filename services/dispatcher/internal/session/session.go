@@ -30,6 +30,8 @@ import (
 type View interface {
 	Snapshot() *state.Snapshot
 	Changed() <-chan struct{}
+	// Confirmed is closed with the next sign that the quorum gives.
+	Confirmed() <-chan struct{}
 	WaitFor(ctx context.Context, v state.Version) error
 }
 
@@ -151,6 +153,8 @@ func (s *Server) Session(str stream) error {
 	}
 	// Step 2: bind the session in the store. From here on its number fences all that is said in it. So many do that at once
 	// as the store bears; whoever comes in a stampede waits its turn, or comes again.
+	reassured := s.reassure(ctx, str)
+	defer reassured()
 	admitted, err := s.admit(ctx)
 	if err != nil {
 		return err
@@ -175,6 +179,7 @@ func (s *Server) Session(str stream) error {
 	// assignment would have it stop what it runs.
 	err = s.catchUp(ctx, version, hello)
 	admitted()
+	reassured() // before the stream has its sender
 	if err == nil {
 		// Step 5: speak until either side ends it.
 		err = s.speak(ctx, str, l, heard)

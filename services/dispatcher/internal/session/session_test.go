@@ -330,6 +330,32 @@ func TestDuplicateNode(t *testing.T) {
 	})
 }
 
+// A machine that waits long for its welcome hears that it is not forgotten, so that it does not go to come again; unless the
+// store confirms nothing, when it should look for a dispatcher that fares better.
+func TestMachineThatWaitsIsReassured(t *testing.T) {
+	for _, confirms := range []bool{true, false} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(t, node("n1"))
+			r.open("n1", "first").assignment() // and is silent from now on, which takes 4 s to be believed
+			m := r.open("n1", "second")
+			r.store.SetQuorum(confirms)
+			time.Sleep(3500 * time.Millisecond)
+			signs := 0
+			for len(m.heard) > 0 {
+				if (<-m.heard).GetHeartbeatAck() != nil {
+					signs++
+				}
+			}
+			if confirms && (signs < 2 || signs > 3) || !confirms && signs > 0 {
+				t.Errorf("the store confirms: %t; %d signs of life in 3.5 s", confirms, signs)
+			}
+			if confirms {
+				m.until("welcome", func(resp *dispatcherv1.SessionResponse) bool { return resp.GetWelcome() != nil })
+			}
+		})
+	}
+}
+
 // A status is acknowledged after it is in the store, and not before.
 func TestStatusAckAfterCommit(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
