@@ -42,7 +42,8 @@ func (t *Txn) Put(o *typesv1.Object) {
 		return
 	}
 	t.touch(key)
-	t.unlink(key, t.Get(key))
+	was := t.Get(key)
+	t.unlink(key, was)
 	for _, claim := range Claims(o) {
 		if holder, ok := t.ClaimHolder(claim); ok && holder != key {
 			t.contest(claim, holder, key)
@@ -50,6 +51,7 @@ func (t *Txn) Put(o *typesv1.Object) {
 			t.contest(claim, key) // the present holder is not the only one who may claim it
 		}
 	}
+	t.index(key, was, o)
 	t.link(key, o)
 }
 
@@ -57,6 +59,7 @@ func (t *Txn) Put(o *typesv1.Object) {
 func (t *Txn) Delete(key Key) {
 	if old := t.Get(key); old != nil {
 		t.touch(key)
+		t.unindex(key, old)
 		t.unlink(key, old)
 	}
 }

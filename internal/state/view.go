@@ -71,28 +71,46 @@ type entry struct {
 	key   string
 }
 
+// entries are the places of an object in the indexes, at most two.
+type entries struct {
+	list [2]entry
+	n    int
+}
+
+func (e *entries) add(i index, key string) {
+	e.list[e.n] = entry{i, key}
+	e.n++
+}
+
 // entriesOf lists the places of an object in the indexes.
-func entriesOf(o *typesv1.Object) []entry {
+func entriesOf(o *typesv1.Object) (out entries) {
 	switch k := o.GetKind().(type) {
 	case *typesv1.Object_Task:
 		id := k.Task.GetMeta().GetId()
-		out := []entry{{bySlot, slotPrefix(k.Task.GetServiceId(), k.Task.GetDecided().GetSlot()) + id}}
+		out.add(bySlot, slotKey(k.Task.GetServiceId(), k.Task.GetDecided().GetSlot(), id))
 		if node := k.Task.GetDecided().GetNodeId(); node != "" {
-			out = append(out, entry{byNode, node + sep + id})
+			out.add(byNode, node+sep+id)
 		}
-		return out
 	case *typesv1.Object_Node:
 		if name := Hostname(k.Node); name != "" {
-			return []entry{{byHostname, name + sep + k.Node.GetMeta().GetId()}}
+			out.add(byHostname, name+sep+k.Node.GetMeta().GetId())
 		}
 	case *typesv1.Object_Member:
-		return []entry{{byRole, rolePrefix(k.Member.GetRole()) + k.Member.GetMeta().GetId()}}
+		out.add(byRole, rolePrefix(k.Member.GetRole())+k.Member.GetMeta().GetId())
 	}
-	return nil
+	return out
 }
 
-func slotPrefix(service string, slot uint64) string {
-	return fmt.Sprintf("%s%s%016x%s", service, sep, slot, sep)
+func slotPrefix(service string, slot uint64) string { return slotKey(service, slot, "") }
+
+// slotKey is the slot's number in hexadecimal, so that the order of keys is that of slots. It is asked for with each task that changes.
+func slotKey(service string, slot uint64, id string) string {
+	b := make([]byte, 0, len(service)+len(id)+2*len(sep)+16)
+	b = append(append(b, service...), sep...)
+	for shift := 60; shift >= 0; shift -= 4 {
+		b = append(b, "0123456789abcdef"[slot>>shift&15])
+	}
+	return string(append(append(b, sep...), id...))
 }
 
 func rolePrefix(r authzv1.Role) string { return fmt.Sprintf("%04d%s", r, sep) }
@@ -111,12 +129,31 @@ func Hostname(n *typesv1.Node) string {
 	return n.GetIdentity().GetHostname()
 }
 
-// link adds an object everywhere.
-func (v *view) link(key Key, o *typesv1.Object) {
-	v.objects[key.Kind].Set(key.ID, o)
-	for _, e := range entriesOf(o) {
-		v.indexes[e.index].Set(e.key, o)
+// index puts an object in the place of what it was, nil if it is new, wherever objects are found.
+func (v *view) index(key Key, was, is *typesv1.Object) {
+	v.objects[key.Kind].Set(key.ID, is)
+	then, now := entriesOf(was), entriesOf(is)
+	for i, e := range then.list[:then.n] {
+		if i >= now.n || now.list[i] != e { // what is only replaced stays where it is
+			v.indexes[e.index].Delete(e.key)
+		}
 	}
+	for _, e := range now.list[:now.n] {
+		v.indexes[e.index].Set(e.key, is)
+	}
+}
+
+// unindex takes an object out wherever objects are found.
+func (v *view) unindex(key Key, o *typesv1.Object) {
+	v.objects[key.Kind].Delete(key.ID)
+	was := entriesOf(o)
+	for _, e := range was.list[:was.n] {
+		v.indexes[e.index].Delete(e.key)
+	}
+}
+
+// link notes what an object claims and refers to.
+func (v *view) link(key Key, o *typesv1.Object) {
 	for _, c := range Claims(o) {
 		v.claims.Set(c, key)
 	}
@@ -125,15 +162,8 @@ func (v *view) link(key Key, o *typesv1.Object) {
 	}
 }
 
-// unlink takes an object out everywhere; nil is no error. A claim that another object has taken over meanwhile stays its.
+// unlink takes that back; nil is no error. A claim that another object has taken over meanwhile stays its.
 func (v *view) unlink(key Key, o *typesv1.Object) {
-	if o == nil {
-		return
-	}
-	v.objects[key.Kind].Delete(key.ID)
-	for _, e := range entriesOf(o) {
-		v.indexes[e.index].Delete(e.key)
-	}
 	for _, c := range Claims(o) {
 		if holder, ok := v.claims.Get(c); ok && holder == key {
 			v.claims.Delete(c)
