@@ -78,7 +78,7 @@ func (b *Book) Advance(s *state.Snapshot) {
 	}
 	b.reset()
 	b.Snapshot = s
-	b.tasks = make(map[string]*typesv1.Task, s.Count(typesv1.Kind_KIND_TASK))
+	b.expect(s.Count(typesv1.Kind_KIND_NODE), s.Count(typesv1.Kind_KIND_SERVICE), s.Count(typesv1.Kind_KIND_TASK))
 	for n := range s.Nodes() {
 		b.SetNode(n.GetMeta().GetId(), n)
 	}
@@ -91,6 +91,14 @@ func (b *Book) Advance(s *state.Snapshot) {
 	for t := range s.Tasks() {
 		b.SetTask(t.GetMeta().GetId(), t)
 	}
+}
+
+// expect makes room for so many objects.
+func (b *Book) expect(nodes, services, tasks int) {
+	b.Nodes, b.nodes = make([]*place.Node, 0, nodes), make(map[string]*place.Node, nodes)
+	b.Fresh, b.Ready = make(map[string]struct{}, nodes), make(map[string]struct{}, nodes)
+	b.Groups, b.groups = make([]*Group, 0, services), make(map[string]*Group, services)
+	b.tasks = make(map[string]*typesv1.Task, tasks)
 }
 
 func (b *Book) follow(key state.Key, o *typesv1.Object) {
