@@ -35,7 +35,7 @@ func New(set *pflag.FlagSet, getenv func(string) string, readFile func(string) (
 func (f *Flags) Create() {
 	f.set.String("name", "", "name of the service (required)")
 	f.set.String("mode", "replicated", "how many tasks: replicated, global, replicated-job or global-job")
-	f.set.StringArrayP("publish", "p", nil, "publish a port: [PUBLISHED:]TARGET[/tcp|udp], or published=…,target=…[,protocol=…][,policy=cluster|local|prefer-local][,affinity=client-ip][,host-ip=ADDRESS|CIDR][,dataplane=kernel|userspace][,proxy-protocol=v2]")
+	f.set.StringArrayP("publish", "p", nil, "publish a port: [PUBLISHED:]TARGET[/tcp|udp|sctp], or published=…,target=…[,protocol=…][,policy=cluster|local|prefer-local][,affinity=client-ip][,host-ip=ADDRESS|CIDR][,dataplane=kernel|userspace][,proxy-protocol=v2]")
 	f.set.StringArray("network", nil, "put tasks on a network: NAME, or name=…,alias=…")
 	f.set.StringArrayP("env", "e", nil, "set an environment variable: NAME=value, or NAME for this shell's value")
 	f.set.StringArrayP("label", "l", nil, "label the service: key=value")
@@ -54,7 +54,7 @@ func (f *Flags) Update() {
 	f.set.String("args", "", "arguments of the command")
 	f.set.Bool("force", false, "make new tasks although nothing else changes")
 	f.set.StringArray("publish-add", nil, "add or replace a published port, as --publish of create")
-	f.set.StringArray("publish-rm", nil, "remove a published port by its target port: TARGET[/tcp|udp]")
+	f.set.StringArray("publish-rm", nil, "remove a published port by its target port: TARGET[/tcp|udp|sctp]")
 	f.set.StringArray("network-add", nil, "add a network")
 	f.set.StringArray("network-rm", nil, "remove a network")
 	f.set.StringArray("env-add", nil, "add or replace an environment variable")

@@ -32,7 +32,7 @@ func ParsePorts(text string) ([]*typesv1.PortConfig, error) {
 		published, target = "", body
 	}
 	if strings.Contains(target, ":") {
-		return nil, errs.New(errs.Invalid, "%q: a port is published on every machine, so no address can be given; write [PUBLISHED:]TARGET[/tcp|udp]", text)
+		return nil, errs.New(errs.Invalid, "%q: a port is published on every machine, so no address can be given; write [PUBLISHED:]TARGET[/tcp|udp|sctp]", text)
 	}
 	return expand(text, published, target, protocol)
 }
@@ -40,12 +40,12 @@ func ParsePorts(text string) ([]*typesv1.PortConfig, error) {
 func expand(text, published, target string, protocol typesv1.Protocol) ([]*typesv1.PortConfig, error) {
 	from, to, err := parseRange(target)
 	if err != nil {
-		return nil, errs.New(errs.Invalid, "%q: %w; write [PUBLISHED:]TARGET[/tcp|udp]", text, err)
+		return nil, errs.New(errs.Invalid, "%q: %w; write [PUBLISHED:]TARGET[/tcp|udp|sctp]", text, err)
 	}
 	var first, last uint32
 	if published != "" {
 		if first, last, err = parseRange(published); err != nil {
-			return nil, errs.New(errs.Invalid, "%q: %w; write [PUBLISHED:]TARGET[/tcp|udp]", text, err)
+			return nil, errs.New(errs.Invalid, "%q: %w; write [PUBLISHED:]TARGET[/tcp|udp|sctp]", text, err)
 		}
 		if last-first != to-from {
 			return nil, errs.New(errs.Invalid, "%q: the ranges differ in length", text)
