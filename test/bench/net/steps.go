@@ -62,7 +62,7 @@ func (s *site) proxies(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(folder)
+	defer func() { _ = os.RemoveAll(folder) }() // two small files of this run
 	haproxy := filepath.Join(folder, "haproxy.cfg")
 	nginx := filepath.Join(folder, "nginx.conf")
 	err = errors.Join(

@@ -57,7 +57,7 @@ func (f *Forwarder) transfer(s *pair, dst, src net.Conn) {
 // copy reads and writes while there is little to carry, which is cheaper than a pipe in between. The rest, if there is much, never
 // enters this process: between two TCP sockets io.Copy splices.
 func (f *Forwarder) copy(dst, src net.Conn) error {
-	if err := f.sip(dst, src); err != errBulk {
+	if err := f.sip(dst, src); !errors.Is(err, errBulk) {
 		return err
 	}
 	_, err := io.Copy(dst, src)
