@@ -13,9 +13,10 @@ import (
 )
 
 // A handshake costs more than the rest of a small request: links are kept warm and used again. The receiver waits longer
-// than the sender keeps, so that it is mostly the sender who closes.
+// than the sender keeps, so that it is mostly the sender who closes. A peer's share must be above what is open to it at once in a busy
+// moment: else those beyond it cost a handshake each, again and again.
 const (
-	keepPerPeer  = 32
+	keepPerPeer  = 128
 	keepTotal    = 512
 	keepTime     = time.Minute
 	receiverTime = 90 * time.Second
