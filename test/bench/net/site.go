@@ -22,6 +22,9 @@ type site struct {
 	r              *report
 	image          string
 	target, caller task
+	// carried is behind the port in user space, and a task of its own: the kernel and the meshproxy choose ports for one client without
+	// knowing of each other, and a task that has just seen the same pair refuses it for a while.
+	carried task
 }
 
 const (
@@ -65,7 +68,10 @@ func (s *site) prepare(ctx context.Context) error {
 		{"network", "create", "--driver", "overlay", "bench"},
 		{
 			"service", "create", "--name", "target", "--network", "bench", "--constraint", "node.hostname==w1",
-			"-p", fmt.Sprintf("%d:%d", kernelPort, microPort),
+			"-p", fmt.Sprintf("%d:%d", kernelPort, microPort), s.image,
+		},
+		{
+			"service", "create", "--name", "carried", "--constraint", "node.hostname==w1",
 			"-p", fmt.Sprintf("published=%d,target=%d,dataplane=userspace", userSpacePort, microPort), s.image,
 		},
 		{"service", "create", "--name", "caller", "--network", "bench", "--constraint", "node.hostname==w1", s.image},
@@ -75,6 +81,9 @@ func (s *site) prepare(ctx context.Context) error {
 		}
 	}
 	if s.target, err = s.taskOf(ctx, "target"); err != nil {
+		return err
+	}
+	if s.carried, err = s.taskOf(ctx, "carried"); err != nil {
 		return err
 	}
 	s.caller, err = s.taskOf(ctx, "caller")

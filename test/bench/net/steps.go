@@ -57,7 +57,7 @@ func (s *site) proxies(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	task := net.JoinHostPort(s.target.on(true), strconv.Itoa(microPort))
+	task := net.JoinHostPort(s.carried.on(true), strconv.Itoa(microPort))
 	folder, err := os.MkdirTemp("", "shoal-bench-net-")
 	if err != nil {
 		return err
