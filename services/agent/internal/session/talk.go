@@ -86,11 +86,7 @@ func (t *talk) speak(ctx context.Context, ended <-chan run.Result[struct{}]) err
 			}
 		case <-news:
 		case <-t.ticker.C():
-			if t.wasAway() {
-				t.silence.Reset(t.timeout)
-			}
-			t.ticked = time.Now()
-			if err := t.heartbeat(); err != nil {
+			if err := t.tick(); err != nil {
 				return err
 			}
 		case r := <-measured:
@@ -118,6 +114,15 @@ func (t *talk) speak(ctx context.Context, ended <-chan run.Result[struct{}]) err
 			return ctx.Err()
 		}
 	}
+}
+
+// tick sends the heartbeat that is due.
+func (t *talk) tick() error {
+	if t.wasAway() {
+		t.silence.Reset(t.timeout)
+	}
+	t.ticked = time.Now()
+	return t.heartbeat()
 }
 
 // wasAway says that this process had no turn for so long that it was paused, or starved by others on its machine. What the
