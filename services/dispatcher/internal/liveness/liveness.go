@@ -116,6 +116,7 @@ func (m *Monitor) Run(ctx context.Context) error {
 			// Whoever is this late with its own ticks is late with what it hears too.
 			m.table.Delay(gap-tick, now)
 		}
+		m.table.AwaitTurns(now)
 		last = now
 		s := m.view.Snapshot()
 		if changes := m.judge(s, now); len(changes) > 0 && writing == nil {

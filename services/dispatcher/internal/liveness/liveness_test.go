@@ -282,6 +282,39 @@ func TestStarvedMonitorIsPatient(t *testing.T) {
 	})
 }
 
+// Machines come back to a dispatcher that was started anew one after another. Who waits for its turn is not taken for silent,
+// and who never comes is, when the others have come.
+func TestWhoWaitsForItsTurnIsNotSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const machines, each = 600, 20 * time.Millisecond // 12 s
+		objects := []*typesv1.Object{cluster(), dispatcher("d1"), node("gone", "d1")}
+		for i := range machines {
+			objects = append(objects, node(fmt.Sprintf("n%04d", i), "d1"))
+		}
+		store := replicatest.New(testx.Env(t), objects...)
+		d1 := start(t, store, "d1")
+		time.Sleep(time.Second)
+		for i := range machines {
+			d1.table.Open(fmt.Sprintf("n%04d", i), 1, time.Now(), func(error) {})
+			time.Sleep(each)
+			for j := range i + 1 {
+				d1.table.Heard(fmt.Sprintf("n%04d", j), 1, time.Now())
+			}
+			if i%50 == 0 {
+				for j := range machines {
+					if got := stateOf(store, fmt.Sprintf("n%04d", j)); got != ready {
+						t.Fatalf("machine %d, whose turn it is not at %d: %s, want READY", j, i, got)
+					}
+				}
+			}
+		}
+		time.Sleep(6 * time.Second)
+		if got := stateOf(store, "gone"); got != down {
+			t.Fatalf("who never came, 6 s after the others: %s, want DOWN", got)
+		}
+	})
+}
+
 // A count that was started afresh makes a silent machine no better: it stays SUSPECT until it is heard.
 func TestFreshCountIsNoSignOfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

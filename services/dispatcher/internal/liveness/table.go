@@ -15,8 +15,9 @@ import (
 
 // Table holds the sessions of this dispatcher: who was heard, and when. It is safe for concurrent use.
 type Table struct {
-	mu      sync.Mutex // guards entries
+	mu      sync.Mutex // guards below
 	entries map[string]*entry
+	rush    rush
 }
 
 type entry struct {
@@ -25,6 +26,7 @@ type entry struct {
 	from   time.Time   // the count starts here, if that is later
 	end    func(error) // ends the stream; nil when none is open
 	ended  bool        // it had a stream, which is closed
+	turn   time.Time   // adopted: until then its turn may come
 }
 
 func (e *entry) silence(nodeID string, now time.Time) Silence {
@@ -65,6 +67,7 @@ func (t *Table) Open(nodeID string, number uint64, now time.Time, end func(reaso
 func (t *Table) open(nodeID string, next *entry) func(error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.rush.note(next.heard)
 	old := t.entries[nodeID]
 	if old != nil && old.number > next.number {
 		return next.end
@@ -99,7 +102,7 @@ func (t *Table) Adopt(nodeID string, number uint64, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e := t.entries[nodeID]; e == nil || (e.number < number && e.end == nil) {
-		t.entries[nodeID] = &entry{number: number, from: now}
+		t.entries[nodeID] = &entry{number: number, from: now, turn: now.Add(longestRush)}
 	}
 }
 
@@ -143,6 +146,20 @@ func (t *Table) Restart(now time.Time) {
 	defer t.mu.Unlock()
 	for _, e := range t.entries {
 		e.from = now
+	}
+}
+
+// AwaitTurns counts the silence of adopted sessions afresh while others come back so fast that theirs may wait for their turn.
+func (t *Table) AwaitTurns(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if !t.rush.on(now) {
+		return
+	}
+	for _, e := range t.entries {
+		if now.Before(e.turn) {
+			e.from = now
+		}
 	}
 }
 
