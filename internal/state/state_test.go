@@ -201,7 +201,34 @@ func checkEqual(t *rapid.T, s *state.Snapshot, model naive) {
 			t.Fatalf("tasks of service %s (-recount +snapshot):\n%s", id, diff)
 		}
 	}
+	checkSame(t, s, model)
 	checkLookups(t, s, model)
+}
+
+// checkSame: each way to an object leads to what it is now, not to what it was before it was replaced.
+func checkSame(t *rapid.T, s *state.Snapshot, model naive) {
+	for _, key := range model.sorted() {
+		switch o := model[key]; {
+		case o.GetTask() != nil:
+			is, d := o.GetTask(), o.GetTask().GetDecided()
+			switch {
+			case !slices.Contains(slices.Collect(s.TasksOfService(is.GetServiceId())), is):
+				t.Fatalf("%s is another one by its service", key)
+			case !slices.Contains(slices.Collect(s.TasksOfSlot(is.GetServiceId(), d.GetSlot())), is):
+				t.Fatalf("%s is another one by its slot", key)
+			case d.GetNodeId() != "" && !slices.Contains(slices.Collect(s.TasksOfNode(d.GetNodeId())), is):
+				t.Fatalf("%s is another one by its node", key)
+			}
+		case o.GetNode() != nil:
+			if name := state.Hostname(o.GetNode()); name != "" && !slices.Contains(s.NodesByHostname(name), o.GetNode()) {
+				t.Fatalf("%s is another one by its host name", key)
+			}
+		case o.GetMember() != nil:
+			if !slices.Contains(slices.Collect(s.MembersOfRole(o.GetMember().GetRole())), o.GetMember()) {
+				t.Fatalf("%s is another one by its role", key)
+			}
+		}
+	}
 }
 
 func checkLookups(t *rapid.T, s *state.Snapshot, model naive) {
