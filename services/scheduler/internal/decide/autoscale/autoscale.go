@@ -143,7 +143,7 @@ func (d *decision) ask(name string, used, target int64) want {
 // as many as the others, if these are at least half of all.
 func (d *decision) askConnections() want {
 	target := float64(d.spec.GetConnections()) * 1000
-	if target == 0 || !d.counted {
+	if target == 0 || !d.counted || d.machines == 0 { // no machine that is ready: figures are from before
 		return want{blind: target > 0}
 	}
 	counted := min(d.load.GetMachines(), d.machines)
