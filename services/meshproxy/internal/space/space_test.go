@@ -83,6 +83,7 @@ type rig struct {
 	among    int // other services
 	counted  bool
 	last     *mesh.Model
+	port     int // of the last UDP client
 }
 
 func newRig(t testing.TB) *rig {
@@ -258,12 +259,20 @@ func (r *rig) dial(network, address string, from int) (c net.Conn, err error) {
 	return c, err
 }
 
-// who answers, and how often.
+// udpClients is below the ports that the kernel gives out itself.
+const udpClients = 20000
+
+// who answers, and how often. Each time it is another client.
 func (r *rig) who(network, address string, n int) map[string]int {
 	r.t.Helper()
 	came := map[string]int{}
 	for range n {
-		c, err := r.dial(network, address, 0)
+		from := 0
+		if network == "udp" { // a port that comes again within the kernel's memory is led where it was, and takes no turn
+			r.port++
+			from = udpClients + r.port
+		}
+		c, err := r.dial(network, address, from)
 		if err != nil {
 			came[reason(err)]++
 			continue
