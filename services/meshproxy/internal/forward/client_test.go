@@ -1,10 +1,12 @@
 package forward_test
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,5 +97,37 @@ func TestClientKeepsItsTask(t *testing.T) {
 	r.a.Withdraw(gone)
 	if name := asked("127.0.0.1"); name == gone {
 		t.Errorf("a withdrawn task still answers: %s", name)
+	}
+}
+
+// A client that gives up in the middle is no client that has said all: its task hears a reset, wherever it runs.
+func TestTaskHearsThatItsClientGaveUp(t *testing.T) {
+	for _, node := range []string{"a", "b"} {
+		t.Run("on "+node, func(t *testing.T) {
+			r := newRig(t)
+			heard, ended := make(chan struct{}), make(chan error, 1)
+			p := publish(t, "tcp", r.task("web.1", node, func(c net.Conn) {
+				defer c.Close()
+				_, _ = io.ReadFull(c, make([]byte, 5))
+				close(heard)
+				_, err := io.ReadAll(c)
+				ended <- err
+			}))
+			r.apply(p)
+			c, err := net.DialTimeout("tcp", at("127.0.0.1", p), 5*time.Second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.WriteString(c, "half "); err != nil {
+				t.Fatal(err)
+			}
+			<-heard
+			if err := errors.Join(c.(*net.TCPConn).SetLinger(0), c.Close()); err != nil {
+				t.Fatal(err)
+			}
+			if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("the task heard %v, want a reset", err)
+			}
+		})
 	}
 }

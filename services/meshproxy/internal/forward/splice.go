@@ -23,10 +23,10 @@ type pair struct {
 	ended        atomic.Int32 // directions that have come to their end
 }
 
-// cut gives both up. The client hears a reset, not the end of an answer.
+// cut gives both up. The client hears a reset, not the end of an answer; and so does the task, not the end of what was asked.
 func (s *pair) cut() {
 	reset(s.client)
-	_ = s.task.Close() // given up; there is nobody to tell
+	reset(s.task)
 }
 
 // splice joins a pair until both directions have ended, an error, or ctx. A half-closed side is half-closed on the other, an
