@@ -158,6 +158,11 @@ func plug(host, inside *netlink.Handle, space netns.NsHandle, id string, i int, 
 	if err != nil {
 		return err
 	}
+	if l.VNI == 0 {
+		if err := alone(inside, end); err != nil {
+			return fmt.Errorf("do without a link-local address: %w", err)
+		}
+	}
 	for _, a := range l.Addresses {
 		if err := inside.AddrAdd(end, addressOf(a)); err != nil && !noIPv6(a.Addr(), err) {
 			return fmt.Errorf("address %s: %w", a, err)

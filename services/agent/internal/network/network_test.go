@@ -267,3 +267,27 @@ func TestNeighbourTakesNothing(t *testing.T) {
 		return err
 	})
 }
+
+// TestBesideTheGateway: on the machine network a container has no link-local address, by which it would reach its neighbours past the
+// packet filter, and they it.
+func TestBesideTheGateway(t *testing.T) {
+	k := machine(t)
+	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
+	bridge(t, "shoalbr4097")
+	a := build(t, k, wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20"))
+	b := build(t, k, wiring("b.0", "10.128.1.3/32", "fd00:1::3/128", "10.0.16.3/20"))
+	must(t, reach(t, a.NetNS, b.NetNS, "fd00:1::3")) // its addresses are in force
+	inside(t, b.NetNS, func() error {
+		eth, err := netlink.LinkByName("eth0")
+		if err != nil {
+			return err
+		}
+		all, err := netlink.AddrList(eth, netlink.FAMILY_V6)
+		for _, a := range all {
+			if a.IP.IsLinkLocalUnicast() {
+				t.Errorf("eth0 has the address %s", a.IPNet)
+			}
+		}
+		return err
+	})
+}

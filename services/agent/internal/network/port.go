@@ -25,3 +25,14 @@ func know(inside *netlink.Handle, end netlink.Link, gateway netip.Addr, mac net.
 		LinkIndex: end.Attrs().Index, State: netlink.NUD_PERMANENT, Type: unix.RTN_UNICAST, IP: gateway.AsSlice(), HardwareAddr: mac,
 	})
 }
+
+// alone has the interface give itself no link-local address. By one a container would reach its neighbours from port to port of the
+// bridge, where the packet filter does not see it; what it needs is its gateway alone, which it knows. It comes before the interface
+// is up.
+func alone(inside *netlink.Handle, end netlink.Link) error {
+	const none = 1 // IN6_ADDR_GEN_MODE_NONE (linux/if_link.h)
+	if err := inside.LinkSetIP6AddrGenMode(end, none); !noIPv6(netip.IPv6LinkLocalAllNodes(), err) {
+		return err
+	}
+	return nil
+}

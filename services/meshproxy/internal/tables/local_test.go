@@ -83,3 +83,17 @@ func TestEnclosed(t *testing.T) {
 		}
 	}
 }
+
+// TestLinkLocalLeadsNowhere: by a link-local address, which tells nobody which container asks, none reaches its machine.
+func TestLinkLocalLeadsNowhere(t *testing.T) {
+	w := newWorld(t)
+	c, gateway := w.containers["a2"], gatewayOf("a", false)
+	servePackets(t, w.machines["a"], "["+gateway+"]:9000", "machine")
+	if got, err := askPacket(c, "["+gateway+"]:9000", ""); err != nil {
+		t.Fatalf("a container asks its machine with its own address: %q, %v", got, err)
+	}
+	c.do(func() error { return addNoDAD("eth0", "fe80::99/64") })
+	if hears(t, w.machines["a"], c, "["+gateway+"]:9999", "[fe80::99%eth0]:0") {
+		t.Error("a container reaches its machine by a link-local address")
+	}
+}

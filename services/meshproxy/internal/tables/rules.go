@@ -107,13 +107,13 @@ func (f filter) guardForward(add func(*nftables.Chain, ...match), r mesh.Rules) 
 }
 
 // ownAddresses drops what a container sends under another's address, before it is tracked. Link-local IPv6 addresses are
-// needed to find the gateway, and lead nowhere else.
+// needed to find the gateway, and are good for nothing else: by them a container would reach its machine as nobody known.
 func (f filter) ownAddresses(add func(*nftables.Chain, ...match), r mesh.Rules) {
 	for _, is4 := range []bool{true, false} {
 		sender := append(iifname(mesh.MachineBridge), ofFamily(is4)...)
 		load, within := source4, []netip.Prefix{}
 		if !is4 {
-			load, within = source6, []netip.Prefix{netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("::/128")}
+			load, within = source6, []netip.Prefix{linkLocal(), netip.MustParsePrefix("::/128")}
 		}
 		for _, b := range r.Blocks {
 			if b.Addr().Is4() == is4 {
@@ -127,6 +127,9 @@ func (f filter) ownAddresses(add func(*nftables.Chain, ...match), r mesh.Rules) 
 		if len(r.Blocks) > 0 {
 			add(f.raw, foreign, drop())
 		}
+		if !is4 {
+			add(f.raw, iifname(mesh.MachineBridge), from(linkLocal()), otherThan(unix.IPPROTO_ICMPV6), drop())
+		}
 		locals, owners := f.maps.sets[mesh.Family(mesh.SetLocals, is4)], f.maps.sets[mesh.Family(mesh.SetOwners, is4)]
 		address := load()
 		address.DestRegister = reg2
@@ -136,6 +139,8 @@ func (f filter) ownAddresses(add func(*nftables.Chain, ...match), r mesh.Rules) 
 		}, drop())
 	}
 }
+
+func linkLocal() netip.Prefix { return netip.MustParsePrefix("fe80::/10") }
 
 // encloses lets containers whose networks are all internal begin nothing by the machine network. They answer what comes by a
 // published port.
@@ -189,6 +194,10 @@ func dport(protocol byte, port uint16) match {
 
 func protocol(number byte) match {
 	return match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}}}
+}
+
+func otherThan(number byte) match {
+	return match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{number}}}
 }
 
 // unreachable is the type of the message that a port has nobody (RFC 792; RFC 4443). Others must pass: neighbours are found by them.
