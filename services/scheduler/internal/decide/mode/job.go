@@ -2,7 +2,6 @@ package mode
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 	"time"
 
@@ -190,7 +189,7 @@ func (m *mode) keptRuns() uint64 {
 }
 
 // moveRun takes a job's tasks off nodes that are drained: a later one begins anew, without delay and without counting as an
-// attempt. So it does after one that had to make room.
+// attempt. So it does after one that had to make room, also while the one before that may come back with its lost node.
 func (m *mode) moveRun(st *typesv1.JobStatus, s *book.Slot) {
 	for _, t := range s.Now() {
 		n := m.Book.Node(t.GetDecided().GetNodeId())
@@ -198,7 +197,7 @@ func (m *mode) moveRun(st *typesv1.JobStatus, s *book.Slot) {
 			m.Replace(s, m.Raise(t, task.Shutdown, "moved: node "+n.Name()+" is drained"), visit.Order{StartAfter: m.Now}, "")
 		}
 	}
-	if n := len(s.Tasks); n > 0 && st.GetState() == jobRunning && !slices.ContainsFunc(s.Tasks, book.Wanted) && strings.HasPrefix(s.Tasks[n-1].GetDecided().GetReason(), preempt.Displaced) {
+	if n := len(s.Tasks); n > 0 && st.GetState() == jobRunning && !task.AnyWanted(s) && strings.HasPrefix(s.Tasks[n-1].GetDecided().GetReason(), preempt.Displaced) {
 		m.Replace(s, s.Tasks[n-1], visit.Order{StartAfter: m.Now}, "")
 	}
 }

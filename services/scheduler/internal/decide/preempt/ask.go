@@ -6,7 +6,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
@@ -23,6 +22,8 @@ type Ask struct {
 	Lost func(t *typesv1.Task) bool
 	// Tasks are those on a node.
 	Tasks func(n *place.Node) []*typesv1.Task
+	// Replicas is how many tasks a replicated service is to have once this decision has looked at it.
+	Replicas func(svc *typesv1.Service) uint64
 
 	spare map[*book.Group]int
 }
@@ -202,7 +203,7 @@ func (a *Ask) spareOf(g *book.Group) int {
 	}
 	spare, known := a.spare[g]
 	if !known {
-		want, running := state.Replicas(g.Service), 0
+		want, running := a.Replicas(g.Service), 0
 		if g.PerNode() {
 			want = uint64(len(g.Slots))
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/scheduler/internal/decide/autoscale"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/preempt"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
@@ -80,7 +81,17 @@ func (v *Visit) findRoom(version uint64, node string) (preempt.Room, bool) {
 func (v *Visit) ask(version uint64) *preempt.Ask {
 	on := v.OnNode()
 	return &preempt.Ask{Request: v.Request(version), Own: v.Group, Group: v.Book.Group, Lost: v.Lost,
-		Tasks: func(n *place.Node) []*typesv1.Task { return on(n.ID()) }}
+		Tasks: func(n *place.Node) []*typesv1.Task { return on(n.ID()) }, Replicas: v.replicas}
+}
+
+// replicas is how many tasks a service is to have in this decision: also those that its load calls for when it has its turn only
+// later. That it calls for fewer counts once that is noted.
+func (v *Visit) replicas(svc *typesv1.Service) uint64 {
+	want := state.Replicas(svc)
+	if scale, _ := autoscale.Next(v.Snapshot(), svc, len(v.Book.Ready), v.Now); scale != nil {
+		want = max(want, scale.GetReplicas())
+	}
+	return want
 }
 
 // clings reports whether tasks of a spec version must be where others are. They displace nobody: who has to go might be, or
