@@ -278,13 +278,14 @@ func (p *Part) lasting(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEndpoi
 		return
 	}
 	for _, pc := range slices.Concat(svc.GetPorts(), e.GetHostPorts()) {
-		if network, ok := networkOf(pc.GetProtocol()); !ok || network == "udp" {
+		network, ok := networkOf(pc.GetProtocol())
+		if !ok || network == "udp" {
 			continue
 		}
 		b := backendOf(e, uint16(pc.GetTargetPort()))
 		for _, is4 := range []bool{true, false} {
 			if at, ok := b.of(is4); ok {
-				put(p.elements, SetFlows, "", "tcp %s %d", at.Addr(), at.Port())
+				put(p.elements, SetFlows, "", "%s %s %d", network, at.Addr(), at.Port())
 			}
 		}
 	}
