@@ -101,7 +101,7 @@ func (v *Visit) clings(version uint64) bool {
 }
 
 // displace stops a task of another service, which is looked at again for it within this decision. One that this decision has
-// placed was never there.
+// placed was never there, and waits for another place; one that was to even out the load is not made at all.
 func (v *Visit) displace(t *typesv1.Task, reason string) {
 	g := v.Book.Group(t.GetServiceId())
 	v.Disturbed[g] = struct{}{}
@@ -109,7 +109,7 @@ func (v *Visit) displace(t *typesv1.Task, reason string) {
 		clear(v.rooms) // it has one less to give on any node
 	}
 	v.pickers = nil // they know nothing of others
-	if task.Fresh(t) {
+	if task.Fresh(t) && t.GetDecided().GetMovedFrom() != "" {
 		v.DropTask(t)
 		return
 	}
