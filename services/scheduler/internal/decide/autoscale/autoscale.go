@@ -72,7 +72,8 @@ func begin(s *state.Snapshot, svc *typesv1.Service, machines int, now time.Time)
 		machines: uint64(machines)}
 	d.load, d.at = state.LoadOf(s, svc.GetMeta().GetId(), now)
 	d.used = d.load.GetTasks() > 0
-	d.counted = d.load.GetMachines() > 0 && d.spec.GetConnections() > 0
+	// Without a machine that is ready the figures are from before: nobody knows.
+	d.counted = d.load.GetMachines() > 0 && machines > 0 && d.spec.GetConnections() > 0
 	return d
 }
 
@@ -143,7 +144,7 @@ func (d *decision) ask(name string, used, target int64) want {
 // as many as the others, if these are at least half of all.
 func (d *decision) askConnections() want {
 	target := float64(d.spec.GetConnections()) * 1000
-	if target == 0 || !d.counted || d.machines == 0 { // no machine that is ready: figures are from before
+	if target == 0 || !d.counted {
 		return want{blind: target > 0}
 	}
 	counted := min(d.load.GetMachines(), d.machines)
