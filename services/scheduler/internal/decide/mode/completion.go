@@ -74,7 +74,8 @@ func (m *mode) judge(st *typesv1.JobStatus, late bool) {
 	if m.Group.PerNode() {
 		total = 0
 		for _, n := range m.Book.Nodes {
-			if m.BelongsOn(n) || m.Group.Slot(book.SlotKey{Iteration: st.GetIteration(), Node: n.ID()}) != nil && n.Closed != place.Drained {
+			s := m.Group.Slot(book.SlotKey{Iteration: st.GetIteration(), Node: n.ID()})
+			if m.BelongsOn(n) || s != nil && (n.Closed != place.Drained || m.completed(s)) { // what has completed counts wherever it was
 				total++
 			}
 		}
