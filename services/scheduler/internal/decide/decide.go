@@ -29,8 +29,9 @@ import (
 // Batch bounds the objects that one plan changes, so that a transaction stays small and others get their turn.
 const Batch = 200
 
-// rounds is how often those that wait may look again within one decision.
-const rounds = 2
+// rounds is how often those that wait may look again within one decision: what one of them gives up may be what another waits
+// for. A round in which nobody has cause to look is the last; more than two are rare.
+const rounds = 4
 
 // Plan is one transaction without its fence, and when to decide again if nothing changes before.
 type Plan = draft.Plan
@@ -74,11 +75,16 @@ func (d *Decider) Decide(s *state.Snapshot, now time.Time, newID func() string) 
 	// Step 3: what waits for a place, or says why it has none, looks again if others have taken or left places since; and so
 	// does who had to make room.
 	for range rounds {
+		looked := false
 		for i := 0; i < len(groups) && !w.Full(); i++ {
 			_, disturbed := w.Disturbed[groups[i]]
 			if g := groups[i]; disturbed || g.Waits && g.Placement != d.book.Placement {
 				w.visit(g, true)
+				looked = true
 			}
+		}
+		if !looked {
+			break
 		}
 	}
 	p := w.Plan()
