@@ -164,6 +164,9 @@ func TestModesBehaveAlike(t *testing.T) {
 				for _, is4 := range []bool{true, false} {
 					for _, network := range []string{"tcp", "udp"} {
 						w.matrix(t, mode, entry, network, is4, places)
+						if t.Failed() {
+							t.FailNow() // what is wrong in one part is so in others, and each try takes its time
+						}
 					}
 				}
 			}
