@@ -3,7 +3,6 @@ package tables_test
 import (
 	"context"
 	"fmt"
-	"io"
 	"net"
 	"net/netip"
 	"slices"
@@ -152,7 +151,7 @@ func TestModesBehaveAlike(t *testing.T) {
 			}
 			w.proxied(map[string]string{"userspace": "abc", "mixed": "b"}[mode])
 			for _, name := range []string{"a1", "b1"} {
-				serveNamed(t, w.containers[name], ":8003", name)
+				answer(t, w.containers[name], ":8003", name+" ")
 				servePackets(t, w.containers[name], ":8003", name)
 				// A fresh link loses its first packet, for which the meshproxy would take another task.
 				if got, err := ask(w.machines[name[:1]], net.JoinHostPort(inside(name, false), "8003")); err != nil {
@@ -246,27 +245,6 @@ func (w *world) known(mode, caller, entry, task string, is4 bool) string {
 	default:
 		return wire(machine[home], is4)
 	}
-}
-
-// serveNamed answers each connection with its name and the caller's address.
-func serveNamed(t *testing.T, h *host, address, name string) {
-	t.Helper()
-	var ln net.Listener
-	h.do(func() (err error) {
-		ln, err = net.Listen("tcp", address)
-		return err
-	})
-	t.Cleanup(func() { ln.Close() })
-	go func() {
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			io.WriteString(c, name+" "+c.RemoteAddr().String())
-			c.Close()
-		}
-	}()
 }
 
 func askNamed(h *host, network, address string, refused bool) (string, error) {

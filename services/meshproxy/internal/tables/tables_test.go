@@ -327,6 +327,12 @@ func addNoDAD(name, cidr string) error {
 // serve answers each connection with the caller's address, until the test ends.
 func serve(t *testing.T, h *host, address string) {
 	t.Helper()
+	answer(t, h, address, "")
+}
+
+// answer does so with a word before it.
+func answer(t *testing.T, h *host, address, word string) {
+	t.Helper()
 	var ln net.Listener
 	h.do(func() (err error) {
 		ln, err = net.Listen("tcp", address)
@@ -339,7 +345,7 @@ func serve(t *testing.T, h *host, address string) {
 			if err != nil {
 				return
 			}
-			io.WriteString(c, c.RemoteAddr().String())
+			io.WriteString(c, word+c.RemoteAddr().String())
 			c.Close()
 		}
 	}()
