@@ -153,7 +153,7 @@ func (k *Kernel) ourPolicies(family int) ([]netlink.Rule, error) {
 	return slices.DeleteFunc(all, func(r netlink.Rule) bool { return r.Protocol != Protocol }), err
 }
 
-// readNeighbours leaves out those of the machine's own bridge, which the kernel learns by itself.
+// readNeighbours leaves out those that the kernel learns by itself.
 func (k *Kernel) readNeighbours(out *mesh.Kernel, names map[int]string) error {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		entries, err := whole(func() ([]netlink.Neigh, error) { return k.nl.NeighList(0, family) })
@@ -163,7 +163,7 @@ func (k *Kernel) readNeighbours(out *mesh.Kernel, names map[int]string) error {
 		for _, n := range entries {
 			name := names[n.LinkIndex]
 			addr, ok := netip.AddrFromSlice(n.IP)
-			if ok && name != "" && name != mesh.MachineBridge && n.State&netlink.NUD_PERMANENT != 0 {
+			if ok && name != "" && n.State&netlink.NUD_PERMANENT != 0 {
 				out.Neighbours[mesh.Neighbour{Link: name, Addr: addr.Unmap(), MAC: n.HardwareAddr.String()}] = struct{}{}
 			}
 		}

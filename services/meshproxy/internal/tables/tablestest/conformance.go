@@ -97,6 +97,12 @@ func life(self mesh.Self) []step {
 			Version: version(3), Services: []*dispatcherv1.MeshService{service("web", 30000, "10.128.1.5", "10.128.2.7")},
 			RemovedServices: []string{"api"},
 		}},
+		{"containers of its own come", &dispatcherv1.EndpointsResponse{
+			Version: version(3), LocalTasks: []*dispatcherv1.LocalTask{
+				{TaskId: "l1", Addresses: []string{"10.128.1.5", "fd00:5a1:1:1::5"}}, {TaskId: "l2", Addresses: []string{"10.128.1.6"}},
+			},
+		}},
+		{"one of them goes", &dispatcherv1.EndpointsResponse{Version: version(3), RemovedLocalTasks: []string{"l2"}}},
 		{"overlays come with entries of all others", &dispatcherv1.EndpointsResponse{
 			Version: version(3),
 			Networks: []*dispatcherv1.MeshNetwork{
