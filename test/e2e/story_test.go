@@ -152,29 +152,6 @@ func scaleToSeven(t *testing.T, c *cluster) {
 	}
 }
 
-// settle waits until every machine's mesh knows all n tasks.
-func settle(t *testing.T, c *cluster, port, n int) {
-	t.Helper()
-	hosts, err := c.lab.Hosts()
-	c.must(err)
-	for _, host := range hosts {
-		until(t, host+" balances over all tasks", 10*time.Second, func() string {
-			by := map[string]bool{}
-			for range 2 * n {
-				a, err := ask(t.Context(), published(c.address(host), port))
-				if err != nil {
-					return err.Error()
-				}
-				by[a.hostname] = true
-			}
-			if len(by) != n {
-				return slices.Collect(maps.Keys(by))[0] + " and others: " + strings.Repeat("*", len(by))
-			}
-			return ""
-		})
-	}
-}
-
 // inspectedTask is what a test needs of `shoal task inspect`.
 type inspectedTask struct {
 	ID     string
