@@ -50,7 +50,7 @@ func (c *cluster) tellPath(port int) {
 	c.t.Helper()
 	hosts, err := c.lab.Hosts()
 	c.must(err)
-	script := fmt.Sprintf("ip neigh; ip rule; ip route show table all type unicast; bridge fdb show | grep dst; conntrack -L -p tcp --dport %d 2>&1", port)
+	script := fmt.Sprintf("ip neigh; ip rule; ip route show table all type unicast; bridge fdb show | grep dst; conntrack -L -p tcp --dport %d 2>&1 | grep -v TIME_WAIT", port)
 	for _, host := range hosts {
 		out, _, _ := c.try(host, "sh", "-c", script)
 		c.t.Logf("the kernel of %s:\n%s", host, out)
