@@ -25,9 +25,8 @@ const (
 	// alone. The kernel counts with each element.
 	SetCounted   = "counted"
 	SetCountedAt = "countedat"
-	// SetLocals has the addresses of this machine's containers, SetOwners each with the MAC address of its interface, and
-	// SetEnclosed those of containers without a way out.
-	SetLocals   = "locals"
+	// SetOwners has the addresses of this machine's containers, each after the MAC address of its interface: "02:42:0a:80:01:05
+	// 10.128.1.5". What is not in it is no container's. SetEnclosed has those of containers without a way out.
 	SetOwners   = "owners"
 	SetEnclosed = "enclosed"
 	// SetSenders and SetZones lead from the MAC address of a peer's tunnel end to its mark and its zone.

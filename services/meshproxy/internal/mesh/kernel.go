@@ -137,7 +137,7 @@ func (r *Rules) gateway(a netip.Addr) {
 }
 
 // rulesFormat counts up with each change of the rules that are made from Rules, so that an upgraded process replaces them.
-const rulesFormat = 6
+const rulesFormat = 7
 
 // Text has all that the rules depend on: equal texts mean equal rules.
 func (r Rules) Text() string {

@@ -25,7 +25,6 @@ func (m *Model) localTasks(k *Kernel) {
 			}
 			a = a.Unmap()
 			k.Neighbours[Neighbour{MachineBridge, a, MAC(first)}] = struct{}{}
-			put(elements, Family(SetLocals, a.Is4()), "", "%s", a)
 			put(elements, Family(SetOwners, a.Is4()), "", "%s %s", MAC(first), a)
 			if m.enclosed(task) {
 				put(elements, Family(SetEnclosed, a.Is4()), "", "%s", a)
@@ -47,7 +46,7 @@ func (m *Model) enclosed(task *dispatcherv1.LocalTask) bool {
 
 // Always says that a set is there also where the kernel does not carry published ports.
 func Always(set string) bool {
-	for _, name := range []string{SetLocals, SetOwners, SetEnclosed} {
+	for _, name := range []string{SetOwners, SetEnclosed} {
 		if set == Family(name, true) || set == Family(name, false) {
 			return true
 		}

@@ -34,8 +34,18 @@ type filter struct {
 	output, local, leave       *nftables.Chain
 	choose4, choose6           *nftables.Chain
 	user, zones                *nftables.Chain
-	peers4, peers6             *nftables.Set
-	maps                       mapped
+	sub
+	peers4, peers6 *nftables.Set
+	maps           mapped
+}
+
+// sub are the chains that others lead to, so that a packet is compared only with what may concern it: tunnels' packets, what comes from
+// containers and which of it is from a known one, what they ask this machine, whose ports of ours are among it or among what is sent
+// on, what the name server's address says, and what is sent from here before it is tracked (which has a hook of its own).
+type sub struct{ tunnelled, contained, known, asked, own, peersOwn, answered, sent *nftables.Chain }
+
+func (s sub) all() []*nftables.Chain {
+	return []*nftables.Chain{s.tunnelled, s.contained, s.known, s.asked, s.own, s.peersOwn, s.answered, s.sent}
 }
 
 func newFilter() filter {
@@ -57,6 +67,13 @@ func newFilter() filter {
 	f.dstnat = base("prerouting", nftables.ChainTypeNAT, nftables.ChainHookPrerouting, before(nftables.ChainPriorityNATDest, 1))
 	f.local = base("local-output", nftables.ChainTypeNAT, nftables.ChainHookOutput, before(nftables.ChainPriorityNATDest, 1))
 	f.zones = base("zones", nftables.ChainTypeFilter, nftables.ChainHookPrerouting, before(nftables.ChainPriorityRaw, -1))
+	f.sent = base("raw-output", nftables.ChainTypeFilter, nftables.ChainHookOutput, nftables.ChainPriorityRaw)
+	for name, chain := range map[string]**nftables.Chain{
+		"tunnelled": &f.tunnelled, "contained": &f.contained, "known": &f.known, "asked": &f.asked, "own": &f.own,
+		"peers-own": &f.peersOwn, "answered": &f.answered,
+	} {
+		*chain = &nftables.Chain{Name: name, Table: f.table}
+	}
 	f.choose4, f.choose6 = &nftables.Chain{Name: "choose4", Table: f.table}, &nftables.Chain{Name: "choose6", Table: f.table}
 	f.user = &nftables.Chain{Name: userChain, Table: f.table}
 	f.peers4 = &nftables.Set{Table: f.table, Name: peers4, KeyType: nftables.TypeIPAddr}
@@ -71,7 +88,7 @@ func (f filter) chains() []*nftables.Chain { return append(f.guards(), f.carrier
 
 // guards are the chains that every machine has; carriers have published ports go by the kernel.
 func (f filter) guards() []*nftables.Chain {
-	return []*nftables.Chain{f.raw, f.input, f.output, f.forward, f.leave}
+	return append([]*nftables.Chain{f.raw, f.input, f.output, f.forward, f.leave}, f.all()...)
 }
 
 func (f filter) carriers() []*nftables.Chain {

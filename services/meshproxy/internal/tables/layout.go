@@ -87,7 +87,6 @@ func layouts() (all map[string]layout, ways layout) {
 		all[mesh.Family(mesh.SetBackends, is4)] = layout{key: []field{protocol, port, index}, value: []field{address, port}}
 		all[mesh.Family(mesh.SetCounted, is4)] = layout{key: []field{protocol, port}, counter: true}
 		all[mesh.Family(mesh.SetCountedAt, is4)] = layout{key: []field{address, protocol, port}, counter: true}
-		all[mesh.Family(mesh.SetLocals, is4)] = layout{key: []field{address}}
 		all[mesh.Family(mesh.SetOwners, is4)] = layout{key: []field{mac, address}}
 		all[mesh.Family(mesh.SetEnclosed, is4)] = layout{key: []field{address}}
 		all[mesh.Family(mesh.SetHairpins, is4)] = layout{key: []field{address, address}}

@@ -52,6 +52,23 @@ func TestContainersSpeakForThemselves(t *testing.T) {
 	}
 }
 
+// TestUnknownContainerIsSilent: of a container that is not in the tables yet nobody knows what networks it is on, and so it reaches
+// nothing. It does as soon as they have it.
+func TestUnknownContainerIsSilent(t *testing.T) {
+	w := newWorld(t)
+	servePackets(t, w.client, "198.51.100.9:9000", "outside")
+	w.tell(&dispatcherv1.EndpointsResponse{RemovedLocalTasks: []string{"a1"}})
+	for _, to := range []string{"198.51.100.9:9999", "10.128.1.6:9999"} {
+		if host := map[string]*host{"198.51.100.9:9999": w.client, "10.128.1.6:9999": w.containers["a2"]}[to]; hears(t, host, w.containers["a1"], to) {
+			t.Errorf("it reaches %s", to)
+		}
+	}
+	w.withTasks(false)
+	if got, err := askPacket(w.containers["a1"], "198.51.100.9:9000", ""); err != nil {
+		t.Errorf("when it is known: %q, %v", got, err)
+	}
+}
+
 // TestEnclosed: a container whose networks are all internal begins nothing outside them, neither to the outside, its machine, its
 // neighbours nor by a published port; it asks the name server, and answers who comes by a published port.
 func TestEnclosed(t *testing.T) {

@@ -25,7 +25,7 @@ import (
 // world is machines a, b and c and a client on one wire, with containers a1 and a2 on a, b1 on b, and c1 on c. Containers answer on
 // 8000, TCP and UDP, with the address of who asks.
 type world struct {
-	t          *testing.T
+	t          testing.TB
 	model      *mesh.Model
 	client     *host
 	machines   map[string]*host
@@ -54,7 +54,7 @@ func inside(name string, is4 bool) string {
 	return "fd00:5a1:0:" + block + "::" + end
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{
 		t: t, client: newHost(t), machines: map[string]*host{"a": newHost(t), "b": newHost(t), "c": newHost(t)}, tables: map[string]*tables.Kernel{},
@@ -71,12 +71,21 @@ func newWorld(t *testing.T) *world {
 		w.tables[name] = h.tables()
 	}
 	w.tell(&dispatcherv1.EndpointsResponse{
-		Full: true, DataPort: 8477, MachineNetwork: "10.128.0.0/10", Machines: []*dispatcherv1.MeshMachine{machineOf("a", "1"), machineOf("b", "2"), machineOf("c", "3")},
+		LocalTasks: localTasks(),
+		Full:       true, DataPort: 8477, MachineNetwork: "10.128.0.0/10", Machines: []*dispatcherv1.MeshMachine{machineOf("a", "1"), machineOf("b", "2"), machineOf("c", "3")},
 	})
-	for name, machine := range map[string]string{"a1": "a", "a2": "a", "b1": "b", "c1": "c"} {
-		w.container(name, machine)
+	for _, task := range localTasks() {
+		w.container(task.GetTaskId(), task.GetTaskId()[:1])
 	}
 	return w
+}
+
+// localTasks are all containers'. Each machine hears of all, which does no harm.
+func localTasks() (out []*dispatcherv1.LocalTask) {
+	for _, name := range []string{"a1", "a2", "b1", "c1"} {
+		out = append(out, &dispatcherv1.LocalTask{TaskId: name, Addresses: []string{inside(name, true), inside(name, false)}})
+	}
+	return out
 }
 
 func machineOf(name, n string) *dispatcherv1.MeshMachine {
@@ -239,14 +248,15 @@ func TestMachineWhoseTaskIsBehindAnother(t *testing.T) {
 // TestTwoWaysInWithOneClientPort: a client that uses one port towards two machines has two connections that live.
 func TestTwoWaysInWithOneClientPort(t *testing.T) {
 	w := newWorld(t)
-	for _, task := range []string{"a1", "c1"} { // on one of the two machines, and on a third
+	for i, task := range []string{"a1", "c1"} { // on one of the two machines, and on a third
+		from := fmt.Sprintf("198.51.100.9:%d", 40000+i)
 		t.Run(task, func(t *testing.T) {
 			w.publish(task)
 			talk := startTalker(t, w.containers[task])
 			defer talk.Close()
 			var conns []net.Conn
 			for _, n := range []string{"1", "2"} {
-				c, err := dialFrom(w.client, "198.51.100.9:40000", "198.51.100."+n+":30001")
+				c, err := dialFrom(w.client, from, "198.51.100."+n+":30001")
 				if err != nil {
 					t.Fatalf("by machine %s: %v", n, err)
 				}
@@ -407,7 +417,7 @@ func forged(to, from, at string, port uint16, text string) []byte {
 }
 
 // startTalker answers each line of a connection with the caller's address, on port 8001.
-func startTalker(t *testing.T, h *host) net.Listener {
+func startTalker(t testing.TB, h *host) net.Listener {
 	t.Helper()
 	var ln net.Listener
 	h.do(func() (err error) {
@@ -460,7 +470,7 @@ func dialFrom(h *host, from, to string) (c net.Conn, err error) {
 	})
 }
 
-func listenPacket(t *testing.T, h *host, address string) (pc net.PacketConn) {
+func listenPacket(t testing.TB, h *host, address string) (pc net.PacketConn) {
 	t.Helper()
 	h.do(func() (err error) {
 		pc, err = net.ListenPacket("udp", address)
@@ -471,7 +481,7 @@ func listenPacket(t *testing.T, h *host, address string) (pc net.PacketConn) {
 }
 
 // servePackets answers each datagram with its name and the caller's address.
-func servePackets(t *testing.T, h *host, address, name string) {
+func servePackets(t testing.TB, h *host, address, name string) {
 	t.Helper()
 	pc := listenPacket(t, h, address)
 	go func() {

@@ -30,7 +30,7 @@ func (m modes) know(self *mesh.Self) {
 	self.UserSpace, self.Transparent = strings.Contains(m.userSpace, self.Node), m.forwarders != nil
 }
 
-func (m modes) apply(t *testing.T, name string, p *mesh.Published, peers map[string][]string) {
+func (m modes) apply(t testing.TB, name string, p *mesh.Published, peers map[string][]string) {
 	t.Helper()
 	if f := m.forwarders[name]; f != nil {
 		for _, u := range f.Apply(m.ctx, p.Ports(), peers) {

@@ -18,19 +18,19 @@ const statusDNAT = 1 << 5
 func (f filter) publish(add func(*nftables.Chain, ...match), r mesh.Rules) {
 	// The sender of a new connection from the tunnel is noted on it, and a reply of a container takes the note along. This
 	// comes right after conntrack: marks that others add later are beside it.
-	add(f.mark, iifname(mesh.MachineTunnel), begins(), match{
+	add(f.mark, begins(), iifname(mesh.MachineTunnel), match{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
 		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: mesh.SetSenders, SetID: f.maps.sets[mesh.SetSenders].ID},
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
 	})
-	add(f.mark, iifname(mesh.MachineBridge), reply(), ctBits(expr.CtKeyMARK, mesh.ReturnFlag), match{
+	add(f.mark, ctBits(expr.CtKeyMARK, mesh.ReturnFlag), reply(), iifname(mesh.MachineBridge), match{
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, masked(mesh.ReturnMask),
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 	})
 	// The administrator's chain sees what is dialled, before it is translated.
 	for _, is4 := range []bool{true, false} {
 		for _, name := range []string{mesh.SetBound, mesh.SetPorts} {
-			add(f.dialled, ofFamily(is4), toThisMachine(), f.find(name, is4, nil), match{&expr.Verdict{Kind: expr.VerdictJump, Chain: userChain}})
+			add(f.dialled, ofFamily(is4), original(), f.find(name, is4, nil), toThisMachine(), match{&expr.Verdict{Kind: expr.VerdictJump, Chain: userChain}})
 		}
 	}
 	for _, chain := range []*nftables.Chain{f.dstnat, f.local} {
@@ -61,8 +61,8 @@ func (f filter) publish(add func(*nftables.Chain, ...match), r mesh.Rules) {
 		add(f.choose(is4), f.maps.leadTo(is4, match{first}))
 	}
 	// Only what was translated may enter the tunnel here, and nothing that comes out of it is for the machine itself.
-	add(f.input, iifname(mesh.MachineTunnel), begins(), drop())
-	add(f.output, oifname(mesh.MachineTunnel), begins(), reject())
+	add(f.input, begins(), iifname(mesh.MachineTunnel), drop())
+	add(f.output, begins(), oifname(mesh.MachineTunnel), reject())
 	for _, is4 := range []bool{true, false} {
 		add(f.leave, f.pair(mesh.SetHairpins, is4), match{&expr.Masq{}})
 		if gateway := r.Gateways[map[bool]int{true: 0, false: 1}[is4]]; gateway.IsValid() {
@@ -74,10 +74,8 @@ func (f filter) publish(add func(*nftables.Chain, ...match), r mesh.Rules) {
 // guardMesh adds the rules for forwarded traffic of published ports.
 func (f filter) guardMesh(add func(*nftables.Chain, ...match)) {
 	add(f.forward, oifname(mesh.MachineTunnel), translated(), accept())
-	add(f.forward, oifname(mesh.MachineTunnel), established(), accept())
 	add(f.forward, oifname(mesh.MachineTunnel), reject())
 	add(f.forward, iifname(mesh.MachineTunnel), oifname(mesh.MachineBridge), accept())
-	add(f.forward, iifname(mesh.MachineTunnel), established(), accept())
 	add(f.forward, iifname(mesh.MachineTunnel), drop())
 	add(f.forward, oifname(mesh.MachineBridge), translated(), accept())
 }
@@ -146,9 +144,12 @@ func masked(bits uint32) *expr.Bitwise {
 	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)}
 }
 
-// reply matches what goes back to who began.
-func reply() match {
-	return match{&expr.Ct{Register: 1, Key: expr.CtKeyDIRECTION}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}}}
+// reply matches what goes back to who began, original what comes from there.
+func reply() match    { return direction(1) }
+func original() match { return direction(0) }
+
+func direction(d byte) match {
+	return match{&expr.Ct{Register: 1, Key: expr.CtKeyDIRECTION}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{d}}}
 }
 
 func snat(to netip.Addr) match {

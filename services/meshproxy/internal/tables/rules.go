@@ -31,44 +31,12 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 		}
 		out = append(out, rule)
 	}
-	tunnel := dport(unix.IPPROTO_UDP, r.DataPort)
-
-	// Strangers stay out of the tunnels: a frame is taken from a peer's address only, and never from a container, which
-	// could send one to a peer and be masqueraded into a valid one.
-	add(f.raw, iifname(anyOfOurs), tunnel, drop())
-	add(f.raw, toThisMachine(), tunnel, family(unix.NFPROTO_IPV4), notIn(source4(), f.peers4), drop())
-	add(f.raw, toThisMachine(), tunnel, family(unix.NFPROTO_IPV6), notIn(source6(), f.peers6), drop())
-
-	// A container speaks for itself: with an address of this machine's blocks, and never with that of another container.
-	f.ownAddresses(add, r)
-
-	// The host is not on the overlays, and our own ports are not for containers.
-	add(f.input, iifname(anyOverlay), drop())
-	for _, port := range r.Own {
-		add(f.input, iifname(mesh.MachineBridge), dport(unix.IPPROTO_TCP, port), drop())
-	}
-
-	// The name server is for this machine's containers alone. While nobody listens there, between the end of one process and
-	// the start of the next, they hear nothing rather than a refusal, and ask again.
-	servers := []netip.Prefix{netip.PrefixFrom(mesh.NameServer4(), 32), netip.PrefixFrom(mesh.NameServer6(), 128)}
-	for _, at := range servers {
-		add(f.input, notIifname(mesh.MachineBridge), to(at), drop())
-	}
-	for _, at := range servers {
-		add(f.input, iifname(mesh.MachineBridge), to(at), dport(unix.IPPROTO_UDP, 53), accept())
-		add(f.input, iifname(mesh.MachineBridge), to(at), dport(unix.IPPROTO_TCP, 53), accept())
-	}
-	f.encloses(add, f.input)
-	for _, at := range servers {
-		add(f.output, from(at), unreachable(unix.IPPROTO_ICMP, 3), drop())
-		add(f.output, from(at), unreachable(unix.IPPROTO_ICMPV6, 1), drop())
-		add(f.output, from(at), resets(), drop())
-	}
-
+	f.guardTunnels(add, r)
+	// A container speaks for itself: see fromContainers.
+	add(f.raw, iifname(mesh.MachineBridge), goTo(f.contained))
+	f.fromContainers(add, r)
+	f.guardMachine(add, r)
 	f.guardForward(add, r)
-	if r.Transparent {
-		f.transparent(add)
-	}
 	if r.Mesh {
 		f.publish(add, r)
 	}
@@ -78,26 +46,75 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 	return out
 }
 
+// guardTunnels keeps strangers out of the tunnels: a frame is taken from a peer's address only, and never from a container, which
+// could send one to a peer and be masqueraded into a valid one.
+//
+// Frames of peers are not tracked, neither here nor where they are sent: each connection inside would be tracked twice more, on each
+// machine, for nobody.
+func (f filter) guardTunnels(add func(*nftables.Chain, ...match), r mesh.Rules) {
+	tunnel := dport(unix.IPPROTO_UDP, r.DataPort)
+	add(f.raw, tunnel, jump(f.tunnelled))
+	add(f.tunnelled, iifname(anyOfOurs), drop())
+	for _, is4 := range []bool{true, false} {
+		source, target, peers := source4(), target4(), f.peers4
+		if !is4 {
+			source, target, peers = source6(), target6(), f.peers6
+		}
+		add(f.tunnelled, ofFamily(is4), in(source, peers), toThisMachine(), match{&expr.Notrack{}}, accept())
+		add(f.sent, tunnel, ofFamily(is4), in(target, peers), match{&expr.Notrack{}})
+	}
+	add(f.tunnelled, toThisMachine(), drop())
+}
+
+// guardMachine adds the rules for what is for this machine, and for what it says itself.
+func (f filter) guardMachine(add func(*nftables.Chain, ...match), r mesh.Rules) {
+	// The host is not on the overlays, and our own ports are not for containers.
+	add(f.input, iifname(mesh.MachineBridge), jump(f.asked))
+	add(f.input, iifname(anyOverlay), drop())
+	add(f.asked, ownPorts(r), jump(f.own))
+	for _, port := range r.Own {
+		add(f.own, dport(unix.IPPROTO_TCP, port), drop())
+	}
+	// The name server is for this machine's containers alone. While nobody listens there, between the end of one process and
+	// the start of the next, they hear nothing rather than a refusal, and ask again.
+	for _, at := range nameServers() {
+		add(f.asked, to(at), dport(unix.IPPROTO_UDP, 53), accept())
+		add(f.asked, to(at), dport(unix.IPPROTO_TCP, 53), accept())
+		add(f.input, to(at), notIifname(mesh.MachineBridge), drop())
+		add(f.output, from(at), jump(f.answered))
+	}
+	f.encloses(add, f.asked)
+	add(f.answered, unreachable(unix.IPPROTO_ICMP, 3), drop())
+	add(f.answered, unreachable(unix.IPPROTO_ICMPV6, 1), drop())
+	add(f.answered, resets(), drop())
+}
+
+func nameServers() []netip.Prefix {
+	return []netip.Prefix{netip.PrefixFrom(mesh.NameServer4(), 32), netip.PrefixFrom(mesh.NameServer6(), 128)}
+}
+
 // guardForward adds the rules for what passes through: what no container may reach, the administrator's chain, and then who
-// may speak to whom.
+// may speak to whom. Most packets are of connections that were let through before: they pass as few rules as can be.
 func (f filter) guardForward(add func(*nftables.Chain, ...match), r mesh.Rules) {
-	add(f.forward, iifname(anyOfOurs), dport(unix.IPPROTO_UDP, r.DataPort), drop())
+	add(f.forward, dport(unix.IPPROTO_UDP, r.DataPort), iifname(anyOfOurs), drop())
+	add(f.forward, ownPorts(r), iifname(anyOfOurs), jump(f.peersOwn))
 	for _, port := range r.Own {
 		own := dport(unix.IPPROTO_TCP, port)
-		add(f.forward, iifname(anyOfOurs), own, family(unix.NFPROTO_IPV4), in(target4(), f.peers4), drop())
-		add(f.forward, iifname(anyOfOurs), own, family(unix.NFPROTO_IPV6), in(target6(), f.peers6), drop())
+		add(f.peersOwn, own, family(unix.NFPROTO_IPV4), in(target4(), f.peers4), drop())
+		add(f.peersOwn, own, family(unix.NFPROTO_IPV6), in(target6(), f.peers6), drop())
 	}
 	add(f.forward, match{&expr.Verdict{Kind: expr.VerdictJump, Chain: userChain}})
-	f.encloses(add, f.forward)
-	// An overlay's bridged frames come by here where br_netfilter is on. Nothing is routed into one or out of it.
+	// An overlay's bridged frames come by here where br_netfilter is on. Nothing is routed into one or out of it: not even what looks
+	// like a part of somebody's connection.
 	add(f.forward, iifname(anyOverlay), oifname(anyOverlay), accept())
 	add(f.forward, iifname(anyOverlay), drop())
 	add(f.forward, oifname(anyOverlay), drop())
+	add(f.forward, established(), accept())
+	f.encloses(add, f.forward)
 	if r.Mesh {
 		f.guardMesh(add)
 	}
 	add(f.forward, iifname(mesh.MachineBridge), oifname(mesh.MachineBridge), accept())
-	add(f.forward, established(), accept())
 	// On the machine network containers of different machines do not reach each other: that is what overlays are for.
 	for _, n := range r.Networks {
 		add(f.forward, iifname(mesh.MachineBridge), to(n), reject())
@@ -106,37 +123,43 @@ func (f filter) guardForward(add func(*nftables.Chain, ...match), r mesh.Rules) 
 	add(f.forward, oifname(mesh.MachineBridge), drop())
 }
 
-// ownAddresses drops what a container sends under another's address, before it is tracked. Link-local IPv6 addresses are
-// needed to find the gateway, and are good for nothing else: by them a container would reach its machine as nobody known.
-func (f filter) ownAddresses(add func(*nftables.Chain, ...match), r mesh.Rules) {
+// ownPorts matches the range that our own TCP ports are in, so that hardly any other packet is compared with each of them.
+func ownPorts(r mesh.Rules) match {
+	if len(r.Own) == 0 {
+		return dport(unix.IPPROTO_TCP, 0)
+	}
+	return append(protocol(unix.IPPROTO_TCP),
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Range{
+			Op: expr.CmpOpEq, Register: 1,
+			FromData: binaryutil.BigEndian.PutUint16(slices.Min(r.Own)), ToData: binaryutil.BigEndian.PutUint16(slices.Max(r.Own)),
+		},
+	)
+}
+
+// fromContainers lets a container speak with the addresses that the tables give it, each with the MAC address of its interface, before
+// anything is tracked. One of which the tables do not know yet says nothing: which networks it is on is known with its addresses.
+//
+// A container finds its gateway from a link-local IPv6 address or from none, which is good for nothing else: by it a container would
+// reach its machine as nobody known.
+func (f filter) fromContainers(add func(*nftables.Chain, ...match), r mesh.Rules) {
 	for _, is4 := range []bool{true, false} {
-		sender := append(iifname(mesh.MachineBridge), ofFamily(is4)...)
-		load, within := source4, []netip.Prefix{}
+		owners, address := f.maps.sets[mesh.Family(mesh.SetOwners, is4)], source4()
 		if !is4 {
-			load, within = source6, []netip.Prefix{linkLocal(), netip.MustParsePrefix("::/128")}
+			address = source6()
 		}
-		for _, b := range r.Blocks {
-			if b.Addr().Is4() == is4 {
-				within = append(within, b)
-			}
-		}
-		foreign := slices.Clone(sender)
-		for _, p := range within {
-			foreign = append(foreign, outside(load(), p)...)
-		}
-		if len(r.Blocks) > 0 {
-			add(f.raw, foreign, drop())
-		}
-		if !is4 {
-			add(f.raw, iifname(mesh.MachineBridge), from(linkLocal()), otherThan(unix.IPPROTO_ICMPV6), drop())
-		}
-		locals, owners := f.maps.sets[mesh.Family(mesh.SetLocals, is4)], f.maps.sets[mesh.Family(mesh.SetOwners, is4)]
-		address := load()
 		address.DestRegister = reg2
-		add(f.raw, sender, in(load(), locals), match{
+		add(f.contained, ofFamily(is4), match{
 			&expr.Payload{DestRegister: reg0, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6}, address,
-			&expr.Lookup{SourceRegister: reg0, SetName: owners.Name, SetID: owners.ID, Invert: true},
-		}, drop())
+			&expr.Lookup{SourceRegister: reg0, SetName: owners.Name, SetID: owners.ID},
+		}, goTo(f.known))
+	}
+	for _, p := range []netip.Prefix{linkLocal(), netip.PrefixFrom(netip.IPv6Unspecified(), 128)} {
+		add(f.contained, from(p), protocol(unix.IPPROTO_ICMPV6), accept())
+	}
+	add(f.contained, drop())
+	if r.Transparent {
+		f.transparent(add)
 	}
 }
 
@@ -151,15 +174,6 @@ func (f filter) encloses(add func(*nftables.Chain, ...match), chain *nftables.Ch
 			load = source6()
 		}
 		add(chain, iifname(mesh.MachineBridge), ofFamily(is4), in(load, f.maps.sets[mesh.Family(mesh.SetEnclosed, is4)]), begins(), reject())
-	}
-}
-
-// outside matches an address that is not within the prefix.
-func outside(load *expr.Payload, p netip.Prefix) match {
-	size := p.Addr().BitLen() / 8
-	return match{
-		load, &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: uint32(size), Mask: ipNet(p).Mask, Xor: make([]byte, size)},
-		&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: p.Masked().Addr().AsSlice()},
 	}
 }
 
@@ -270,6 +284,13 @@ func established() match {
 
 func accept() match { return match{&expr.Verdict{Kind: expr.VerdictAccept}} }
 func drop() match   { return match{&expr.Verdict{Kind: expr.VerdictDrop}} }
+
+func jump(c *nftables.Chain) match {
+	return match{&expr.Verdict{Kind: expr.VerdictJump, Chain: c.Name}}
+}
+func goTo(c *nftables.Chain) match {
+	return match{&expr.Verdict{Kind: expr.VerdictGoto, Chain: c.Name}}
+}
 
 // reject tells the sender at once that it is forbidden, rather than let it wait.
 func reject() match {

@@ -45,6 +45,10 @@ func newLab(t *testing.T) *lab {
 			{NodeId: "a", Vteps: []string{"198.51.100.1"}, Blocks: []string{"10.128.1.0/24"}},
 			{NodeId: "b", Vteps: []string{"198.51.100.2"}, Blocks: []string{"10.128.2.0/24"}},
 		},
+		LocalTasks: []*dispatcherv1.LocalTask{
+			{TaskId: "t1", Addresses: []string{"10.128.1.5"}}, {TaskId: "t2", Addresses: []string{"10.128.2.5"}},
+			{TaskId: "t3", Addresses: []string{"10.128.1.6"}}, // made by the test that needs it
+		},
 		Networks: []*dispatcherv1.MeshNetwork{{
 			NetworkId: "n", Name: "front", Vni: 4097,
 			Entries: []*dispatcherv1.NetworkEntry{
@@ -325,13 +329,13 @@ func addNoDAD(name, cidr string) error {
 }
 
 // serve answers each connection with the caller's address, until the test ends.
-func serve(t *testing.T, h *host, address string) {
+func serve(t testing.TB, h *host, address string) {
 	t.Helper()
 	answer(t, h, address, "")
 }
 
 // answer does so with a word before it.
-func answer(t *testing.T, h *host, address, word string) {
+func answer(t testing.TB, h *host, address, word string) {
 	t.Helper()
 	var ln net.Listener
 	h.do(func() (err error) {

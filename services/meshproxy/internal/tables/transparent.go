@@ -12,7 +12,7 @@ import (
 // transparent marks what containers send to a socket of this machine that has a stranger's address. Other marks stay.
 func (f filter) transparent(add func(*nftables.Chain, ...match)) {
 	for _, number := range []byte{unix.IPPROTO_TCP, unix.IPPROTO_UDP} {
-		add(f.raw, iifname(mesh.MachineBridge), protocol(number), match{
+		add(f.known, protocol(number), match{
 			&expr.Socket{Key: expr.SocketKeyTransparent, Register: 1},
 			&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{1}},
 			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1},
