@@ -31,6 +31,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/dns"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/knock"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/local"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/pass"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/probe"
@@ -117,10 +118,11 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		loop.Transparent()
 	}
 	loop.Load()
-	// Step 4: the line to the cluster that feeds it.
+	// Step 4: the line to the cluster that feeds it, and who looks after the machines while it says nothing.
+	knocker := knock.New(p.Env, p.ID.Name, loop, health)
 	health.Set("dispatcher", false, "waits for the first tables")
 	line := &session.Client{
-		Env: p.Env, Dispatchers: dispatchers, Dial: dial, Tables: loop, Directory: p.Directory, Trust: p.Keeper.SetTrust, Health: health,
+		Env: p.Env, Dispatchers: dispatchers, Dial: dial, Tables: loop, Directory: p.Directory, Trust: p.Keeper.SetTrust, News: knocker.News, Health: health,
 	}
 	counted.Counted, counted.Forwarder = loop.Counted, forwarder.Counts
 	book := count.New(p.Env.Rand.Uint64(), counted)
@@ -140,6 +142,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g.Go("apply", loop.Run)
 	g.Go("watch", loop.Watch)
 	g.Go("session", line.Run)
+	g.Go("knock", knocker.Run)
 	g.Go("local", func(ctx context.Context) error { return agent.Serve(ctx, p.Env, cfg.MeshSocket) })
 	if spaces != nil {
 		g.Go("spaces", func(ctx context.Context) error { return spaces.Serve(ctx, cfg.MeshSocket) })

@@ -106,7 +106,10 @@ type EndpointsResponse struct {
 	// Ids of tasks that are not this machine's any more.
 	RemovedLocalTasks []string `protobuf:"bytes,16,rep,name=removed_local_tasks,json=removedLocalTasks,proto3" json:"removed_local_tasks,omitempty"`
 	// What carries connections to ports that do not say it themselves.
-	Dataplane     v1.Dataplane `protobuf:"varint,17,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
+	Dataplane v1.Dataplane `protobuf:"varint,17,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
+	// The store's quorum has confirmed nothing for a while: a machine that these tables name may be off, and nobody says so.
+	// It holds until the next response.
+	Stale         bool `protobuf:"varint,18,opt,name=stale,proto3" json:"stale,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -258,6 +261,13 @@ func (x *EndpointsResponse) GetDataplane() v1.Dataplane {
 		return x.Dataplane
 	}
 	return v1.Dataplane(0)
+}
+
+func (x *EndpointsResponse) GetStale() bool {
+	if x != nil {
+		return x.Stale
+	}
+	return false
 }
 
 // MeshService is a service as a meshproxy sees it.
@@ -986,7 +996,7 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
 	"\"shoal/dispatcher/v1/endpoint.proto\x12\x13shoal.dispatcher.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a!shoal/dispatcher/v1/session.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/port.proto\"E\n" +
 	"\x10EndpointsRequest\x121\n" +
-	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\x9f\a\n" +
+	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\xb5\a\n" +
 	"\x11EndpointsResponse\x121\n" +
 	"\aversion\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x12<\n" +
@@ -1006,7 +1016,8 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\vlocal_tasks\x18\x0f \x03(\v2\x1e.shoal.dispatcher.v1.LocalTaskR\n" +
 	"localTasks\x12.\n" +
 	"\x13removed_local_tasks\x18\x10 \x03(\tR\x11removedLocalTasks\x127\n" +
-	"\tdataplane\x18\x11 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\"\xcd\x01\n" +
+	"\tdataplane\x18\x11 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12\x14\n" +
+	"\x05stale\x18\x12 \x01(\bR\x05stale\"\xcd\x01\n" +
 	"\vMeshService\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x12\n" +

@@ -31,6 +31,8 @@ const (
 	pace = 20 * time.Millisecond
 	// patience bounds the wait for a stream's first message, and for the first tables.
 	patience = 5 * time.Second
+	// trusted is how long tables are the newest there are without a word of the quorum. It speaks twice a second.
+	trusted = 1500 * time.Millisecond
 )
 
 // View is the replica.
@@ -47,6 +49,7 @@ type stream = grpc.BidiStreamingServer[dispatcherv1.EndpointsRequest, dispatcher
 type edition struct {
 	snapshot *state.Snapshot
 	shared   *mesh.Shared
+	stale    bool // the quorum is away
 }
 
 // Server implements dispatcher.v1.EndpointService.
@@ -88,12 +91,14 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
+	quiet := time.NewTimer(trusted)
+	defer quiet.Stop()
+	stale := false
 	for {
 		changed := s.view.Changed()
-		s.print(s.view.Snapshot())
-		select {
-		case <-changed:
-		case <-ctx.Done():
+		s.print(s.view.Snapshot(), stale)
+		var err error
+		if stale, err = s.await(ctx, changed, quiet, stale); err != nil {
 			return nil
 		}
 		if run.Sleep(ctx, pace) != nil {
@@ -102,13 +107,34 @@ func (s *Server) Run(ctx context.Context) error {
 	}
 }
 
-func (s *Server) print(snap *state.Snapshot) {
+// await blocks until there is something to print: another snapshot, or the quorum has gone or come back. It says whether it
+// is away.
+func (s *Server) await(ctx context.Context, changed <-chan struct{}, quiet *time.Timer, stale bool) (bool, error) {
+	for {
+		confirmed := s.view.Confirmed()
+		select {
+		case <-changed:
+			return stale, nil
+		case <-confirmed:
+			quiet.Reset(trusted)
+			if stale {
+				return false, nil
+			}
+		case <-quiet.C:
+			return true, nil
+		case <-ctx.Done():
+			return stale, ctx.Err()
+		}
+	}
+}
+
+func (s *Server) print(snap *state.Snapshot, stale bool) {
 	old, _ := s.edition()
 	var prev *mesh.Shared
 	if old != nil {
 		prev = old.shared
 	}
-	next := &edition{snapshot: snap, shared: mesh.SharedOf(snap, prev)}
+	next := &edition{snapshot: snap, shared: mesh.SharedOf(snap, prev), stale: stale}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.latest = next

@@ -131,6 +131,13 @@ func (p *proxy) next() *dispatcherv1.EndpointsResponse {
 	return r
 }
 
+// within is next, but not for longer than that.
+func (p *proxy) within(d time.Duration) *dispatcherv1.EndpointsResponse {
+	p.t.Helper()
+	defer time.AfterFunc(d, p.end).Stop()
+	return p.next()
+}
+
 func member(id string, applied uint64) *typesv1.Object {
 	return state.Wrap(&typesv1.Member{
 		Meta: &typesv1.Meta{Id: "dispatcher/" + id}, Role: authzv1.Role_ROLE_DISPATCHER, MachineId: id,
@@ -232,6 +239,28 @@ func TestNothingBeforeTheQuorum(t *testing.T) {
 		r.store.SetQuorum(true)
 		if got := r.open("n1").next(); len(got.GetServices()) != 1 {
 			t.Fatalf("%v, want the service", got)
+		}
+	})
+}
+
+// Without the quorum nobody takes a machine that is off out of the tables: meshproxies are told so, once, and once that it
+// is back.
+func TestStaleWithoutTheQuorum(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, nil, node("n1", "d1"), web(), task(running))
+		p := r.open("n1")
+		if full := p.next(); full.GetStale() {
+			t.Fatal("tables that the quorum confirms are called stale")
+		}
+		time.Sleep(time.Minute)
+		r.store.SetQuorum(false)
+		if m := p.within(2 * time.Second); !m.GetStale() || m.GetFull() {
+			t.Fatalf("%v, want to be told within 2 s that the tables are stale", m)
+		}
+		time.Sleep(time.Minute)
+		r.store.SetQuorum(true)
+		if m := p.within(2 * time.Second); m.GetStale() || m.GetFull() {
+			t.Fatalf("%v, want to be told that the tables are the newest again", m)
 		}
 	})
 }

@@ -25,6 +25,7 @@ type feed struct {
 	tables    *mesh.Tables
 	trust     *dispatcherv1.Trust
 	directory *cav1.Directory
+	stale     bool
 
 	mu    sync.Mutex    // guards below
 	sent  state.Version // of the last change sent
@@ -96,11 +97,12 @@ func (f *feed) send(e *edition) error {
 		f.report()
 		return nil
 	}
-	r.Version = v.Proto()
+	r.Version, r.Stale = v.Proto(), e.stale
 	if err := f.stream.Send(r); err != nil {
 		return err
 	}
 	f.tables, f.trust, f.directory = tables, orOld(r.GetTrust(), f.trust), orOld(r.GetDirectory(), f.directory)
+	f.stale = e.stale
 	return nil
 }
 
@@ -122,7 +124,7 @@ func (f *feed) difference(e *edition) (*dispatcherv1.EndpointsResponse, *mesh.Ta
 		r = mesh.Diff(f.tables, next)
 	}
 	news := f.board.At(e.snapshot)
-	if r == nil && (f.trust != news.Trust || f.directory != news.Directory) {
+	if r == nil && (f.trust != news.Trust || f.directory != news.Directory || f.stale != e.stale) {
 		r = &dispatcherv1.EndpointsResponse{DataPort: next.Shared.DataPort, MachineNetwork: next.Shared.MachineNetwork}
 	}
 	if r != nil && f.trust != news.Trust {

@@ -76,6 +76,8 @@ type Loop struct {
 	changed   chan struct{}        // closed when applied is replaced
 	look      bool                 // the kernel must be read, whatever the model says
 	withdrawn map[string]time.Time // when, by task
+	silent    map[string]bool      // machines to which no new connection is led
+	view      *mesh.Model          // the model without them; nil: to be made
 	counted   map[mesh.Slot]string // what the kernel counts, for which service
 }
 
@@ -109,7 +111,7 @@ func (l *Loop) Take(r *dispatcherv1.EndpointsResponse) error {
 	l.mu.Lock()
 	next, err := l.model.Apply(r)
 	if err == nil {
-		l.model = next
+		l.model, l.view = next, nil
 	}
 	l.mu.Unlock()
 	if err == nil {
@@ -188,7 +190,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 		l.done(m) // what follows is of no concern to those who wait for the version
 		l.forget()
-		l.report(saver.take(m))
+		l.report(saver.take(l.Told()))
 	}
 }
 
@@ -224,12 +226,6 @@ func (l *Loop) looks() bool {
 	look := l.look
 	l.look = false
 	return look
-}
-
-func (l *Loop) current() *mesh.Model {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.model
 }
 
 func (l *Loop) done(m *mesh.Model) {

@@ -195,6 +195,43 @@ func TestRestartWithoutControlPlaneServes(t *testing.T) {
 	})
 }
 
+// A machine that is left out is so in force, and not in what is kept for the next start; it is back when it is left out no more.
+func TestLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		l, stop := m.start(t)
+		defer stop()
+		r := full(7)
+		r.Services[0].Endpoints = append(r.Services[0].Endpoints, &dispatcherv1.MeshEndpoint{TaskId: "u", NodeId: "b", Addresses: []string{"10.128.2.5"}, Slot: 2})
+		if err := l.Take(r); err != nil {
+			t.Fatal(err)
+		}
+		behind := func(want int) {
+			t.Helper()
+			time.Sleep(time.Second)
+			if got := len(m.open()[0].Backends); got != want {
+				t.Errorf("%d tasks behind the port, want %d", got, want)
+			}
+		}
+		behind(2)
+		l.LeaveOut(map[string]bool{"b": true})
+		behind(1)
+		if err := l.Take(&dispatcherv1.EndpointsResponse{Version: &typesv1.Version{Revision: 8}}); err != nil {
+			t.Fatal(err)
+		}
+		behind(1)
+		time.Sleep(time.Minute)
+		again, end := m.start(t)
+		behind(2)
+		end()
+		if revision(again) != 8 {
+			t.Errorf("kept revision %d", revision(again))
+		}
+		l.LeaveOut(nil)
+		behind(2)
+	})
+}
+
 func TestWithoutTablesNothingIsTouched(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)

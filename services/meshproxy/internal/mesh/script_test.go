@@ -22,6 +22,7 @@ import (
 //	ports                                                what answers on machine a
 //	entries [only=SET,…]                                 what changes in the sets and maps; then that is done
 //	local|held|withdrawn A…                              addresses of machine a; ports that others have; tasks that died
+//	silent [A…]                                          machines that do not answer while the cluster has no leader
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		s := &script{kernel: mesh.NewKernel()}
@@ -37,6 +38,12 @@ func TestScripts(t *testing.T) {
 				return s.entries(t, d)
 			case "local", "held", "withdrawn", "can":
 				return s.know(t, d)
+			case "silent":
+				s.silent = map[string]bool{}
+				for _, a := range d.CmdArgs {
+					s.silent[a.Key] = true
+				}
+				return ""
 			}
 			t.Fatalf("no command %q", d.Cmd)
 			return ""
@@ -54,6 +61,7 @@ type script struct {
 	transparent bool
 	held        map[mesh.Listener]bool
 	withdrawn   map[string]bool
+	silent      map[string]bool
 }
 
 func (s *script) tables(t *testing.T, d *datadriven.TestData) string {
@@ -225,8 +233,9 @@ func (s *script) steps(t *testing.T, d *datadriven.TestData) string {
 // desired is what machine a should be. What is wrong with ports is told by the command ports.
 func (s *script) desired(mtu int) (mesh.Kernel, error) {
 	self := s.self(mtu)
-	s.published, _ = s.model.Publish(self, s.published)
-	return s.model.Desired(self, s.published)
+	model := s.model.Without(s.silent)
+	s.published, _ = model.Publish(self, s.published)
+	return model.Desired(self, s.published)
 }
 
 func (s *script) self(mtu int) mesh.Self {
@@ -238,7 +247,7 @@ func (s *script) self(mtu int) mesh.Self {
 
 func (s *script) ports() string {
 	var out strings.Builder
-	published, err := s.model.Publish(s.self(1500), nil)
+	published, err := s.model.Without(s.silent).Publish(s.self(1500), nil)
 	ports := published.Ports()
 	if err != nil {
 		fmt.Fprintln(&out, err)

@@ -17,6 +17,7 @@ import (
 	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/silence"
 )
 
 const (
@@ -57,7 +58,9 @@ type Client struct {
 	Tables    Tables
 	Directory Directory
 	// Trust takes whom to trust and whom to refuse.
-	Trust  func(bundle []byte, denied []string)
+	Trust func(bundle []byte, denied []string)
+	// News takes what the tables are worth, whenever it may have changed.
+	News   func(silence.News)
 	Health Health
 }
 
@@ -68,6 +71,7 @@ func (c *Client) Run(ctx context.Context) error {
 		changed := c.Directory.Changed()
 		member, ok := Pick(c.Env.Rand, c.Dispatchers(), last, next)
 		if !ok {
+			c.News(silence.Away)
 			c.Health.Set("dispatcher", false, "no dispatcher is known; the machine goes on with the last tables")
 			select {
 			case <-changed:
@@ -82,6 +86,7 @@ func (c *Client) Run(ctx context.Context) error {
 		if ctx.Err() != nil {
 			return nil
 		}
+		c.News(silence.Away)
 		c.Health.Set("dispatcher", false, "the line to dispatcher "+last+" ended: "+err.Error()+"; the machine goes on with the last tables")
 		if next = directory.MovedTo(err); next != "" && time.Since(started) > firstWait {
 			continue // handed over; who is sent on without a table waits, or could be sent in circles fast
@@ -187,6 +192,7 @@ func (c *Client) listen(s grpc.BidiStreamingClient[dispatcherv1.EndpointsRequest
 		if err := c.Tables.Take(r); err != nil {
 			return heard, err
 		}
+		c.News(worth(r))
 		if !heard {
 			c.Env.Log.Info("tables come", "dispatcher", address)
 			c.Health.Set("dispatcher", true, "")
@@ -194,6 +200,13 @@ func (c *Client) listen(s grpc.BidiStreamingClient[dispatcherv1.EndpointsRequest
 			applied <- struct{}{} // from now on there is something to answer
 		}
 	}
+}
+
+func worth(r *dispatcherv1.EndpointsResponse) silence.News {
+	if r.GetStale() {
+		return silence.Stale
+	}
+	return silence.Fresh
 }
 
 // answer says what is in force, each version once, and not before the first tables of this stream: what was in force before

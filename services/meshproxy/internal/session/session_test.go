@@ -3,6 +3,7 @@ package session_test
 import (
 	"context"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -19,6 +20,7 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/session"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/silence"
 )
 
 // dispatcher streams what it is given, to one meshproxy at a time.
@@ -139,7 +141,33 @@ type cluster struct {
 	servers  map[string]*grpc.Server
 	tables   *tables
 	trusted  []string
+	news     []silence.News // without repetitions
 	stop     func()
+}
+
+func (c *cluster) hear(n silence.News) {
+	if len(c.news) == 0 || c.news[len(c.news)-1] != n {
+		c.news = append(c.news, n)
+	}
+}
+
+// What the tables are worth is handed on: the line's end, and what the dispatcher says of the quorum.
+func TestNews(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t)
+		defer c.stop()
+		time.Sleep(time.Second)
+		c.one.send <- &dispatcherv1.EndpointsResponse{Version: version(5), Stale: true}
+		c.one.send <- &dispatcherv1.EndpointsResponse{Version: version(6)}
+		time.Sleep(time.Second)
+		c.servers["one"].Stop()
+		time.Sleep(time.Second)
+		synctest.Wait()
+		want := []silence.News{silence.Fresh, silence.Stale, silence.Fresh, silence.Away, silence.Fresh}
+		if !slices.Equal(c.news, want) {
+			t.Errorf("heard %v, want %v", c.news, want)
+		}
+	})
 }
 
 func newCluster(t *testing.T) *cluster {
@@ -174,6 +202,7 @@ func newCluster(t *testing.T) *cluster {
 			return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 				grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return env.Net.Dial(ctx, "tcp", a) }))
 		},
+		News:  c.hear,
 		Trust: func(bundle []byte, _ []string) { c.trusted = append(c.trusted, string(bundle)) },
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -1,0 +1,28 @@
+package apply
+
+import "github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+
+// Told is the model as the cluster has told it; nil before the first.
+func (l *Loop) Told() *mesh.Model {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.model
+}
+
+// LeaveOut has no new connection led to the named machines from now on, and to others again.
+func (l *Loop) LeaveOut(nodes map[string]bool) {
+	l.mu.Lock()
+	l.silent, l.view = nodes, nil
+	l.mu.Unlock()
+	l.poke()
+}
+
+// current is the model that is to be in force. It is the same one until something changes.
+func (l *Loop) current() *mesh.Model {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.view == nil {
+		l.view = l.model.Without(l.silent)
+	}
+	return l.view
+}

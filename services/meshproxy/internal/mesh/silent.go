@@ -1,0 +1,116 @@
+package mesh
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+)
+
+// Without is the model in which no new connection is led to the named machines: their tasks stand behind a service only if
+// no other does. Connections that are there go on, as with a task that drains.
+func (m *Model) Without(silent map[string]bool) *Model {
+	if m == nil || len(silent) == 0 {
+		return m
+	}
+	next := *m
+	next.services, next.directories = maps.Clone(m.services), maps.Clone(m.directories)
+	for id, svc := range m.services {
+		next.services[id] = withoutEndpoints(svc, silent)
+	}
+	for network, d := range m.directories {
+		next.directories[network] = withoutNames(d, placesOn(m.networks[network], silent))
+	}
+	return &next
+}
+
+// Holders are the machines to which new connections are led, and Others the rest.
+func (m *Model) Holders() (holders, others map[string]bool) {
+	holders, others = map[string]bool{}, map[string]bool{}
+	if m == nil {
+		return holders, others
+	}
+	for _, svc := range m.services {
+		for _, e := range svc.GetEndpoints() {
+			holders[e.GetNodeId()] = holders[e.GetNodeId()] || !e.GetDraining()
+		}
+	}
+	for _, n := range m.networks {
+		for _, e := range n.GetEntries() {
+			holders[e.GetNodeId()] = true
+		}
+	}
+	maps.DeleteFunc(holders, func(_ string, holds bool) bool { return !holds })
+	for id := range m.machines {
+		if !holders[id] {
+			others[id] = true
+		}
+	}
+	return holders, others
+}
+
+// Address is a machine's first address, or its id if it has none.
+func (m *Model) Address(node string) string {
+	if m == nil {
+		return node
+	}
+	return cmp.Or(slices.Concat(m.machines[node].GetAddresses(), []string{node})[0], node)
+}
+
+// withoutEndpoints is the service itself if nothing is to be left out.
+func withoutEndpoints(svc *dispatcherv1.MeshService, silent map[string]bool) *dispatcherv1.MeshService {
+	takes := func(e *dispatcherv1.MeshEndpoint) bool { return !e.GetDraining() && !silent[e.GetNodeId()] }
+	quiet := func(e *dispatcherv1.MeshEndpoint) bool { return !e.GetDraining() && silent[e.GetNodeId()] }
+	if !slices.ContainsFunc(svc.GetEndpoints(), takes) || !slices.ContainsFunc(svc.GetEndpoints(), quiet) {
+		return svc
+	}
+	next := &dispatcherv1.MeshService{
+		ServiceId: svc.GetServiceId(), Name: svc.GetName(), Ports: svc.GetPorts(), Counted: svc.GetCounted(),
+	}
+	for _, e := range svc.GetEndpoints() {
+		if quiet(e) {
+			e = &dispatcherv1.MeshEndpoint{
+				TaskId: e.GetTaskId(), NodeId: e.GetNodeId(), Addresses: e.GetAddresses(), Slot: e.GetSlot(),
+				HostPorts: e.GetHostPorts(), Draining: true,
+			}
+		}
+		next.Endpoints = append(next.Endpoints, e)
+	}
+	return next
+}
+
+// placesOn are the tasks of a network that are on certain machines.
+func placesOn(n *dispatcherv1.MeshNetwork, nodes map[string]bool) map[string]bool {
+	out := map[string]bool{}
+	for _, e := range n.GetEntries() {
+		if nodes[e.GetNodeId()] {
+			out[e.GetTaskId()] = true
+		}
+	}
+	return out
+}
+
+// withoutNames is the directory itself if nothing is to be left out.
+func withoutNames(d *Directory, tasks map[string]bool) *Directory {
+	if len(tasks) == 0 {
+		return d
+	}
+	next := &Directory{Services: maps.Clone(d.Services)}
+	changed := false
+	for id, svc := range d.Services {
+		left := slices.DeleteFunc(slices.Clone(svc.GetEndpoints()), func(e *dispatcherv1.NetworkEndpoint) bool { return tasks[e.GetTaskId()] })
+		if len(left) == 0 || len(left) == len(svc.GetEndpoints()) {
+			continue
+		}
+		changed = true
+		next.Services[id] = &dispatcherv1.NetworkService{
+			NetworkId: svc.GetNetworkId(), ServiceId: svc.GetServiceId(), Name: svc.GetName(), Vips: svc.GetVips(),
+			Aliases: svc.GetAliases(), Endpoints: left, Counted: svc.GetCounted(),
+		}
+	}
+	if !changed {
+		return d
+	}
+	return next
+}
