@@ -194,6 +194,27 @@ func TestDifferencesLeadToTheWhole(t *testing.T) {
 	}
 }
 
+// A machine's new session changes nothing that others are told of it, and costs what one machine does, however many there are.
+func TestNewSessionCostsOneMachine(t *testing.T) {
+	s := state.Empty()
+	var all []proto.Message
+	for i := range 2000 {
+		all = append(all, node(fmt.Sprintf("n%04d", i), ready))
+	}
+	s = put(s, all...)
+	before := mesh.SharedOf(s, nil)
+	bound := node("n0007", ready)
+	bound.Status.Session = &typesv1.NodeSession{DispatcherId: "d1", Number: 1}
+	s = put(s, bound)
+	after := mesh.SharedOf(s, before)
+	if len(after.Machines) != len(all) || mesh.Diff(mesh.Of(s, "n1", before, nil), mesh.Of(s, "n1", after, nil)) != nil {
+		t.Fatalf("a new session told something of %d machines", len(after.Machines))
+	}
+	if cost := testing.AllocsPerRun(10, func() { mesh.SharedOf(s, before) }); cost > 50 {
+		t.Errorf("%.0f allocations for one machine of %d", cost, len(all))
+	}
+}
+
 // What lost its last object while a replica was away is gone from the tables too.
 func TestResyncToNothing(t *testing.T) {
 	s := put(state.Empty(), node("n1", ready), web(), running("t1", "n1"))

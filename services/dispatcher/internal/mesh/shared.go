@@ -2,7 +2,6 @@ package mesh
 
 import (
 	"cmp"
-	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
@@ -39,7 +38,6 @@ type Shared struct {
 // sources are the objects that the messages were made from. Objects of a snapshot are never changed, so the same pointers
 // make the same message.
 type sources struct {
-	nodes    map[string]*typesv1.Node
 	heard    map[string]bool // machines whose tasks run for all we know: true if they are heard now
 	services map[string]made[*typesv1.Service]
 	names    map[string]named // services on networks
@@ -74,10 +72,10 @@ func SharedOf(s *state.Snapshot, prev *Shared) *Shared {
 		marks:          at,
 		seq:            prev.seq + 1,
 	}
+	sameHeard := true
 	if at.nodes != prev.marks.nodes {
-		next.makeMachines(s, prev)
+		sameHeard = next.makeMachines(s, prev)
 	}
-	sameHeard := maps.Equal(prev.from.heard, next.from.heard)
 	if at.services != prev.marks.services || !sameHeard {
 		next.makeServices(s, prev, sameHeard)
 		next.makeNames(s, prev, sameHeard)
@@ -103,25 +101,6 @@ func marksOf(s *state.Snapshot) marks {
 		services: at(typesv1.Kind_KIND_SERVICE, typesv1.Kind_KIND_TASK),
 		networks: at(typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_TASK),
 		cluster:  at(typesv1.Kind_KIND_CLUSTER),
-	}
-}
-
-func (x *Shared) makeMachines(s *state.Snapshot, prev *Shared) {
-	x.Machines, x.from.nodes, x.from.heard = map[string]*dispatcherv1.MeshMachine{}, map[string]*typesv1.Node{}, map[string]bool{}
-	for n := range s.Nodes() {
-		id := n.GetMeta().GetId()
-		x.from.nodes[id] = n
-		switch n.GetStatus().GetState() {
-		case typesv1.NodeState_NODE_STATE_READY:
-			x.from.heard[id] = true
-		case typesv1.NodeState_NODE_STATE_SUSPECT:
-			x.from.heard[id] = false
-		}
-		if prev.from.nodes[id] == n {
-			x.Machines[id] = prev.Machines[id]
-			continue
-		}
-		keep(x.Machines, prev.Machines, id, machine(n))
 	}
 }
 
