@@ -48,7 +48,8 @@ type Monitor struct {
 	times   Times
 	peers   *peers
 	live    atomic.Pointer[[]string]
-	adopted state.Version // of the nodes that adopt has looked at
+	looked  state.Version       // at the last tick
+	doubted map[string]struct{} // machines of this dispatcher that were SUSPECT when last looked at
 	states  *prometheus.CounterVec
 	pulse   *run.Pulse
 }
@@ -61,7 +62,7 @@ func New(self string, env run.Env, view View, c *commit.Committer, table *Table,
 	env.Metrics.MustRegister(states)
 	return &Monitor{
 		self: self, log: env.Log, ticker: env.Ticker, view: view, commit: c, table: table, times: times,
-		peers: newPeers(self, times), states: states, pulse: run.NewPulse(),
+		peers: newPeers(self, times), doubted: map[string]struct{}{}, states: states, pulse: run.NewPulse(),
 	}
 }
 
@@ -133,22 +134,17 @@ type change struct {
 }
 
 func (m *Monitor) judge(s *state.Snapshot, now time.Time) []change {
-	m.adopt(s, now)
-	silence, live := m.peers.observe(s, now)
+	look := m.changed(s)
+	m.adopt(s, look, now)
+	silence, live := m.peers.observe(s, !look.none(), now)
 	others := slices.DeleteFunc(slices.Clone(live), func(id string) bool { return id == m.self })
 	m.live.Store(&others)
-	return append(m.ownChanges(s, now), m.peers.changes(s, silence, live)...)
+	return append(m.ownChanges(s, look, now), m.peers.changes(s, silence, live, now)...)
 }
 
 // adopt takes over sessions that an earlier life of this dispatcher had.
-func (m *Monitor) adopt(s *state.Snapshot, now time.Time) {
-	at := s.Version()
-	at.Revision = s.ChangedAt(typesv1.Kind_KIND_NODE)
-	if at == m.adopted {
-		return
-	}
-	m.adopted = at
-	for n := range s.Nodes() {
+func (m *Monitor) adopt(s *state.Snapshot, look changed, now time.Time) {
+	for n := range look.nodes(s) {
 		session := n.GetStatus().GetSession()
 		if session.GetDispatcherId() == m.self && n.GetStatus().GetState() != typesv1.NodeState_NODE_STATE_DOWN {
 			m.table.Adopt(n.GetMeta().GetId(), session.GetNumber(), now)
@@ -156,10 +152,20 @@ func (m *Monitor) adopt(s *state.Snapshot, now time.Time) {
 	}
 }
 
-func (m *Monitor) ownChanges(s *state.Snapshot, now time.Time) []change {
+// ownChanges looks at whom the store has changed, who is silent, and who is SUSPECT and may be heard again. Of thousands of
+// machines that is hardly one at most ticks.
+func (m *Monitor) ownChanges(s *state.Snapshot, look changed, now time.Time) []change {
 	var out []change
 	for _, silence := range m.table.Silences(now) {
+		if _, doubted := m.doubted[silence.NodeID]; !doubted && silence.For < m.times.Suspect && !look.has(silence.NodeID) {
+			continue
+		}
 		n := s.Node(silence.NodeID)
+		if n.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_SUSPECT {
+			m.doubted[silence.NodeID] = struct{}{}
+		} else {
+			delete(m.doubted, silence.NodeID)
+		}
 		session := n.GetStatus().GetSession()
 		if n == nil || session.GetNumber() > silence.Session {
 			m.table.Forget(silence.NodeID, silence.Session)

@@ -315,6 +315,100 @@ func TestWhoWaitsForItsTurnIsNotSilent(t *testing.T) {
 	})
 }
 
+// Who has said hello to a dispatcher that was started anew is not silent, however long others hold up its session.
+func TestWhoHasKnockedIsNotSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := replicatest.New(testx.Env(t), cluster(), dispatcher("d1"), node("n1", "d1"), node("n2", "d1"))
+		d1 := start(t, store, "d1")
+		time.Sleep(1500 * time.Millisecond)
+		d1.table.Knock("n1", time.Now())
+		time.Sleep(1500 * time.Millisecond)
+		if n1, n2 := stateOf(store, "n1"), stateOf(store, "n2"); n1 != ready || n2 != suspect {
+			t.Fatalf("after 3 s: %s and %s; want READY, which has knocked, and SUSPECT, which has not", n1, n2)
+		}
+	})
+}
+
+// Thousands of machines whose dispatcher died come to the others one after another. Who waits for its turn there is not taken
+// for lost, by whichever dispatcher speaks for it; and who never comes is, when the others have come.
+func TestWhoQueuesElsewhereIsNotLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const machines, each = 600, 20 * time.Millisecond // 12 s
+		id := func(i int) string { return fmt.Sprintf("n%04d", i) }
+		objects := []*typesv1.Object{cluster(), dispatcher("d1"), dispatcher("d2"), dispatcher("d3"), node("gone", "d3")}
+		for i := range machines {
+			objects = append(objects, node(id(i), "d3"))
+		}
+		store := replicatest.New(testx.Env(t), objects...)
+		start(t, store, "d1")
+		d2, d3 := start(t, store, "d2"), start(t, store, "d3")
+		for i := range machines {
+			d3.table.Open(id(i), 1, time.Now(), func(error) {})
+		}
+		time.Sleep(time.Second)
+		d3.stop()
+		for i := range machines {
+			moved, _ := proto.Clone(store.Snapshot().Node(id(i))).(*typesv1.Node)
+			moved.Status.Session = &typesv1.NodeSession{DispatcherId: "d2", Number: 2, BootId: "b"}
+			store.Put(state.Wrap(moved))
+			d2.table.Open(id(i), 2, time.Now(), func(error) {})
+			time.Sleep(each)
+			for j := range i + 1 {
+				d2.table.Heard(id(j), 2, time.Now())
+			}
+			if i%50 == 0 {
+				for j := range machines {
+					if got := stateOf(store, id(j)); got != ready {
+						t.Fatalf("machine %d, whose turn it is not at %d: %s, want READY", j, i, got)
+					}
+				}
+			}
+		}
+		time.Sleep(4 * time.Second)
+		if got := stateOf(store, "gone"); got != down {
+			t.Fatalf("who never came, 4 s after the others: %s, want DOWN", got)
+		}
+	})
+}
+
+// To write what was judged of thousands takes seconds. Who is heard meanwhile is not told to be silent.
+func TestWhoIsHeardMeanwhileIsLeftOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const machines, lot = 1000, 200
+		id := func(i int) string { return fmt.Sprintf("n%04d", i) }
+		objects := []*typesv1.Object{cluster(), dispatcher("d1")}
+		for i := range machines {
+			objects = append(objects, node(id(i), "d1"))
+		}
+		store := replicatest.New(testx.Env(t), objects...)
+		d1 := start(t, store, "d1")
+		time.Sleep(time.Second)
+		for i := range machines {
+			d1.table.Open(id(i), 1, time.Now(), func(error) {})
+		}
+		d1.slow.Store(int64(500 * time.Millisecond))
+		var told atomic.Int64
+		store.OnCommit(func(tx *storev1.Transaction) error {
+			for _, p := range tx.GetPuts() {
+				if p.GetObject().GetNode().GetStatus().GetState() == suspect {
+					told.Add(1)
+				}
+			}
+			return nil
+		})
+		time.Sleep(2300 * time.Millisecond) // all are judged, and the first lot is on its way
+		for range 6 {
+			for i := range machines {
+				d1.table.Heard(id(i), 1, time.Now())
+			}
+			time.Sleep(500 * time.Millisecond)
+		}
+		if n := told.Load(); n == 0 || n > lot {
+			t.Errorf("%d were told to be SUSPECT, want those of the first lot of %d", n, lot)
+		}
+	})
+}
+
 // A count that was started afresh makes a silent machine no better: it stays SUSPECT until it is heard.
 func TestFreshCountIsNoSignOfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

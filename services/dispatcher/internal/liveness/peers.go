@@ -18,11 +18,14 @@ type peers struct {
 	self  string
 	times Times
 	seen  map[string]*peer
+	bound map[string]int // machines by the dispatcher of their session
 }
 
 type peer struct {
 	revision uint64
 	renewed  time.Time
+	bound    int  // machines, when last looked at
+	leaving  rush // they reach other dispatchers one after another
 }
 
 func newPeers(self string, times Times) *peers {
@@ -37,8 +40,8 @@ func (p *peers) restart(now time.Time) {
 }
 
 // observe returns how long each other dispatcher has been silent, and who is live, itself included. A dispatcher that is
-// no member, or not one yet, is known by the machines that are bound to it.
-func (p *peers) observe(s *state.Snapshot, now time.Time) (silence map[string]time.Duration, live []string) {
+// no member, or not one yet, is known by the machines that are bound to it. Moved says that these may be others than last time.
+func (p *peers) observe(s *state.Snapshot, moved bool, now time.Time) (silence map[string]time.Duration, live []string) {
 	silence = map[string]time.Duration{}
 	for m := range s.MembersOfRole(authzv1.Role_ROLE_DISPATCHER) {
 		id := m.GetMachineId()
@@ -51,18 +54,42 @@ func (p *peers) observe(s *state.Snapshot, now time.Time) (silence map[string]ti
 			live = append(live, id)
 		}
 	}
-	for n := range s.Nodes() {
-		id := n.GetStatus().GetSession().GetDispatcherId()
-		if _, known := silence[id]; !known && id != "" && id != p.self {
+	if moved || p.bound == nil {
+		p.count(s)
+	}
+	for id := range p.bound {
+		if _, known := silence[id]; !known && id != p.self {
 			silence[id] = p.silence(s, id, now)
 		}
 	}
-	for id := range p.seen {
+	for id, other := range p.seen {
 		if _, ok := silence[id]; !ok {
 			delete(p.seen, id)
+			continue
 		}
+		for range other.bound - p.bound[id] {
+			other.leaving.note(now)
+		}
+		other.bound = p.bound[id]
 	}
 	return silence, live
+}
+
+// count tells how many machines are bound to each dispatcher.
+func (p *peers) count(s *state.Snapshot) {
+	p.bound = map[string]int{}
+	for n := range s.Nodes() {
+		if id := n.GetStatus().GetSession().GetDispatcherId(); id != "" {
+			p.bound[id]++
+		}
+	}
+}
+
+// queueing says that the machines of a dead dispatcher come to the others so fast that who is still bound to it may wait for
+// its turn there: of thousands, the last are back long after they would count as lost. It bounds that wait.
+func (p *peers) queueing(id string, dead time.Duration, now time.Time) bool {
+	other := p.seen[id]
+	return other != nil && dead < longestRush && other.leaving.on(now)
 }
 
 func (p *peers) silence(s *state.Snapshot, id string, now time.Time) time.Duration {
@@ -80,7 +107,7 @@ func (p *peers) silence(s *state.Snapshot, id string, now time.Time) time.Durati
 
 // changes lists the machines of dead dispatchers for which this one speaks. Its agents have moved by themselves; who is
 // still bound to it when a machine of its own would have been judged is judged alike.
-func (p *peers) changes(s *state.Snapshot, silence map[string]time.Duration, live []string) []change {
+func (p *peers) changes(s *state.Snapshot, silence map[string]time.Duration, live []string, now time.Time) []change {
 	if !p.anyDead(silence) {
 		return nil
 	}
@@ -92,7 +119,7 @@ func (p *peers) changes(s *state.Snapshot, silence map[string]time.Duration, liv
 			continue
 		}
 		dead := silence[bound] - p.times.Lease
-		if dead < p.times.Suspect || chosen(n.GetMeta().GetId(), live) != p.self {
+		if dead < p.times.Suspect || p.queueing(bound, dead, now) || chosen(n.GetMeta().GetId(), live) != p.self {
 			continue
 		}
 		switch {

@@ -3,7 +3,7 @@ package liveness
 import "time"
 
 const (
-	// rushing is how many sessions a second make a rush: who is not back by then may be waiting for a turn.
+	// rushing is how many machines a second make a rush: who is not back by then may be waiting for a turn.
 	rushing = 20
 	// longestRush bounds how long a machine may wait for its turn without being judged.
 	longestRush = 30 * time.Second
@@ -12,7 +12,7 @@ const (
 // rush tells whether many machines come one after another, as they do when their dispatcher was started anew.
 type rush struct {
 	since   time.Time // this second's begin
-	now     int       // sessions in it
+	now     int       // machines in it
 	crowded time.Time // when it was crowded last
 }
 

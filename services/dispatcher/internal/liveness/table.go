@@ -79,6 +79,17 @@ func (t *Table) open(nodeID string, next *entry) func(error) {
 	return old.end
 }
 
+// Knock notes that a machine has come and waits for its session to begin. If this dispatcher had one with it in an earlier life, it
+// is not silent.
+func (t *Table) Knock(nodeID string, now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rush.note(now)
+	if e := t.entries[nodeID]; e != nil && now.Before(e.turn) {
+		e.from = now
+	}
+}
+
 // Heard notes a sign of life.
 func (t *Table) Heard(nodeID string, number uint64, now time.Time) {
 	t.mu.Lock()

@@ -23,12 +23,13 @@ const (
 
 // write sets machines' states, each on condition that its session and its object have not moved: a machine that has
 // meanwhile reached another dispatcher wins, and a description that has meanwhile been written is not lost. What is refused
-// is judged again at a later tick.
+// is judged again at a later tick. With thousands it takes seconds: whoever has been heard by then is left out.
 func (m *Monitor) write(ctx context.Context, s *state.Snapshot, changes []change) error {
 	var failed error
 	var last *typesv1.Version
 	for some := range slices.Chunk(changes, lot) {
-		at, err := m.writeLot(ctx, s, slices.Clone(some))
+		some = m.stillTrue(some, time.Now())
+		at, err := m.writeLot(ctx, s, some)
 		if err != nil {
 			failed = errors.Join(failed, err)
 		} else if at != nil {
@@ -43,6 +44,23 @@ func (m *Monitor) write(ctx context.Context, s *state.Snapshot, changes []change
 	defer cancel()
 	_ = m.view.WaitFor(ctx, state.VersionOf(last))
 	return failed
+}
+
+// stillTrue leaves out who has been heard, or has another object, since it was judged.
+func (m *Monitor) stillTrue(changes []change, now time.Time) (out []change) {
+	s := m.view.Snapshot()
+	for _, c := range changes {
+		id := c.node.GetMeta().GetId()
+		if s.Node(id).GetMeta().GetRevision() != c.node.GetMeta().GetRevision() {
+			continue
+		}
+		silence, here := m.table.Of(id, now)
+		if here && c.state != typesv1.NodeState_NODE_STATE_READY && silence.For < m.times.Suspect {
+			continue
+		}
+		out = append(out, c)
+	}
+	return out
 }
 
 // writeLot takes out whoever stands in the way, and tries the rest again. It returns no version if nobody is left.

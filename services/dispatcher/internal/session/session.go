@@ -151,6 +151,9 @@ func (s *Server) Session(str stream) error {
 	if err := checkHello(caller.Principal.Role, hello); err != nil {
 		return err
 	}
+	if s.View.Snapshot().Node(node).GetStatus().GetSession().GetBootId() == hello.GetBootId() {
+		s.Table.Knock(node, time.Now())
+	}
 	// Step 2: bind the session in the store. From here on its number fences all that is said in it. So many do that at once
 	// as the store bears; whoever comes in a stampede waits its turn, or comes again.
 	reassured := s.reassure(ctx, str)
