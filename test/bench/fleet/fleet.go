@@ -87,7 +87,7 @@ func (h *Measurement) Run(ctx context.Context) (err error) {
 		cancel()
 		err = errors.Join(err, (<-ended).Err)
 	}()
-	if err := h.sessions(ctx, h.Nodes); err != nil {
+	if err := h.sessions(ctx, nil); err != nil {
 		return err
 	}
 	h.row("all agents started to all in session", "s", "", time.Since(began).Seconds())
@@ -123,11 +123,11 @@ func (h *Measurement) remove(ctx context.Context, name string) error {
 	return err
 }
 
-// sessions waits until so many sessions have been opened in all.
-func (h *Measurement) sessions(ctx context.Context, opened int) error {
+// sessions waits until all machines are in session, by one that was opened since before was taken.
+func (h *Measurement) sessions(ctx context.Context, before []int) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return h.fleet.AwaitSessions(ctx, opened)
+	return h.fleet.AwaitSessions(ctx, before)
 }
 
 // settled is what the dispatcher costs while nothing happens.
@@ -240,11 +240,11 @@ func (h *Measurement) empty(ctx context.Context) error {
 // reconnect kills the dispatcher and waits until every machine has a session again. It is started anew at once.
 func (h *Measurement) reconnect(ctx context.Context) error {
 	for range h.Runs {
-		opened, began := h.fleet.Opened(), time.Now()
+		before, began := h.fleet.Opened(), time.Now()
 		if err := h.Lab.Kill(ctx, manager, "dispatcher"); err != nil {
 			return err
 		}
-		if err := h.sessions(ctx, opened+h.Nodes); err != nil {
+		if err := h.sessions(ctx, before); err != nil {
 			return err
 		}
 		h.row("dispatcher killed to all in session", "s", aimReconnect, time.Since(began).Seconds())

@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"syscall"
+	"time"
 )
 
 // atOnce is how many machines of a fleet are about to connect at the same time.
@@ -17,14 +18,30 @@ type gate chan struct{}
 
 func newGate() gate { return make(gate, atOnce) }
 
-// dial connects if there is a place; else the machine comes again a moment later, as it does at a server that is full. Nobody
-// waits for a place: who has waited longest would have the least time left for what it waited for. The place is free again
-// when the other side has answered twice, which ends a handshake of TLS 1.3, or when the connection ends.
+// inTime is how much of a machine's time to connect must be left when it gets its place.
+const inTime = 400 * time.Millisecond
+
+// dial connects when there is a place. Who waits costs nothing, while each try of an agent costs what a handshake does; so it waits
+// for as long as it may, and then comes again as it does at a server that is full. It takes no place with so little time left
+// that what it waited for would be for nothing. The place is free again when the other side has answered twice, which ends a
+// handshake of TLS 1.3, or when the connection ends.
 func (g gate) dial(ctx context.Context, d net.Dialer, kind, address string) (net.Conn, error) {
-	select {
-	case g <- struct{}{}:
-	default:
-		return nil, &net.OpError{Op: "dial", Net: kind, Err: syscall.EAGAIN}
+	places := g
+	var late <-chan time.Time
+	if end, ok := ctx.Deadline(); ok {
+		timer := time.NewTimer(time.Until(end) - inTime)
+		defer timer.Stop()
+		late = timer.C
+	}
+	for entered := false; !entered; {
+		select {
+		case places <- struct{}{}:
+			entered = true
+		case <-late:
+			places, late = nil, nil // nobody is let in by it
+		case <-ctx.Done():
+			return nil, &net.OpError{Op: "dial", Net: kind, Err: syscall.EAGAIN}
+		}
 	}
 	leave := sync.OnceFunc(func() { <-g })
 	conn, err := d.DialContext(ctx, kind, address)

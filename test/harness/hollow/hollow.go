@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -40,6 +41,12 @@ const (
 	joinPause   = 200 * time.Millisecond
 	// parallel is how many containers a machine makes at once: they cost nothing.
 	parallel = 2
+	// comeAtOnce is how many machines come up at the same time, and comeLimit how long one of them may hold up the next. Each
+	// waits a second for the meshproxy that it has not got, so this is also how many come up in a second.
+	comeAtOnce = 512
+	comeLimit  = 5 * time.Second
+	// collectAt is how much garbage there may be, in percent of what is in use: collecting takes the processors that sessions need.
+	collectAt = 300
 )
 
 // Options are a fleet's.
@@ -58,11 +65,10 @@ type Options struct {
 
 // Fleet is the machines.
 type Fleet struct {
-	opts   Options
-	real   run.Env
-	nodes  []*Node
-	opened atomic.Int64
-	gate   gate
+	opts  Options
+	real  run.Env
+	nodes []*Node
+	gate  gate
 }
 
 // Node is one machine.
@@ -74,7 +80,8 @@ type Node struct {
 	// Host has its containers.
 	Host *agenttest.Host
 
-	env run.Env
+	env   run.Env
+	voice *voice
 }
 
 // New makes the machines. They have nothing to do with the cluster yet.
@@ -90,7 +97,10 @@ func New(opts Options) (*Fleet, error) {
 	for i := range opts.Nodes {
 		addr = addr.Next()
 		name := fmt.Sprintf("hollow-%04d", i+1)
-		f.nodes = append(f.nodes, &Node{Name: name, Address: addr.String(), Host: agenttest.NewHost(name, f.real.Rand), env: f.env(i, name)})
+		v := newVoice()
+		f.nodes = append(f.nodes, &Node{
+			Name: name, Address: addr.String(), Host: agenttest.NewHost(name, f.real.Rand), env: f.env(i, name, v), voice: v,
+		})
 	}
 	return f, nil
 }
@@ -112,9 +122,9 @@ func openFiles(want int) error {
 }
 
 // env is what a machine's agent takes from outside.
-func (f *Fleet) env(i int, name string) run.Env {
+func (f *Fleet) env(i int, name string, v *voice) run.Env {
 	env := f.real
-	env.Host, env.Log = name, slog.New(ear{f})
+	env.Host, env.Log = name, slog.New(v)
 	own := network{Network: f.real.Net, gate: f.gate}
 	if n := len(f.opts.Sources); n > 0 {
 		own.source = net.TCPAddrFromAddrPort(netip.AddrPortFrom(f.opts.Sources[i%n], 0))
@@ -127,9 +137,6 @@ func (f *Fleet) env(i int, name string) run.Env {
 
 // Nodes are the machines, in the order of their names.
 func (f *Fleet) Nodes() []*Node { return f.nodes }
-
-// Opened counts the sessions that were ever opened.
-func (f *Fleet) Opened() int { return int(f.opened.Load()) }
 
 // Join joins all machines to the cluster.
 func (f *Fleet) Join(ctx context.Context) error {
@@ -166,26 +173,85 @@ func (f *Fleet) join(ctx context.Context, n *Node) error {
 	return last
 }
 
-// Run lets the agents work until ctx ends, or one of them fails.
+// Run lets the agents work until ctx ends, or one of them fails. They come up a few at a time, each when one before it is in
+// session: thousands that begin at once have no turn on this machine's processors for what holds their sessions.
 func (f *Fleet) Run(ctx context.Context) error {
+	defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
 	g := run.NewGroup(f.real.Log)
+	places := make(chan struct{}, comeAtOnce)
 	for _, n := range f.nodes {
-		cfg := agent.DefaultConfig()
-		cfg.Base = config.Base{Data: enroll.DefaultRoot + "/agent", Advertise: []string{n.Address}}
-		cfg.Parallel = parallel
-		g.Go(n.Name, func(ctx context.Context) error { return agent.Run(ctx, cfg, n.Host.Env(n.env)) })
+		g.Go(n.Name, func(ctx context.Context) error {
+			select {
+			case places <- struct{}{}:
+			case <-ctx.Done():
+				return nil
+			}
+			ctx, cancel := context.WithCancel(ctx)
+			up := run.Async(ctx, func(ctx context.Context) (struct{}, error) {
+				n.voice.firstSession(ctx, comeLimit)
+				<-places
+				return struct{}{}, nil
+			})
+			defer func() { cancel(); <-up }()
+			return agent.Run(ctx, n.config(), n.Host.Env(n.env))
+		})
 	}
 	return g.Wait(ctx)
 }
 
-// AwaitSessions waits until so many sessions have been opened since the fleet was made.
-func (f *Fleet) AwaitSessions(ctx context.Context, opened int) error {
-	for f.Opened() < opened {
-		if err := run.Sleep(ctx, 5*time.Millisecond); err != nil {
-			return fmt.Errorf("%d of %d sessions were opened: %w", f.Opened(), opened, err)
+func (n *Node) config() agent.Config {
+	cfg := agent.DefaultConfig()
+	cfg.Base = config.Base{Data: enroll.DefaultRoot + "/agent", Advertise: []string{n.Address}}
+	cfg.Parallel = parallel
+	return cfg
+}
+
+// Opened counts the sessions that each machine has opened, in the order of Nodes.
+func (f *Fleet) Opened() []int {
+	out := make([]int, 0, len(f.nodes))
+	for _, n := range f.nodes {
+		opened, _ := n.voice.sessions()
+		out = append(out, opened)
+	}
+	return out
+}
+
+// InSession counts the machines that are in session, and have opened one since before was taken; nil: ever.
+func (f *Fleet) InSession(before []int) (count int) {
+	for i, n := range f.nodes {
+		opened, open := n.voice.sessions()
+		if open && (before == nil || opened > before[i]) {
+			count++
+		}
+	}
+	return count
+}
+
+// AwaitSessions waits until all machines are in session at the same time, each by one that was opened since before was taken.
+func (f *Fleet) AwaitSessions(ctx context.Context, before []int) error {
+	for f.InSession(before) < len(f.nodes) {
+		if err := run.Sleep(ctx, 10*time.Millisecond); err != nil {
+			return fmt.Errorf("%d of %d machines are in session: %w", f.InSession(before), len(f.nodes), err)
 		}
 	}
 	return nil
+}
+
+// Watch tells when all machines are in session, and when they no longer are, until ctx ends.
+func (f *Fleet) Watch(ctx context.Context) {
+	since, all := time.Now(), false
+	for run.Sleep(ctx, 50*time.Millisecond) == nil {
+		now := f.InSession(nil)
+		if all == (now == len(f.nodes)) {
+			continue
+		}
+		if all = !all; all {
+			f.opts.Log.Info("all hollow nodes are in session", "nodes", now, "took", time.Since(since).Round(10*time.Millisecond))
+			continue
+		}
+		since = time.Now()
+		f.opts.Log.Info("hollow nodes have lost their sessions", "in_session", now, "of", len(f.nodes))
+	}
 }
 
 // Containers counts those that run, on all machines.

@@ -2,7 +2,6 @@ package hollow
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"sync"
 	"syscall"
@@ -52,26 +51,3 @@ func (d *deaf) Close() error {
 }
 
 func (d *deaf) Addr() net.Addr { return &d.address }
-
-// sessionOpened is what an agent says when it is in session: the one word of it that is heard.
-const sessionOpened = "session opened"
-
-// ear is an agent's log: thousands of agents say too much to be kept.
-type ear struct{ fleet *Fleet }
-
-// Enabled is as in slog.Handler.
-func (ear) Enabled(_ context.Context, level slog.Level) bool { return level >= slog.LevelInfo }
-
-// Handle is as in slog.Handler.
-func (e ear) Handle(_ context.Context, r slog.Record) error {
-	if r.Message == sessionOpened {
-		e.fleet.opened.Add(1)
-	}
-	return nil
-}
-
-// WithAttrs is as in slog.Handler.
-func (e ear) WithAttrs([]slog.Attr) slog.Handler { return e }
-
-// WithGroup is as in slog.Handler.
-func (e ear) WithGroup(string) slog.Handler { return e }

@@ -30,15 +30,13 @@ func (a *app) hollow() *cobra.Command {
 			}
 			ctx, cancel := context.WithCancel(cmd.Context())
 			defer cancel()
-			ready := run.Async(ctx, func(ctx context.Context) (struct{}, error) {
-				if fleet.AwaitSessions(ctx, nodes) == nil {
-					log.Info("all hollow nodes are in session", "nodes", nodes)
-				}
+			watch := run.Async(ctx, func(ctx context.Context) (struct{}, error) {
+				fleet.Watch(ctx)
 				return struct{}{}, nil
 			})
 			err = fleet.Run(ctx)
 			cancel()
-			return errors.Join(err, (<-ready).Err)
+			return errors.Join(err, (<-watch).Err)
 		},
 	}
 	command.Flags().IntVar(&nodes, "nodes", 100, "number of machines, named hollow-0001, hollow-0002, …")
