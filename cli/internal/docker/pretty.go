@@ -63,6 +63,8 @@ Job:
  Concurrency:	{{.Concurrency}}{{end}}{{end}}
 {{- if .Spec.DependsOn}}
 Depends On:	{{join .Spec.DependsOn ", "}}{{end}}
+{{- if .Spec.EndpointSpec.AllowFrom}}
+Allow From:	{{join .Spec.EndpointSpec.AllowFrom ", "}}{{end}}
 {{- with .JobStatus}}
 JobStatus:
  Run:		{{.JobIteration.Index}}

@@ -102,6 +102,8 @@ type NetworkTarget struct {
 type EndpointSpec struct {
 	Mode  string
 	Ports []Port `json:",omitempty"`
+	// AllowFrom is who may call its tasks. None: anyone.
+	AllowFrom []string `json:",omitempty"`
 }
 
 // Port is a published port.
@@ -145,7 +147,7 @@ func ServiceOf(s *typesv1.Service) Service {
 		CreatedAt: stamp(s.GetMeta().GetCreatedAt()), UpdatedAt: stamp(s.GetMeta().GetUpdatedAt()),
 		Spec: specOf(s.GetSpec()),
 		Endpoint: Endpoint{
-			Spec: EndpointSpec{Mode: endpointMode(s.GetSpec().GetEndpoint()), Ports: ports(s.GetSpec().GetEndpoint().GetPorts())}, Ports: ports(s.GetEndpoint().GetPorts()),
+			Spec: endpointSpec(s.GetSpec().GetEndpoint()), Ports: ports(s.GetEndpoint().GetPorts()),
 		},
 	}
 	for _, v := range s.GetEndpoint().GetVirtualIps() {
@@ -165,7 +167,7 @@ func ServiceOf(s *typesv1.Service) Service {
 func specOf(s *typesv1.ServiceSpec) ServiceSpec {
 	return ServiceSpec{
 		Named: named(s.GetAnnotations()), TaskTemplate: TaskSpecOf(s.GetTask()), Mode: modeOf(s),
-		EndpointSpec: EndpointSpec{Mode: endpointMode(s.GetEndpoint()), Ports: ports(s.GetEndpoint().GetPorts())},
+		EndpointSpec: endpointSpec(s.GetEndpoint()),
 		UpdateConfig: updateConfigOf(s.GetUpdate()), RollbackConfig: updateConfigOf(s.GetRollback()),
 		Job: jobOf(s.GetJob()), MaxUnavailable: s.MaxUnavailable, HoldUpdate: s.GetHoldUpdate(),
 		DependsOn: s.GetDependsOn(), Priority: s.GetPriority(), Rebalance: s.GetRebalance().GetAlways(),
@@ -280,6 +282,10 @@ func numbers(from, to uint32) string {
 		return fmt.Sprint(from)
 	}
 	return fmt.Sprintf("%d-%d", from, to)
+}
+
+func endpointSpec(e *typesv1.EndpointSpec) EndpointSpec {
+	return EndpointSpec{Mode: endpointMode(e), Ports: ports(e.GetPorts()), AllowFrom: e.GetAllowFrom()}
 }
 
 func endpointMode(e *typesv1.EndpointSpec) string {

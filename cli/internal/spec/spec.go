@@ -44,6 +44,7 @@ func (f *Flags) Create() {
 	f.lists(false)
 	f.files(false)
 	f.dependencies(false)
+	f.callers(false)
 	f.containerLists(false)
 	f.common()
 }
@@ -69,6 +70,7 @@ func (f *Flags) Update() {
 	f.lists(true)
 	f.files(true)
 	f.dependencies(true)
+	f.callers(true)
 	f.containerLists(true)
 	f.common()
 }
@@ -139,6 +141,7 @@ func (f *Flags) Spec(image string, args []string) (*typesv1.ServiceSpec, error) 
 	f.addRules(s.Task, "")
 	f.addFiles(s.Task.Container)
 	f.addDependencies(s)
+	f.applyCallers(s)
 	f.addContainerLists(s.Task.Container, "")
 	f.apply(s)
 	what := "create service"

@@ -38,6 +38,7 @@ func (f *Flags) Change(s *typesv1.ServiceSpec, networks, services Lookup) error 
 	f.changeFiles(c)
 	f.changeRules(s.Task, services)
 	f.changeDependencies(s)
+	f.applyCallers(s)
 	f.changeContainerLists(c)
 	f.apply(s)
 	return f.faults.Err(`update service "` + s.GetAnnotations().GetName() + `"`)

@@ -109,9 +109,13 @@ type EndpointsResponse struct {
 	Dataplane v1.Dataplane `protobuf:"varint,17,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
 	// The store's quorum has confirmed nothing for a while: a machine that these tables name may be off, and nobody says so.
 	// It holds until the next response.
-	Stale         bool `protobuf:"varint,18,opt,name=stale,proto3" json:"stale,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	Stale bool `protobuf:"varint,18,opt,name=stale,proto3" json:"stale,omitempty"`
+	// Who may call the services with a task on this machine that name someone, new or changed.
+	Callers []*ServiceCallers `protobuf:"bytes,19,rep,name=callers,proto3" json:"callers,omitempty"`
+	// Ids of services that name nobody any more, or have no task here.
+	RemovedCallers []string `protobuf:"bytes,20,rep,name=removed_callers,json=removedCallers,proto3" json:"removed_callers,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *EndpointsResponse) Reset() {
@@ -270,6 +274,121 @@ func (x *EndpointsResponse) GetStale() bool {
 	return false
 }
 
+func (x *EndpointsResponse) GetCallers() []*ServiceCallers {
+	if x != nil {
+		return x.Callers
+	}
+	return nil
+}
+
+func (x *EndpointsResponse) GetRemovedCallers() []string {
+	if x != nil {
+		return x.RemovedCallers
+	}
+	return nil
+}
+
+// ServiceCallers says who may call the tasks of a service. It comes no later than its tasks.
+type ServiceCallers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The service.
+	ServiceId string `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	// Who may.
+	Callers       *Callers `protobuf:"bytes,2,opt,name=callers,proto3" json:"callers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ServiceCallers) Reset() {
+	*x = ServiceCallers{}
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ServiceCallers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ServiceCallers) ProtoMessage() {}
+
+func (x *ServiceCallers) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ServiceCallers.ProtoReflect.Descriptor instead.
+func (*ServiceCallers) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ServiceCallers) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *ServiceCallers) GetCallers() *Callers {
+	if x != nil {
+		return x.Callers
+	}
+	return nil
+}
+
+// Callers are addresses that may call. Nobody else may.
+type Callers struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// As CIDRs, or addresses without prefix length: what the service names, the tasks of services that it names, and its own.
+	Prefixes      []string `protobuf:"bytes,1,rep,name=prefixes,proto3" json:"prefixes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Callers) Reset() {
+	*x = Callers{}
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Callers) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Callers) ProtoMessage() {}
+
+func (x *Callers) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Callers.ProtoReflect.Descriptor instead.
+func (*Callers) Descriptor() ([]byte, []int) {
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *Callers) GetPrefixes() []string {
+	if x != nil {
+		return x.Prefixes
+	}
+	return nil
+}
+
 // MeshService is a service as a meshproxy sees it.
 type MeshService struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -282,14 +401,16 @@ type MeshService struct {
 	// Tasks that run.
 	Endpoints []*MeshEndpoint `protobuf:"bytes,4,rep,name=endpoints,proto3" json:"endpoints,omitempty"`
 	// Its connections are to be counted: it scales by them.
-	Counted       bool `protobuf:"varint,5,opt,name=counted,proto3" json:"counted,omitempty"`
+	Counted bool `protobuf:"varint,5,opt,name=counted,proto3" json:"counted,omitempty"`
+	// Who may call it by its published ports, on the machine network. Absent: anyone.
+	Callers       *Callers `protobuf:"bytes,6,opt,name=callers,proto3" json:"callers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *MeshService) Reset() {
 	*x = MeshService{}
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[2]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -301,7 +422,7 @@ func (x *MeshService) String() string {
 func (*MeshService) ProtoMessage() {}
 
 func (x *MeshService) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[2]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -314,7 +435,7 @@ func (x *MeshService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshService.ProtoReflect.Descriptor instead.
 func (*MeshService) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{2}
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *MeshService) GetServiceId() string {
@@ -352,6 +473,13 @@ func (x *MeshService) GetCounted() bool {
 	return false
 }
 
+func (x *MeshService) GetCallers() *Callers {
+	if x != nil {
+		return x.Callers
+	}
+	return nil
+}
+
 // MeshEndpoint is a task that has traffic.
 type MeshEndpoint struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -373,7 +501,7 @@ type MeshEndpoint struct {
 
 func (x *MeshEndpoint) Reset() {
 	*x = MeshEndpoint{}
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[3]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -385,7 +513,7 @@ func (x *MeshEndpoint) String() string {
 func (*MeshEndpoint) ProtoMessage() {}
 
 func (x *MeshEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[3]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -398,7 +526,7 @@ func (x *MeshEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshEndpoint.ProtoReflect.Descriptor instead.
 func (*MeshEndpoint) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{3}
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *MeshEndpoint) GetTaskId() string {
@@ -464,7 +592,7 @@ type MeshMachine struct {
 
 func (x *MeshMachine) Reset() {
 	*x = MeshMachine{}
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[4]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +604,7 @@ func (x *MeshMachine) String() string {
 func (*MeshMachine) ProtoMessage() {}
 
 func (x *MeshMachine) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[4]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +617,7 @@ func (x *MeshMachine) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshMachine.ProtoReflect.Descriptor instead.
 func (*MeshMachine) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{4}
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *MeshMachine) GetNodeId() string {
@@ -557,7 +685,7 @@ type MeshNetwork struct {
 
 func (x *MeshNetwork) Reset() {
 	*x = MeshNetwork{}
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[5]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -569,7 +697,7 @@ func (x *MeshNetwork) String() string {
 func (*MeshNetwork) ProtoMessage() {}
 
 func (x *MeshNetwork) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[5]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -582,7 +710,7 @@ func (x *MeshNetwork) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MeshNetwork.ProtoReflect.Descriptor instead.
 func (*MeshNetwork) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{5}
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *MeshNetwork) GetNetworkId() string {
@@ -649,7 +777,7 @@ type NetworkEntry struct {
 
 func (x *NetworkEntry) Reset() {
 	*x = NetworkEntry{}
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[6]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -661,7 +789,7 @@ func (x *NetworkEntry) String() string {
 func (*NetworkEntry) ProtoMessage() {}
 
 func (x *NetworkEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[6]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -674,7 +802,7 @@ func (x *NetworkEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkEntry.ProtoReflect.Descriptor instead.
 func (*NetworkEntry) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{6}
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *NetworkEntry) GetTaskId() string {
@@ -711,7 +839,7 @@ type NetworkServiceKey struct {
 
 func (x *NetworkServiceKey) Reset() {
 	*x = NetworkServiceKey{}
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[7]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -723,7 +851,7 @@ func (x *NetworkServiceKey) String() string {
 func (*NetworkServiceKey) ProtoMessage() {}
 
 func (x *NetworkServiceKey) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[7]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -736,7 +864,7 @@ func (x *NetworkServiceKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkServiceKey.ProtoReflect.Descriptor instead.
 func (*NetworkServiceKey) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{7}
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *NetworkServiceKey) GetNetworkId() string {
@@ -776,7 +904,7 @@ type NetworkService struct {
 
 func (x *NetworkService) Reset() {
 	*x = NetworkService{}
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[8]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -788,7 +916,7 @@ func (x *NetworkService) String() string {
 func (*NetworkService) ProtoMessage() {}
 
 func (x *NetworkService) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[8]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -801,7 +929,7 @@ func (x *NetworkService) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkService.ProtoReflect.Descriptor instead.
 func (*NetworkService) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{8}
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NetworkService) GetNetworkId() string {
@@ -868,7 +996,7 @@ type NetworkEndpoint struct {
 
 func (x *NetworkEndpoint) Reset() {
 	*x = NetworkEndpoint{}
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[9]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -880,7 +1008,7 @@ func (x *NetworkEndpoint) String() string {
 func (*NetworkEndpoint) ProtoMessage() {}
 
 func (x *NetworkEndpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[9]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -893,7 +1021,7 @@ func (x *NetworkEndpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkEndpoint.ProtoReflect.Descriptor instead.
 func (*NetworkEndpoint) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{9}
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *NetworkEndpoint) GetTaskId() string {
@@ -927,14 +1055,16 @@ type LocalTask struct {
 	// Networks that it is on.
 	NetworkIds []string `protobuf:"bytes,3,rep,name=network_ids,json=networkIds,proto3" json:"network_ids,omitempty"`
 	// Name servers that answer it for all that is not the cluster's. None: the machine's.
-	Nameservers   []string `protobuf:"bytes,4,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
+	Nameservers []string `protobuf:"bytes,4,rep,name=nameservers,proto3" json:"nameservers,omitempty"`
+	// Its service.
+	ServiceId     string `protobuf:"bytes,5,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *LocalTask) Reset() {
 	*x = LocalTask{}
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[10]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -946,7 +1076,7 @@ func (x *LocalTask) String() string {
 func (*LocalTask) ProtoMessage() {}
 
 func (x *LocalTask) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[10]
+	mi := &file_shoal_dispatcher_v1_endpoint_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -959,7 +1089,7 @@ func (x *LocalTask) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LocalTask.ProtoReflect.Descriptor instead.
 func (*LocalTask) Descriptor() ([]byte, []int) {
-	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{10}
+	return file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *LocalTask) GetTaskId() string {
@@ -990,13 +1120,20 @@ func (x *LocalTask) GetNameservers() []string {
 	return nil
 }
 
+func (x *LocalTask) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
 var File_shoal_dispatcher_v1_endpoint_proto protoreflect.FileDescriptor
 
 const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
 	"\"shoal/dispatcher/v1/endpoint.proto\x12\x13shoal.dispatcher.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a!shoal/dispatcher/v1/session.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/port.proto\"E\n" +
 	"\x10EndpointsRequest\x121\n" +
-	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\xb5\a\n" +
+	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\x9d\b\n" +
 	"\x11EndpointsResponse\x121\n" +
 	"\aversion\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x12<\n" +
@@ -1017,14 +1154,23 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"localTasks\x12.\n" +
 	"\x13removed_local_tasks\x18\x10 \x03(\tR\x11removedLocalTasks\x127\n" +
 	"\tdataplane\x18\x11 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12\x14\n" +
-	"\x05stale\x18\x12 \x01(\bR\x05stale\"\xcd\x01\n" +
+	"\x05stale\x18\x12 \x01(\bR\x05stale\x12=\n" +
+	"\acallers\x18\x13 \x03(\v2#.shoal.dispatcher.v1.ServiceCallersR\acallers\x12'\n" +
+	"\x0fremoved_callers\x18\x14 \x03(\tR\x0eremovedCallers\"g\n" +
+	"\x0eServiceCallers\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x126\n" +
+	"\acallers\x18\x02 \x01(\v2\x1c.shoal.dispatcher.v1.CallersR\acallers\"%\n" +
+	"\aCallers\x12\x1a\n" +
+	"\bprefixes\x18\x01 \x03(\tR\bprefixes\"\x85\x02\n" +
 	"\vMeshService\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x120\n" +
 	"\x05ports\x18\x03 \x03(\v2\x1a.shoal.types.v1.PortConfigR\x05ports\x12?\n" +
 	"\tendpoints\x18\x04 \x03(\v2!.shoal.dispatcher.v1.MeshEndpointR\tendpoints\x12\x18\n" +
-	"\acounted\x18\x05 \x01(\bR\acounted\"\xc9\x01\n" +
+	"\acounted\x18\x05 \x01(\bR\acounted\x126\n" +
+	"\acallers\x18\x06 \x01(\v2\x1c.shoal.dispatcher.v1.CallersR\acallers\"\xc9\x01\n" +
 	"\fMeshEndpoint\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x1c\n" +
@@ -1071,13 +1217,15 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\x0fNetworkEndpoint\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x12\n" +
 	"\x04slot\x18\x02 \x01(\x04R\x04slot\x12\x1c\n" +
-	"\taddresses\x18\x03 \x03(\tR\taddresses\"\x85\x01\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddresses\"\xa4\x01\n" +
 	"\tLocalTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x1f\n" +
 	"\vnetwork_ids\x18\x03 \x03(\tR\n" +
 	"networkIds\x12 \n" +
-	"\vnameservers\x18\x04 \x03(\tR\vnameservers2z\n" +
+	"\vnameservers\x18\x04 \x03(\tR\vnameservers\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x05 \x01(\tR\tserviceId2z\n" +
 	"\x0fEndpointService\x12g\n" +
 	"\tEndpoints\x12%.shoal.dispatcher.v1.EndpointsRequest\x1a&.shoal.dispatcher.v1.EndpointsResponse\"\a\x8a\xb5\x18\x03\n" +
 	"\x01\a(\x010\x01BFZDgithub.com/shoalproject/shoal/proto/shoal/dispatcher/v1;dispatcherv1b\x06proto3"
@@ -1094,50 +1242,55 @@ func file_shoal_dispatcher_v1_endpoint_proto_rawDescGZIP() []byte {
 	return file_shoal_dispatcher_v1_endpoint_proto_rawDescData
 }
 
-var file_shoal_dispatcher_v1_endpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_shoal_dispatcher_v1_endpoint_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_shoal_dispatcher_v1_endpoint_proto_goTypes = []any{
 	(*EndpointsRequest)(nil),  // 0: shoal.dispatcher.v1.EndpointsRequest
 	(*EndpointsResponse)(nil), // 1: shoal.dispatcher.v1.EndpointsResponse
-	(*MeshService)(nil),       // 2: shoal.dispatcher.v1.MeshService
-	(*MeshEndpoint)(nil),      // 3: shoal.dispatcher.v1.MeshEndpoint
-	(*MeshMachine)(nil),       // 4: shoal.dispatcher.v1.MeshMachine
-	(*MeshNetwork)(nil),       // 5: shoal.dispatcher.v1.MeshNetwork
-	(*NetworkEntry)(nil),      // 6: shoal.dispatcher.v1.NetworkEntry
-	(*NetworkServiceKey)(nil), // 7: shoal.dispatcher.v1.NetworkServiceKey
-	(*NetworkService)(nil),    // 8: shoal.dispatcher.v1.NetworkService
-	(*NetworkEndpoint)(nil),   // 9: shoal.dispatcher.v1.NetworkEndpoint
-	(*LocalTask)(nil),         // 10: shoal.dispatcher.v1.LocalTask
-	(*v1.Version)(nil),        // 11: shoal.types.v1.Version
-	(*Trust)(nil),             // 12: shoal.dispatcher.v1.Trust
-	(*v11.Directory)(nil),     // 13: shoal.ca.v1.Directory
-	(v1.Dataplane)(0),         // 14: shoal.types.v1.Dataplane
-	(*v1.PortConfig)(nil),     // 15: shoal.types.v1.PortConfig
+	(*ServiceCallers)(nil),    // 2: shoal.dispatcher.v1.ServiceCallers
+	(*Callers)(nil),           // 3: shoal.dispatcher.v1.Callers
+	(*MeshService)(nil),       // 4: shoal.dispatcher.v1.MeshService
+	(*MeshEndpoint)(nil),      // 5: shoal.dispatcher.v1.MeshEndpoint
+	(*MeshMachine)(nil),       // 6: shoal.dispatcher.v1.MeshMachine
+	(*MeshNetwork)(nil),       // 7: shoal.dispatcher.v1.MeshNetwork
+	(*NetworkEntry)(nil),      // 8: shoal.dispatcher.v1.NetworkEntry
+	(*NetworkServiceKey)(nil), // 9: shoal.dispatcher.v1.NetworkServiceKey
+	(*NetworkService)(nil),    // 10: shoal.dispatcher.v1.NetworkService
+	(*NetworkEndpoint)(nil),   // 11: shoal.dispatcher.v1.NetworkEndpoint
+	(*LocalTask)(nil),         // 12: shoal.dispatcher.v1.LocalTask
+	(*v1.Version)(nil),        // 13: shoal.types.v1.Version
+	(*Trust)(nil),             // 14: shoal.dispatcher.v1.Trust
+	(*v11.Directory)(nil),     // 15: shoal.ca.v1.Directory
+	(v1.Dataplane)(0),         // 16: shoal.types.v1.Dataplane
+	(*v1.PortConfig)(nil),     // 17: shoal.types.v1.PortConfig
 }
 var file_shoal_dispatcher_v1_endpoint_proto_depIdxs = []int32{
-	11, // 0: shoal.dispatcher.v1.EndpointsRequest.applied:type_name -> shoal.types.v1.Version
-	11, // 1: shoal.dispatcher.v1.EndpointsResponse.version:type_name -> shoal.types.v1.Version
-	2,  // 2: shoal.dispatcher.v1.EndpointsResponse.services:type_name -> shoal.dispatcher.v1.MeshService
-	4,  // 3: shoal.dispatcher.v1.EndpointsResponse.machines:type_name -> shoal.dispatcher.v1.MeshMachine
-	5,  // 4: shoal.dispatcher.v1.EndpointsResponse.networks:type_name -> shoal.dispatcher.v1.MeshNetwork
-	12, // 5: shoal.dispatcher.v1.EndpointsResponse.trust:type_name -> shoal.dispatcher.v1.Trust
-	13, // 6: shoal.dispatcher.v1.EndpointsResponse.directory:type_name -> shoal.ca.v1.Directory
-	8,  // 7: shoal.dispatcher.v1.EndpointsResponse.network_services:type_name -> shoal.dispatcher.v1.NetworkService
-	7,  // 8: shoal.dispatcher.v1.EndpointsResponse.removed_network_services:type_name -> shoal.dispatcher.v1.NetworkServiceKey
-	10, // 9: shoal.dispatcher.v1.EndpointsResponse.local_tasks:type_name -> shoal.dispatcher.v1.LocalTask
-	14, // 10: shoal.dispatcher.v1.EndpointsResponse.dataplane:type_name -> shoal.types.v1.Dataplane
-	15, // 11: shoal.dispatcher.v1.MeshService.ports:type_name -> shoal.types.v1.PortConfig
-	3,  // 12: shoal.dispatcher.v1.MeshService.endpoints:type_name -> shoal.dispatcher.v1.MeshEndpoint
-	15, // 13: shoal.dispatcher.v1.MeshEndpoint.host_ports:type_name -> shoal.types.v1.PortConfig
-	14, // 14: shoal.dispatcher.v1.MeshMachine.dataplane:type_name -> shoal.types.v1.Dataplane
-	6,  // 15: shoal.dispatcher.v1.MeshNetwork.entries:type_name -> shoal.dispatcher.v1.NetworkEntry
-	9,  // 16: shoal.dispatcher.v1.NetworkService.endpoints:type_name -> shoal.dispatcher.v1.NetworkEndpoint
-	0,  // 17: shoal.dispatcher.v1.EndpointService.Endpoints:input_type -> shoal.dispatcher.v1.EndpointsRequest
-	1,  // 18: shoal.dispatcher.v1.EndpointService.Endpoints:output_type -> shoal.dispatcher.v1.EndpointsResponse
-	18, // [18:19] is the sub-list for method output_type
-	17, // [17:18] is the sub-list for method input_type
-	17, // [17:17] is the sub-list for extension type_name
-	17, // [17:17] is the sub-list for extension extendee
-	0,  // [0:17] is the sub-list for field type_name
+	13, // 0: shoal.dispatcher.v1.EndpointsRequest.applied:type_name -> shoal.types.v1.Version
+	13, // 1: shoal.dispatcher.v1.EndpointsResponse.version:type_name -> shoal.types.v1.Version
+	4,  // 2: shoal.dispatcher.v1.EndpointsResponse.services:type_name -> shoal.dispatcher.v1.MeshService
+	6,  // 3: shoal.dispatcher.v1.EndpointsResponse.machines:type_name -> shoal.dispatcher.v1.MeshMachine
+	7,  // 4: shoal.dispatcher.v1.EndpointsResponse.networks:type_name -> shoal.dispatcher.v1.MeshNetwork
+	14, // 5: shoal.dispatcher.v1.EndpointsResponse.trust:type_name -> shoal.dispatcher.v1.Trust
+	15, // 6: shoal.dispatcher.v1.EndpointsResponse.directory:type_name -> shoal.ca.v1.Directory
+	10, // 7: shoal.dispatcher.v1.EndpointsResponse.network_services:type_name -> shoal.dispatcher.v1.NetworkService
+	9,  // 8: shoal.dispatcher.v1.EndpointsResponse.removed_network_services:type_name -> shoal.dispatcher.v1.NetworkServiceKey
+	12, // 9: shoal.dispatcher.v1.EndpointsResponse.local_tasks:type_name -> shoal.dispatcher.v1.LocalTask
+	16, // 10: shoal.dispatcher.v1.EndpointsResponse.dataplane:type_name -> shoal.types.v1.Dataplane
+	2,  // 11: shoal.dispatcher.v1.EndpointsResponse.callers:type_name -> shoal.dispatcher.v1.ServiceCallers
+	3,  // 12: shoal.dispatcher.v1.ServiceCallers.callers:type_name -> shoal.dispatcher.v1.Callers
+	17, // 13: shoal.dispatcher.v1.MeshService.ports:type_name -> shoal.types.v1.PortConfig
+	5,  // 14: shoal.dispatcher.v1.MeshService.endpoints:type_name -> shoal.dispatcher.v1.MeshEndpoint
+	3,  // 15: shoal.dispatcher.v1.MeshService.callers:type_name -> shoal.dispatcher.v1.Callers
+	17, // 16: shoal.dispatcher.v1.MeshEndpoint.host_ports:type_name -> shoal.types.v1.PortConfig
+	16, // 17: shoal.dispatcher.v1.MeshMachine.dataplane:type_name -> shoal.types.v1.Dataplane
+	8,  // 18: shoal.dispatcher.v1.MeshNetwork.entries:type_name -> shoal.dispatcher.v1.NetworkEntry
+	11, // 19: shoal.dispatcher.v1.NetworkService.endpoints:type_name -> shoal.dispatcher.v1.NetworkEndpoint
+	0,  // 20: shoal.dispatcher.v1.EndpointService.Endpoints:input_type -> shoal.dispatcher.v1.EndpointsRequest
+	1,  // 21: shoal.dispatcher.v1.EndpointService.Endpoints:output_type -> shoal.dispatcher.v1.EndpointsResponse
+	21, // [21:22] is the sub-list for method output_type
+	20, // [20:21] is the sub-list for method input_type
+	20, // [20:20] is the sub-list for extension type_name
+	20, // [20:20] is the sub-list for extension extendee
+	0,  // [0:20] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_endpoint_proto_init() }
@@ -1152,7 +1305,7 @@ func file_shoal_dispatcher_v1_endpoint_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_dispatcher_v1_endpoint_proto_rawDesc), len(file_shoal_dispatcher_v1_endpoint_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

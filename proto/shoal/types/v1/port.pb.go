@@ -472,7 +472,11 @@ type EndpointSpec struct {
 	// Published ports.
 	Ports []*PortConfig `protobuf:"bytes,1,rep,name=ports,proto3" json:"ports,omitempty"`
 	// What its name leads to. Default vip.
-	Mode          EndpointMode `protobuf:"varint,2,opt,name=mode,proto3,enum=shoal.types.v1.EndpointMode" json:"mode,omitempty"`
+	Mode EndpointMode `protobuf:"varint,2,opt,name=mode,proto3,enum=shoal.types.v1.EndpointMode" json:"mode,omitempty"`
+	// Who may call its tasks: a service by name (an id that is given becomes a name), services by a label (label:tier=front, or
+	// label:tier for any value), client addresses as a CIDR or one address. At most 100. Empty: anyone. Its own tasks, its health
+	// checks and the machine that runs a task always may.
+	AllowFrom     []string `protobuf:"bytes,3,rep,name=allow_from,json=allowFrom,proto3" json:"allow_from,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -519,6 +523,13 @@ func (x *EndpointSpec) GetMode() EndpointMode {
 		return x.Mode
 	}
 	return EndpointMode_ENDPOINT_MODE_UNSPECIFIED
+}
+
+func (x *EndpointSpec) GetAllowFrom() []string {
+	if x != nil {
+		return x.AllowFrom
+	}
+	return nil
 }
 
 // Endpoint is what the cluster gave a service.
@@ -647,10 +658,12 @@ const file_shoal_types_v1_port_proto_rawDesc = "" +
 	"\x0etraffic_policy\x18\x06 \x01(\x0e2\x1d.shoal.types.v1.TrafficPolicyR\rtrafficPolicy\x12J\n" +
 	"\x10session_affinity\x18\a \x01(\x0e2\x1f.shoal.types.v1.SessionAffinityR\x0fsessionAffinity\x12\x17\n" +
 	"\ahost_ip\x18\b \x01(\tR\x06hostIp\x12%\n" +
-	"\x0eproxy_protocol\x18\t \x01(\bR\rproxyProtocol\"r\n" +
+	"\x0eproxy_protocol\x18\t \x01(\bR\rproxyProtocol\"\x91\x01\n" +
 	"\fEndpointSpec\x120\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1a.shoal.types.v1.PortConfigR\x05ports\x120\n" +
-	"\x04mode\x18\x02 \x01(\x0e2\x1c.shoal.types.v1.EndpointModeR\x04mode\"x\n" +
+	"\x04mode\x18\x02 \x01(\x0e2\x1c.shoal.types.v1.EndpointModeR\x04mode\x12\x1d\n" +
+	"\n" +
+	"allow_from\x18\x03 \x03(\tR\tallowFrom\"x\n" +
 	"\bEndpoint\x120\n" +
 	"\x05ports\x18\x01 \x03(\v2\x1a.shoal.types.v1.PortConfigR\x05ports\x12:\n" +
 	"\vvirtual_ips\x18\x02 \x03(\v2\x19.shoal.types.v1.VirtualIPR\n" +

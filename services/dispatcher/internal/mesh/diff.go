@@ -14,6 +14,7 @@ func Full(t *Tables) *dispatcherv1.EndpointsResponse {
 		Full:            true,
 		NetworkServices: services,
 		LocalTasks:      sorted(t.local),
+		Callers:         sorted(t.callers),
 		Services:        sorted(t.Shared.Services),
 		Machines:        sorted(t.Shared.Machines),
 		Networks:        sorted(t.Networks),
@@ -34,7 +35,8 @@ func Diff(old, next *Tables) *dispatcherv1.EndpointsResponse {
 	r.Networks, r.RemovedNetworks = changes(old.Networks, next.Networks)
 	r.NetworkServices, r.RemovedNetworkServices = directoryChanges(old.directories, next.directories)
 	r.LocalTasks, r.RemovedLocalTasks = changes(old.local, next.local)
-	own := len(r.Networks) + len(r.RemovedNetworks) + len(r.LocalTasks) + len(r.RemovedLocalTasks)
+	r.Callers, r.RemovedCallers = changes(old.callers, next.callers)
+	own := len(r.Callers) + len(r.RemovedCallers) + len(r.Networks) + len(r.RemovedNetworks) + len(r.LocalTasks) + len(r.RemovedLocalTasks)
 	if d.none() && own+len(r.NetworkServices)+len(r.RemovedNetworkServices) == 0 {
 		return nil
 	}

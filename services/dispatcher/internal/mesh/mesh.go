@@ -25,6 +25,7 @@ type Tables struct {
 
 	directories map[string]*directory              // of these networks
 	local       map[string]*dispatcherv1.LocalTask // this machine's tasks, by id
+	callers     map[string]*dispatcherv1.ServiceCallers
 }
 
 // Of computes one machine's tables. What has not changed since another Shared of the same line, or since the machine's last
@@ -52,6 +53,7 @@ func Of(s *state.Snapshot, nodeID string, shared *Shared, last *Tables) *Tables 
 			}
 		}
 	}
+	t.callers = callersOf(t.local, shared)
 	return t
 }
 

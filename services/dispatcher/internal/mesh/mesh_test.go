@@ -290,7 +290,7 @@ func TestNamesOfOwnNetworks(t *testing.T) {
 			NetworkId: "o1", ServiceId: "s1", Name: "web", Vips: []string{"10.0.0.9"}, Aliases: []string{"shop"},
 			Endpoints: []*dispatcherv1.NetworkEndpoint{{TaskId: "t1", Slot: 1, Addresses: []string{"10.0.0.2"}}},
 		}},
-		LocalTasks: []*dispatcherv1.LocalTask{{TaskId: "t1", Addresses: []string{"10.128.0.2", "fd00::2"}, NetworkIds: []string{"o1"}, Nameservers: []string{"9.9.9.9"}}},
+		LocalTasks: []*dispatcherv1.LocalTask{{TaskId: "t1", ServiceId: "s1", Addresses: []string{"10.128.0.2", "fd00::2"}, NetworkIds: []string{"o1"}, Nameservers: []string{"9.9.9.9"}}},
 	}
 	for node, want := range map[string]*dispatcherv1.EndpointsResponse{"n1": want, "n2": {}} {
 		full := mesh.Full(mesh.Of(s, node, shared, nil))

@@ -112,7 +112,9 @@ func namesOf(svc *typesv1.Service, tasks []*typesv1.Task, ready map[string]bool,
 // localTask is a task as its own machine's meshproxy sees it. An equal one that was made before is kept.
 func localTask(s *state.Snapshot, t *typesv1.Task, old *dispatcherv1.LocalTask) *dispatcherv1.LocalTask {
 	spec := state.SpecOf(s.Service(t.GetServiceId()), t.GetSpecVersion())
-	m := &dispatcherv1.LocalTask{TaskId: t.GetMeta().GetId(), Nameservers: spec.GetContainer().GetDnsConfig().GetNameservers()}
+	m := &dispatcherv1.LocalTask{
+		TaskId: t.GetMeta().GetId(), ServiceId: t.GetServiceId(), Nameservers: spec.GetContainer().GetDnsConfig().GetNameservers(),
+	}
 	for _, a := range t.GetDecided().GetAddresses() {
 		if a.GetNetworkId() == "" {
 			m.Addresses = append(m.Addresses, bare(a.GetAddresses())...)

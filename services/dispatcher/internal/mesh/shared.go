@@ -29,6 +29,7 @@ type Shared struct {
 
 	networks    map[string]*dispatcherv1.MeshNetwork
 	directories map[string]*directory // by network
+	callers     map[string]*dispatcherv1.ServiceCallers
 	from        sources
 	marks       marks
 	seq         uint64     // counts the makings
@@ -65,7 +66,7 @@ func SharedOf(s *state.Snapshot, prev *Shared) *Shared {
 	}
 	next := &Shared{
 		Version: s.Version(), Services: prev.Services, Machines: prev.Machines,
-		networks: prev.networks, directories: prev.directories, from: prev.from,
+		networks: prev.networks, directories: prev.directories, callers: prev.callers, from: prev.from,
 		DataPort:       s.Cluster().GetDataPath().GetPort(),
 		MachineNetwork: s.Cluster().GetDataPath().GetMachineNetwork(),
 		Dataplane:      cmp.Or(s.Cluster().GetSpec().GetDataplane(), typesv1.Dataplane_DATAPLANE_KERNEL),
@@ -77,6 +78,7 @@ func SharedOf(s *state.Snapshot, prev *Shared) *Shared {
 		sameHeard = next.makeMachines(s, prev)
 	}
 	if at.services != prev.marks.services || !sameHeard {
+		next.makeCallers(s, prev)
 		next.makeServices(s, prev, sameHeard)
 		next.makeNames(s, prev, sameHeard)
 	}
@@ -117,11 +119,13 @@ func (x *Shared) makeServices(s *state.Snapshot, prev *Shared, sameHeard bool) {
 			tasks = append(tasks, t)
 		}
 		x.from.services[id] = made[*typesv1.Service]{svc, tasks}
-		if sameHeard && old.same(svc, tasks) {
+		if sameHeard && old.same(svc, tasks) && x.callers[id] == prev.callers[id] {
 			x.Services[id] = prev.Services[id]
 			continue
 		}
-		keep(x.Services, prev.Services, id, service(svc, tasks, x.from.heard))
+		m := service(svc, tasks, x.from.heard)
+		m.Callers = x.callers[id].GetCallers()
+		keep(x.Services, prev.Services, id, m)
 	}
 }
 

@@ -31,12 +31,14 @@ type port struct {
 	proxy    bool
 	backends []mesh.Backend // replaced, never changed
 	next     int
+	callers  *mesh.Callers // see mesh.Port
+	clients  map[net.Conn]netip.Addr
 	sessions map[string]*session // UDP: by client
 }
 
 // open listens where the port answers. A port that cannot have one of its addresses has none.
 func (f *Forwarder) open(ctx context.Context, want mesh.Port) (*port, error) {
-	p := &port{Listener: want.Listener, f: f, bind: want.Bind, sessions: map[string]*session{}}
+	p := &port{Listener: want.Listener, f: f, bind: want.Bind, sessions: map[string]*session{}, clients: map[net.Conn]netip.Addr{}}
 	p.set(want)
 	var closers []func()
 	p.close = func() {
@@ -88,6 +90,7 @@ func (p *port) set(want mesh.Port) {
 	p.Service, p.count, p.backends = want.Service, want.Count, want.Backends
 	p.affinity, p.proxy = want.Affinity, want.Proxy
 	p.endSessions(func(b mesh.Backend) bool { return !slices.Contains(want.Backends, b) })
+	p.admit(want.Callers)
 }
 
 // drop takes one task out.
@@ -233,6 +236,12 @@ func (p *port) serve(ctx context.Context, client net.Conn) {
 	m.open.WithLabelValues("tcp").Inc()
 	defer m.open.WithLabelValues("tcp").Dec()
 	started := time.Now()
+	if !p.enter(client) {
+		m.connections.WithLabelValues("tcp", "refused").Inc()
+		reset(client)
+		return
+	}
+	defer p.leave(client)
 	u, err := p.connect(ctx, addressOf(client.RemoteAddr()), func(mesh.Backend) {})
 	if err == nil {
 		err = p.introduce(u, client)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"sync/atomic"
 	"time"
@@ -22,6 +23,7 @@ type session struct {
 	cancel  context.CancelFunc
 	queue   chan []byte
 	backend mesh.Backend // guarded by the port's lock
+	client  netip.Addr
 }
 
 // receive takes datagrams until the socket is closed.
@@ -57,12 +59,17 @@ func (p *port) sessionOf(ctx context.Context, sock *packet.Socket, from packet.O
 	if s := p.sessions[key]; s != nil {
 		return s
 	}
+	client := addressOf(from.Addr).Addr()
+	if !p.callers.Allow(client) {
+		p.f.meter.connections.WithLabelValues("udp", "refused").Inc()
+		return nil
+	}
 	if len(p.sessions) >= portSessions {
 		p.f.meter.dropped.Inc()
 		return nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	s := &session{cancel: cancel, queue: make(chan []byte, sessionQueue)}
+	s := &session{cancel: cancel, queue: make(chan []byte, sessionQueue), client: client}
 	p.sessions[key] = s
 	p.f.tasks.Go(ctx, "session", func(ctx context.Context) error {
 		defer p.end(key, s)

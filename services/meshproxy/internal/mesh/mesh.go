@@ -29,6 +29,7 @@ type Model struct {
 	networks       map[string]*dispatcherv1.MeshNetwork
 	directories    map[string]*Directory // by network
 	local          map[string]*dispatcherv1.LocalTask
+	callers        map[string]*dispatcherv1.ServiceCallers // by service
 	dataplane      typesv1.Dataplane
 	// owners are the services that published ports belong to; disputed says that one is claimed twice.
 	owners   map[Listener]string
@@ -57,6 +58,7 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 		networks:       map[string]*dispatcherv1.MeshNetwork{},
 		directories:    map[string]*Directory{},
 		local:          map[string]*dispatcherv1.LocalTask{},
+		callers:        map[string]*dispatcherv1.ServiceCallers{},
 	}
 	switch {
 	case r.GetFull():
@@ -64,7 +66,7 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 		return nil, errs.New(errs.Invalid, "a difference of the tables came before the whole of its epoch; open the stream again")
 	default:
 		next.services, next.machines, next.networks = maps.Clone(m.services), maps.Clone(m.machines), maps.Clone(m.networks)
-		next.directories, next.local = maps.Clone(m.directories), maps.Clone(m.local)
+		next.directories, next.local, next.callers = maps.Clone(m.directories), maps.Clone(m.local), maps.Clone(m.callers)
 		if next.dataPort == 0 {
 			next.dataPort = m.dataPort
 		}
@@ -80,6 +82,7 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 	merge(next.machines, r.GetRemovedMachines(), r.GetMachines())
 	merge(next.networks, r.GetRemovedNetworks(), r.GetNetworks())
 	merge(next.local, r.GetRemovedLocalTasks(), r.GetLocalTasks())
+	merge(next.callers, r.GetRemovedCallers(), r.GetCallers())
 	next.mergeNames(r.GetRemovedNetworkServices(), r.GetNetworkServices())
 	if next.era == nil || next.disputed {
 		next.claim(inOrder(next.services))
@@ -139,7 +142,8 @@ func listenersOf(svc *dispatcherv1.MeshService) []Listener {
 
 // keyed is what the parts of the tables have in common.
 type keyed interface {
-	*dispatcherv1.MeshService | *dispatcherv1.MeshMachine | *dispatcherv1.MeshNetwork | *dispatcherv1.LocalTask
+	*dispatcherv1.MeshService | *dispatcherv1.MeshMachine | *dispatcherv1.MeshNetwork | *dispatcherv1.LocalTask |
+		*dispatcherv1.ServiceCallers
 }
 
 // merge removes before it puts: what is in both lists of one response has come back.
@@ -162,6 +166,8 @@ func keyOf(v any) string {
 		return v.GetNetworkId()
 	case *dispatcherv1.LocalTask:
 		return v.GetTaskId()
+	case *dispatcherv1.ServiceCallers:
+		return v.GetServiceId()
 	}
 	return ""
 }
@@ -193,7 +199,7 @@ func (m *Model) Whole() *dispatcherv1.EndpointsResponse {
 		Services:        slices.Collect(inOrder(m.services)),
 		Machines:        slices.Collect(inOrder(m.machines)),
 		Networks:        slices.Collect(inOrder(m.networks)),
-		NetworkServices: m.names(), LocalTasks: slices.Collect(inOrder(m.local)),
+		NetworkServices: m.names(), LocalTasks: slices.Collect(inOrder(m.local)), Callers: slices.Collect(inOrder(m.callers)),
 	}
 }
 

@@ -38,6 +38,8 @@ type Port struct {
 	UserSpace bool
 	// Proxy says that a task is told its client by PROXY protocol, version 2.
 	Proxy bool
+	// Callers are the client addresses that it takes. Nil: all.
+	Callers *Callers
 	// Count is the id of the service for which its connections are counted; empty: they are not.
 	Count string
 }
@@ -74,14 +76,14 @@ func (b Backend) of(is4 bool) (netip.AddrPort, bool) {
 // portsOf lists a service's ports as this machine serves them. Owner says whether a port is the service's.
 func (m *Model) portsOf(svc *dispatcherv1.MeshService, self Self, faults *faults) []Port {
 	where := "service " + svc.GetName()
-	backends := backendsOf(svc, self, where, faults)
+	backends, callers := backendsOf(svc, self, where, faults), readCallers(svc.GetCallers())
 	var out []Port
 	for _, pc := range svc.GetPorts() {
 		mode := pc.GetPublishMode()
 		if mode != typesv1.PublishMode_PUBLISH_MODE_UNSPECIFIED && mode != typesv1.PublishMode_PUBLISH_MODE_INGRESS {
 			continue // host ports are the tasks'; others are of a newer cluster
 		}
-		p, ok := m.portOf(svc, pc, self, where, faults)
+		p, ok := m.portOf(svc, pc, callers, self, where, faults)
 		if !ok {
 			continue
 		}
@@ -95,7 +97,7 @@ func (m *Model) portsOf(svc *dispatcherv1.MeshService, self Self, faults *faults
 	}
 	for _, e := range svc.GetEndpoints() {
 		if e.GetNodeId() == self.Node {
-			out = append(out, m.hostPorts(svc, e, self, where, faults)...)
+			out = append(out, m.hostPorts(svc, e, callers, self, where, faults)...)
 		}
 	}
 	return out
@@ -131,10 +133,10 @@ func (m *Model) beyondKernel(backends []Backend, self Self) bool {
 }
 
 // hostPorts are those of a task of this machine, which answers on them alone.
-func (m *Model) hostPorts(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEndpoint, self Self, where string, faults *faults) []Port {
+func (m *Model) hostPorts(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEndpoint, callers *Callers, self Self, where string, faults *faults) []Port {
 	var out []Port
 	for _, pc := range e.GetHostPorts() {
-		p, ok := m.portOf(svc, pc, self, where, faults)
+		p, ok := m.portOf(svc, pc, callers, self, where, faults)
 		if !ok || e.GetDraining() || self.Withdrawn[e.GetTaskId()] || wrong(e) != "" {
 			continue
 		}
@@ -161,7 +163,7 @@ func backendsOf(svc *dispatcherv1.MeshService, self Self, where string, faults *
 }
 
 // portOf is one published port; ok is false for one that is not the mesh's, or is wrong.
-func (m *Model) portOf(svc *dispatcherv1.MeshService, pc *typesv1.PortConfig, self Self, where string, faults *faults) (p Port, ok bool) {
+func (m *Model) portOf(svc *dispatcherv1.MeshService, pc *typesv1.PortConfig, callers *Callers, self Self, where string, faults *faults) (p Port, ok bool) {
 	network, ok := networkOf(pc.GetProtocol())
 	if !ok {
 		return Port{}, false // of a newer cluster: others serve it
@@ -173,7 +175,7 @@ func (m *Model) portOf(svc *dispatcherv1.MeshService, pc *typesv1.PortConfig, se
 	}
 	p = Port{
 		Listener: Listener{network, uint16(published)}, Service: svc.GetName(),
-		Affinity: pc.GetSessionAffinity() == typesv1.SessionAffinity_SESSION_AFFINITY_CLIENT_IP,
+		Affinity: pc.GetSessionAffinity() == typesv1.SessionAffinity_SESSION_AFFINITY_CLIENT_IP, Callers: callers,
 	}
 	if svc.GetCounted() {
 		p.Count = svc.GetServiceId()

@@ -38,6 +38,8 @@ type family struct {
 	empty       *nftables.Set // virtual addresses without backends
 	gone        *nftables.Set // addresses of tasks that have ended
 	counted     *nftables.Set // virtual addresses whose connections are counted
+	callers     *nftables.Set // addresses that may call
+	ranges      *nftables.Set // ranges that may call
 }
 
 // layout is our table, as objects to name its parts by.
@@ -67,6 +69,8 @@ func newLayout() layout {
 		f.backends.KeyType, f.backends.DataType = nftables.MustConcatSetType(f.key, nftables.TypeMark), f.key
 		f.empty, f.counted, f.gone = set("empty"), set("counted"), set("gone")
 		f.counted.Counter, f.gone.HasTimeout = true, true
+		f.callers, f.ranges = set("callers"), set("caller-ranges")
+		f.ranges.Interval = true
 		f.choose = &nftables.Chain{Name: "choose" + f.name, Table: l.table}
 	}
 	return l
@@ -84,7 +88,7 @@ func (l layout) of(a netip.Addr) *family {
 func (l layout) make(c *nftables.Conn) error {
 	c.AddTable(l.table)
 	for _, f := range l.families {
-		for _, s := range []*nftables.Set{f.vips, f.turns, f.backends, f.empty, f.gone, f.counted} {
+		for _, s := range []*nftables.Set{f.vips, f.turns, f.backends, f.empty, f.gone, f.counted, f.callers, f.ranges} {
 			if err := c.AddSet(s, nil); err != nil {
 				return err
 			}

@@ -59,6 +59,7 @@ type space struct {
 
 	have       vip.Table             // what is in force; nil: not known
 	counted    map[netip.Addr]string // virtual addresses that count, and for which service
+	callers    *mesh.Callers         // who may call; nil: anybody
 	turns      turns                 // those that have a chain
 	left       map[netip.Addr]bool   // tasks that have left since UDP clients were last taken from them
 	renewed    bool                  // the tables were made anew since
@@ -161,7 +162,7 @@ func (s *Spaces) settle(x *space, gone []netip.Addr) error {
 		return nil // it is told later
 	}
 	x.known = true
-	want := wanted{counted: map[netip.Addr]string{}}
+	want := wanted{counted: map[netip.Addr]string{}, callers: s.model.Callers(task, x.callers)}
 	var tables []vip.Table
 	for _, network := range task.GetNetworkIds() {
 		of := s.table(network)
@@ -199,16 +200,17 @@ func (s *Spaces) table(network string) made {
 type wanted struct {
 	table   vip.Table
 	counted map[netip.Addr]string
+	callers *mesh.Callers
 }
 
 // bring changes what differs, in one transaction, or makes all of it where it is not known.
 func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
-	if x.have == nil {
+	if x.have == nil || (x.callers == nil) != (want.callers == nil) {
 		return x.renew(want, recent)
 	}
-	have := wanted{x.have, x.counted}
+	have := wanted{x.have, x.counted, x.callers}
 	changes := vip.Diff(have.table, want.table)
-	if len(changes) == 0 && len(gone) == 0 && maps.Equal(have.counted, want.counted) {
+	if len(changes) == 0 && len(gone) == 0 && maps.Equal(have.counted, want.counted) && have.callers == want.callers {
 		return nil
 	}
 	left := vip.Left(have.table, changes)
@@ -218,6 +220,9 @@ func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
 			return err
 		}
 		if err := l.count(c, have.counted, want.counted); err != nil {
+			return err
+		}
+		if err := l.admit(c, have.callers, want.callers); err != nil {
 			return err
 		}
 		return l.refuse(c, have.table, changes, gone)
@@ -241,8 +246,12 @@ func (x *space) renew(want wanted, recent []netip.Addr) error {
 	}
 	changes := vip.Diff(nil, want.table)
 	next := turns{}.after(nil, changes)
-	write := func(l layout, c *nftables.Conn) error {
+	write := func(l layout, c *nftables.Conn, chains map[string]bool) error {
 		if err := l.make(c); err != nil {
+			return err
+		}
+		l.guard(c, want.callers, chains)
+		if err := l.admit(c, nil, want.callers); err != nil {
 			return err
 		}
 		if err := l.change(c, x.id, nil, changes, nil, next); err != nil {
@@ -254,7 +263,7 @@ func (x *space) renew(want wanted, recent []netip.Addr) error {
 		return l.refuse(c, nil, changes, recent)
 	}
 	err = x.transact(want, next, func(l layout, c *nftables.Conn) error {
-		if err := write(l, c); err != nil {
+		if err := write(l, c, set(there)); err != nil {
 			return err
 		}
 		for _, name := range next.useless(there) {
@@ -268,7 +277,7 @@ func (x *space) renew(want wanted, recent []netip.Addr) error {
 	return x.transact(want, next, func(l layout, c *nftables.Conn) error {
 		c.AddTable(l.table) // so that there is one to remove
 		c.DelTable(l.table)
-		return write(l, c)
+		return write(l, c, nil)
 	})
 }
 
@@ -340,7 +349,7 @@ func (x *space) transact(want wanted, next turns, write func(layout, *nftables.C
 		return err
 	}
 	foreign := x.have != nil && before != x.generation
-	x.have, x.counted, x.turns, x.generation = want.table, want.counted, next, after
+	x.have, x.counted, x.callers, x.turns, x.generation = want.table, want.counted, want.callers, next, after
 	if foreign || after != before+1 { // somebody else has changed something, perhaps in our table: look again
 		x.generation = 0
 	}
@@ -352,6 +361,14 @@ func (x *space) suspect(inAnyCase bool) {
 	if now, err := x.wire.generation(); inAnyCase || err != nil || now != x.generation {
 		x.have = nil
 	}
+}
+
+func set(names []string) map[string]bool {
+	out := map[string]bool{}
+	for _, name := range names {
+		out[name] = true
+	}
+	return out
 }
 
 // taskOf is the task of a container's id: what is before the dot.

@@ -166,6 +166,12 @@ func TestServiceFaults(t *testing.T) {
 			`depends_on[0]: no service "mikro"; did you mean "micro"?`, `depends_on[1]: names no service`, `depends_on[2]: "web" is the service itself`,
 			`depends_on[4]: "micro" is named twice`,
 		}},
+		{"callers", sound + `endpoint { allow_from: "micro" allow_from: "label:tier=front" allow_from: "192.0.2.0/24" allow_from: "2001:db8::1" }`, errs.None, nil},
+		{"callers that are nobody", sound + `endpoint { allow_from: "mikro" allow_from: "web" allow_from: "micro" allow_from: "svc1" allow_from: "10.0.0.1/8" allow_from: "a:b" allow_from: "192.0.2.1" allow_from: "192.0.2.1/32" }`, errs.Invalid, []string{
+			`endpoint.allow_from[0]: no service "mikro"; did you mean "micro"?`, `endpoint.allow_from[1]: "web" is the service itself`,
+			`endpoint.allow_from[3]: "svc1" is named twice`, `endpoint.allow_from[4]: 10.0.0.1/8 has bits behind its prefix`,
+			`endpoint.allow_from[5]: "a:b" is no service`, `endpoint.allow_from[7]: "192.0.2.1/32" is named twice`,
+		}},
 		{"sound job", sound + `replicated_job { total_completions: 7 max_concurrent: 2 } job { schedule { cron: "0 2 * * *" time_zone: "Europe/Berlin" } }`, errs.None, nil},
 		{"priority", sound + `priority: 1001`, errs.Invalid, []string{`priority: 1001 is not from -1000 to 1000`}},
 		{"low priority", sound + `priority: -1000`, errs.None, nil},

@@ -1,0 +1,130 @@
+package mesh
+
+import (
+	"maps"
+	"slices"
+
+	"github.com/shoalproject/shoal/internal/state"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// restricted is a service that names who may call it.
+type restricted struct {
+	service *typesv1.Service
+	callers []state.Caller
+	on      map[string]bool // networks that it can be called on
+}
+
+// makeCallers says who may call the services that name someone; what has not changed keeps its pointers. Services that name
+// nobody cost a look each.
+func (x *Shared) makeCallers(s *state.Snapshot, prev *Shared) {
+	x.callers = map[string]*dispatcherv1.ServiceCallers{}
+	var all []restricted
+	for svc := range s.Services() {
+		if list := svc.GetSpec().GetEndpoint().GetAllowFrom(); len(list) > 0 {
+			all = append(all, restrictedOf(s, svc, list))
+		}
+	}
+	if len(all) == 0 {
+		return
+	}
+	labelled := labels(s, all)
+	for _, r := range all {
+		id := r.service.GetMeta().GetId()
+		m := &dispatcherv1.ServiceCallers{ServiceId: id, Callers: &dispatcherv1.Callers{Prefixes: r.prefixes(s, labelled)}}
+		keep(x.callers, prev.callers, id, m)
+	}
+}
+
+// restrictedOf leaves out what it cannot read: nobody is let in by it.
+func restrictedOf(s *state.Snapshot, svc *typesv1.Service, list []string) restricted {
+	r := restricted{service: svc, on: map[string]bool{"": true}}
+	for _, text := range list {
+		if c, err := state.ParseCaller(text); err == nil {
+			r.callers = append(r.callers, c)
+		}
+	}
+	for _, a := range svc.GetSpec().GetTask().GetNetworks() {
+		r.on[a.GetTarget()] = true
+	}
+	for t := range s.TasksOfService(svc.GetMeta().GetId()) { // an earlier spec may have had others
+		for _, a := range t.GetDecided().GetAddresses() {
+			r.on[a.GetNetworkId()] = true
+		}
+	}
+	return r
+}
+
+// labels finds the services that have a label which somebody asks for, all in one walk.
+func labels(s *state.Snapshot, all []restricted) map[string][]*typesv1.Service {
+	out := map[string][]*typesv1.Service{}
+	for _, r := range all {
+		for _, c := range r.callers {
+			if c.Label != "" {
+				out[c.Label] = nil
+			}
+		}
+	}
+	if len(out) == 0 {
+		return out
+	}
+	for svc := range s.Services() {
+		for label := range svc.GetSpec().GetAnnotations().GetLabels() {
+			if _, asked := out[label]; asked {
+				out[label] = append(out[label], svc)
+			}
+		}
+	}
+	return out
+}
+
+// prefixes are the addresses of all who may call, in order: of each task that has a machine, from the moment it has one, so that
+// its first call is let in.
+func (r restricted) prefixes(s *state.Snapshot, labelled map[string][]*typesv1.Service) []string {
+	out := map[string]bool{}
+	tasks := func(svc *typesv1.Service) {
+		for t := range s.TasksOfService(svc.GetMeta().GetId()) {
+			if t.GetDecided().GetNodeId() == "" || state.Terminal(t.GetObserved().GetState()) {
+				continue
+			}
+			for _, a := range t.GetDecided().GetAddresses() {
+				if !r.on[a.GetNetworkId()] {
+					continue
+				}
+				for _, text := range bare(a.GetAddresses()) {
+					out[text] = true
+				}
+			}
+		}
+	}
+	tasks(r.service)
+	for _, c := range r.callers {
+		switch {
+		case c.Prefix.IsValid():
+			out[c.String()] = true
+		case c.Label != "":
+			for _, svc := range labelled[c.Label] {
+				if c.Is(svc) {
+					tasks(svc)
+				}
+			}
+		default:
+			if svc := s.ServiceByName(c.Service); svc != nil {
+				tasks(svc)
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(out))
+}
+
+// callersOf are those of the services of a machine's tasks.
+func callersOf(local map[string]*dispatcherv1.LocalTask, shared *Shared) map[string]*dispatcherv1.ServiceCallers {
+	out := map[string]*dispatcherv1.ServiceCallers{}
+	for _, task := range local {
+		if c := shared.callers[task.GetServiceId()]; c != nil {
+			out[c.GetServiceId()] = c
+		}
+	}
+	return out
+}
