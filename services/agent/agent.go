@@ -122,6 +122,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		Describe: func(ctx context.Context) *typesv1.NodeDescription {
 			d, plane := env.describe(ctx), proxy.Dataplane(ctx)
 			d.Dataplane, d.DataplaneReason = plane.GetDataplane(), plane.GetReason()
+			d.Tunnel, d.TunnelReason, d.TunnelKeys = plane.GetTunnel(), plane.GetTunnelReason(), plane.GetTunnelKeys()
 			disks.Describe(d)
 			return d
 		},
@@ -138,6 +139,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g.Go("loop", loop.Run)
 	g.Go("workers", loop.Workers)
 	g.Go("mesh", proxy.Run)
+	g.Go("plane", func(ctx context.Context) error { return proxy.Follow(ctx, disks.Tell) })
 	g.Go("streams", carrier.Run)
 	g.Go("session", line.Run)
 	g.Go("meter", gauge.Run)

@@ -10,11 +10,13 @@ import (
 	"context"
 	"crypto/tls"
 	"net"
+	"path"
 	"runtime"
 	"strconv"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/bootid"
 	"github.com/shoalproject/shoal/internal/errs"
@@ -31,6 +33,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/dns"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/keys"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/knock"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/local"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/pass"
@@ -65,10 +68,10 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	var spaces *space.Spaces // a machine in memory has no containers' namespaces
 	var lacks, strange error // what the kernel cannot do for published ports, and for clients' addresses in user space
 	counted := count.Sources{}
+	var kernel *tables.Kernel
 	if env.Tables == nil {
 		spaces = space.New(p.Env)
-		kernel, err := tables.New()
-		if err != nil {
+		if kernel, err = tables.New(); err != nil {
 			return err
 		}
 		defer kernel.Close()
@@ -117,6 +120,18 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		forwarder.Transparent()
 		loop.Transparent()
 	}
+	told := func() (*meshv1.DataplaneResponse, <-chan struct{}) { return plane, nil }
+	var ring *keys.Ring // a machine in memory has nothing to encrypt with
+	if kernel != nil {
+		ring = openRing(p, kernel, path.Dir(cfg.MeshSocket))
+		loop.Seal(ring)
+		told = func() (*meshv1.DataplaneResponse, <-chan struct{}) {
+			own, changed := ring.Told()
+			own = proto.CloneOf(own)
+			own.Dataplane, own.Reason = plane.GetDataplane(), plane.GetReason()
+			return own, changed
+		}
+	}
 	loop.Load()
 	// Step 4: the line to the cluster that feeds it, and who looks after the machines while it says nothing.
 	knocker := knock.New(p.Env, p.ID.Name, loop, health)
@@ -126,7 +141,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 	counted.Counted, counted.Forwarder = loop.Counted, forwarder.Counts
 	book := count.New(p.Env.Rand.Uint64(), counted)
-	agent := &local.Service{Count: book.Read, Plane: plane, Out: func(task string) {
+	agent := &local.Service{Count: book.Read, Plane: told, Out: func(task string) {
 		forwarder.Withdraw(task)
 		loop.Withdraw(task)
 		if spaces != nil {
@@ -144,6 +159,9 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	g.Go("session", line.Run)
 	g.Go("knock", knocker.Run)
 	g.Go("local", func(ctx context.Context) error { return agent.Serve(ctx, p.Env, cfg.MeshSocket) })
+	if ring != nil {
+		g.Go("keys", func(ctx context.Context) error { return ring.Run(ctx, loop.Again) })
+	}
 	if spaces != nil {
 		g.Go("spaces", func(ctx context.Context) error { return spaces.Serve(ctx, cfg.MeshSocket) })
 	}

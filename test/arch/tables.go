@@ -33,6 +33,9 @@ var systemPackages = map[string]string{
 	"services/meshproxy/internal/packet":  "socket options of published UDP ports",
 	"services/meshproxy/internal/doctor":  "looks at what the kernel has",
 	"services/meshproxy/internal/probe":   "tries what the kernel has",
+
+	"services/meshproxy/internal/sysctl":    "the kernel's settings",
+	"services/meshproxy/internal/wireguard": "WireGuard's devices, and the process of one",
 }
 
 // purePackages take time and everything else as arguments. A pattern that ends in "/..." covers what lies below.
@@ -52,6 +55,7 @@ var purePackages = map[string]string{
 	"services/dispatcher/internal/assign/...": "what a node needs",
 	"services/meshproxy/internal/mesh/...":    "what a machine's data path should be",
 	"services/meshproxy/internal/names/...":   "what a name means to a container",
+	"services/meshproxy/internal/seal/...":    "which key is used when, between whom",
 }
 
 // pureWithLock are pure packages whose values are shared by goroutines.
@@ -74,12 +78,14 @@ var clockReaders = map[string]string{
 	"services/store/internal/logstore": "measures syncs",
 	"services/store/internal/raftnode": "measures commits, and counts cluster time on while it leads",
 
-	"services/meshproxy/internal/forward": "measures idle time, and sets deadlines of connections",
-	"services/meshproxy/internal/session": "measures how long a stream has lived",
-	"services/meshproxy/internal/ingress": "measures the silence of its dispatcher",
-	"services/meshproxy/internal/apply":   "measures how long ago its file was written",
-	"services/meshproxy/internal/space":   "measures how long ago tasks ended, and sets deadlines of connections",
-	"services/meshproxy/internal/dns":     "measures the age of answers, and sets deadlines of connections",
+	"services/meshproxy/internal/forward":   "measures idle time, and sets deadlines of connections",
+	"services/meshproxy/internal/session":   "measures how long a stream has lived",
+	"services/meshproxy/internal/ingress":   "measures the silence of its dispatcher",
+	"services/meshproxy/internal/apply":     "measures how long ago its file was written",
+	"services/meshproxy/internal/wireguard": "sets deadlines of conversations with a device's process",
+
+	"services/meshproxy/internal/space": "measures how long ago tasks ended, and sets deadlines of connections",
+	"services/meshproxy/internal/dns":   "measures the age of answers, and sets deadlines of connections",
 
 	"services/dispatcher/internal/liveness": "counts the silence of nodes and peers",
 	"services/dispatcher/internal/session":  "stamps when a node was last heard, for liveness",
@@ -122,6 +128,7 @@ var foreignWalls = []struct {
 	{"github.com/google/nftables", []string{"services/agent", "services/meshproxy", "test/harness", "test/bench"}, "kernel tables are the node's"},
 	{"github.com/miekg/dns", []string{"services/meshproxy", "test/harness", "test/bench"}, "names are the meshproxy's"},
 	{"github.com/vishvananda", []string{"services/agent", "services/meshproxy", "test/harness", "test/bench"}, "kernel tables are the node's"},
+	{"golang.zx2c4.com/wireguard", []string{"services/meshproxy", "test/harness", "test/bench"}, "encryption between machines is the meshproxy's"},
 	{"github.com/cloudflare/cfssl", []string{"services/ca", "allinone/cmd"}, "signing is the CA's; a main function silences its log"},
 	{"github.com/google/go-containerregistry", []string{"cli", "test/harness", "test/bench"}, "the person's tool asks registries what a tag means; the laboratory makes and serves images"},
 	{"github.com/docker/cli", []string{"cli"}, "a person's own logins are where Docker's tool left them"},
@@ -150,7 +157,7 @@ var withEnv = []string{"store", "agent", "meshproxy"}
 // process does not run: `shoal-ca bootstrap`, `shoal-agent reset`. The simulation and shoal-dev call them, too.
 var subcommands = map[string][]string{
 	"services/agent":     {"Doctor", "Init", "Logger", "Reset", "ResetAny"},
-	"services/meshproxy": {"Doctor", "Reset"},
+	"services/meshproxy": {"Doctor", "Reset", "WireGuard"},
 	"services/ca":        {"Bootstrap", "BootstrapConfig", "BootstrapResult", "DefaultBootstrapConfig"},
 }
 

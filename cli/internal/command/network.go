@@ -36,6 +36,7 @@ func networkCreate(a *app.App) *cobra.Command {
 	c := &cobra.Command{
 		Use: "create [OPTIONS] NETWORK", Short: "Create a network", Args: app.Exactly(1),
 		Example: "  shoal network create -d overlay front\n  shoal network create --subnet 10.20.0.0/16 --internal back\n" +
+			"  shoal network create --opt encrypted vault\n" +
 			"  shoal network create --subnet 10.30.0.0/16 --ip-range 10.30.1.0/24 --aux-address printer=10.30.0.9 --ipv6 office",
 		RunE: func(c *cobra.Command, args []string) error {
 			if err := f.read(args[0]); err != nil {
@@ -60,7 +61,7 @@ func networkCreate(a *app.App) *cobra.Command {
 	s.StringArrayVar(&f.spec.IpRanges, "ip-range", nil, "part of a subnet that addresses are given from, as a `CIDR`")
 	s.StringArrayVar(&f.auxiliary, "aux-address", nil, "address of somebody else on the network: `name=address`")
 	s.BoolVar(&f.spec.Ipv6, "ipv6", false, "an IPv6 subnet too; a private one if --subnet names none")
-	s.StringArrayVarP(&f.options, "opt", "o", nil, "mtu=`number` (or com.docker.network.driver.mtu): at most that much in a packet")
+	s.StringArrayVarP(&f.options, "opt", "o", nil, "mtu=`number` (or com.docker.network.driver.mtu): at most that much in a packet; encrypted: between machines encrypted or not at all")
 	s.StringArrayVar(&f.labels, "label", nil, "label the network: `key=value`")
 	s.BoolVar(&f.spec.Internal, "internal", false, "no way out of the network")
 	s.BoolVar(&f.attachable, "attachable", false, "not there yet")
@@ -77,13 +78,17 @@ func (f *networkFlags) read(name string) error {
 	f.spec.AuxAddresses, err = spec.Labels(f.auxiliary, nil)
 	faults.Merge("aux-address", err)
 	for _, text := range f.options {
-		key, value, _ := strings.Cut(text, "=")
+		key, value, valued := strings.Cut(text, "=")
+		if key == "encrypted" { // Docker takes the mere word, whatever stands behind it
+			on, err := strconv.ParseBool(value)
+			faults.Check(err == nil || value == "", "opt", "encrypted=%s is neither true nor false", value)
+			f.spec.Encrypted = on || !valued || value == ""
+			continue
+		}
 		n, err := strconv.ParseUint(value, 10, 32)
 		switch {
-		case key == "encrypted":
-			faults.Add("opt", "networks are not encrypted yet")
 		case key != "mtu" && key != "com.docker.network.driver.mtu":
-			faults.Add("opt", "%q is not known; there is mtu", key)
+			faults.Add("opt", "%q is not known; there are mtu and encrypted", key)
 		case err != nil:
 			faults.Add("opt", "%q is no number of bytes", value)
 		}
@@ -125,7 +130,8 @@ func networkLs(a *app.App) *cobra.Command {
 				}
 				return app.PrintRows(a, &l, columns, rows, func(r docker.NetworkRow) string { return r.ID },
 					table.Column{Header: "CREATED AT", Field: "CreatedAt"}, table.Column{Header: "LABELS", Field: "Labels"},
-					table.Column{Header: "INTERNAL", Field: "Internal"}, table.Column{Header: "IPV6", Field: "IPv6"})
+					table.Column{Header: "INTERNAL", Field: "Internal"}, table.Column{Header: "IPV6", Field: "IPv6"},
+					table.Column{Header: "ENCRYPTED", Field: "Encrypted"})
 			})
 		},
 	}

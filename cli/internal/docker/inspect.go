@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"encoding/base64"
 	"maps"
 	"net/netip"
 	"slices"
@@ -51,6 +52,11 @@ type NodeDescription struct {
 	// Dataplane is what carries published ports, kernel or userspace; DataplaneReason says why it is not the kernel.
 	Dataplane       string `json:",omitempty"`
 	DataplaneReason string `json:",omitempty"`
+	// Tunnel is what encrypts traffic to other machines, kernel or userspace, or empty: nothing can. TunnelReason says why, or why it is
+	// not the kernel. TunnelKeys are the public halves of the machine's keys, as WireGuard writes them.
+	Tunnel       string   `json:",omitempty"`
+	TunnelReason string   `json:",omitempty"`
+	TunnelKeys   []string `json:",omitempty"`
 }
 
 // Disk is how full a file system is that the agent depends on, in bytes.
@@ -87,6 +93,13 @@ func disksOf(d *typesv1.NodeDescription) (out []Disk) {
 	return out
 }
 
+func keysOf(d *typesv1.NodeDescription) (out []string) {
+	for _, k := range d.GetTunnelKeys() {
+		out = append(out, base64.StdEncoding.EncodeToString(k.GetPublicKey()))
+	}
+	return out
+}
+
 // NodeOf translates a machine.
 func NodeOf(l *controlv1.ListedNode) Node {
 	n := l.GetNode()
@@ -107,6 +120,7 @@ func NodeOf(l *controlv1.ListedNode) Node {
 			Kernel: d.GetKernel(), Features: d.GetFeatures(), Disks: disksOf(d),
 			ImagesRemoved: d.GetImagesRemoved(), ImagesRemovedBytes: d.GetImagesRemovedBytes(),
 			Dataplane: option(d.GetDataplane(), "DATAPLANE_"), DataplaneReason: d.GetDataplaneReason(),
+			Tunnel: option(d.GetTunnel(), "DATAPLANE_"), TunnelReason: d.GetTunnelReason(), TunnelKeys: keysOf(d),
 		},
 		Status: NodeStatus{State: nodeState(n.GetStatus().GetState()), Message: n.GetStatus().GetMessage(), Since: stamp(n.GetStatus().GetSince())},
 	}
@@ -162,6 +176,9 @@ func NetworkOf(n *typesv1.Network, usage []*controlv1.SubnetUsage) Network {
 	}
 	if mtu := n.GetSpec().GetMtu(); mtu != 0 {
 		out.Options["com.docker.network.driver.mtu"] = strconv.FormatUint(uint64(mtu), 10)
+	}
+	if n.GetSpec().GetEncrypted() {
+		out.Options["encrypted"] = "true"
 	}
 	for _, text := range n.GetIpam().GetSubnets() {
 		s := Subnet{Subnet: text, IPRange: within(text, n.GetIpam().GetRanges()), Gateway: within(text, n.GetSpec().GetGateways())}

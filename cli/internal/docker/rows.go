@@ -41,7 +41,7 @@ func everywhere(list []*typesv1.PortConfig) []*typesv1.PortConfig {
 // NetworkRow is a line of `network ls`.
 type NetworkRow struct {
 	ID, Name, Driver, Scope, CreatedAt, Labels string
-	Internal, IPv6                             bool
+	Internal, IPv6, Encrypted                  bool
 	// Usage is how many addresses are used and how many there are: "12/4093". Of two subnets IPv4's, which fills first.
 	Usage string
 }
@@ -57,6 +57,7 @@ func NetworkRowOf(n *typesv1.Network, usage *controlv1.NetworkUsage, whole bool)
 		ID:    id(n.GetMeta().GetId(), whole), Name: n.GetSpec().GetAnnotations().GetName(), Driver: n.GetSpec().GetDriver(),
 		Scope: scope, CreatedAt: stamp(n.GetMeta().GetCreatedAt()), Labels: labels(n.GetSpec().GetAnnotations().GetLabels()),
 		Internal: n.GetSpec().GetInternal(), IPv6: ipv6(n),
+		Encrypted: n.GetSpec().GetEncrypted(),
 	}
 }
 

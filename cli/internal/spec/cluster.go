@@ -34,6 +34,9 @@ func (c *ClusterChange) Flags(set *pflag.FlagSet) {
 	set.String("mass-loss-window", "", "losses within this time count as at once (default 1m)")
 	set.String("flap-window", "", "how long the tasks of a lost node are kept to be taken back (default 1m)")
 	set.String("dataplane", "", "what carries connections to published ports: kernel or userspace (default kernel)")
+	set.String("encrypt-mesh", "", "whether traffic of published ports is encrypted between machines: on or off (default off)")
+	set.String("tunnel-key-life", "", "how long a machine uses a key for encrypted networks (default 24h)")
+	set.Bool("rotate-tunnel-keys", false, "have every machine make a new key for encrypted networks")
 	set.String("task-history-limit", "", "ended tasks to keep, a slot (default 5)")
 }
 
@@ -74,6 +77,7 @@ func (c *ClusterChange) Apply(s *typesv1.ClusterSpec) error {
 		settings.Preemption = v == "on"
 		return v == "on" || v == "off"
 	}, "not on or off")
+	c.encryption(s, text, duration)
 	text("dataplane", func(v string) bool { s.Dataplane = dataplanes()[v]; return s.Dataplane != 0 }, "not kernel or userspace")
 	text("strategy", func(v string) bool {
 		settings.Strategy = map[string]typesv1.PlacementStrategy{
@@ -95,4 +99,22 @@ func (c *ClusterChange) Apply(s *typesv1.ClusterSpec) error {
 		return err == nil
 	}, "no whole number")
 	return faults.Err("update the cluster")
+}
+
+// encryption is of traffic between machines.
+func (c *ClusterChange) encryption(s *typesv1.ClusterSpec, text func(name string, to func(string) bool, otherwise string), duration func(string, **durationpb.Duration)) {
+	if !slices.ContainsFunc([]string{"encrypt-mesh", "tunnel-key-life", "rotate-tunnel-keys"}, c.set.Changed) {
+		return
+	}
+	if s.Encryption == nil {
+		s.Encryption = &typesv1.Encryption{}
+	}
+	if now, _ := c.set.GetBool("rotate-tunnel-keys"); now {
+		s.Encryption.KeyRotation++
+	}
+	text("encrypt-mesh", func(v string) bool {
+		s.Encryption.Mesh = v == "on"
+		return v == "on" || v == "off"
+	}, "not on or off")
+	duration("tunnel-key-life", &s.Encryption.KeyLife)
 }

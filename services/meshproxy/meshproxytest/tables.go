@@ -114,6 +114,9 @@ func (t *Tables) step(c mesh.Change) error {
 	case c.Address != nil:
 		return change(k, c.Verb, k.Addresses, *c.Address, c.Address.Link)
 	case c.Route != nil:
+		if c.Verb == mesh.Set { // in the place of another of its prefix
+			maps.DeleteFunc(k.Routes, func(r mesh.Route, _ struct{}) bool { return r.Prefix == c.Route.Prefix && r.Table == c.Route.Table })
+		}
 		return change(k, c.Verb, k.Routes, *c.Route, c.Route.Link)
 	case c.Neighbour != nil:
 		return change(k, c.Verb, k.Neighbours, *c.Neighbour, c.Neighbour.Link)

@@ -114,8 +114,10 @@ type EndpointsResponse struct {
 	Callers []*ServiceCallers `protobuf:"bytes,19,rep,name=callers,proto3" json:"callers,omitempty"`
 	// Ids of services that name nobody any more, or have no task here.
 	RemovedCallers []string `protobuf:"bytes,20,rep,name=removed_callers,json=removedCallers,proto3" json:"removed_callers,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// How traffic between machines is encrypted.
+	Encryption    *v1.Encryption `protobuf:"bytes,21,opt,name=encryption,proto3" json:"encryption,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *EndpointsResponse) Reset() {
@@ -284,6 +286,13 @@ func (x *EndpointsResponse) GetCallers() []*ServiceCallers {
 func (x *EndpointsResponse) GetRemovedCallers() []string {
 	if x != nil {
 		return x.RemovedCallers
+	}
+	return nil
+}
+
+func (x *EndpointsResponse) GetEncryption() *v1.Encryption {
+	if x != nil {
+		return x.Encryption
 	}
 	return nil
 }
@@ -585,7 +594,9 @@ type MeshMachine struct {
 	// Port of its meshproxy.
 	MeshPort uint32 `protobuf:"varint,5,opt,name=mesh_port,json=meshPort,proto3" json:"mesh_port,omitempty"`
 	// What carries its published ports: one whose kernel can't takes nothing from another machine's kernel either.
-	Dataplane     v1.Dataplane `protobuf:"varint,6,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
+	Dataplane v1.Dataplane `protobuf:"varint,6,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
+	// Keys by which it encrypts. None: it takes no encrypted traffic.
+	TunnelKeys    []*v1.TunnelKey `protobuf:"bytes,7,rep,name=tunnel_keys,json=tunnelKeys,proto3" json:"tunnel_keys,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -662,6 +673,13 @@ func (x *MeshMachine) GetDataplane() v1.Dataplane {
 	return v1.Dataplane(0)
 }
 
+func (x *MeshMachine) GetTunnelKeys() []*v1.TunnelKey {
+	if x != nil {
+		return x.TunnelKeys
+	}
+	return nil
+}
+
 // MeshNetwork is an overlay as a machine on it sees it.
 type MeshNetwork struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -678,7 +696,9 @@ type MeshNetwork struct {
 	// Every assigned task on it, local ones too.
 	Entries []*NetworkEntry `protobuf:"bytes,6,rep,name=entries,proto3" json:"entries,omitempty"`
 	// The most that its interfaces carry. 0: what the machine's link does.
-	Mtu           uint32 `protobuf:"varint,7,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Mtu uint32 `protobuf:"varint,7,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// Whether it goes between machines encrypted or not at all.
+	Encrypted     bool `protobuf:"varint,8,opt,name=encrypted,proto3" json:"encrypted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -760,6 +780,13 @@ func (x *MeshNetwork) GetMtu() uint32 {
 		return x.Mtu
 	}
 	return 0
+}
+
+func (x *MeshNetwork) GetEncrypted() bool {
+	if x != nil {
+		return x.Encrypted
+	}
+	return false
 }
 
 // NetworkEntry is a task's place on an overlay. Its MAC address is derived from its IPv4 address: 02:42 and the address.
@@ -1131,9 +1158,9 @@ var File_shoal_dispatcher_v1_endpoint_proto protoreflect.FileDescriptor
 
 const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\n" +
-	"\"shoal/dispatcher/v1/endpoint.proto\x12\x13shoal.dispatcher.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a!shoal/dispatcher/v1/session.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/port.proto\"E\n" +
+	"\"shoal/dispatcher/v1/endpoint.proto\x12\x13shoal.dispatcher.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1dshoal/ca/v1/certificate.proto\x1a!shoal/dispatcher/v1/session.proto\x1a\x1cshoal/types/v1/cluster.proto\x1a\x19shoal/types/v1/meta.proto\x1a\x19shoal/types/v1/node.proto\x1a\x19shoal/types/v1/port.proto\"E\n" +
 	"\x10EndpointsRequest\x121\n" +
-	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\x9d\b\n" +
+	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"\xd9\b\n" +
 	"\x11EndpointsResponse\x121\n" +
 	"\aversion\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aversion\x12\x12\n" +
 	"\x04full\x18\x02 \x01(\bR\x04full\x12<\n" +
@@ -1156,7 +1183,10 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\tdataplane\x18\x11 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12\x14\n" +
 	"\x05stale\x18\x12 \x01(\bR\x05stale\x12=\n" +
 	"\acallers\x18\x13 \x03(\v2#.shoal.dispatcher.v1.ServiceCallersR\acallers\x12'\n" +
-	"\x0fremoved_callers\x18\x14 \x03(\tR\x0eremovedCallers\"g\n" +
+	"\x0fremoved_callers\x18\x14 \x03(\tR\x0eremovedCallers\x12:\n" +
+	"\n" +
+	"encryption\x18\x15 \x01(\v2\x1a.shoal.types.v1.EncryptionR\n" +
+	"encryption\"g\n" +
 	"\x0eServiceCallers\x12\x1d\n" +
 	"\n" +
 	"service_id\x18\x01 \x01(\tR\tserviceId\x126\n" +
@@ -1178,14 +1208,16 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\x04slot\x18\x04 \x01(\x04R\x04slot\x12\x1a\n" +
 	"\bdraining\x18\x05 \x01(\bR\bdraining\x129\n" +
 	"\n" +
-	"host_ports\x18\x06 \x03(\v2\x1a.shoal.types.v1.PortConfigR\thostPorts\"\xc8\x01\n" +
+	"host_ports\x18\x06 \x03(\v2\x1a.shoal.types.v1.PortConfigR\thostPorts\"\x84\x02\n" +
 	"\vMeshMachine\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x14\n" +
 	"\x05vteps\x18\x03 \x03(\tR\x05vteps\x12\x16\n" +
 	"\x06blocks\x18\x04 \x03(\tR\x06blocks\x12\x1b\n" +
 	"\tmesh_port\x18\x05 \x01(\rR\bmeshPort\x127\n" +
-	"\tdataplane\x18\x06 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\"\xd7\x01\n" +
+	"\tdataplane\x18\x06 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12:\n" +
+	"\vtunnel_keys\x18\a \x03(\v2\x19.shoal.types.v1.TunnelKeyR\n" +
+	"tunnelKeys\"\xf5\x01\n" +
 	"\vMeshNetwork\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x12\n" +
@@ -1194,7 +1226,8 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\asubnets\x18\x04 \x03(\tR\asubnets\x12\x1a\n" +
 	"\binternal\x18\x05 \x01(\bR\binternal\x12;\n" +
 	"\aentries\x18\x06 \x03(\v2!.shoal.dispatcher.v1.NetworkEntryR\aentries\x12\x10\n" +
-	"\x03mtu\x18\a \x01(\rR\x03mtu\"^\n" +
+	"\x03mtu\x18\a \x01(\rR\x03mtu\x12\x1c\n" +
+	"\tencrypted\x18\b \x01(\bR\tencrypted\"^\n" +
 	"\fNetworkEntry\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x17\n" +
 	"\anode_id\x18\x02 \x01(\tR\x06nodeId\x12\x1c\n" +
@@ -1261,7 +1294,9 @@ var file_shoal_dispatcher_v1_endpoint_proto_goTypes = []any{
 	(*Trust)(nil),             // 14: shoal.dispatcher.v1.Trust
 	(*v11.Directory)(nil),     // 15: shoal.ca.v1.Directory
 	(v1.Dataplane)(0),         // 16: shoal.types.v1.Dataplane
-	(*v1.PortConfig)(nil),     // 17: shoal.types.v1.PortConfig
+	(*v1.Encryption)(nil),     // 17: shoal.types.v1.Encryption
+	(*v1.PortConfig)(nil),     // 18: shoal.types.v1.PortConfig
+	(*v1.TunnelKey)(nil),      // 19: shoal.types.v1.TunnelKey
 }
 var file_shoal_dispatcher_v1_endpoint_proto_depIdxs = []int32{
 	13, // 0: shoal.dispatcher.v1.EndpointsRequest.applied:type_name -> shoal.types.v1.Version
@@ -1276,21 +1311,23 @@ var file_shoal_dispatcher_v1_endpoint_proto_depIdxs = []int32{
 	12, // 9: shoal.dispatcher.v1.EndpointsResponse.local_tasks:type_name -> shoal.dispatcher.v1.LocalTask
 	16, // 10: shoal.dispatcher.v1.EndpointsResponse.dataplane:type_name -> shoal.types.v1.Dataplane
 	2,  // 11: shoal.dispatcher.v1.EndpointsResponse.callers:type_name -> shoal.dispatcher.v1.ServiceCallers
-	3,  // 12: shoal.dispatcher.v1.ServiceCallers.callers:type_name -> shoal.dispatcher.v1.Callers
-	17, // 13: shoal.dispatcher.v1.MeshService.ports:type_name -> shoal.types.v1.PortConfig
-	5,  // 14: shoal.dispatcher.v1.MeshService.endpoints:type_name -> shoal.dispatcher.v1.MeshEndpoint
-	3,  // 15: shoal.dispatcher.v1.MeshService.callers:type_name -> shoal.dispatcher.v1.Callers
-	17, // 16: shoal.dispatcher.v1.MeshEndpoint.host_ports:type_name -> shoal.types.v1.PortConfig
-	16, // 17: shoal.dispatcher.v1.MeshMachine.dataplane:type_name -> shoal.types.v1.Dataplane
-	8,  // 18: shoal.dispatcher.v1.MeshNetwork.entries:type_name -> shoal.dispatcher.v1.NetworkEntry
-	11, // 19: shoal.dispatcher.v1.NetworkService.endpoints:type_name -> shoal.dispatcher.v1.NetworkEndpoint
-	0,  // 20: shoal.dispatcher.v1.EndpointService.Endpoints:input_type -> shoal.dispatcher.v1.EndpointsRequest
-	1,  // 21: shoal.dispatcher.v1.EndpointService.Endpoints:output_type -> shoal.dispatcher.v1.EndpointsResponse
-	21, // [21:22] is the sub-list for method output_type
-	20, // [20:21] is the sub-list for method input_type
-	20, // [20:20] is the sub-list for extension type_name
-	20, // [20:20] is the sub-list for extension extendee
-	0,  // [0:20] is the sub-list for field type_name
+	17, // 12: shoal.dispatcher.v1.EndpointsResponse.encryption:type_name -> shoal.types.v1.Encryption
+	3,  // 13: shoal.dispatcher.v1.ServiceCallers.callers:type_name -> shoal.dispatcher.v1.Callers
+	18, // 14: shoal.dispatcher.v1.MeshService.ports:type_name -> shoal.types.v1.PortConfig
+	5,  // 15: shoal.dispatcher.v1.MeshService.endpoints:type_name -> shoal.dispatcher.v1.MeshEndpoint
+	3,  // 16: shoal.dispatcher.v1.MeshService.callers:type_name -> shoal.dispatcher.v1.Callers
+	18, // 17: shoal.dispatcher.v1.MeshEndpoint.host_ports:type_name -> shoal.types.v1.PortConfig
+	16, // 18: shoal.dispatcher.v1.MeshMachine.dataplane:type_name -> shoal.types.v1.Dataplane
+	19, // 19: shoal.dispatcher.v1.MeshMachine.tunnel_keys:type_name -> shoal.types.v1.TunnelKey
+	8,  // 20: shoal.dispatcher.v1.MeshNetwork.entries:type_name -> shoal.dispatcher.v1.NetworkEntry
+	11, // 21: shoal.dispatcher.v1.NetworkService.endpoints:type_name -> shoal.dispatcher.v1.NetworkEndpoint
+	0,  // 22: shoal.dispatcher.v1.EndpointService.Endpoints:input_type -> shoal.dispatcher.v1.EndpointsRequest
+	1,  // 23: shoal.dispatcher.v1.EndpointService.Endpoints:output_type -> shoal.dispatcher.v1.EndpointsResponse
+	23, // [23:24] is the sub-list for method output_type
+	22, // [22:23] is the sub-list for method input_type
+	22, // [22:22] is the sub-list for extension type_name
+	22, // [22:22] is the sub-list for extension extendee
+	0,  // [0:22] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_endpoint_proto_init() }

@@ -1369,7 +1369,9 @@ type AssignedNetwork struct {
 	// Whether it has no way out.
 	Internal bool `protobuf:"varint,5,opt,name=internal,proto3" json:"internal,omitempty"`
 	// More names of the task on it.
-	Aliases       []string `protobuf:"bytes,6,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	Aliases []string `protobuf:"bytes,6,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	// Whether it goes between machines encrypted or not at all.
+	Encrypted     bool `protobuf:"varint,7,opt,name=encrypted,proto3" json:"encrypted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1444,6 +1446,13 @@ func (x *AssignedNetwork) GetAliases() []string {
 		return x.Aliases
 	}
 	return nil
+}
+
+func (x *AssignedNetwork) GetEncrypted() bool {
+	if x != nil {
+		return x.Encrypted
+	}
+	return false
 }
 
 // MeshBarrier says which revision every live meshproxy has applied.
@@ -1706,7 +1715,7 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\x05login\x18\x0e \x01(\tR\x05login\x1a@\n" +
 	"\x12ServiceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xa6\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x01\n" +
 	"\x0fAssignedNetwork\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x12\n" +
@@ -1714,7 +1723,8 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\x03vni\x18\x03 \x01(\rR\x03vni\x12\x18\n" +
 	"\asubnets\x18\x04 \x03(\tR\asubnets\x12\x1a\n" +
 	"\binternal\x18\x05 \x01(\bR\binternal\x12\x18\n" +
-	"\aaliases\x18\x06 \x03(\tR\aaliases\"@\n" +
+	"\aaliases\x18\x06 \x03(\tR\aaliases\x12\x1c\n" +
+	"\tencrypted\x18\a \x01(\bR\tencrypted\"@\n" +
 	"\vMeshBarrier\x121\n" +
 	"\aapplied\x18\x01 \x01(\v2\x17.shoal.types.v1.VersionR\aapplied\"7\n" +
 	"\x05Trust\x12\x16\n" +

@@ -23,9 +23,11 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
-// DataplaneRequest asks for what was found at the start.
+// DataplaneRequest asks for what the machine can.
 type DataplaneRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Serial of the answer that the caller has: it is answered when there is another. 0: at once.
+	Seen          uint64 `protobuf:"varint,1,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -60,13 +62,28 @@ func (*DataplaneRequest) Descriptor() ([]byte, []int) {
 	return file_shoal_mesh_v1_local_proto_rawDescGZIP(), []int{0}
 }
 
+func (x *DataplaneRequest) GetSeen() uint64 {
+	if x != nil {
+		return x.Seen
+	}
+	return 0
+}
+
 // DataplaneResponse says what this machine's kernel can.
 type DataplaneResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// What carries connections to ports that leave it to the machine.
 	Dataplane v1.Dataplane `protobuf:"varint,1,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
 	// Why it is not the kernel: what that refused.
-	Reason        string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Public halves of the keys by which it encrypts.
+	TunnelKeys []*v1.TunnelKey `protobuf:"bytes,3,rep,name=tunnel_keys,json=tunnelKeys,proto3" json:"tunnel_keys,omitempty"`
+	// What encrypts. Unspecified: nothing can.
+	Tunnel v1.Dataplane `protobuf:"varint,4,opt,name=tunnel,proto3,enum=shoal.types.v1.Dataplane" json:"tunnel,omitempty"`
+	// Why nothing can, or why it is not the kernel.
+	TunnelReason string `protobuf:"bytes,5,opt,name=tunnel_reason,json=tunnelReason,proto3" json:"tunnel_reason,omitempty"`
+	// Names this answer; never 0.
+	Serial        uint64 `protobuf:"varint,6,opt,name=serial,proto3" json:"serial,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -113,6 +130,34 @@ func (x *DataplaneResponse) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *DataplaneResponse) GetTunnelKeys() []*v1.TunnelKey {
+	if x != nil {
+		return x.TunnelKeys
+	}
+	return nil
+}
+
+func (x *DataplaneResponse) GetTunnel() v1.Dataplane {
+	if x != nil {
+		return x.Tunnel
+	}
+	return v1.Dataplane(0)
+}
+
+func (x *DataplaneResponse) GetTunnelReason() string {
+	if x != nil {
+		return x.TunnelReason
+	}
+	return ""
+}
+
+func (x *DataplaneResponse) GetSerial() uint64 {
+	if x != nil {
+		return x.Serial
+	}
+	return 0
 }
 
 // WithdrawRequest names a task that takes no more traffic.
@@ -349,11 +394,17 @@ var File_shoal_mesh_v1_local_proto protoreflect.FileDescriptor
 
 const file_shoal_mesh_v1_local_proto_rawDesc = "" +
 	"\n" +
-	"\x19shoal/mesh/v1/local.proto\x12\rshoal.mesh.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/port.proto\"\x12\n" +
-	"\x10DataplaneRequest\"d\n" +
+	"\x19shoal/mesh/v1/local.proto\x12\rshoal.mesh.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/node.proto\x1a\x19shoal/types/v1/port.proto\"&\n" +
+	"\x10DataplaneRequest\x12\x12\n" +
+	"\x04seen\x18\x01 \x01(\x04R\x04seen\"\x90\x02\n" +
 	"\x11DataplaneResponse\x127\n" +
 	"\tdataplane\x18\x01 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12\x16\n" +
-	"\x06reason\x18\x02 \x01(\tR\x06reason\"*\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12:\n" +
+	"\vtunnel_keys\x18\x03 \x03(\v2\x19.shoal.types.v1.TunnelKeyR\n" +
+	"tunnelKeys\x121\n" +
+	"\x06tunnel\x18\x04 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\x06tunnel\x12#\n" +
+	"\rtunnel_reason\x18\x05 \x01(\tR\ftunnelReason\x12\x16\n" +
+	"\x06serial\x18\x06 \x01(\x04R\x06serial\"*\n" +
 	"\x0fWithdrawRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"\x12\n" +
 	"\x10WithdrawResponse\"\x14\n" +
@@ -395,21 +446,24 @@ var file_shoal_mesh_v1_local_proto_goTypes = []any{
 	(*ConnectionsResponse)(nil), // 5: shoal.mesh.v1.ConnectionsResponse
 	(*ServiceConnections)(nil),  // 6: shoal.mesh.v1.ServiceConnections
 	(v1.Dataplane)(0),           // 7: shoal.types.v1.Dataplane
+	(*v1.TunnelKey)(nil),        // 8: shoal.types.v1.TunnelKey
 }
 var file_shoal_mesh_v1_local_proto_depIdxs = []int32{
 	7, // 0: shoal.mesh.v1.DataplaneResponse.dataplane:type_name -> shoal.types.v1.Dataplane
-	6, // 1: shoal.mesh.v1.ConnectionsResponse.services:type_name -> shoal.mesh.v1.ServiceConnections
-	2, // 2: shoal.mesh.v1.LocalService.Withdraw:input_type -> shoal.mesh.v1.WithdrawRequest
-	4, // 3: shoal.mesh.v1.LocalService.Connections:input_type -> shoal.mesh.v1.ConnectionsRequest
-	0, // 4: shoal.mesh.v1.LocalService.Dataplane:input_type -> shoal.mesh.v1.DataplaneRequest
-	3, // 5: shoal.mesh.v1.LocalService.Withdraw:output_type -> shoal.mesh.v1.WithdrawResponse
-	5, // 6: shoal.mesh.v1.LocalService.Connections:output_type -> shoal.mesh.v1.ConnectionsResponse
-	1, // 7: shoal.mesh.v1.LocalService.Dataplane:output_type -> shoal.mesh.v1.DataplaneResponse
-	5, // [5:8] is the sub-list for method output_type
-	2, // [2:5] is the sub-list for method input_type
-	2, // [2:2] is the sub-list for extension type_name
-	2, // [2:2] is the sub-list for extension extendee
-	0, // [0:2] is the sub-list for field type_name
+	8, // 1: shoal.mesh.v1.DataplaneResponse.tunnel_keys:type_name -> shoal.types.v1.TunnelKey
+	7, // 2: shoal.mesh.v1.DataplaneResponse.tunnel:type_name -> shoal.types.v1.Dataplane
+	6, // 3: shoal.mesh.v1.ConnectionsResponse.services:type_name -> shoal.mesh.v1.ServiceConnections
+	2, // 4: shoal.mesh.v1.LocalService.Withdraw:input_type -> shoal.mesh.v1.WithdrawRequest
+	4, // 5: shoal.mesh.v1.LocalService.Connections:input_type -> shoal.mesh.v1.ConnectionsRequest
+	0, // 6: shoal.mesh.v1.LocalService.Dataplane:input_type -> shoal.mesh.v1.DataplaneRequest
+	3, // 7: shoal.mesh.v1.LocalService.Withdraw:output_type -> shoal.mesh.v1.WithdrawResponse
+	5, // 8: shoal.mesh.v1.LocalService.Connections:output_type -> shoal.mesh.v1.ConnectionsResponse
+	1, // 9: shoal.mesh.v1.LocalService.Dataplane:output_type -> shoal.mesh.v1.DataplaneResponse
+	7, // [7:10] is the sub-list for method output_type
+	4, // [4:7] is the sub-list for method input_type
+	4, // [4:4] is the sub-list for extension type_name
+	4, // [4:4] is the sub-list for extension extendee
+	0, // [0:4] is the sub-list for field type_name
 }
 
 func init() { file_shoal_mesh_v1_local_proto_init() }

@@ -37,7 +37,8 @@ type LocalServiceClient interface {
 	// Connections counts the new connections that this machine's mesh has led to services that scale by them. The counts only
 	// rise while the process runs.
 	Connections(ctx context.Context, in *ConnectionsRequest, opts ...grpc.CallOption) (*ConnectionsResponse, error)
-	// Dataplane says what carries this machine's published ports, which its meshproxy has tried at its start.
+	// Dataplane says what carries this machine's published ports, which its meshproxy has tried at its start, and what encrypts. A caller
+	// that has an answer waits for the next one.
 	Dataplane(ctx context.Context, in *DataplaneRequest, opts ...grpc.CallOption) (*DataplaneResponse, error)
 }
 
@@ -92,7 +93,8 @@ type LocalServiceServer interface {
 	// Connections counts the new connections that this machine's mesh has led to services that scale by them. The counts only
 	// rise while the process runs.
 	Connections(context.Context, *ConnectionsRequest) (*ConnectionsResponse, error)
-	// Dataplane says what carries this machine's published ports, which its meshproxy has tried at its start.
+	// Dataplane says what carries this machine's published ports, which its meshproxy has tried at its start, and what encrypts. A caller
+	// that has an answer waits for the next one.
 	Dataplane(context.Context, *DataplaneRequest) (*DataplaneResponse, error)
 	mustEmbedUnimplementedLocalServiceServer()
 }

@@ -140,7 +140,9 @@ type ClusterSpec struct {
 	// What carries connections to published ports that do not say it themselves. Default the kernel.
 	Dataplane Dataplane `protobuf:"varint,10,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
 	// How the output of services that say nothing of it is kept, from their next containers on. Default: local.
-	LogDriver     *LogDriver `protobuf:"bytes,11,opt,name=log_driver,json=logDriver,proto3" json:"log_driver,omitempty"`
+	LogDriver *LogDriver `protobuf:"bytes,11,opt,name=log_driver,json=logDriver,proto3" json:"log_driver,omitempty"`
+	// How traffic between machines is encrypted.
+	Encryption    *Encryption `protobuf:"bytes,12,opt,name=encryption,proto3" json:"encryption,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -252,6 +254,77 @@ func (x *ClusterSpec) GetLogDriver() *LogDriver {
 	return nil
 }
 
+func (x *ClusterSpec) GetEncryption() *Encryption {
+	if x != nil {
+		return x.Encryption
+	}
+	return nil
+}
+
+// Encryption is of traffic between machines. Control traffic always is.
+type Encryption struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Whether that of published ports is, as that of networks that say so themselves. Connections by user space always are.
+	Mesh bool `protobuf:"varint,1,opt,name=mesh,proto3" json:"mesh,omitempty"`
+	// How long a machine uses a key. Default 24 h, at least 10 min.
+	KeyLife *durationpb.Duration `protobuf:"bytes,2,opt,name=key_life,json=keyLife,proto3" json:"key_life,omitempty"`
+	// Counts up to have every machine make a new key now.
+	KeyRotation   uint64 `protobuf:"varint,3,opt,name=key_rotation,json=keyRotation,proto3" json:"key_rotation,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Encryption) Reset() {
+	*x = Encryption{}
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Encryption) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Encryption) ProtoMessage() {}
+
+func (x *Encryption) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Encryption.ProtoReflect.Descriptor instead.
+func (*Encryption) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Encryption) GetMesh() bool {
+	if x != nil {
+		return x.Mesh
+	}
+	return false
+}
+
+func (x *Encryption) GetKeyLife() *durationpb.Duration {
+	if x != nil {
+		return x.KeyLife
+	}
+	return nil
+}
+
+func (x *Encryption) GetKeyRotation() uint64 {
+	if x != nil {
+		return x.KeyRotation
+	}
+	return 0
+}
+
 // SchedulingConfig holds for all services.
 type SchedulingConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -271,7 +344,7 @@ type SchedulingConfig struct {
 
 func (x *SchedulingConfig) Reset() {
 	*x = SchedulingConfig{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -283,7 +356,7 @@ func (x *SchedulingConfig) String() string {
 func (*SchedulingConfig) ProtoMessage() {}
 
 func (x *SchedulingConfig) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -296,7 +369,7 @@ func (x *SchedulingConfig) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchedulingConfig.ProtoReflect.Descriptor instead.
 func (*SchedulingConfig) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{2}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *SchedulingConfig) GetStrategy() PlacementStrategy {
@@ -349,7 +422,7 @@ type Authority struct {
 
 func (x *Authority) Reset() {
 	*x = Authority{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -361,7 +434,7 @@ func (x *Authority) String() string {
 func (*Authority) ProtoMessage() {}
 
 func (x *Authority) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -374,7 +447,7 @@ func (x *Authority) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Authority.ProtoReflect.Descriptor instead.
 func (*Authority) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{3}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Authority) GetBundle() []byte {
@@ -413,7 +486,7 @@ type SealedBytes struct {
 
 func (x *SealedBytes) Reset() {
 	*x = SealedBytes{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[4]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -425,7 +498,7 @@ func (x *SealedBytes) String() string {
 func (*SealedBytes) ProtoMessage() {}
 
 func (x *SealedBytes) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[4]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -438,7 +511,7 @@ func (x *SealedBytes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedBytes.ProtoReflect.Descriptor instead.
 func (*SealedBytes) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{4}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SealedBytes) GetFormat() uint32 {
@@ -479,7 +552,7 @@ type WrappedKey struct {
 
 func (x *WrappedKey) Reset() {
 	*x = WrappedKey{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[5]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -491,7 +564,7 @@ func (x *WrappedKey) String() string {
 func (*WrappedKey) ProtoMessage() {}
 
 func (x *WrappedKey) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[5]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -504,7 +577,7 @@ func (x *WrappedKey) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WrappedKey.ProtoReflect.Descriptor instead.
 func (*WrappedKey) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{5}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WrappedKey) GetMemberId() string {
@@ -548,7 +621,7 @@ type JoinTokens struct {
 
 func (x *JoinTokens) Reset() {
 	*x = JoinTokens{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[6]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -560,7 +633,7 @@ func (x *JoinTokens) String() string {
 func (*JoinTokens) ProtoMessage() {}
 
 func (x *JoinTokens) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[6]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -573,7 +646,7 @@ func (x *JoinTokens) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinTokens.ProtoReflect.Descriptor instead.
 func (*JoinTokens) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{6}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *JoinTokens) GetWorker() *JoinToken {
@@ -606,7 +679,7 @@ type JoinToken struct {
 
 func (x *JoinToken) Reset() {
 	*x = JoinToken{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[7]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +691,7 @@ func (x *JoinToken) String() string {
 func (*JoinToken) ProtoMessage() {}
 
 func (x *JoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[7]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +704,7 @@ func (x *JoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinToken.ProtoReflect.Descriptor instead.
 func (*JoinToken) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{7}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *JoinToken) GetCounter() uint64 {
@@ -672,7 +745,7 @@ type DataPath struct {
 
 func (x *DataPath) Reset() {
 	*x = DataPath{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[8]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -684,7 +757,7 @@ func (x *DataPath) String() string {
 func (*DataPath) ProtoMessage() {}
 
 func (x *DataPath) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[8]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -697,7 +770,7 @@ func (x *DataPath) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DataPath.ProtoReflect.Descriptor instead.
 func (*DataPath) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{8}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DataPath) GetMachineNetwork() string {
@@ -743,7 +816,7 @@ type Denial struct {
 
 func (x *Denial) Reset() {
 	*x = Denial{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[9]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -755,7 +828,7 @@ func (x *Denial) String() string {
 func (*Denial) ProtoMessage() {}
 
 func (x *Denial) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[9]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -768,7 +841,7 @@ func (x *Denial) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Denial.ProtoReflect.Descriptor instead.
 func (*Denial) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{9}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *Denial) GetMeta() *Meta {
@@ -809,7 +882,7 @@ type Credential struct {
 
 func (x *Credential) Reset() {
 	*x = Credential{}
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[10]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -821,7 +894,7 @@ func (x *Credential) String() string {
 func (*Credential) ProtoMessage() {}
 
 func (x *Credential) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_cluster_proto_msgTypes[10]
+	mi := &file_shoal_types_v1_cluster_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -834,7 +907,7 @@ func (x *Credential) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Credential.ProtoReflect.Descriptor instead.
 func (*Credential) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{10}
+	return file_shoal_types_v1_cluster_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Credential) GetMeta() *Meta {
@@ -880,7 +953,7 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\x01\x01R\x06tokens\x12F\n" +
 	"\fpayload_keys\x18\x06 \x03(\v2\x1a.shoal.types.v1.WrappedKeyB\a\x92\xb5\x18\x03\n" +
 	"\x01\x02R\vpayloadKeys\x12;\n" +
-	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\xdf\x04\n" +
+	"\tdata_path\x18\x05 \x01(\v2\x18.shoal.types.v1.DataPathB\x04\x92\xb5\x18\x00R\bdataPath\"\x9b\x05\n" +
 	"\vClusterSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12,\n" +
 	"\x12task_history_limit\x18\x02 \x01(\x05R\x10taskHistoryLimit\x12D\n" +
@@ -899,7 +972,15 @@ const file_shoal_types_v1_cluster_proto_rawDesc = "" +
 	"\tdataplane\x18\n" +
 	" \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x128\n" +
 	"\n" +
-	"log_driver\x18\v \x01(\v2\x19.shoal.types.v1.LogDriverR\tlogDriver\"\xb9\x02\n" +
+	"log_driver\x18\v \x01(\v2\x19.shoal.types.v1.LogDriverR\tlogDriver\x12:\n" +
+	"\n" +
+	"encryption\x18\f \x01(\v2\x1a.shoal.types.v1.EncryptionR\n" +
+	"encryption\"y\n" +
+	"\n" +
+	"Encryption\x12\x12\n" +
+	"\x04mesh\x18\x01 \x01(\bR\x04mesh\x124\n" +
+	"\bkey_life\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\akeyLife\x12!\n" +
+	"\fkey_rotation\x18\x03 \x01(\x04R\vkeyRotation\"\xb9\x02\n" +
 	"\x10SchedulingConfig\x12=\n" +
 	"\bstrategy\x18\x01 \x01(\x0e2!.shoal.types.v1.PlacementStrategyR\bstrategy\x12/\n" +
 	"\x11mass_loss_percent\x18\x02 \x01(\rH\x00R\x0fmassLossPercent\x88\x01\x01\x12C\n" +
@@ -965,59 +1046,62 @@ func file_shoal_types_v1_cluster_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_cluster_proto_rawDescData
 }
 
-var file_shoal_types_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
+var file_shoal_types_v1_cluster_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
 var file_shoal_types_v1_cluster_proto_goTypes = []any{
 	(*Cluster)(nil),               // 0: shoal.types.v1.Cluster
 	(*ClusterSpec)(nil),           // 1: shoal.types.v1.ClusterSpec
-	(*SchedulingConfig)(nil),      // 2: shoal.types.v1.SchedulingConfig
-	(*Authority)(nil),             // 3: shoal.types.v1.Authority
-	(*SealedBytes)(nil),           // 4: shoal.types.v1.SealedBytes
-	(*WrappedKey)(nil),            // 5: shoal.types.v1.WrappedKey
-	(*JoinTokens)(nil),            // 6: shoal.types.v1.JoinTokens
-	(*JoinToken)(nil),             // 7: shoal.types.v1.JoinToken
-	(*DataPath)(nil),              // 8: shoal.types.v1.DataPath
-	(*Denial)(nil),                // 9: shoal.types.v1.Denial
-	(*Credential)(nil),            // 10: shoal.types.v1.Credential
-	(*Meta)(nil),                  // 11: shoal.types.v1.Meta
-	(*Annotations)(nil),           // 12: shoal.types.v1.Annotations
-	(*durationpb.Duration)(nil),   // 13: google.protobuf.Duration
-	(*ContainerPolicy)(nil),       // 14: shoal.types.v1.ContainerPolicy
-	(Dataplane)(0),                // 15: shoal.types.v1.Dataplane
-	(*LogDriver)(nil),             // 16: shoal.types.v1.LogDriver
-	(PlacementStrategy)(0),        // 17: shoal.types.v1.PlacementStrategy
-	(*timestamppb.Timestamp)(nil), // 18: google.protobuf.Timestamp
+	(*Encryption)(nil),            // 2: shoal.types.v1.Encryption
+	(*SchedulingConfig)(nil),      // 3: shoal.types.v1.SchedulingConfig
+	(*Authority)(nil),             // 4: shoal.types.v1.Authority
+	(*SealedBytes)(nil),           // 5: shoal.types.v1.SealedBytes
+	(*WrappedKey)(nil),            // 6: shoal.types.v1.WrappedKey
+	(*JoinTokens)(nil),            // 7: shoal.types.v1.JoinTokens
+	(*JoinToken)(nil),             // 8: shoal.types.v1.JoinToken
+	(*DataPath)(nil),              // 9: shoal.types.v1.DataPath
+	(*Denial)(nil),                // 10: shoal.types.v1.Denial
+	(*Credential)(nil),            // 11: shoal.types.v1.Credential
+	(*Meta)(nil),                  // 12: shoal.types.v1.Meta
+	(*Annotations)(nil),           // 13: shoal.types.v1.Annotations
+	(*durationpb.Duration)(nil),   // 14: google.protobuf.Duration
+	(*ContainerPolicy)(nil),       // 15: shoal.types.v1.ContainerPolicy
+	(Dataplane)(0),                // 16: shoal.types.v1.Dataplane
+	(*LogDriver)(nil),             // 17: shoal.types.v1.LogDriver
+	(PlacementStrategy)(0),        // 18: shoal.types.v1.PlacementStrategy
+	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
 }
 var file_shoal_types_v1_cluster_proto_depIdxs = []int32{
-	11, // 0: shoal.types.v1.Cluster.meta:type_name -> shoal.types.v1.Meta
+	12, // 0: shoal.types.v1.Cluster.meta:type_name -> shoal.types.v1.Meta
 	1,  // 1: shoal.types.v1.Cluster.spec:type_name -> shoal.types.v1.ClusterSpec
-	3,  // 2: shoal.types.v1.Cluster.authority:type_name -> shoal.types.v1.Authority
-	6,  // 3: shoal.types.v1.Cluster.tokens:type_name -> shoal.types.v1.JoinTokens
-	5,  // 4: shoal.types.v1.Cluster.payload_keys:type_name -> shoal.types.v1.WrappedKey
-	8,  // 5: shoal.types.v1.Cluster.data_path:type_name -> shoal.types.v1.DataPath
-	12, // 6: shoal.types.v1.ClusterSpec.annotations:type_name -> shoal.types.v1.Annotations
-	13, // 7: shoal.types.v1.ClusterSpec.certificate_life:type_name -> google.protobuf.Duration
-	13, // 8: shoal.types.v1.ClusterSpec.certificate_grace:type_name -> google.protobuf.Duration
-	2,  // 9: shoal.types.v1.ClusterSpec.scheduling:type_name -> shoal.types.v1.SchedulingConfig
-	14, // 10: shoal.types.v1.ClusterSpec.containers:type_name -> shoal.types.v1.ContainerPolicy
-	15, // 11: shoal.types.v1.ClusterSpec.dataplane:type_name -> shoal.types.v1.Dataplane
-	16, // 12: shoal.types.v1.ClusterSpec.log_driver:type_name -> shoal.types.v1.LogDriver
-	17, // 13: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
-	13, // 14: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
-	13, // 15: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
-	4,  // 16: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
-	5,  // 17: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
-	7,  // 18: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
-	7,  // 19: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
-	18, // 20: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
-	11, // 21: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
-	18, // 22: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
-	11, // 23: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
-	18, // 24: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
-	25, // [25:25] is the sub-list for method output_type
-	25, // [25:25] is the sub-list for method input_type
-	25, // [25:25] is the sub-list for extension type_name
-	25, // [25:25] is the sub-list for extension extendee
-	0,  // [0:25] is the sub-list for field type_name
+	4,  // 2: shoal.types.v1.Cluster.authority:type_name -> shoal.types.v1.Authority
+	7,  // 3: shoal.types.v1.Cluster.tokens:type_name -> shoal.types.v1.JoinTokens
+	6,  // 4: shoal.types.v1.Cluster.payload_keys:type_name -> shoal.types.v1.WrappedKey
+	9,  // 5: shoal.types.v1.Cluster.data_path:type_name -> shoal.types.v1.DataPath
+	13, // 6: shoal.types.v1.ClusterSpec.annotations:type_name -> shoal.types.v1.Annotations
+	14, // 7: shoal.types.v1.ClusterSpec.certificate_life:type_name -> google.protobuf.Duration
+	14, // 8: shoal.types.v1.ClusterSpec.certificate_grace:type_name -> google.protobuf.Duration
+	3,  // 9: shoal.types.v1.ClusterSpec.scheduling:type_name -> shoal.types.v1.SchedulingConfig
+	15, // 10: shoal.types.v1.ClusterSpec.containers:type_name -> shoal.types.v1.ContainerPolicy
+	16, // 11: shoal.types.v1.ClusterSpec.dataplane:type_name -> shoal.types.v1.Dataplane
+	17, // 12: shoal.types.v1.ClusterSpec.log_driver:type_name -> shoal.types.v1.LogDriver
+	2,  // 13: shoal.types.v1.ClusterSpec.encryption:type_name -> shoal.types.v1.Encryption
+	14, // 14: shoal.types.v1.Encryption.key_life:type_name -> google.protobuf.Duration
+	18, // 15: shoal.types.v1.SchedulingConfig.strategy:type_name -> shoal.types.v1.PlacementStrategy
+	14, // 16: shoal.types.v1.SchedulingConfig.mass_loss_window:type_name -> google.protobuf.Duration
+	14, // 17: shoal.types.v1.SchedulingConfig.flap_window:type_name -> google.protobuf.Duration
+	5,  // 18: shoal.types.v1.Authority.root_key:type_name -> shoal.types.v1.SealedBytes
+	6,  // 19: shoal.types.v1.Authority.keyset:type_name -> shoal.types.v1.WrappedKey
+	8,  // 20: shoal.types.v1.JoinTokens.worker:type_name -> shoal.types.v1.JoinToken
+	8,  // 21: shoal.types.v1.JoinTokens.manager:type_name -> shoal.types.v1.JoinToken
+	19, // 22: shoal.types.v1.JoinToken.issued_at:type_name -> google.protobuf.Timestamp
+	12, // 23: shoal.types.v1.Denial.meta:type_name -> shoal.types.v1.Meta
+	19, // 24: shoal.types.v1.Denial.until:type_name -> google.protobuf.Timestamp
+	12, // 25: shoal.types.v1.Credential.meta:type_name -> shoal.types.v1.Meta
+	19, // 26: shoal.types.v1.Credential.not_after:type_name -> google.protobuf.Timestamp
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_cluster_proto_init() }
@@ -1030,14 +1114,14 @@ func file_shoal_types_v1_cluster_proto_init() {
 	file_shoal_types_v1_meta_proto_init()
 	file_shoal_types_v1_placement_proto_init()
 	file_shoal_types_v1_port_proto_init()
-	file_shoal_types_v1_cluster_proto_msgTypes[2].OneofWrappers = []any{}
+	file_shoal_types_v1_cluster_proto_msgTypes[3].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_cluster_proto_rawDesc), len(file_shoal_types_v1_cluster_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   11,
+			NumMessages:   12,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

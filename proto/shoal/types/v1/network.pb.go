@@ -106,7 +106,10 @@ type NetworkSpec struct {
 	// Whether it has an IPv6 subnet too. One in subnets says so as well.
 	Ipv6 bool `protobuf:"varint,8,opt,name=ipv6,proto3" json:"ipv6,omitempty"`
 	// MTU of its containers' interfaces, 1280 to 65485. 0: what the machines' links carry, which is never exceeded.
-	Mtu           uint32 `protobuf:"varint,9,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	Mtu uint32 `protobuf:"varint,9,opt,name=mtu,proto3" json:"mtu,omitempty"`
+	// Whether its traffic between machines is encrypted. It never changes, and never goes in the clear: where it cannot be encrypted it
+	// does not go.
+	Encrypted     bool `protobuf:"varint,10,opt,name=encrypted,proto3" json:"encrypted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -202,6 +205,13 @@ func (x *NetworkSpec) GetMtu() uint32 {
 		return x.Mtu
 	}
 	return 0
+}
+
+func (x *NetworkSpec) GetEncrypted() bool {
+	if x != nil {
+		return x.Encrypted
+	}
+	return false
 }
 
 // NetworkIPAM is what the cluster gave a network.
@@ -342,7 +352,7 @@ const file_shoal_types_v1_network_proto_rawDesc = "" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.NetworkSpecB\a\x92\xb5\x18\x03\n" +
 	"\x01\bR\x04spec\x128\n" +
 	"\x04ipam\x18\x03 \x01(\v2\x1b.shoal.types.v1.NetworkIPAMB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\x04ipam\"\x8e\x03\n" +
+	"\x01\bR\x04ipam\"\xac\x03\n" +
 	"\vNetworkSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x18\n" +
@@ -352,7 +362,9 @@ const file_shoal_types_v1_network_proto_rawDesc = "" +
 	"\tip_ranges\x18\x06 \x03(\tR\bipRanges\x12R\n" +
 	"\raux_addresses\x18\a \x03(\v2-.shoal.types.v1.NetworkSpec.AuxAddressesEntryR\fauxAddresses\x12\x12\n" +
 	"\x04ipv6\x18\b \x01(\bR\x04ipv6\x12\x10\n" +
-	"\x03mtu\x18\t \x01(\rR\x03mtu\x1a?\n" +
+	"\x03mtu\x18\t \x01(\rR\x03mtu\x12\x1c\n" +
+	"\tencrypted\x18\n" +
+	" \x01(\bR\tencrypted\x1a?\n" +
 	"\x11AuxAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"m\n" +

@@ -807,8 +807,14 @@ type NodeDescription struct {
 	Dataplane Dataplane `protobuf:"varint,17,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
 	// Why it is not the kernel: what that refused.
 	DataplaneReason string `protobuf:"bytes,18,opt,name=dataplane_reason,json=dataplaneReason,proto3" json:"dataplane_reason,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Public halves of the keys by which it encrypts, at most two: while one follows another both are good.
+	TunnelKeys []*TunnelKey `protobuf:"bytes,19,rep,name=tunnel_keys,json=tunnelKeys,proto3" json:"tunnel_keys,omitempty"`
+	// What encrypts its traffic to other machines. Unspecified: nothing can.
+	Tunnel Dataplane `protobuf:"varint,20,opt,name=tunnel,proto3,enum=shoal.types.v1.Dataplane" json:"tunnel,omitempty"`
+	// Why nothing can, or why it is not the kernel.
+	TunnelReason  string `protobuf:"bytes,21,opt,name=tunnel_reason,json=tunnelReason,proto3" json:"tunnel_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeDescription) Reset() {
@@ -967,6 +973,82 @@ func (x *NodeDescription) GetDataplaneReason() string {
 	return ""
 }
 
+func (x *NodeDescription) GetTunnelKeys() []*TunnelKey {
+	if x != nil {
+		return x.TunnelKeys
+	}
+	return nil
+}
+
+func (x *NodeDescription) GetTunnel() Dataplane {
+	if x != nil {
+		return x.Tunnel
+	}
+	return Dataplane_DATAPLANE_UNSPECIFIED
+}
+
+func (x *NodeDescription) GetTunnelReason() string {
+	if x != nil {
+		return x.TunnelReason
+	}
+	return ""
+}
+
+// TunnelKey is the public half of a machine's WireGuard key.
+type TunnelKey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Counts up with each key of the machine.
+	Generation uint64 `protobuf:"varint,1,opt,name=generation,proto3" json:"generation,omitempty"`
+	// A Curve25519 public key of 32 bytes.
+	PublicKey     []byte `protobuf:"bytes,2,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *TunnelKey) Reset() {
+	*x = TunnelKey{}
+	mi := &file_shoal_types_v1_node_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *TunnelKey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*TunnelKey) ProtoMessage() {}
+
+func (x *TunnelKey) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_node_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use TunnelKey.ProtoReflect.Descriptor instead.
+func (*TunnelKey) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *TunnelKey) GetGeneration() uint64 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *TunnelKey) GetPublicKey() []byte {
+	if x != nil {
+		return x.PublicKey
+	}
+	return nil
+}
+
 // DiskUse is how full a file system is.
 type DiskUse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -982,7 +1064,7 @@ type DiskUse struct {
 
 func (x *DiskUse) Reset() {
 	*x = DiskUse{}
-	mi := &file_shoal_types_v1_node_proto_msgTypes[8]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -994,7 +1076,7 @@ func (x *DiskUse) String() string {
 func (*DiskUse) ProtoMessage() {}
 
 func (x *DiskUse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_node_proto_msgTypes[8]
+	mi := &file_shoal_types_v1_node_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1007,7 +1089,7 @@ func (x *DiskUse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiskUse.ProtoReflect.Descriptor instead.
 func (*DiskUse) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{8}
+	return file_shoal_types_v1_node_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DiskUse) GetName() string {
@@ -1079,7 +1161,7 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\vNodeSession\x12#\n" +
 	"\rdispatcher_id\x18\x01 \x01(\tR\fdispatcherId\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x17\n" +
-	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\x99\x06\n" +
+	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\xad\a\n" +
 	"\x0fNodeDescription\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x124\n" +
 	"\bplatform\x18\x02 \x01(\v2\x18.shoal.types.v1.PlatformR\bplatform\x12\x1b\n" +
@@ -1100,10 +1182,20 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\x0eimages_removed\x18\x0f \x01(\x04R\rimagesRemoved\x120\n" +
 	"\x14images_removed_bytes\x18\x10 \x01(\x03R\x12imagesRemovedBytes\x127\n" +
 	"\tdataplane\x18\x11 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12)\n" +
-	"\x10dataplane_reason\x18\x12 \x01(\tR\x0fdataplaneReason\x1a9\n" +
+	"\x10dataplane_reason\x18\x12 \x01(\tR\x0fdataplaneReason\x12:\n" +
+	"\vtunnel_keys\x18\x13 \x03(\v2\x19.shoal.types.v1.TunnelKeyR\n" +
+	"tunnelKeys\x121\n" +
+	"\x06tunnel\x18\x14 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\x06tunnel\x12#\n" +
+	"\rtunnel_reason\x18\x15 \x01(\tR\ftunnelReason\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"R\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"J\n" +
+	"\tTunnelKey\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x01 \x01(\x04R\n" +
+	"generation\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x02 \x01(\fR\tpublicKey\"R\n" +
 	"\aDiskUse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05bytes\x18\x02 \x01(\x03R\x05bytes\x12\x1d\n" +
@@ -1142,7 +1234,7 @@ func file_shoal_types_v1_node_proto_rawDescGZIP() []byte {
 }
 
 var file_shoal_types_v1_node_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_shoal_types_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_shoal_types_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_shoal_types_v1_node_proto_goTypes = []any{
 	(NodeRole)(0),                 // 0: shoal.types.v1.NodeRole
 	(Availability)(0),             // 1: shoal.types.v1.Availability
@@ -1156,44 +1248,47 @@ var file_shoal_types_v1_node_proto_goTypes = []any{
 	(*NodeStatus)(nil),            // 9: shoal.types.v1.NodeStatus
 	(*NodeSession)(nil),           // 10: shoal.types.v1.NodeSession
 	(*NodeDescription)(nil),       // 11: shoal.types.v1.NodeDescription
-	(*DiskUse)(nil),               // 12: shoal.types.v1.DiskUse
-	nil,                           // 13: shoal.types.v1.NodeDescription.LabelsEntry
-	(*Meta)(nil),                  // 14: shoal.types.v1.Meta
-	(*timestamppb.Timestamp)(nil), // 15: google.protobuf.Timestamp
-	(*Annotations)(nil),           // 16: shoal.types.v1.Annotations
-	(v1.Role)(0),                  // 17: shoal.authz.v1.Role
-	(*Platform)(nil),              // 18: shoal.types.v1.Platform
-	(*GenericResource)(nil),       // 19: shoal.types.v1.GenericResource
-	(Dataplane)(0),                // 20: shoal.types.v1.Dataplane
+	(*TunnelKey)(nil),             // 12: shoal.types.v1.TunnelKey
+	(*DiskUse)(nil),               // 13: shoal.types.v1.DiskUse
+	nil,                           // 14: shoal.types.v1.NodeDescription.LabelsEntry
+	(*Meta)(nil),                  // 15: shoal.types.v1.Meta
+	(*timestamppb.Timestamp)(nil), // 16: google.protobuf.Timestamp
+	(*Annotations)(nil),           // 17: shoal.types.v1.Annotations
+	(v1.Role)(0),                  // 18: shoal.authz.v1.Role
+	(*Platform)(nil),              // 19: shoal.types.v1.Platform
+	(*GenericResource)(nil),       // 20: shoal.types.v1.GenericResource
+	(Dataplane)(0),                // 21: shoal.types.v1.Dataplane
 }
 var file_shoal_types_v1_node_proto_depIdxs = []int32{
-	14, // 0: shoal.types.v1.Node.meta:type_name -> shoal.types.v1.Meta
+	15, // 0: shoal.types.v1.Node.meta:type_name -> shoal.types.v1.Meta
 	6,  // 1: shoal.types.v1.Node.spec:type_name -> shoal.types.v1.NodeSpec
 	8,  // 2: shoal.types.v1.Node.identity:type_name -> shoal.types.v1.NodeIdentity
 	9,  // 3: shoal.types.v1.Node.status:type_name -> shoal.types.v1.NodeStatus
 	5,  // 4: shoal.types.v1.Node.flaps:type_name -> shoal.types.v1.Flaps
-	15, // 5: shoal.types.v1.Flaps.lost_at:type_name -> google.protobuf.Timestamp
-	15, // 6: shoal.types.v1.Flaps.hold_until:type_name -> google.protobuf.Timestamp
-	16, // 7: shoal.types.v1.NodeSpec.annotations:type_name -> shoal.types.v1.Annotations
+	16, // 5: shoal.types.v1.Flaps.lost_at:type_name -> google.protobuf.Timestamp
+	16, // 6: shoal.types.v1.Flaps.hold_until:type_name -> google.protobuf.Timestamp
+	17, // 7: shoal.types.v1.NodeSpec.annotations:type_name -> shoal.types.v1.Annotations
 	0,  // 8: shoal.types.v1.NodeSpec.role:type_name -> shoal.types.v1.NodeRole
 	1,  // 9: shoal.types.v1.NodeSpec.availability:type_name -> shoal.types.v1.Availability
 	7,  // 10: shoal.types.v1.NodeSpec.taints:type_name -> shoal.types.v1.Taint
 	2,  // 11: shoal.types.v1.Taint.effect:type_name -> shoal.types.v1.TaintEffect
-	17, // 12: shoal.types.v1.NodeIdentity.roles:type_name -> shoal.authz.v1.Role
+	18, // 12: shoal.types.v1.NodeIdentity.roles:type_name -> shoal.authz.v1.Role
 	3,  // 13: shoal.types.v1.NodeStatus.state:type_name -> shoal.types.v1.NodeState
-	15, // 14: shoal.types.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
+	16, // 14: shoal.types.v1.NodeStatus.since:type_name -> google.protobuf.Timestamp
 	11, // 15: shoal.types.v1.NodeStatus.description:type_name -> shoal.types.v1.NodeDescription
 	10, // 16: shoal.types.v1.NodeStatus.session:type_name -> shoal.types.v1.NodeSession
-	18, // 17: shoal.types.v1.NodeDescription.platform:type_name -> shoal.types.v1.Platform
-	13, // 18: shoal.types.v1.NodeDescription.labels:type_name -> shoal.types.v1.NodeDescription.LabelsEntry
-	19, // 19: shoal.types.v1.NodeDescription.generic:type_name -> shoal.types.v1.GenericResource
-	12, // 20: shoal.types.v1.NodeDescription.disks:type_name -> shoal.types.v1.DiskUse
-	20, // 21: shoal.types.v1.NodeDescription.dataplane:type_name -> shoal.types.v1.Dataplane
-	22, // [22:22] is the sub-list for method output_type
-	22, // [22:22] is the sub-list for method input_type
-	22, // [22:22] is the sub-list for extension type_name
-	22, // [22:22] is the sub-list for extension extendee
-	0,  // [0:22] is the sub-list for field type_name
+	19, // 17: shoal.types.v1.NodeDescription.platform:type_name -> shoal.types.v1.Platform
+	14, // 18: shoal.types.v1.NodeDescription.labels:type_name -> shoal.types.v1.NodeDescription.LabelsEntry
+	20, // 19: shoal.types.v1.NodeDescription.generic:type_name -> shoal.types.v1.GenericResource
+	13, // 20: shoal.types.v1.NodeDescription.disks:type_name -> shoal.types.v1.DiskUse
+	21, // 21: shoal.types.v1.NodeDescription.dataplane:type_name -> shoal.types.v1.Dataplane
+	12, // 22: shoal.types.v1.NodeDescription.tunnel_keys:type_name -> shoal.types.v1.TunnelKey
+	21, // 23: shoal.types.v1.NodeDescription.tunnel:type_name -> shoal.types.v1.Dataplane
+	24, // [24:24] is the sub-list for method output_type
+	24, // [24:24] is the sub-list for method input_type
+	24, // [24:24] is the sub-list for extension type_name
+	24, // [24:24] is the sub-list for extension extendee
+	0,  // [0:24] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_node_proto_init() }
@@ -1210,7 +1305,7 @@ func file_shoal_types_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_node_proto_rawDesc), len(file_shoal_types_v1_node_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

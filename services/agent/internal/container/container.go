@@ -151,6 +151,8 @@ type Link struct {
 	Network string
 	// VNI is the overlay's VXLAN network identifier, 0 for the machine network.
 	VNI uint32
+	// Encrypted says that it goes between machines encrypted or not at all.
+	Encrypted bool
 	// Addresses of the interface. On the machine network they are single (/32, /128).
 	Addresses []netip.Prefix
 	// Gateways of the default routes, at most one a family. They are on-link.

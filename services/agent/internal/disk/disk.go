@@ -159,7 +159,9 @@ func (w *Watch) Removed(bytes int64) {
 	w.tell()
 }
 
-// tell needs the lock.
+// Tell says that there is something to tell, of something beside the disks.
+func (w *Watch) Tell() { w.tell() }
+
 func (w *Watch) tell() {
 	select {
 	case w.changed <- struct{}{}:

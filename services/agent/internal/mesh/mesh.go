@@ -14,6 +14,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/netpass"
@@ -71,8 +72,14 @@ func (p *Proxy) Connections(ctx context.Context) (*meshv1.ConnectionsResponse, e
 // planeWait bounds the first wait for a meshproxy that starts beside the agent.
 const planeWait = time.Second
 
-// Dataplane says what carries the machine's published ports, nil if the meshproxy does not say it. It is waited for the first
-// time only; an answer holds as long as this process.
+// followWait bounds one wait for another answer, and followRest is the pause after one that did not come.
+const (
+	followWait = time.Minute
+	followRest = time.Second
+)
+
+// Dataplane says what carries the machine's published ports and what encrypts, nil if the meshproxy does not say it. It is waited for
+// the first time only.
 func (p *Proxy) Dataplane(ctx context.Context) *meshv1.DataplaneResponse {
 	ctx, cancel := context.WithTimeout(ctx, planeWait)
 	defer cancel()
@@ -85,6 +92,42 @@ func (p *Proxy) Dataplane(ctx context.Context) *meshv1.DataplaneResponse {
 		p.asked = true
 	}
 	return p.plane
+}
+
+// Follow hears when that changes, as when another key is used, and calls changed; until ctx ends. A meshproxy that was replaced may
+// say the same under another number: then nothing has changed.
+func (p *Proxy) Follow(ctx context.Context, changed func()) error {
+	seen := uint64(0)
+	for ctx.Err() == nil {
+		limited, cancel := context.WithTimeout(ctx, followWait)
+		plane, err := p.client.Dataplane(limited, &meshv1.DataplaneRequest{Seen: seen})
+		cancel()
+		if err != nil {
+			// Nothing new, or the meshproxy is away. What a new one says is heard whatever its number.
+			if seen = 0; run.Sleep(ctx, followRest) != nil {
+				return nil
+			}
+			continue
+		}
+		seen = plane.GetSerial()
+		p.mu.Lock()
+		was := p.plane
+		p.plane = plane
+		p.mu.Unlock()
+		if !same(was, plane) {
+			changed()
+		}
+	}
+	return nil
+}
+
+func same(a, b *meshv1.DataplaneResponse) bool {
+	if a == nil {
+		return false
+	}
+	a, b = proto.CloneOf(a), proto.CloneOf(b)
+	a.Serial, b.Serial = 0, 0
+	return proto.Equal(a, b)
 }
 
 // Run hands over the containers' namespaces until ctx ends.

@@ -89,6 +89,10 @@ func bridgeOf(host *netlink.Handle, l container.Link) (netlink.Link, error) {
 		name = overlayBridge + strconv.FormatUint(uint64(l.VNI), 10)
 	}
 	link, err := host.LinkByName(name)
+	if errors.As(err, &netlink.LinkNotFoundError{}) && l.Encrypted {
+		return nil, errs.New(errs.Unavailable, "waits for the bridge %s of the encrypted network %q; if this machine cannot encrypt, `shoal node inspect` says why (TunnelReason)",
+			name, l.Network)
+	}
 	if errors.As(err, &netlink.LinkNotFoundError{}) {
 		return nil, errs.New(errs.Unavailable, "waits for the bridge %s of network %q, which this machine's meshproxy makes", name, l.Network)
 	}

@@ -93,7 +93,7 @@ func (l *Loop) gatewayOf(addr netip.Addr) (netip.Addr, bool) {
 // overlayLink keeps the prefix lengths, since the network's containers are neighbours. An address that came without one
 // gets its subnet's.
 func overlayLink(n *dispatcherv1.AssignedNetwork, addresses []string) (container.Link, error) {
-	link := container.Link{Network: n.GetName(), VNI: n.GetVni()}
+	link := container.Link{Network: n.GetName(), VNI: n.GetVni(), Encrypted: n.GetEncrypted()}
 	for _, text := range addresses {
 		p, err := parseAddress(text)
 		if err != nil {

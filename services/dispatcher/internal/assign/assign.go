@@ -130,6 +130,7 @@ func specHash(svc *typesv1.Service, version uint64) []byte {
 
 func network(n *typesv1.Network, aliases []string) *dispatcherv1.AssignedNetwork {
 	return &dispatcherv1.AssignedNetwork{
+		Encrypted: n.GetSpec().GetEncrypted(),
 		NetworkId: n.GetMeta().GetId(),
 		Name:      n.GetSpec().GetAnnotations().GetName(),
 		Vni:       n.GetIpam().GetVni(),

@@ -4,6 +4,8 @@ import (
 	"maps"
 	"slices"
 
+	"google.golang.org/protobuf/proto"
+
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 )
 
@@ -21,6 +23,7 @@ func Full(t *Tables) *dispatcherv1.EndpointsResponse {
 		DataPort:        t.Shared.DataPort,
 		MachineNetwork:  t.Shared.MachineNetwork,
 		Dataplane:       t.Shared.Dataplane,
+		Encryption:      t.Shared.Encryption,
 	}
 }
 
@@ -31,6 +34,7 @@ func Diff(old, next *Tables) *dispatcherv1.EndpointsResponse {
 		Services: d.services, RemovedServices: d.removedServices,
 		Machines: d.machines, RemovedMachines: d.removedMachines,
 		DataPort: next.Shared.DataPort, MachineNetwork: next.Shared.MachineNetwork, Dataplane: next.Shared.Dataplane,
+		Encryption: next.Shared.Encryption,
 	}
 	r.Networks, r.RemovedNetworks = changes(old.Networks, next.Networks)
 	r.NetworkServices, r.RemovedNetworkServices = directoryChanges(old.directories, next.directories)
@@ -48,7 +52,7 @@ type difference struct {
 	services                         []*dispatcherv1.MeshService
 	machines                         []*dispatcherv1.MeshMachine
 	removedServices, removedMachines []string
-	settings                         bool // data port, machine network or dataplane
+	settings                         bool // data port, machine network, dataplane or encryption
 }
 
 func (d *difference) none() bool {
@@ -67,7 +71,8 @@ func differenceOf(old, next *Shared) *difference {
 }
 
 func compare(old, next *Shared) *difference {
-	d := &difference{settings: old.DataPort != next.DataPort || old.MachineNetwork != next.MachineNetwork || old.Dataplane != next.Dataplane}
+	d := &difference{settings: old.DataPort != next.DataPort || old.MachineNetwork != next.MachineNetwork || old.Dataplane != next.Dataplane ||
+		!proto.Equal(old.Encryption, next.Encryption)}
 	d.services, d.removedServices = changes(old.Services, next.Services)
 	d.machines, d.removedMachines = changes(old.Machines, next.Machines)
 	return d

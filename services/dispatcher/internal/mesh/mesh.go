@@ -65,6 +65,8 @@ func machine(n *typesv1.Node) *dispatcherv1.MeshMachine {
 		Blocks:    n.GetBlocks(),
 		MeshPort:  n.GetStatus().GetMeshPort(),
 		Dataplane: n.GetStatus().GetDescription().GetDataplane(),
+
+		TunnelKeys: n.GetStatus().GetDescription().GetTunnelKeys(),
 	}
 }
 
@@ -119,6 +121,7 @@ func network(n *typesv1.Network, tasks []*typesv1.Task) *dispatcherv1.MeshNetwor
 		Subnets:   n.GetIpam().GetSubnets(),
 		Internal:  n.GetSpec().GetInternal(),
 		Mtu:       n.GetSpec().GetMtu(),
+		Encrypted: n.GetSpec().GetEncrypted(),
 	}
 	for _, t := range tasks {
 		m.Entries = append(m.Entries, &dispatcherv1.NetworkEntry{

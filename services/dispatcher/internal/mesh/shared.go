@@ -26,6 +26,8 @@ type Shared struct {
 	MachineNetwork string
 	// Dataplane carries connections to ports that do not say it themselves.
 	Dataplane typesv1.Dataplane
+	// Encryption is of traffic between machines; never nil.
+	Encryption *typesv1.Encryption
 
 	networks    map[string]*dispatcherv1.MeshNetwork
 	directories map[string]*directory // by network
@@ -70,8 +72,12 @@ func SharedOf(s *state.Snapshot, prev *Shared) *Shared {
 		DataPort:       s.Cluster().GetDataPath().GetPort(),
 		MachineNetwork: s.Cluster().GetDataPath().GetMachineNetwork(),
 		Dataplane:      cmp.Or(s.Cluster().GetSpec().GetDataplane(), typesv1.Dataplane_DATAPLANE_KERNEL),
+		Encryption:     s.Cluster().GetSpec().GetEncryption(),
 		marks:          at,
 		seq:            prev.seq + 1,
+	}
+	if next.Encryption == nil {
+		next.Encryption = &typesv1.Encryption{} // said too, or one that was switched off would stay
 	}
 	sameHeard := true
 	if at.nodes != prev.marks.nodes {

@@ -1,6 +1,6 @@
 // Command shoal-meshproxy connects: it answers on every published port and keeps the machine's networks in the kernel.
 // `shoal-meshproxy reset` removes from the kernel all that shoal has made, and nothing else; `shoal leave` calls it.
-// `shoal-meshproxy doctor` looks whether the kernel has what it needs.
+// `shoal-meshproxy wireguard` encrypts for it where the kernel cannot. `shoal-meshproxy doctor` looks whether the kernel has what it needs.
 package main
 
 import (
@@ -23,6 +23,9 @@ func main() {
 	}
 	if len(os.Args) > 1 && os.Args[1] == "doctor" {
 		os.Exit(meshproxy.Doctor(context.Background(), run.Machine("meshproxy"), os.Args[2:], os.Stdout, os.Stderr))
+	}
+	if len(os.Args) > 1 && os.Args[1] == "wireguard" {
+		os.Exit(meshproxy.WireGuard(os.Args[2:]))
 	}
 	process.Main("meshproxy", meshproxy.DefaultConfig(), func(ctx context.Context, cfg meshproxy.Config, env run.Env) error {
 		return meshproxy.Run(ctx, cfg, meshproxy.Env{Env: env})

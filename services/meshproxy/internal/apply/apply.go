@@ -50,6 +50,14 @@ type Part interface {
 	Forget() error
 }
 
+// Ring has the machine's keys for encrypted networks.
+type Ring interface {
+	// Plan says how this machine reaches the others encrypted.
+	Plan(m *mesh.Model, self mesh.Self) mesh.Seal
+	// Configure has the devices use their keys. It comes after the tables, which have the devices' links.
+	Configure()
+}
+
 // Health is told what waits, and why.
 type Health interface {
 	Set(part string, ok bool, why string)
@@ -65,6 +73,7 @@ type Loop struct {
 	forwarder Forwarder
 	parts     []Part
 	health    Health
+	ring      Ring          // nil: nothing encrypts
 	wake      chan struct{} // has a token when there is something to do
 	pulse     *run.Pulse
 
@@ -105,6 +114,12 @@ func (l *Loop) UserSpace() { l.userSpace = true }
 
 // Transparent has the kernel lead to the forwarder what containers answer to its clients' addresses. Call it before Run.
 func (l *Loop) Transparent() { l.transparent = true }
+
+// Seal has networks be encrypted by the keys of a ring. Call it before Run.
+func (l *Loop) Seal(r Ring) { l.ring = r }
+
+// Again has the loop look whether another way is better by now.
+func (l *Loop) Again() { l.poke() }
 
 // Take builds the next model from a response, and has it put in force soon. Several that come fast are put in force as one.
 func (l *Loop) Take(r *dispatcherv1.EndpointsResponse) error {
@@ -300,6 +315,10 @@ func (l *Loop) self(ctx context.Context, m *mesh.Model, look bool) (mesh.Self, e
 	self := l.ground
 	l.numbers = m.Number(self, l.numbers)
 	self.Numbers, self.Held, self.Withdrawn = l.numbers, l.held, l.out(m)
+	self.Seal = mesh.Seal{Why: "it has no kernel of its own"}
+	if l.ring != nil {
+		self.Seal = l.ring.Plan(m, self)
+	}
 	return self, nil
 }
 
@@ -322,7 +341,13 @@ func (l *Loop) connect(ctx context.Context, m *mesh.Model, self mesh.Self, look 
 	if faults != nil {
 		l.env.Log.Warn("part of the tables left out", "error", faults)
 	}
-	return l.program(ctx, m, want, look)
+	if err := l.program(ctx, m, want, look); err != nil {
+		return err
+	}
+	if l.ring != nil {
+		l.ring.Configure()
+	}
+	return nil
 }
 
 // byForwarder are the ports that the forwarder listens on, and those that only the kernel could have served.

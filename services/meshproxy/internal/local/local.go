@@ -22,8 +22,8 @@ type Service struct {
 	Out func(task string)
 	// Count tells what was led to services that scale by it.
 	Count func() (*meshv1.ConnectionsResponse, error)
-	// Plane is what carries the machine's published ports.
-	Plane *meshv1.DataplaneResponse
+	// Plane is what carries the machine's published ports and what encrypts, with a channel that is closed when that changes.
+	Plane func() (*meshv1.DataplaneResponse, <-chan struct{})
 }
 
 // Connections counts what this machine's mesh has led to services that scale by it.
@@ -31,9 +31,19 @@ func (s *Service) Connections(context.Context, *meshv1.ConnectionsRequest) (*mes
 	return s.Count()
 }
 
-// Dataplane says what carries this machine's published ports.
-func (s *Service) Dataplane(context.Context, *meshv1.DataplaneRequest) (*meshv1.DataplaneResponse, error) {
-	return s.Plane, nil
+// Dataplane says what carries this machine's published ports, and what encrypts. It waits for another answer than the caller has.
+func (s *Service) Dataplane(ctx context.Context, r *meshv1.DataplaneRequest) (*meshv1.DataplaneResponse, error) {
+	for {
+		plane, changed := s.Plane()
+		if plane.GetSerial() != r.GetSeen() {
+			return plane, nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }
 
 // Withdraw takes a dead task out of this machine's tables before the cluster knows.

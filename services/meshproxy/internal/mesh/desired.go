@@ -44,6 +44,8 @@ type Self struct {
 	UserSpace bool
 	// Transparent says that its kernel lets the meshproxy speak with its clients' addresses.
 	Transparent bool
+	// Seal is its encrypted way to the others.
+	Seal Seal
 	// Withdrawn are tasks that have died, and Held are ports that another process of the machine has.
 	Withdrawn map[string]bool
 	Held      map[Listener]bool
@@ -84,6 +86,7 @@ func (m *Model) Desired(self Self, published *Published) (Kernel, error) {
 			m.peer(machine, &k, &faults)
 		}
 	}
+	m.sealed(self, &k)
 	m.machineSide(self, &k, &faults)
 	m.machineTunnel(self, &k, &faults)
 	m.localTasks(&k)
@@ -117,6 +120,9 @@ func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
 	k.Settings["net/ipv4/conf/"+MachineBridge+"/send_redirects"] = "0"
 	k.Settings["net/ipv4/conf/"+MachineBridge+"/rp_filter"] = "2"
 	link := Link{Name: MachineBridge, Up: true, MTU: self.MTU - overhead}
+	if m.Encryption().GetMesh() {
+		link.MTU = self.sealMTU() - overhead
+	}
 	if n, err := netip.ParsePrefix(m.machineNetwork); err == nil {
 		k.Rules.Networks = append(k.Rules.Networks, n.Masked())
 	} else if m.machineNetwork != "" {
@@ -168,7 +174,12 @@ func (m *Model) overlay(n *dispatcherv1.MeshNetwork, self Self, k *Kernel, fault
 		faults.Add(where, "this machine has no tunnel end; set `advertise` to an IP address of it")
 		return
 	}
-	mtu := self.MTU - overhead
+	way, err := self.pathOf(n.GetEncrypted())
+	if err != nil {
+		faults.Add(where, "%s", err)
+		return
+	}
+	mtu := way.mtu
 	if n.GetMtu() != 0 {
 		mtu = min(mtu, int(n.GetMtu()))
 	}
@@ -179,7 +190,7 @@ func (m *Model) overlay(n *dispatcherv1.MeshNetwork, self Self, k *Kernel, fault
 	k.Links[bridge] = Link{Name: bridge, Up: true, MTU: mtu, MAC: mac}
 	k.Links[tunnel] = Link{
 		Name: tunnel, Up: true, MTU: mtu, Master: bridge,
-		VNI: n.GetVni(), Port: k.Rules.DataPort, Local: self.Tunnel,
+		VNI: n.GetVni(), Port: k.Rules.DataPort, Local: way.local,
 	}
 	for _, name := range []string{bridge, tunnel} {
 		k.Settings["net/ipv6/conf/"+name+"/addr_gen_mode"] = "1" // no address: the host itself is not on the network
@@ -193,14 +204,14 @@ func (m *Model) overlay(n *dispatcherv1.MeshNetwork, self Self, k *Kernel, fault
 		if e.GetNodeId() == self.Node {
 			continue // its bridge knows it
 		}
-		if err := m.entry(e, bridge, tunnel, self, k); err != nil {
+		if err := m.entry(e, bridge, tunnel, way, self, k); err != nil {
 			faults.Add(where, "task %s: %s", e.GetTaskId(), err)
 		}
 	}
 }
 
 // entry is one task of another machine.
-func (m *Model) entry(e *dispatcherv1.NetworkEntry, bridge, tunnel string, self Self, k *Kernel) error {
+func (m *Model) entry(e *dispatcherv1.NetworkEntry, bridge, tunnel string, way path, self Self, k *Kernel) error {
 	a, err := first(e.GetAddresses())
 	if err != nil {
 		return err
@@ -208,9 +219,9 @@ func (m *Model) entry(e *dispatcherv1.NetworkEntry, bridge, tunnel string, self 
 	if !a.Is4() {
 		return errs.New(errs.Invalid, "its first address %s is not IPv4, from which its MAC address is made", a)
 	}
-	vtep, ok := m.tunnelOf(e.GetNodeId(), self.Tunnel.Is4())
-	if !ok {
-		return errs.New(errs.Invalid, "machine %s has no tunnel end of the family of %s", e.GetNodeId(), self.Tunnel)
+	vtep, err := m.endOf(e.GetNodeId(), way, self)
+	if err != nil {
+		return err
 	}
 	mac := MAC(a)
 	k.Forwards[Forward{Link: tunnel, MAC: mac, VTEP: vtep}] = struct{}{}

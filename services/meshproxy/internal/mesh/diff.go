@@ -31,6 +31,7 @@ func Diff(want, have Kernel) []Change {
 	neighbours := withoutLinks(have.Neighbours, gone, func(n Neighbour) string { return n.Link })
 	addresses := withoutLinks(have.Addresses, gone, func(a Address) string { return a.Link })
 	routes := withoutLinks(have.Routes, gone, func(r Route) string { return r.Link })
+	turned := turnRoutes(routes, want.Routes)
 
 	out = append(out, diffSet(want.Policies, have.Policies, func(p Policy) Change { return Change{Verb: Remove, Policy: &p} })...)
 	out = append(out, diffSet(want.Forwards, forwards, func(f Forward) Change { return Change{Verb: Remove, Forward: &f} })...)
@@ -45,6 +46,7 @@ func Diff(want, have Kernel) []Change {
 		}
 	}
 	out = append(out, diffSet(addresses, want.Addresses, func(a Address) Change { return Change{Verb: Add, Address: &a} })...)
+	out = append(out, turned...)
 	out = append(out, diffSet(routes, want.Routes, func(r Route) Change { return Change{Verb: Add, Route: &r} })...)
 	out = append(out, diffSet(neighbours, want.Neighbours, func(n Neighbour) Change { return Change{Verb: Add, Neighbour: &n} })...)
 	out = append(out, diffSet(forwards, want.Forwards, func(f Forward) Change { return Change{Verb: Add, Forward: &f} })...)
@@ -63,7 +65,7 @@ func diffLinks(want, have Kernel) (out []Change, gone map[string]bool) {
 		h := have.Links[name]
 		w, wanted := want.Links[name]
 		switch {
-		case !wanted || w.VNI != h.VNI || w.Port != h.Port || w.Local != h.Local:
+		case !wanted || w.Seal != h.Seal || w.VNI != h.VNI || w.Port != h.Port || w.Local != h.Local:
 			gone[name] = true
 			removed = append(removed, Change{Verb: Remove, Link: &h})
 		case w.MTU != h.MTU || (w.MAC != "" && w.MAC != h.MAC) || w.Master != h.Master:
@@ -121,5 +123,28 @@ func diffSet[T comparable](a, b map[T]struct{}, change func(T) Change) []Change 
 func withoutLinks[T comparable](in map[T]struct{}, gone map[string]bool, link func(T) string) map[T]struct{} {
 	out := maps.Clone(in)
 	maps.DeleteFunc(out, func(v T, _ struct{}) bool { return gone[link(v)] })
+	return out
+}
+
+// turnRoutes has a sealed way lead by another device in one step, since no packet may meet the moment between two. It takes what it has
+// done into the routes that are there.
+func turnRoutes(have, want map[Route]struct{}) []Change {
+	old := map[netip.Prefix]Route{}
+	for r := range have {
+		if _, stays := want[r]; !stays && isSeal(r.Link) {
+			old[r.Prefix] = r
+		}
+	}
+	fresh := map[Route]struct{}{}
+	for r := range want {
+		was, turns := old[r.Prefix]
+		if _, there := have[r]; there || !turns || !isSeal(r.Link) {
+			continue
+		}
+		fresh[r] = struct{}{}
+		delete(have, was)
+	}
+	out := diffSet(have, fresh, func(r Route) Change { return Change{Verb: Set, Route: &r} })
+	maps.Copy(have, fresh)
 	return out
 }

@@ -49,7 +49,7 @@ func (k Kernel) Equal(o Kernel) bool {
 		maps.Equal(k.Policies, o.Policies) && k.Return == o.Return && k.Entries.equal(o.Entries)
 }
 
-// Link is a bridge, or a VXLAN device when VNI is not 0.
+// Link is a bridge, a VXLAN device when VNI is not 0, or a WireGuard device.
 type Link struct {
 	Name string
 	Up   bool
@@ -62,6 +62,8 @@ type Link struct {
 	VNI   uint32
 	Port  uint16
 	Local netip.Addr
+	// Seal says that it is a WireGuard device: the kernel's, or that of a process which outlives this one. Its keys are set apart.
+	Seal bool
 }
 
 // Address is one on a link of ours.
@@ -117,6 +119,8 @@ type Rules struct {
 	Mesh bool
 	// Transparent says that the meshproxy speaks to containers with its clients' addresses: what they answer is its own.
 	Transparent bool
+	// Sealed says that some networks' tunnel packets must be within WireGuard.
+	Sealed bool
 	// Own are TCP ports of our processes that no container may dial.
 	Own []uint16
 	// Blocks are this machine's part of the machine network, Networks is all of it.
@@ -137,13 +141,16 @@ func (r *Rules) gateway(a netip.Addr) {
 }
 
 // rulesFormat counts up with each change of the rules that are made from Rules, so that an upgraded process replaces them.
-const rulesFormat = 7
+const rulesFormat = 8
 
 // Text has all that the rules depend on: equal texts mean equal rules.
 func (r Rules) Text() string {
 	text := fmt.Sprintf("data=%d own=%d blocks=%s networks=%s mesh=%t", r.DataPort, r.Own, r.Blocks, r.Networks, r.Mesh)
 	if r.Transparent {
 		text += " transparent"
+	}
+	if r.Sealed {
+		text += " sealed"
 	}
 	for _, g := range r.Gateways {
 		if g.IsValid() {
@@ -257,7 +264,13 @@ func (l *Link) text(v Verb) string {
 		parts = append(parts, "master="+l.Master)
 	}
 	if l.VNI != 0 {
-		parts = append(parts, fmt.Sprintf("vni=%d port=%d local=%s", l.VNI, l.Port, l.Local))
+		parts = append(parts, fmt.Sprintf("vni=%d port=%d", l.VNI, l.Port))
+		if l.Local.IsValid() {
+			parts = append(parts, "local="+l.Local.String())
+		}
+	}
+	if l.Seal {
+		parts = append(parts, "wireguard")
 	}
 	return strings.Join(parts, " ")
 }
@@ -265,7 +278,7 @@ func (l *Link) text(v Verb) string {
 // Ours says that a link's name is one that shoal gives: ours, and the host ends that the agent makes. Only such links are
 // ever removed.
 func Ours(name string) bool {
-	if name == MachineBridge || name == MachineTunnel {
+	if name == MachineBridge || name == MachineTunnel || isSeal(name) {
 		return true
 	}
 	for _, prefix := range []string{bridgePrefix, tunnelPrefix} {

@@ -46,6 +46,9 @@ func (m *Model) enclosed(task *dispatcherv1.LocalTask) bool {
 
 // Always says that a set is there also where the kernel does not carry published ports.
 func Always(set string) bool {
+	if set == SetSealed {
+		return true
+	}
 	for _, name := range []string{SetOwners, SetEnclosed} {
 		if set == Family(name, true) || set == Family(name, false) {
 			return true

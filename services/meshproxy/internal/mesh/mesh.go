@@ -31,6 +31,7 @@ type Model struct {
 	local          map[string]*dispatcherv1.LocalTask
 	callers        map[string]*dispatcherv1.ServiceCallers // by service
 	dataplane      typesv1.Dataplane
+	encryption     *typesv1.Encryption
 	// owners are the services that published ports belong to; disputed says that one is claimed twice.
 	owners   map[Listener]string
 	disputed bool
@@ -53,6 +54,7 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 		dataPort:       r.GetDataPort(),
 		machineNetwork: r.GetMachineNetwork(),
 		dataplane:      r.GetDataplane(),
+		encryption:     r.GetEncryption(),
 		services:       map[string]*dispatcherv1.MeshService{},
 		machines:       map[string]*dispatcherv1.MeshMachine{},
 		networks:       map[string]*dispatcherv1.MeshNetwork{},
@@ -76,6 +78,9 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 		if next.dataplane == typesv1.Dataplane_DATAPLANE_UNSPECIFIED {
 			next.dataplane = m.dataplane
 		}
+		if next.encryption == nil {
+			next.encryption = m.encryption
+		}
 	}
 	next.own(m, r)
 	merge(next.services, r.GetRemovedServices(), r.GetServices())
@@ -94,7 +99,7 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 // own keeps who owns the published ports over a response, as long as nobody claims one that another has. Without an era
 // all of it is to be made anew.
 func (m *Model) own(old *Model, r *dispatcherv1.EndpointsResponse) {
-	if old == nil || r.GetFull() || old.disputed || old.dataplane != m.dataplane || len(r.GetMachines())+len(r.GetRemovedMachines()) > 0 {
+	if old == nil || r.GetFull() || old.disputed || old.dataplane != m.dataplane || !proto.Equal(old.encryption, m.encryption) || len(r.GetMachines())+len(r.GetRemovedMachines()) > 0 {
 		return
 	}
 	m.era, m.owners = old.era, maps.Clone(old.owners)
@@ -195,7 +200,7 @@ func (m *Model) Has(task string) bool {
 // Whole is the model as one full response, in id order, for the file of last known tables.
 func (m *Model) Whole() *dispatcherv1.EndpointsResponse {
 	return &dispatcherv1.EndpointsResponse{
-		Version: m.version, Full: true, DataPort: m.dataPort, MachineNetwork: m.machineNetwork, Dataplane: m.dataplane,
+		Version: m.version, Full: true, DataPort: m.dataPort, MachineNetwork: m.machineNetwork, Dataplane: m.dataplane, Encryption: m.encryption,
 		Services:        slices.Collect(inOrder(m.services)),
 		Machines:        slices.Collect(inOrder(m.machines)),
 		Networks:        slices.Collect(inOrder(m.networks)),

@@ -92,7 +92,7 @@ func (m *Model) portsOf(svc *dispatcherv1.MeshService, self Self, faults *faults
 			continue
 		}
 		p.lead(pc, backends, self)
-		p.UserSpace = p.UserSpace || m.beyondKernel(p.Backends, self)
+		p.UserSpace = p.UserSpace || m.beyondKernel(p.Backends, self) || m.beyondSeal(p.Backends, self)
 		out = append(out, p)
 	}
 	for _, e := range svc.GetEndpoints() {

@@ -145,7 +145,9 @@ func (p *Published) Ports() []Port {
 }
 
 // text has what a part depends on, beside the service.
-func (s Self) text() string { return fmt.Sprint(s.Node, s.Tunnel, s.UserSpace, s.Local) }
+func (s Self) text() string {
+	return fmt.Sprint(s.Node, s.Tunnel, s.UserSpace, s.Local, s.Seal.Why, slices.Sorted(maps.Keys(s.Seal.Ways)))
+}
 
 // leftOut names what of a service this machine leaves out for the moment.
 func (s Self) leftOut(svc *dispatcherv1.MeshService) string {

@@ -117,9 +117,14 @@ func (m *Model) machineTunnel(self Self, k *Kernel, faults *errs.Collector) {
 	if self.UserSpace || !self.Tunnel.IsValid() || !m.hasBlocks() {
 		return
 	}
+	path, err := self.pathOf(m.Encryption().GetMesh())
+	if err != nil {
+		faults.Add("machine network", "%s; published ports go from meshproxy to meshproxy", err)
+		return
+	}
 	k.Links[MachineTunnel] = Link{
-		Name: MachineTunnel, Up: true, MTU: self.MTU - overhead, MAC: tunnelMAC(self.Tunnel),
-		VNI: machineVNI, Port: k.Rules.DataPort, Local: self.Tunnel,
+		Name: MachineTunnel, Up: true, MTU: path.mtu, MAC: tunnelMAC(self.Tunnel),
+		VNI: machineVNI, Port: k.Rules.DataPort, Local: path.local,
 	}
 	k.Addresses[Address{MachineTunnel, netip.PrefixFrom(here4, 32)}] = struct{}{}
 	k.Settings["net/ipv4/ip_forward"] = "1"
@@ -142,7 +147,12 @@ func (m *Model) machineTunnel(self Self, k *Kernel, faults *errs.Collector) {
 			continue // its own faults are told with its networks; or it was this machine, before that joined anew
 		}
 		mac := tunnelMAC(vtep)
-		k.Forwards[Forward{Link: MachineTunnel, MAC: mac, VTEP: vtep}] = struct{}{}
+		end, err := m.endOf(machine.GetNodeId(), path, self)
+		if err != nil {
+			faults.Add("machine network", "%s", err)
+			continue
+		}
+		k.Forwards[Forward{Link: MachineTunnel, MAC: mac, VTEP: end}] = struct{}{}
 		m.routesTo(machine.GetNodeId(), vtep, machine.GetBlocks(), k, faults)
 		if n := self.Numbers[mac]; n != 0 {
 			mark := fmt.Sprintf("%#x", ReturnFlag|uint32(n)<<numberBit)

@@ -79,6 +79,7 @@ func layouts() (all map[string]layout, ways layout) {
 	all = map[string]layout{
 		mesh.SetSenders: {key: []field{mac}, value: []field{mark}},
 		mesh.SetZones:   {key: []field{mac}, value: []field{zone}},
+		mesh.SetSealed:  {key: []field{vni()}},
 	}
 	for is4, address := range map[bool]field{true: four, false: six} {
 		all[mesh.Family(mesh.SetPorts, is4)] = layout{key: []field{protocol, port}, value: []field{mark}}
@@ -152,4 +153,12 @@ func decodeAll(all []field, data []byte) string {
 		data = data[min(len(data), (n+3)&^3):]
 	}
 	return strings.Join(words, " ")
+}
+
+// vni is a network identifier as it stands in a VXLAN header (RFC 7348, 5): 24 bits, and 8 that are no part of it.
+func vni() field {
+	return field{nftables.TypeInteger, func(s string) ([]byte, bool) {
+		n, err := strconv.ParseUint(s, 10, 24)
+		return binaryutil.BigEndian.PutUint32(uint32(n) << 8), err == nil
+	}, func(b []byte) string { return strconv.FormatUint(uint64(binaryutil.BigEndian.Uint32(b)>>8), 10) }}
 }

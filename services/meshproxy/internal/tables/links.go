@@ -14,7 +14,11 @@ import (
 )
 
 func (k *Kernel) changeLink(v mesh.Verb, l mesh.Link) error {
-	if v == mesh.Add {
+	if v == mesh.Add && l.Seal && k.spawn != nil {
+		if err := k.spawn(l.Name, l.MTU); err != nil {
+			return err
+		}
+	} else if v == mesh.Add {
 		if err := k.nl.LinkAdd(makeLink(l)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
@@ -32,7 +36,7 @@ func (k *Kernel) changeLink(v mesh.Verb, l mesh.Link) error {
 	case mesh.Up:
 		return k.nl.LinkSetUp(link)
 	}
-	if v == mesh.Add && l.VNI == 0 {
+	if v == mesh.Add && l.VNI == 0 && !l.Seal {
 		// A bridge follows its ports' MTU until it is told one that differs from what it has.
 		if err := k.nl.LinkSetMTU(link, l.MTU-1); err != nil {
 			return fmt.Errorf("set the MTU: %w", err)
@@ -44,6 +48,9 @@ func (k *Kernel) changeLink(v mesh.Verb, l mesh.Link) error {
 func makeLink(l mesh.Link) netlink.Link {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = l.Name, l.MTU
+	if l.Seal {
+		return &netlink.Wireguard{LinkAttrs: attrs}
+	}
 	if l.VNI == 0 {
 		// Snooping needs a querier, which an overlay has not: groups would time out.
 		return &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: new(false)}
@@ -136,6 +143,9 @@ func (k *Kernel) changeRoute(v mesh.Verb, r mesh.Route) error {
 		}
 	}
 	route.Table = r.Table
+	if v == mesh.Set { // it takes the place of another of its prefix
+		return k.nl.RouteReplace(route)
+	}
 	if v == mesh.Remove {
 		return ignore(k.nl.RouteDel(route), unix.ESRCH)
 	}

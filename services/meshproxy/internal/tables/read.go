@@ -4,24 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/sysctl"
 )
-
-const sysctls = "/proc/sys/"
-
-// hostSysctls is where a container of ours has the machine's own: its runtime mounts /proc/sys read-only. Which network's
-// settings they are depends on who looks, not on the mount.
-const hostSysctls = "/host/proc/sys/"
 
 // Read lists what is ours. The agent's host ends are its own, and not told.
 func (k *Kernel) Read(ctx context.Context, settings []string) (mesh.Kernel, error) {
@@ -39,7 +31,7 @@ func (k *Kernel) Read(ctx context.Context, settings []string) (mesh.Kernel, erro
 		}
 	}
 	for _, path := range settings {
-		if value, ok := readSetting(path); ok {
+		if value, ok := sysctl.Read(path); ok {
 			out.Settings[path] = value
 		}
 	}
@@ -71,6 +63,10 @@ func (k *Kernel) readLinks(out *mesh.Kernel) (map[int]string, error) {
 			link.VNI, link.Port = uint32(v.VxlanId), uint16(v.Port)
 			local, _ := netip.AddrFromSlice(v.SrcAddr) // invalid if none, and then not what is wanted
 			link.Local = local.Unmap()
+		}
+		switch l.(type) {
+		case *netlink.Wireguard, *netlink.Tuntap:
+			link.Seal = true
 		}
 		if a.MasterIndex != 0 && k.quiet(l) {
 			link.Master = all[a.MasterIndex]
@@ -226,53 +222,4 @@ func whole[T any](list func() ([]T, error)) (out []T, err error) {
 		}
 	}
 	return out, err
-}
-
-// readSetting has ok false for one that is not there, unless its whole part is missing in this kernel.
-func readSetting(path string) (value string, ok bool) {
-	data, err := os.ReadFile(sysctls + path)
-	if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path, "net/ipv6/") {
-		if _, err := os.Stat(sysctls + "net/ipv6"); errors.Is(err, fs.ErrNotExist) {
-			return mesh.NoSetting, true
-		}
-	}
-	return strings.TrimSpace(string(data)), err == nil
-}
-
-func writeSetting(path, value string) error {
-	if path == "net/ipv6/conf/all/forwarding" {
-		if err := keepAdvertisements(); err != nil {
-			return err
-		}
-	}
-	return putSetting(path, value)
-}
-
-func putSetting(path, value string) error {
-	err := os.WriteFile(sysctls+path, []byte(value), 0)
-	if !errors.Is(err, unix.EROFS) {
-		return err
-	}
-	if other := os.WriteFile(hostSysctls+path, []byte(value), 0); !errors.Is(other, fs.ErrNotExist) {
-		return other
-	}
-	return err
-}
-
-// keepAdvertisements lets links that take router advertisements go on with that although the machine forwards: else the
-// machine would lose its own IPv6 default route some minutes later.
-func keepAdvertisements() error {
-	const conf = "net/ipv6/conf/"
-	entries, err := os.ReadDir(sysctls + conf)
-	if err != nil {
-		return err
-	}
-	var faults []error
-	for _, e := range entries {
-		path := conf + e.Name() + "/accept_ra"
-		if data, err := os.ReadFile(sysctls + path); err == nil && strings.TrimSpace(string(data)) == "1" {
-			faults = append(faults, putSetting(path, "2"))
-		}
-	}
-	return errors.Join(faults...)
 }

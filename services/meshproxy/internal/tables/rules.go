@@ -31,6 +31,9 @@ func (f filter) rules(r mesh.Rules) []*nftables.Rule {
 		}
 		out = append(out, rule)
 	}
+	if r.Sealed {
+		f.seal(add, r)
+	}
 	f.guardTunnels(add, r)
 	// A container speaks for itself: see fromContainers.
 	add(f.raw, iifname(mesh.MachineBridge), goTo(f.contained))

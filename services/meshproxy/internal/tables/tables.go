@@ -23,6 +23,7 @@ import (
 
 	"github.com/shoalproject/shoal/services/meshproxy/internal/flows"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/sysctl"
 )
 
 // Protocol is the number that our routes carry (rtm_protocol, rtnetlink(7)): one that no routing daemon is known to use.
@@ -58,6 +59,8 @@ type Kernel struct {
 	flows *flows.Book
 	// own counts our transactions of which the watch has not heard yet.
 	own atomic.Int64
+	// spawn makes a WireGuard device's link where the kernel has no WireGuard; nil: nothing does.
+	spawn func(name string, mtu int) error
 	// ownNeighbours counts the neighbours that we have removed, likewise.
 	ownNeighbours atomic.Int64
 }
@@ -70,6 +73,9 @@ func New() (*Kernel, error) {
 	}
 	return &Kernel{nl: h, flows: flows.New(h)}, nil
 }
+
+// SealBy has WireGuard devices made by a process in user space. Call it before the first Apply.
+func (k *Kernel) SealBy(spawn func(name string, mtu int) error) { k.spawn = spawn }
 
 // Forget is the book's of flows.
 func (k *Kernel) Forget(networks []netip.Prefix) error { return k.flows.Forget(networks) }
@@ -183,7 +189,7 @@ func (k *Kernel) step(c mesh.Change) error {
 	case c.Policy != nil:
 		return k.changePolicy(c.Verb, *c.Policy)
 	case c.Setting != nil:
-		return writeSetting(c.Setting.Path, c.Setting.Value)
+		return sysctl.Write(c.Setting.Path, c.Setting.Value)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ const (
 	historyLimit    = 5
 	certificateLife = 72 * time.Hour
 	leastLife       = 5 * time.Minute
+	leastKeyLife    = 10 * time.Minute
 	grace           = 90 * 24 * time.Hour
 	firstPort       = 30000
 	lastPort        = 32767
@@ -93,6 +94,11 @@ func Cluster(in, old *typesv1.ClusterSpec) (*typesv1.ClusterSpec, *Faults) {
 	_, known := typesv1.Dataplane_name[int32(spec.GetDataplane())]
 	f.Check(known, "dataplane", "%d is not known", spec.GetDataplane())
 	f.logDriver(spec.GetLogDriver())
+	if e := spec.GetEncryption(); e.GetKeyLife() != nil {
+		f.Check(e.GetKeyLife().AsDuration() >= leastKeyLife, "encryption.key_life", "%s is below the least, %s", e.GetKeyLife().AsDuration(), leastKeyLife)
+	}
+	f.Check(spec.GetEncryption().GetKeyRotation() >= old.GetEncryption().GetKeyRotation(), "encryption.key_rotation", "%d is below %d and only rises",
+		spec.GetEncryption().GetKeyRotation(), old.GetEncryption().GetKeyRotation())
 	f.Check(spec.GetFeatureLevel() >= old.GetFeatureLevel(), "feature_level", "%d is below %d and only rises", spec.GetFeatureLevel(), old.GetFeatureLevel())
 	return spec, f
 }

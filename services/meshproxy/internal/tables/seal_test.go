@@ -1,0 +1,281 @@
+package tables_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/testx"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/keys"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/wireguard"
+)
+
+// TestMain is the process of a WireGuard device, too.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == wireguard.Verb {
+		os.Exit(wireguard.Main(os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
+// sealedMachine is one machine with keys.
+type sealedMachine struct {
+	*host
+	node, vtep string
+	container  *host
+	tables     *tables.Kernel
+	ring       *keys.Ring
+	clock      time.Duration // how much later it is for its keys
+}
+
+// sealedLab is two machines on one wire with an encrypted network and a container of it on each.
+type sealedLab struct {
+	t        testing.TB
+	a, b     *sealedMachine
+	model    *mesh.Model
+	rotation uint64
+	mesh     bool
+}
+
+type noHealth struct{}
+
+func (noHealth) Set(string, bool, string) {}
+
+// newSealedLab uses the kernel's WireGuard, or that in user space.
+func newSealedLab(t testing.TB, userSpace bool) *sealedLab {
+	lacks := wireguard.Kernel()
+	if userSpace {
+		lacks = wireguard.Tun()
+	}
+	if lacks != nil {
+		t.Skip(lacks)
+	}
+	l := &sealedLab{t: t}
+	for _, m := range []**sealedMachine{&l.a, &l.b} {
+		*m = &sealedMachine{host: newHost(t), container: newHost(t)}
+	}
+	l.a.node, l.a.vtep, l.b.node, l.b.vtep = "a", "198.51.100.1", "b", "198.51.100.2"
+	join(l.a.host, "wire", l.a.vtep+"/24", l.b.host, "wire", l.b.vtep+"/24")
+	for _, m := range []*sealedMachine{l.a, l.b} {
+		m.open(t, userSpace)
+	}
+	l.converge()
+	for i, m := range []*sealedMachine{l.a, l.b} {
+		attach(m.host, m.container, mesh.Bridge(4097), "shoalv1", "eth1", fmt.Sprintf("10.0.0.%d/24", 5+i), mesh.MAC(addr(fmt.Sprintf("10.0.0.%d", 5+i))))
+		mtu(m.container, "eth1", 1390)
+	}
+	return l
+}
+
+func mtu(h *host, name string, bytes int) {
+	h.t.Helper()
+	h.do(func() error {
+		l, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		return netlink.LinkSetMTU(l, bytes)
+	})
+}
+
+// open makes the machine's keys. What it starts ends with its links.
+func (m *sealedMachine) open(t testing.TB, userSpace bool) {
+	m.tables = m.host.tables()
+	d := wireguard.Devices{Folder: t.TempDir(), Program: "/proc/self/exe", UserSpace: userSpace}
+	means := keys.Means{By: typesv1.Dataplane_DATAPLANE_KERNEL}
+	if userSpace {
+		means.By = typesv1.Dataplane_DATAPLANE_USERSPACE
+		m.tables.SealBy(func(name string, mtu int) error { return d.Spawn(t.Context(), name, mtu) })
+	}
+	env := testx.Env(t)
+	env.Now = func() time.Time { return time.Now().Add(m.clock) }
+	env.Rand = run.NewRand(uint64(len(m.node)) + uint64(m.node[0]))
+	m.ring = keys.Open(env, "/tunnel.json", means, d, noHealth{})
+	t.Cleanup(func() { m.host.try(func() error { return m.tables.Reset(context.Background()) }) })
+}
+
+// tell is what the dispatcher would: the tables with all keys that are told.
+func (l *sealedLab) tell() {
+	l.t.Helper()
+	machine := func(m *sealedMachine, block string) *dispatcherv1.MeshMachine {
+		told, _ := m.ring.Told()
+		return &dispatcherv1.MeshMachine{NodeId: m.node, Vteps: []string{m.vtep}, Addresses: []string{m.vtep}, Blocks: []string{block}, TunnelKeys: told.GetTunnelKeys()}
+	}
+	next, err := l.model.Apply(&dispatcherv1.EndpointsResponse{
+		Version: &typesv1.Version{Revision: l.model.Version().GetRevision() + 1}, Full: true, DataPort: 8477, MachineNetwork: "10.128.0.0/10",
+		Encryption: &typesv1.Encryption{Mesh: l.mesh, KeyRotation: l.rotation},
+		Machines:   []*dispatcherv1.MeshMachine{machine(l.a, "10.128.1.0/24"), machine(l.b, "10.128.2.0/24")},
+		Networks: []*dispatcherv1.MeshNetwork{{NetworkId: "n", Name: "front", Vni: 4097, Encrypted: true, Entries: []*dispatcherv1.NetworkEntry{
+			{TaskId: "t1", NodeId: "a", Addresses: []string{"10.0.0.5"}}, {TaskId: "t2", NodeId: "b", Addresses: []string{"10.0.0.6"}},
+		}}},
+	})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.model = next
+}
+
+func (l *sealedLab) converge() {
+	l.t.Helper()
+	l.tell()
+	for _, m := range []*sealedMachine{l.a, l.b} {
+		l.step(m)
+	}
+}
+
+// step is one turn of a machine's loop.
+func (l *sealedLab) step(m *sealedMachine) {
+	l.t.Helper()
+	m.do(func() error {
+		self := mesh.Self{Node: m.node, Tunnel: addr(m.vtep), MTU: 1500}
+		self.Seal = m.ring.Plan(l.model, self)
+		self.Numbers = l.model.Number(self, nil)
+		published, err := l.model.Publish(self, nil)
+		if err != nil {
+			return err
+		}
+		want, err := l.model.Desired(self, published)
+		if err != nil {
+			return err
+		}
+		var paths []string
+		for path := range want.Settings {
+			paths = append(paths, path)
+		}
+		have, err := m.tables.Read(l.t.Context(), paths)
+		if err != nil {
+			return err
+		}
+		if err := m.tables.Apply(l.t.Context(), mesh.Diff(want, have)); err != nil {
+			return err
+		}
+		m.ring.Configure()
+		if have, err = m.tables.Read(l.t.Context(), paths); err != nil {
+			return err
+		}
+		if left := mesh.Diff(want, have); len(left) > 0 {
+			return fmt.Errorf("still to do: %s", left)
+		}
+		return nil
+	})
+	if told, _ := m.ring.Told(); strings.Contains(told.GetTunnelReason(), "set up") {
+		l.t.Fatal(told.GetTunnelReason())
+	}
+}
+
+// capture is what passes a machine's wire.
+type capture struct {
+	mu     sync.Mutex // guards frames
+	frames [][]byte
+}
+
+func (m *sealedMachine) capture(t testing.TB) *capture {
+	t.Helper()
+	c, fd := &capture{}, -1
+	m.do(func() (err error) {
+		all := binary.BigEndian.Uint16([]byte{unix.ETH_P_ALL >> 8, unix.ETH_P_ALL & 0xff})
+		all = all>>8 | all<<8
+		if fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, int(all)); err != nil {
+			return err
+		}
+		wire, err := net.InterfaceByName("wire")
+		if err != nil {
+			return err
+		}
+		return unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: wire.Index})
+	})
+	file := os.NewFile(uintptr(fd), "wire")
+	t.Cleanup(func() { file.Close() })
+	go func() {
+		buf := make([]byte, 1<<16)
+		for {
+			n, err := file.Read(buf)
+			if err != nil {
+				return
+			}
+			c.mu.Lock()
+			c.frames = append(c.frames, slices.Clone(buf[:n]))
+			c.mu.Unlock()
+		}
+	}()
+	return c
+}
+
+// leaks counts frames with a text in them or to the data port, and all frames.
+func (c *capture) leaks(text string) (clear, vxlan, all int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, f := range c.frames {
+		if bytes.Contains(f, []byte(text)) {
+			clear++
+		}
+		// Ethernet 14, IPv4 without options 20, then UDP's ports.
+		if len(f) > 38 && f[12] == 8 && f[13] == 0 && f[23] == unix.IPPROTO_UDP && binary.BigEndian.Uint16(f[36:]) == 8477 {
+			vxlan++
+		}
+	}
+	return clear, vxlan, len(c.frames)
+}
+
+const secret = "nobody on the wire reads this "
+
+// TestSealedNetwork: containers of two machines reach each other, and on the wire there is nothing of it to be read. When WireGuard is
+// taken away nothing passes and nothing leaks, and it comes back.
+func TestSealedNetwork(t *testing.T) {
+	for name, userSpace := range map[string]bool{"kernel": false, "userspace": true} {
+		t.Run(name, func(t *testing.T) {
+			l := newSealedLab(t, userSpace)
+			wire := l.a.capture(t)
+			answer(t, l.b.container, "10.0.0.6:8000", secret)
+			if got, err := ask(l.a.container, "10.0.0.6:8000"); err != nil || !strings.HasPrefix(got, secret+"10.0.0.5:") {
+				t.Fatalf("answered %q, %v", got, err)
+			}
+			if clear, vxlan, all := wire.leaks(secret); clear+vxlan > 0 || all == 0 {
+				t.Errorf("on the wire: %d frames with clear text, %d of the tunnel in the clear, of %d", clear, vxlan, all)
+			}
+			for _, m := range []*sealedMachine{l.a, l.b} {
+				m.do(func() error {
+					link, err := netlink.LinkByName("shoal-wg1")
+					if err != nil {
+						return err
+					}
+					return netlink.LinkDel(link)
+				})
+				// As somebody might who wants to help: all that leads anywhere leads to the other machine.
+				m.do(func() error {
+					via := l.a.vtep
+					if m == l.a {
+						via = l.b.vtep
+					}
+					return netlink.RouteAdd(&netlink.Route{Dst: &net.IPNet{IP: net.IPv4zero, Mask: net.CIDRMask(0, 32)}, Gw: net.ParseIP(via)})
+				})
+			}
+			if got, err := fails(l.a.container, "10.0.0.6:8000"); err == nil {
+				t.Errorf("without WireGuard it answered %q", got)
+			}
+			if clear, vxlan, _ := wire.leaks(secret); clear+vxlan > 0 {
+				t.Errorf("without WireGuard there were on the wire %d frames with clear text and %d of the tunnel", clear, vxlan)
+			}
+			l.converge()
+			if _, err := ask(l.a.container, "10.0.0.6:8000"); err != nil {
+				t.Errorf("after the repair: %v", err)
+			}
+		})
+	}
+}
