@@ -116,6 +116,10 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 	timeout := defaultTimeout
 	ticker := s.Env.Ticker(defaultPeriod)
 	defer func() { ticker.Stop() }()
+	pace := func(period time.Duration) {
+		ticker.Stop()
+		ticker = s.Env.Ticker(s.Env.Rand.Jitter(period, 0.1))
+	}
 	counts := s.Env.Ticker(s.Env.Rand.Jitter(countEvery, 0.2))
 	defer counts.Stop()
 	last, welcome, seq := time.Now(), false, uint64(0)
@@ -130,9 +134,12 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 			if w := r.GetWelcome(); w != nil {
 				welcome = true
 				timeout = orDefault(w.GetHeartbeatTimeout().AsDuration(), defaultTimeout)
-				ticker.Stop()
-				ticker = s.Env.Ticker(s.Env.Rand.Jitter(orDefault(w.GetHeartbeatPeriod().AsDuration(), defaultPeriod), 0.1))
+				pace(orDefault(w.GetHeartbeatPeriod().AsDuration(), defaultPeriod))
 				s.Env.Log.Info("session open", "number", w.GetSession())
+			}
+			// A dispatcher of many machines asks for fewer heartbeats.
+			if p := r.GetHeartbeatAck().GetHeartbeatPeriod().AsDuration(); p > 0 {
+				pace(p)
 			}
 		case <-counts.C():
 			if !welcome || s.Count == nil {

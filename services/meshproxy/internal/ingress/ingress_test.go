@@ -1,0 +1,115 @@
+package ingress_test
+
+import (
+	"context"
+	"net"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/testx"
+	cav1 "github.com/shoalproject/shoal/proto/shoal/ca/v1"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
+)
+
+// dispatcher welcomes and acknowledges. Period goes with the next acknowledgement.
+type dispatcher struct {
+	dispatcherv1.UnimplementedSessionServiceServer
+
+	mu     sync.Mutex // guards all below
+	period time.Duration
+	beats  int
+}
+
+func (d *dispatcher) Session(s grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse]) error {
+	for {
+		m, err := s.Recv()
+		if err != nil {
+			return err
+		}
+		r := &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Welcome{Welcome: &dispatcherv1.Welcome{
+			Session: 1, HeartbeatPeriod: durationpb.New(500 * time.Millisecond), HeartbeatTimeout: durationpb.New(2 * time.Minute),
+		}}}
+		if beat := m.GetHeartbeat(); beat != nil {
+			r.Message = &dispatcherv1.SessionResponse_HeartbeatAck{HeartbeatAck: d.acknowledge(beat.GetSeq())}
+		}
+		if err := s.Send(r); err != nil {
+			return err
+		}
+	}
+}
+
+func (d *dispatcher) acknowledge(seq uint64) *dispatcherv1.HeartbeatAck {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.beats++
+	ack := &dispatcherv1.HeartbeatAck{Seq: seq}
+	if d.period > 0 {
+		ack.HeartbeatPeriod, d.period = durationpb.New(d.period), 0
+	}
+	return ack
+}
+
+// slower asks for another period, and counts anew.
+func (d *dispatcher) slower(period time.Duration) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.period, d.beats = period, 0
+}
+
+func (d *dispatcher) heard() int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.beats
+}
+
+// TestPaceOfTheDispatcher: a machine without an agent beats as fast as the dispatcher has said last, in the session that it has.
+func TestPaceOfTheDispatcher(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		env, d := testx.Env(t), &dispatcher{}
+		l, err := env.Net.Listen(t.Context(), "tcp", "d1:1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		server := grpc.NewServer()
+		dispatcherv1.RegisterSessionServiceServer(server, d)
+		go func() { _ = server.Serve(l) }()
+		s := &ingress.Session{
+			Env: env, Hello: &dispatcherv1.Hello{BootId: "b"},
+			Dispatchers: func() []*cav1.DirectoryEntry {
+				return []*cav1.DirectoryEntry{{MachineId: "d1", Addresses: []string{"d1:1"}}}
+			},
+			Dial: func(address string) (*grpc.ClientConn, error) {
+				return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+					grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return env.Net.Dial(ctx, "tcp", a) }))
+			},
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		for _, step := range []struct {
+			period      time.Duration
+			least, most int
+		}{{0, 17, 24}, {10 * time.Second, 1, 3}, {time.Second, 1, 11}, {0, 8, 12}} {
+			d.slower(step.period)
+			if err := run.Sleep(t.Context(), 10*time.Second); err != nil {
+				t.Fatal(err)
+			}
+			if n := d.heard(); n < step.least || n > step.most {
+				t.Errorf("after it was told %s: %d heartbeats in 10 s, want %d to %d", step.period, n, step.least, step.most)
+			}
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		server.Stop()
+	})
+}
