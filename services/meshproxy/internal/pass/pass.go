@@ -2,7 +2,8 @@
 // policy of iptables' chain FORWARD to drop, and what our own table accepts is then dropped there.
 //
 // It owns two rules at the end of that chain, known by their comment, and touches nothing else of it: what an administrator or
-// Docker refuses by a rule of theirs stays refused, and our table still says who may speak to whom. It sees a chain of
+// Docker refuses by a rule of theirs stays refused, also by one that was added behind ours, which then move to the end again. Our
+// table still says who may speak to whom. It sees a chain of
 // iptables-nft, not one of iptables-legacy. One goroutine at a time may use a Part.
 package pass
 
@@ -10,6 +11,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
@@ -36,11 +38,13 @@ type Health interface {
 type Part struct {
 	env    run.Env
 	health Health
+	open   func() (int, error)
 	model  *mesh.Model
+	failed bool // the last look did
 }
 
 // New has looked at nothing yet.
-func New(env run.Env, health Health) *Part { return &Part{env: env, health: health} }
+func New(env run.Env, health Health) *Part { return &Part{env: env, health: health, open: Open} }
 
 // Apply looks whether the rules are there, at the first model and when one comes again, which means a look. What it cannot do
 // is told and holds up no version.
@@ -50,12 +54,16 @@ func (p *Part) Apply(_ context.Context, m *mesh.Model) error {
 	if !look {
 		return nil
 	}
-	made, err := Open()
+	made, err := p.open()
 	if err != nil {
 		p.env.Log.Warn("another firewall may drop what our networks send, will retry", "error", err)
-		p.health.Set("firewall", false, err.Error())
+		if p.failed { // others change their rules all the time, and a look may fail over it: a person is to look at what stays
+			p.health.Set("firewall", false, err.Error())
+		}
+		p.failed = true
 		return nil
 	}
+	p.failed = false
 	p.health.Set("firewall", true, "")
 	if made > 0 {
 		p.env.Log.Info("our networks pass the firewall whose policy is to drop", "chain", chainName, "rules", made)
@@ -70,30 +78,39 @@ func families() []nftables.TableFamily {
 	return []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyIPv6}
 }
 
-// Open adds what is missing of our rules where the policy is to drop, and says how many.
+// Open adds what is missing of our rules where the policy is to drop, at the end of the chain, and says how many.
 func Open() (made int, err error) {
-	err = each(func(conn *nftables.Conn, chain *nftables.Chain, there []*nftables.Rule) error {
-		if chain.Policy == nil || *chain.Policy != nftables.ChainPolicyDrop || len(there) == len(ends()) {
+	err = each(func(conn *nftables.Conn, chain *nftables.Chain, all []*nftables.Rule) error {
+		if chain.Policy == nil || *chain.Policy != nftables.ChainPolicyDrop || last(all) {
 			return nil
 		}
-		for _, r := range there { // half of them: not as we made them
+		for _, r := range known(all) { // half of them, or others' behind them: not as we made them
 			if err := conn.DelRule(r); err != nil {
 				return err
 			}
 		}
 		for _, end := range ends() {
 			conn.AddRule(&nftables.Rule{Table: chain.Table, Chain: chain, Exprs: accept(end), UserData: userdata.AppendString(nil, userdata.TypeComment, comment)})
-			made++
 		}
-		return conn.Flush()
+		if err := conn.Flush(); err != nil {
+			return err
+		}
+		made += len(ends())
+		return nil
 	})
 	return made, err
 }
 
+// last says that our rules are there, once, and nothing comes after them.
+func last(all []*nftables.Rule) bool {
+	n := len(ends())
+	return len(known(all)) == n && len(known(all[len(all)-n:])) == n
+}
+
 // Close removes our rules, whatever the policy is.
 func Close() error {
-	return each(func(conn *nftables.Conn, _ *nftables.Chain, there []*nftables.Rule) error {
-		for _, r := range there {
+	return each(func(conn *nftables.Conn, _ *nftables.Chain, all []*nftables.Rule) error {
+		for _, r := range known(all) {
 			if err := conn.DelRule(r); err != nil {
 				return err
 			}
@@ -102,27 +119,28 @@ func Close() error {
 	})
 }
 
-// each looks at the chain of both families, where it is there, with our rules in it.
+// each looks at the chain of both families, where it is there, with its rules. What fails in one family does not stop the other.
 func each(do func(*nftables.Conn, *nftables.Chain, []*nftables.Rule) error) error {
-	conn, err := nftables.New()
-	if err != nil {
-		return fmt.Errorf("open nftables: %w", err)
-	}
 	var faults []error
 	for _, family := range families() {
+		conn, err := nftables.New()
+		if err != nil {
+			return fmt.Errorf("open nftables: %w", err)
+		}
 		chains, err := conn.ListChainsOfTableFamily(family)
 		if err != nil {
-			return fmt.Errorf("list the chains of other firewalls: %w", err)
+			faults = append(faults, fmt.Errorf("list the chains of other firewalls: %w", err))
+			continue
 		}
 		for _, c := range chains {
 			if c.Table.Name != tableName || c.Name != chainName || c.Hooknum == nil {
 				continue
 			}
-			there, err := known(conn, c)
+			all, err := conn.GetRules(c.Table, c)
 			if err == nil {
-				err = do(conn, c, there)
+				err = do(conn, c, all)
 			}
-			if err != nil {
+			if err != nil && !errors.Is(err, fs.ErrNotExist) { // somebody has taken the chain away meanwhile
 				faults = append(faults, fmt.Errorf("rules of ours in the chain %s: %w", chainName, err))
 			}
 		}
@@ -130,15 +148,14 @@ func each(do func(*nftables.Conn, *nftables.Chain, []*nftables.Rule) error) erro
 	return errors.Join(faults...)
 }
 
-// known are our rules of a chain.
-func known(conn *nftables.Conn, c *nftables.Chain) (out []*nftables.Rule, err error) {
-	rules, err := conn.GetRules(c.Table, c)
-	for _, r := range rules {
+// known are our rules among a chain's.
+func known(all []*nftables.Rule) (out []*nftables.Rule) {
+	for _, r := range all {
 		if text, ok := userdata.GetString(r.UserData, userdata.TypeComment); ok && text == comment {
 			out = append(out, r)
 		}
 	}
-	return out, err
+	return out
 }
 
 // ends are the two ways by which a packet is of our networks.

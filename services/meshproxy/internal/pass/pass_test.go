@@ -85,6 +85,14 @@ func TestBesideDocker(t *testing.T) {
 		if !strings.HasSuffix(strings.TrimSpace(sh(t, "iptables -S FORWARD")), "-o shoal+ -m comment --comment shoal -j ACCEPT") {
 			t.Errorf("ours are not the last:\n%s", with)
 		}
+		sh(t, "iptables -A FORWARD -s 192.0.2.7 -j REJECT") // somebody's, which ours must not shadow
+		if n, err := pass.Open(); n != 2 || err != nil {
+			t.Errorf("after a rule was added behind ours: %d rules, %v; want those of one family", n, err)
+		}
+		if end := strings.TrimSpace(sh(t, "iptables -S FORWARD")); !strings.HasSuffix(end, "-o shoal+ -m comment --comment shoal -j ACCEPT") ||
+			strings.Count(end, "shoal+") != 2 {
+			t.Errorf("after a rule was added behind ours:\n%s", end)
+		}
 		sh(t, "iptables -F FORWARD; ip6tables -D FORWARD -i shoal+ -m comment --comment shoal -j ACCEPT")
 		if n, err := pass.Open(); n != 4 || err != nil {
 			t.Errorf("after a flush and a removal: %d rules, %v; want both of both", n, err)
