@@ -256,6 +256,16 @@ func TestNeighbourTakesNothing(t *testing.T) {
 		t.Error("a container got an answer under its neighbour's MAC address")
 	}
 	must(t, reach(t, c.NetNS, b.NetNS, "10.0.16.3"))
+	// Under MAC and IP address of its neighbour together, which no rule about addresses can tell from the neighbour.
+	inside(t, liar.NetNS, func() error {
+		return netlink.AddrAdd(eth1(t), &netlink.Addr{IPNet: ipNet(netip.MustParsePrefix("10.0.16.3/32"))})
+	})
+	if heard(t, liar.NetNS, "10.0.16.3", c.NetNS, "10.0.16.4") {
+		t.Error("a container spoke under its neighbour's MAC and IP address")
+	}
+	if !heard(t, b.NetNS, "10.0.16.3", c.NetNS, "10.0.16.4") {
+		t.Error("and the neighbour itself did not")
+	}
 	inside(t, b.NetNS, func() error {
 		entries, err := netlink.NeighList(0, netlink.FAMILY_V4)
 		for _, n := range entries {
@@ -290,4 +300,32 @@ func TestBesideTheGateway(t *testing.T) {
 		}
 		return err
 	})
+}
+
+func eth1(t *testing.T) netlink.Link {
+	t.Helper()
+	l, err := netlink.LinkByName("eth1")
+	must(t, err)
+	return l
+}
+
+// heard says whether a datagram arrives that is sent from an address in one namespace to an address in another.
+func heard(t *testing.T, from, source, to, target string) bool {
+	t.Helper()
+	var pc net.PacketConn
+	inside(t, to, func() (err error) { pc, err = net.ListenPacket("udp", net.JoinHostPort(target, "9000")); return err })
+	defer pc.Close()
+	inside(t, from, func() error {
+		// Who is there is known, so that nothing has to be asked first.
+		mac := macOf([]netip.Prefix{netip.MustParsePrefix(target + "/32")})
+		must(t, netlink.NeighSet(&netlink.Neigh{LinkIndex: eth1(t).Attrs().Index, State: netlink.NUD_PERMANENT, IP: net.ParseIP(target), HardwareAddr: mac}))
+		c, err := net.DialUDP("udp", &net.UDPAddr{IP: net.ParseIP(source)}, pc.LocalAddr().(*net.UDPAddr))
+		must(t, err)
+		defer c.Close()
+		_, err = c.Write([]byte("?"))
+		return err
+	})
+	must(t, pc.SetReadDeadline(time.Now().Add(300*time.Millisecond)))
+	_, _, err := pc.ReadFrom(make([]byte, 10))
+	return err == nil
 }

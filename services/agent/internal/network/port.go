@@ -6,17 +6,32 @@ import (
 	"net/netip"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
 // keep leads frames for a MAC address to its port, whatever others send: a bridge that learns takes who spoke last under an address
-// for its owner. The port is not locked to the address as well: where an entry is lost the bridge floods, and the container would
-// else be silent for good.
+// for its owner. The port is locked to it as well: what a container sends under another MAC address, its neighbour's even, goes
+// nowhere. A locked port whose entry is lost is silent, so the meshproxy puts back an entry that somebody takes away.
 func keep(host *netlink.Handle, port netlink.Link, mac net.HardwareAddr) error {
 	entry := &netlink.Neigh{
 		LinkIndex: port.Attrs().Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, State: netlink.NUD_NOARP, HardwareAddr: mac,
 	}
-	return errors.Join(host.NeighSet(entry), host.LinkSetLearning(port, false))
+	return errors.Join(host.NeighSet(entry), host.LinkSetLearning(port, false), lock(port))
+}
+
+// lock has a bridge take from a port only what its forwarding entries place there (bridge(8)). A kernel before 5.18 does not know it
+// and passes over it. The library has no word for it.
+func lock(port netlink.Link) error {
+	req := nl.NewNetlinkRequest(unix.RTM_SETLINK, unix.NLM_F_ACK)
+	msg := nl.NewIfInfomsg(unix.AF_BRIDGE)
+	msg.Index = int32(port.Attrs().Index)
+	req.AddData(msg)
+	info := nl.NewRtAttr(unix.IFLA_PROTINFO|unix.NLA_F_NESTED, nil)
+	info.AddRtAttr(nl.IFLA_BRPORT_LOCKED, []byte{1})
+	req.AddData(info)
+	_, err := req.Execute(unix.NETLINK_ROUTE, 0)
+	return err
 }
 
 // know has a container know its gateway, so that no neighbour can answer for it. The meshproxy keeps the bridge's address fixed.

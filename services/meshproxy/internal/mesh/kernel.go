@@ -295,6 +295,9 @@ func Managed(name string) bool {
 	return Ours(name) && (!strings.HasPrefix(name, hostEndPrefix) || (ok && isNumber(n)))
 }
 
+// HostEnd says that a link is the host's end of a container's, which the agent makes.
+func HostEnd(name string) bool { return Ours(name) && !Managed(name) }
+
 func isNumber(s string) bool {
 	return s != "" && !slices.ContainsFunc([]byte(s), func(c byte) bool { return c < '0' || c > '9' })
 }

@@ -34,7 +34,8 @@ type world struct {
 	published  map[string]*mesh.Published
 	containers map[string]*host
 	revision   uint64
-	modes      // how the machines carry published ports; see modes_test.go
+	mtu        int // of the wire
+	modes          // how the machines carry published ports; see modes_test.go
 }
 
 // Addresses: machine a is 198.51.100.1 and 2001:db8::1, b is 2, c is 3; the client is 9.
@@ -54,10 +55,13 @@ func inside(name string, is4 bool) string {
 	return "fd00:5a1:0:" + block + "::" + end
 }
 
-func newWorld(t testing.TB) *world {
+func newWorld(t testing.TB) *world { return newWorldOn(t, 1500) }
+
+// newWorldOn is one on a wire with such an MTU, as that of a cloud's network may be.
+func newWorldOn(t testing.TB, mtu int) *world {
 	t.Helper()
 	w := &world{
-		t: t, client: newHost(t), machines: map[string]*host{"a": newHost(t), "b": newHost(t), "c": newHost(t)}, tables: map[string]*tables.Kernel{},
+		t: t, mtu: mtu, client: newHost(t), machines: map[string]*host{"a": newHost(t), "b": newHost(t), "c": newHost(t)}, tables: map[string]*tables.Kernel{},
 		kernel: map[string]mesh.Kernel{}, published: map[string]*mesh.Published{}, containers: map[string]*host{},
 	}
 	ground := newHost(t)
@@ -65,7 +69,8 @@ func newWorld(t testing.TB) *world {
 	for i, h := range []*host{w.machines["a"], w.machines["b"], w.machines["c"], w.client} {
 		n := []string{"1", "2", "3", "9"}[i]
 		attach(ground, h, "wire", "port"+n, "eth0", wire(n, true)+"/24", "")
-		h.do(func() error { return addNoDAD("eth0", wire(n, false)+"/64") })
+		h.do(func() error { return errors.Join(addNoDAD("eth0", wire(n, false)+"/64"), limit("eth0", mtu)) })
+		ground.do(func() error { return limit("port"+n, mtu) })
 	}
 	for name, h := range w.machines {
 		w.tables[name] = h.tables()
@@ -104,6 +109,14 @@ func makeBridge(name string) error {
 	return up(name)
 }
 
+func limit(name string, mtu int) error {
+	l, err := netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return netlink.LinkSetMTU(l, mtu)
+}
+
 // container does what the agent does, and has the container answer.
 func (w *world) container(name, machine string) {
 	w.t.Helper()
@@ -118,6 +131,7 @@ func (w *world) container(name, machine string) {
 		}
 		return netlink.LinkSetHairpin(l, true)
 	})
+	c.do(func() error { return limit("eth0", w.mtu-50) })
 	gateway := netip.MustParseAddr(four).As4()
 	defaultRoute(c, "eth0", fmt.Sprintf("10.128.%d.1", gateway[2]))
 	c.do(func() error {
@@ -155,7 +169,7 @@ func (w *world) tell(r *dispatcherv1.EndpointsResponse) {
 func (w *world) bring(name string) {
 	w.t.Helper()
 	n := map[string]string{"a": "1", "b": "2", "c": "3"}[name]
-	self := mesh.Self{Node: name, Tunnel: addr(wire(n, true)), MTU: 1500, Local: []netip.Addr{addr(wire(n, true)), addr(wire(n, false))}}
+	self := mesh.Self{Node: name, Tunnel: addr(wire(n, true)), MTU: w.mtu, Local: []netip.Addr{addr(wire(n, true)), addr(wire(n, false))}}
 	w.modes.know(&self)
 	self.Numbers = w.model.Number(self, nil)
 	p, err := w.model.Publish(self, w.published[name])

@@ -92,6 +92,7 @@ func (k *Kernel) isLoss(m netlink.Message) bool {
 		lasting := uint16(vnetlink.NUD_PERMANENT)
 		if len(m.Data) > 0 && m.Data[0] == unix.AF_BRIDGE {
 			lasting |= vnetlink.NUD_NOARP
+			k.putBack(m.Data)
 		}
 		if len(m.Data) >= 10 && binary.NativeEndian.Uint16(m.Data[8:])&vnetlink.NUD_FAILED != 0 {
 			// The kernel marks a neighbour as failed before it goes, also a permanent one. Those of other links come and go.
@@ -106,6 +107,22 @@ func (k *Kernel) isLoss(m netlink.Message) bool {
 		return true
 	}
 	return false
+}
+
+// putBack makes a forwarding entry again that somebody has taken from a container's port of a bridge: the agent has locked the port
+// to it, and the container would be silent for good. An entry that has gone with its port cannot come back, and need not.
+func (k *Kernel) putBack(data []byte) {
+	gone, err := vnetlink.NeighDeserialize(data)
+	if err != nil || gone.State&vnetlink.NUD_NOARP == 0 || gone.MasterIndex == 0 {
+		return
+	}
+	link, err := k.nl.LinkByIndex(gone.LinkIndex)
+	if err != nil || !mesh.HostEnd(link.Attrs().Name) || link.Attrs().MasterIndex != gone.MasterIndex {
+		return
+	}
+	_ = k.nl.NeighSet(&vnetlink.Neigh{ // the port may be going at this moment
+		LinkIndex: gone.LinkIndex, Family: unix.AF_BRIDGE, Flags: vnetlink.NTF_MASTER, State: vnetlink.NUD_NOARP, HardwareAddr: gone.HardwareAddr,
+	})
 }
 
 func linkName(attributes []byte) string {

@@ -85,6 +85,13 @@ func TestWatchHearsOfOthers(t *testing.T) {
 			t.Errorf("after %s and the repair still differs: %s", c, left)
 		}
 	}
+	// A container's port is locked to its entry, which the agent has made: it comes back by itself.
+	sh("bridge link set dev shoalva2 learning off locked on; bridge fdb replace 02:42:0a:80:01:06 dev shoalva2 master static")
+	sh("bridge fdb del 02:42:0a:80:01:06 dev shoalva2 master")
+	servePackets(t, w.client, "198.51.100.9:9000", "outside")
+	if got, err := askPacket(w.containers["a2"], "198.51.100.9:9000", ""); err != nil {
+		t.Errorf("after its port's entry was taken away a container hears %q, %v", got, err)
+	}
 	drain()
 	w.publish("b1")
 	if noticed(300 * time.Millisecond) {
