@@ -189,7 +189,7 @@ func settled(b *testing.B, s shape) (*state.Snapshot, *decide.Decider) {
 
 // BenchmarkOneFailure is the decision after one task of a settled cluster has failed, and the one that finds nothing more.
 func BenchmarkOneFailure(b *testing.B) {
-	for _, s := range []shape{{1_000, 10, 1_000, false}, {10_000, 100, 1_000, false}, {10_000, 10, 10_000, false}, {100_000, 100, 1_000, false}} {
+	for _, s := range []shape{{1_000, 10, 1_000, false}, {10_000, 100, 1_000, false}, {10_000, 10, 10_000, false}, {10_000, 100_000, 1, false}, {100_000, 100, 1_000, false}} {
 		b.Run(s.String(), func(b *testing.B) {
 			snap, d := settled(b, s)
 			var victims []string

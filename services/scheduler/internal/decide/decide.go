@@ -22,7 +22,6 @@ import (
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/draft"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/fleet"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/mode"
-	"github.com/shoalproject/shoal/services/scheduler/internal/decide/preempt"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/visit"
 )
 
@@ -66,26 +65,18 @@ func (d *Decider) Decide(s *state.Snapshot, now time.Time, newID func() string) 
 	w.Nodes()
 	// Step 2: each service that is due, a higher priority first, then in the order of ids. A full batch ends between two slots,
 	// never within one.
-	groups := preempt.Rank(d.book.Groups)
-	for i := 0; i < len(groups) && !w.Full(); i++ {
-		if g := groups[i]; d.book.Due(g, now) {
-			w.visit(g, false)
-		}
-	}
-	// Step 3: what waits for a place, or says why it has none, looks again if others have taken or left places since; and so
-	// does who had to make room.
-	for range rounds {
-		looked := false
-		for i := 0; i < len(groups) && !w.Full(); i++ {
-			_, disturbed := w.Disturbed[groups[i]]
-			if g := groups[i]; disturbed || g.Waits && g.Placement != d.book.Placement {
-				w.visit(g, true)
-				looked = true
-			}
-		}
-		if !looked {
+	turn := d.book.Turn(now)
+	for !w.Full() {
+		g := turn.Next()
+		if g == nil {
 			break
 		}
+		w.visit(g, false)
+	}
+	turn.End()
+	// Step 3: what waits for a place, or says why it has none, looks again if others have taken or left places since; and so
+	// does who had to make room.
+	for i := 0; i < rounds && w.lookAgain(); i++ {
 	}
 	p := w.Plan()
 	// Step 4: nothing of this has happened until it is committed.
@@ -95,6 +86,36 @@ func (d *Decider) Decide(s *state.Snapshot, now time.Time, newID func() string) 
 
 // work is one decision under way.
 type work struct{ visit.Visitor }
+
+// lookAgain lets each one look that has cause to, in the order of the first pass, also who gets it by one before. It is false if
+// nobody had.
+func (w *work) lookAgain() (looked bool) {
+	waiting := w.Book.Waiting()
+	var at *book.Group
+	for !w.Full() {
+		for len(waiting) > 0 && at != nil && !book.Before(at, waiting[0]) {
+			waiting = waiting[1:]
+		}
+		var next *book.Group
+		if len(waiting) > 0 {
+			next = waiting[0]
+		}
+		for g := range w.Disturbed {
+			if (at == nil || book.Before(at, g)) && (next == nil || book.Before(g, next)) {
+				next = g
+			}
+		}
+		if next == nil {
+			break
+		}
+		at = next
+		if _, disturbed := w.Disturbed[next]; disturbed || w.Book.Awaits(next) {
+			looked = true
+			w.visit(next, true)
+		}
+	}
+	return looked
+}
 
 // visit looks at one service. Again says that this decision has done so before.
 func (w *work) visit(g *book.Group, again bool) {

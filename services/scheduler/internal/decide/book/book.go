@@ -8,7 +8,6 @@ package book
 import (
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -36,6 +35,10 @@ type Book struct {
 	Fresh map[string]struct{}
 	Pools *Pools
 
+	// perNode are the services that have one task on each node, scaled those that scale by what is counted.
+	perNode, scaled map[*Group]struct{}
+
+	agenda  *agenda
 	ladders ladders
 	// numbered counts how often the order of ids among nodes was numbered anew. Seats is how many numbers were ever given to nodes
 	// to keep, spare are those of nodes that have gone.
@@ -57,6 +60,7 @@ func New() *Book { return new(Book).reset() }
 
 func (b *Book) reset() *Book {
 	*b = Book{Snapshot: state.Empty(), Placement: b.Placement + 1, Decision: b.Decision, Wishes: map[string]struct{}{}, Ready: map[string]struct{}{}, Holding: map[string]struct{}{}, Blockless: map[string]struct{}{}, Fresh: map[string]struct{}{}, Pools: newPools(),
+		perNode: map[*Group]struct{}{}, scaled: map[*Group]struct{}{}, agenda: newAgenda(),
 		nodes: map[string]*place.Node{}, groups: map[string]*Group{}, tasks: map[string]*typesv1.Task{}, volumes: map[string]*typesv1.Volume{}, users: map[VolumeUse]map[string]*typesv1.Task{}, awaiting: map[string]struct{}{}}
 	return b
 }
@@ -118,8 +122,8 @@ func (b *Book) follow(key state.Key, o *typesv1.Object) {
 	case typesv1.Kind_KIND_VOLUME:
 		b.followVolume(key.ID, o.GetVolume())
 	case typesv1.Kind_KIND_LOAD:
-		for _, g := range b.Groups {
-			g.Dirty = g.Dirty || g.Service.GetSpec().GetAutoscale() != nil
+		for g := range b.scaled {
+			b.agenda.stir(g)
 		}
 	default:
 	}
@@ -201,7 +205,7 @@ func (b *Book) dropNode(id string, info *place.Node) {
 	b.number(at)
 }
 
-func note(set map[string]struct{}, id string, in bool) {
+func note[K comparable](set map[K]struct{}, id K, in bool) {
 	if in {
 		set[id] = struct{}{}
 	} else {
@@ -215,8 +219,10 @@ func (b *Book) noteReady(id string, is bool) {
 		return
 	}
 	note(b.Ready, id, is)
-	for _, g := range b.Groups {
-		g.Dirty = g.Dirty || g.Service.GetSpec().GetAutoscale().GetConnections() > 0
+	for g := range b.scaled {
+		if g.Service.GetSpec().GetAutoscale().GetConnections() > 0 {
+			b.agenda.stir(g)
+		}
 	}
 }
 
@@ -252,13 +258,13 @@ func (b *Book) number(from int) {
 func (b *Book) wakeNode(id string) {
 	for t := range b.Snapshot.TasksOfNode(id) {
 		g := b.Group(t.GetServiceId())
-		g.Dirty = true
+		b.agenda.stir(g)
 		if s := g.Slot(KeyOf(t)); s != nil {
 			s.Calm = false
 		}
 	}
-	for _, g := range b.Groups {
-		g.Dirty = g.Dirty || g.PerNode()
+	for g := range b.perNode {
+		b.agenda.stir(g)
 	}
 }
 
@@ -269,6 +275,8 @@ func (b *Book) setService(id string, svc *typesv1.Service) {
 		priority = nobody
 	}
 	g.setService(svc)
+	note(b.perNode, g, g.PerNode())
+	note(b.scaled, g, svc.GetSpec().GetAutoscale() != nil)
 	if priority == g.priority {
 		return
 	}
@@ -286,7 +294,7 @@ func (b *Book) setService(id string, svc *typesv1.Service) {
 func (b *Book) Group(service string) *Group {
 	g := b.groups[service]
 	if g == nil {
-		g = newGroup(service)
+		g = newGroup(service, b.agenda)
 		b.groups[service] = g
 		at, _ := slices.BinarySearchFunc(b.Groups, service, func(g *Group, id string) int { return strings.Compare(g.ID, id) })
 		b.Groups = slices.Insert(b.Groups, at, g)
@@ -296,12 +304,19 @@ func (b *Book) Group(service string) *Group {
 
 // Tidy forgets the groups that have neither a service nor tasks.
 func (b *Book) Tidy() {
+	empty := func(g *Group) bool { return g.Service == nil && len(g.Slots) == 0 }
+	may := b.agenda.empty
+	b.agenda.empty = nil
+	if !slices.ContainsFunc(may, empty) {
+		return
+	}
 	b.Groups = slices.DeleteFunc(b.Groups, func(g *Group) bool {
-		empty := g.Service == nil && len(g.Slots) == 0
-		if empty {
-			delete(b.groups, g.ID)
+		if !empty(g) {
+			return false
 		}
-		return empty
+		delete(b.groups, g.ID)
+		b.agenda.drop(g)
+		return true
 	})
 }
 
@@ -393,10 +408,4 @@ func (b *Book) Lift(t *typesv1.Task, sign int) {
 	n := b.nodes[NodeOf(t)]
 	b.noteMoved(n)
 	b.Group(t.GetServiceId()).account(n, t, sign)
-}
-
-// Due reports whether a group has to be looked at: it has changed, a deadline has come, or it waits for a place and
-// something that placement rests on has changed.
-func (b *Book) Due(g *Group, now time.Time) bool {
-	return g.Dirty || g.Restless || g.Waits && g.Placement != b.Placement || !g.Wake.IsZero() && !now.Before(g.Wake)
 }

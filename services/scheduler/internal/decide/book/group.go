@@ -61,19 +61,18 @@ type Group struct {
 	// Failed are the tasks that ended by themselves and badly.
 	Failed map[string]*typesv1.Task
 
-	// What follows is how the last decision left it.
-
-	Dirty     bool      // it has changed since
-	Restless  bool      // it has to be asked each time
-	Waits     bool      // some task waits for a place
-	Placement uint64    // of the book, then
-	Wake      time.Time // when it has to be asked at the latest; zero: never
+	// Outcome is how the last look left it; Dirty also says that it has changed since.
+	Outcome
 
 	// Filled is the book's Placement when every node was seen to have the task that it should have, of the run FilledRun, by
 	// the spec version FilledBy. 0: never, or the slot of a node is gone since.
 	Filled, FilledRun, FilledBy uint64
 
 	Rests uint64 // the last decision that rests on it
+
+	agenda        *agenda
+	listed, awake int    // places in its queues
+	stand         uint64 // number in its row
 
 	requests []request // few: those of the spec versions that are asked for
 	tally    []int     // number of nodes that have so many tasks, from 1 on
@@ -100,23 +99,44 @@ type request struct {
 // nobody is the priority of the tasks of a service that is gone: whoever wants their place may have it.
 const nobody = math.MinInt32
 
-func newGroup(id string) *Group {
-	g := &Group{ID: id, Dirty: true, OnNode: map[*place.Node]int{}, priority: nobody}
+func newGroup(id string, a *agenda) *Group {
+	g := &Group{ID: id, OnNode: map[*place.Node]int{}, agenda: a, priority: nobody}
 	g.Slots, g.requests, g.tally = g.small.slots[:0], g.small.requests[:0], g.small.tally[:0]
+	a.stir(g)
+	a.empty = append(a.empty, g)
 	return g
 }
 
 func (g *Group) setService(svc *typesv1.Service) {
-	g.Service, g.Dirty, g.requests, g.Filled = svc, true, g.requests[:0], 0
+	priority, places := g.Priority(), g.places()
+	g.Service, g.requests, g.Filled = svc, g.requests[:0], 0
+	if g.Priority() != priority || g.places() != places {
+		g.agenda.listed.moved(g)
+	}
+	g.agenda.stir(g)
+	if svc == nil {
+		g.agenda.empty = append(g.agenda.empty, g)
+	}
 	for _, s := range g.Slots {
 		s.Calm, s.Steady = false, false
 	}
 }
 
+// Priority is the class of the service's tasks. Those of a service that is gone are on their way out.
+func (g *Group) Priority() int32 { return g.Service.GetSpec().GetPriority() }
+
 // PerNode reports whether it has one task on each node.
 func (g *Group) PerNode() bool {
 	spec := g.Service.GetSpec()
 	return spec.GetGlobal() != nil || spec.GetGlobalJob() != nil
+}
+
+// places is 0 where each task has its own node, else 1.
+func (g *Group) places() int {
+	if g.PerNode() {
+		return 0
+	}
+	return 1
 }
 
 // Request is what tasks of a spec version ask of a node.
@@ -195,13 +215,19 @@ func (g *Group) remove(t *typesv1.Task) {
 	if len(s.Tasks) == 0 {
 		g.Filled = 0
 		g.Slots = slices.Delete(g.Slots, i, i+1)
+		if g.Service == nil {
+			g.agenda.empty = append(g.agenda.empty, g)
+		}
 	}
 }
 
 // Now are the slots as they are now, to walk over while they change. A few cost no memory.
 func (g *Group) Now() []*Slot { return append(make([]*Slot, 0, 8), g.Slots...) }
 
-func (g *Group) touched(s *Slot) { s.Calm, s.Steady, s.Filled, g.Dirty = false, false, false, true }
+func (g *Group) touched(s *Slot) {
+	s.Calm, s.Steady, s.Filled = false, false, false
+	g.agenda.stir(g)
+}
 
 // older is the order of age: tasks without a creation time, which are just being made, are the newest.
 func older(a, b *typesv1.Task) bool {

@@ -32,7 +32,7 @@ func (b *Book) followVolume(id string, v *typesv1.Volume) {
 		if g.Service.GetSpec().GetAnnotations().GetName() != was.GetService() {
 			continue
 		}
-		g.Dirty = true
+		b.agenda.stir(g)
 		for _, s := range g.Slots {
 			if s.Key.Number == was.GetSlot() {
 				s.Calm, s.Steady = false, false

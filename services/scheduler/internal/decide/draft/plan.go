@@ -35,10 +35,7 @@ func newFields() fields {
 
 // Plan collects what has changed, in the order in which it was decided.
 func (d *Draft) Plan() Plan {
-	p := Plan{More: d.Full()}
-	for _, g := range d.Book.Groups {
-		p.Wake = d.Earlier(p.Wake, g.Wake)
-	}
+	p := Plan{More: d.Full(), Wake: d.Book.Wake()}
 	f, puts := newFields(), putPieces{}
 	p.Puts = make([]*storev1.Put, 0, len(d.changes))
 	for i := range d.changes {

@@ -20,7 +20,6 @@ import (
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/draft"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/loss"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
-	"github.com/shoalproject/shoal/services/scheduler/internal/decide/preempt"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/task"
 )
 
@@ -142,7 +141,7 @@ func (f *Fleet) LowestPriority() int32 {
 		least := int32(math.MaxInt32)
 		for _, g := range f.Book.Groups {
 			if g.Service != nil {
-				least = min(least, preempt.PriorityOf(g))
+				least = min(least, g.Priority())
 			}
 		}
 		f.lowest = &least

@@ -72,7 +72,7 @@ func (a *Ask) on(n *place.Node) (room Room, price cost, ok bool) {
 	if c := a.Request.Fits(n, a.Own.OnNode[n]); c < place.CPUs || c > place.HostPort {
 		return room, price, false // that others go would not help
 	}
-	if a.Request.Short(n, n.Firm(PriorityOf(a.Own))) != place.None {
+	if a.Request.Short(n, n.Firm(a.Own.Priority())) != place.None {
 		return room, price, false
 	}
 	leaving, lower := a.sort(n)
@@ -109,14 +109,14 @@ func (a *Ask) sort(n *place.Node) (leaving []*typesv1.Task, lower []victim) {
 	limited := false
 	for _, t := range a.Tasks(n) {
 		g := a.Group(t.GetServiceId())
-		switch below := PriorityOf(g) < PriorityOf(a.Own); {
+		switch below := g.Priority() < a.Own.Priority(); {
 		case task.Dead(t):
 		case g.Service == nil, !book.Wanted(t) && (below || g == a.Own):
 			leaving = append(leaving, t)
 		case !book.Wanted(t):
 		case below:
 			limited = limited || Limited(g)
-			lower = append(lower, victim{t, PriorityOf(g), created(t)})
+			lower = append(lower, victim{t, g.Priority(), created(t)})
 		}
 	}
 	slices.SortFunc(lower, func(x, y victim) int {

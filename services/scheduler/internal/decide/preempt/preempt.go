@@ -1,4 +1,4 @@
-// Package preempt says who goes first, and who makes room for whom: which tasks of a lower priority leave a node so that one
+// Package preempt says who makes room for whom: which tasks of a lower priority leave a node so that one
 // of a higher priority fits there.
 //
 // It owns the choice of the node and of the victims; it displaces nobody itself. It is pure: what it tries on a node it takes
@@ -6,14 +6,12 @@
 package preempt
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-	"github.com/shoalproject/shoal/services/scheduler/internal/decide/book"
 	"github.com/shoalproject/shoal/services/scheduler/internal/decide/place"
 )
 
@@ -23,30 +21,6 @@ const Displaced = "displaced by "
 
 // named is the number of tasks that a reason names.
 const named = 3
-
-// PriorityOf is the class of a service's tasks. Those of a service that is gone are on their way out.
-func PriorityOf(g *book.Group) int32 { return g.Service.GetSpec().GetPriority() }
-
-// Rank is the order in which services are looked at: a higher class first; among equals those whose tasks have one node alone to
-// go to, for others may go elsewhere; then the order of ids, in which they are given.
-func Rank(groups []*book.Group) []*book.Group {
-	if !slices.ContainsFunc(groups, func(g *book.Group) bool { return PriorityOf(g) != 0 || g.PerNode() }) {
-		return groups
-	}
-	ranked := slices.Clone(groups)
-	slices.SortStableFunc(ranked, func(a, b *book.Group) int {
-		return cmp.Or(cmp.Compare(PriorityOf(b), PriorityOf(a)), cmp.Compare(places(a), places(b)))
-	})
-	return ranked
-}
-
-// places is 0 where each task has its own node, else 1.
-func places(g *book.Group) int {
-	if g.PerNode() {
-		return 0
-	}
-	return 1
-}
 
 // Room is a place on a node once others are gone.
 type Room struct {

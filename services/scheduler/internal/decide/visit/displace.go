@@ -18,7 +18,7 @@ import (
 func (v *Visit) makeRoom(t *typesv1.Task) (preempt.Room, bool) {
 	version := t.GetSpecVersion()
 	if !v.Snapshot().Cluster().GetSpec().GetScheduling().GetPreemption() || v.roomless[version] || v.clings(version) || v.Request(version).Newer ||
-		v.LowestPriority() >= preempt.PriorityOf(v.Group) {
+		v.LowestPriority() >= v.Group.Priority() {
 		return preempt.Room{}, false
 	}
 	home := v.home(version, t.GetDecided().GetSlot())
@@ -35,7 +35,7 @@ func (v *Visit) makeRoom(t *typesv1.Task) (preempt.Room, bool) {
 		return room, false
 	}
 	for _, victim := range room.Victims {
-		v.displace(victim, fmt.Sprintf(preempt.Displaced+"%s (priority %d)", state.TaskName(v.Service, t), preempt.PriorityOf(v.Group)))
+		v.displace(victim, fmt.Sprintf(preempt.Displaced+"%s (priority %d)", state.TaskName(v.Service, t), v.Group.Priority()))
 	}
 	v.RestOnNode(room.Node)
 	v.RestOnService(v.Group)

@@ -59,12 +59,13 @@ func (x *Visitor) Look(g *book.Group, again bool, act func(v *Visit)) {
 	delete(f.Disturbed, g)
 	before, placement := f.Changes(), f.Book.Placement
 	act(v)
-	g.Dirty = again && g.Dirty || f.Full() || f.Changes() > before
-	g.Restless, g.Waits, g.Placement = v.restless, v.waits, placement
-	g.Wake = v.wake
+	wake := v.wake
 	for _, s := range g.Slots {
-		g.Wake = f.Earlier(g.Wake, s.Wake)
+		wake = f.Earlier(wake, s.Wake)
 	}
+	f.Book.Looked(g, book.Outcome{
+		Dirty: again && g.Dirty || f.Full() || f.Changes() > before, Restless: v.restless, Waits: v.waits, Wake: wake, Placement: placement,
+	})
 }
 
 // At asks for another look at that cluster time, if it is to come.
