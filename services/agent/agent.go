@@ -25,6 +25,7 @@ import (
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/disk"
 	"github.com/shoalproject/shoal/services/agent/internal/executor"
+	"github.com/shoalproject/shoal/services/agent/internal/idpool"
 	"github.com/shoalproject/shoal/services/agent/internal/initd"
 	"github.com/shoalproject/shoal/services/agent/internal/inside"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
@@ -102,6 +103,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	loop := reconcile.New(reconcile.Parts{
 		Log: env.Log, Now: env.Now, Cluster: p.ID.Cluster, Executor: env.Executor, Network: env.Network,
 		Node: container.Node{ID: p.ID.Name, Hostname: env.Host, OS: runtime.GOOS, Architecture: runtime.GOARCH}, Files: env.Vault, Journal: env.Journal, Mesh: proxy, Outbox: outbox,
+		IDs: idpool.New(cfg.UserIDs, cfg.UserRanges),
 	})
 	// Step 2: what people want to see and do in containers comes over streams of its own.
 	answers := inside.New(env.Executor, loop)
@@ -229,6 +231,12 @@ func (e *Env) describe(ctx context.Context) *typesv1.NodeDescription {
 		defer cancel()
 		if v, err := teller.Version(ctx); err == nil {
 			d.RuntimeVersion = v
+		}
+	}
+	if kernel, ok := e.Executor.(interface{ UserNamespaces() error }); ok {
+		err := kernel.UserNamespaces()
+		if d.UserNamespaces = err == nil; err != nil {
+			d.UserNamespacesReason = err.Error()
 		}
 	}
 	return d

@@ -9,6 +9,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/config"
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/pull"
 )
 
@@ -51,6 +52,11 @@ type Config struct {
 	Logger string `yaml:"logger,omitempty"`
 	// Parallel is how many containers are made or started at once. Unit: containers. Limits: 1 to 64.
 	Parallel int `yaml:"parallel"`
+	// UserIDs is the first of the user and group ids that containers with user namespaces of their own get, 65536 each. No user of
+	// this machine, and nobody in /etc/subuid, may have one of them. Unit: user id. Limits: a multiple of 65536.
+	UserIDs uint32 `yaml:"user_ids"`
+	// UserRanges is for how many such containers there are ids. Unit: containers. Limits: 1 to 16384.
+	UserRanges int `yaml:"user_ranges"`
 }
 
 // DefaultConfig has every default but the addresses, which a machine must name.
@@ -60,6 +66,7 @@ func DefaultConfig() Config {
 		CertsDir: "/etc/containerd/certs.d", RunDir: "/run/shoal", MeshSocket: "/run/shoal/mesh/mesh.sock",
 		Pulls: 4, PullStall: 30 * time.Second, ImagesHigh: 85, ImagesLow: 75, ImagesKeep: 10 * time.Minute,
 		MeshPort: 2385, BootID: "/run/shoal/boot-id", Parallel: 8,
+		UserIDs: 1 << 30, UserRanges: 4096,
 	}
 }
 
@@ -82,6 +89,9 @@ func (c Config) Validate() error {
 	faults.Check(c.Snapshotter != "", "snapshotter", "name one that containerd has, such as overlayfs")
 	faults.Check(c.MeshPort >= 1 && c.MeshPort <= 65535, "mesh_port", "%d is not in 1 to 65535", c.MeshPort)
 	faults.Check(c.Parallel >= 1 && c.Parallel <= 64, "parallel", "%d is not in 1 to 64", c.Parallel)
+	faults.Check(c.UserIDs > 0 && c.UserIDs%container.IDCount == 0, "user_ids", "%d is no multiple of %d", c.UserIDs, container.IDCount)
+	faults.Check(c.UserRanges >= 1 && c.UserRanges <= 16384, "user_ranges", "%d is not in 1 to 16384", c.UserRanges)
+	faults.Check(uint64(c.UserIDs)+uint64(max(c.UserRanges, 0))*container.IDCount <= 1<<31, "user_ranges", "%d ranges from %d on end above 2147483648, the last user id", c.UserRanges, c.UserIDs)
 	faults.Check(c.Pulls >= 1 && c.Pulls <= 64, "pulls", "%d is not in 1 to 64", c.Pulls)
 	faults.Check(c.PullStall >= time.Second && c.PullStall <= time.Hour, "pull_stall", "%s is not in 1s to 1h", c.PullStall)
 	faults.Check(c.ImagesHigh >= 0 && c.ImagesHigh <= 99, "images_high", "%d is not in 0 to 99", c.ImagesHigh)

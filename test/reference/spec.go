@@ -37,7 +37,9 @@ masked and read-only paths in /proc and /sys, its own pid, ipc, mount, uts and n
 cgroup v2), no session keyring of its own, AppArmor's default profile where the kernel has AppArmor. Being privileged or
 sharing namespaces of the node is a setting of the cluster, off by default: ` + "`shoal cluster update --allow-privileged`,\n`--allow-host-namespaces`" + `. Who may make services may still bind paths of nodes and add capabilities: operators are trusted.
 
-**Not there:** user namespaces, Windows' isolation and credential specs. Memory swappiness needs cgroup v1.
+With ` + "`--userns private`" + ` the root of a container is [no user of its node](user-namespaces.md).
+
+**Not there:** Windows' isolation and credential specs. Memory swappiness needs cgroup v1.
 An agent that runs in a container itself (compose) does not see its node's files: it gives no devices and no small init, and makes no
 sources of binds.
 `

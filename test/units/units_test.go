@@ -32,7 +32,7 @@ func TestEveryRightHasAReason(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			// The control processes' limit is the issue's. The others' are the best that was found: whoever needs more
 			// writes the reason into the unit and the figure here.
-			limit := map[string]float64{"agent": 5.2, "meshproxy": 1.8}[name]
+			limit := map[string]float64{"agent": 5.9, "meshproxy": 1.8}[name]
 			if limit == 0 {
 				limit = 1.5
 			}

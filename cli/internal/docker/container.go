@@ -55,6 +55,7 @@ type Privileges struct {
 	Privileged    bool     `json:",omitempty"`
 	PidMode       string   `json:",omitempty"`
 	IpcMode       string   `json:",omitempty"`
+	UsernsMode    string   `json:",omitempty"`
 	MaskedPaths   []string `json:",omitempty"`
 	ReadonlyPaths []string `json:",omitempty"`
 }
@@ -183,6 +184,7 @@ func privilegesOf(p *typesv1.Privileges) *Privileges {
 	if p.GetHostIpc() {
 		out.IpcMode = "host"
 	}
+	out.UsernsMode = option(p.GetUserNamespace(), "USER_NAMESPACE_")
 	if s := p.GetSeccomp(); s != nil {
 		out.Seccomp = &Profile{Mode: profileMode(s.GetMode(), "unconfined"), Profile: s.GetProfile()}
 	}

@@ -57,6 +57,9 @@ type NodeDescription struct {
 	Tunnel       string   `json:",omitempty"`
 	TunnelReason string   `json:",omitempty"`
 	TunnelKeys   []string `json:",omitempty"`
+	// UserNamespaces says whether containers can have user namespaces of their own, UserNamespacesReason why not.
+	UserNamespaces       bool   `json:",omitempty"`
+	UserNamespacesReason string `json:",omitempty"`
 }
 
 // Disk is how full a file system is that the agent depends on, in bytes.
@@ -121,6 +124,7 @@ func NodeOf(l *controlv1.ListedNode) Node {
 			ImagesRemoved: d.GetImagesRemoved(), ImagesRemovedBytes: d.GetImagesRemovedBytes(),
 			Dataplane: option(d.GetDataplane(), "DATAPLANE_"), DataplaneReason: d.GetDataplaneReason(),
 			Tunnel: option(d.GetTunnel(), "DATAPLANE_"), TunnelReason: d.GetTunnelReason(), TunnelKeys: keysOf(d),
+			UserNamespaces: d.GetUserNamespaces(), UserNamespacesReason: d.GetUserNamespacesReason(),
 		},
 		Status: NodeStatus{State: nodeState(n.GetStatus().GetState()), Message: n.GetStatus().GetMessage(), Since: stamp(n.GetStatus().GetSince())},
 	}

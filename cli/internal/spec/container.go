@@ -24,6 +24,7 @@ func (f *Flags) container() {
 	f.set.Bool("privileged", false, "all capabilities and devices, no filter; the cluster must allow it")
 	f.set.String("pid", "", "host: share the node's process ids; the cluster must allow it")
 	f.set.String("ipc", "", "host: share the node's shared memory; the cluster must allow it")
+	f.set.String("userns", "", "private: root in the container is no user of the node; host: it is the node's (default host)")
 	f.set.StringArray("security-opt", nil, "no-new-privileges[=false], seccomp=unconfined|default|FILE, apparmor=unconfined|default|PROFILE, label=disable|user:U|role:R|type:T|level:L")
 	f.set.StringArray("cap-add", nil, "add a capability: NET_ADMIN, or ALL; RESET: those of before are forgotten")
 	f.set.StringArray("cap-drop", nil, "drop a capability: NET_RAW, or ALL; RESET: those of before are forgotten")
@@ -106,7 +107,7 @@ func (f *Flags) applySwap(t *typesv1.TaskSpec) {
 }
 
 func (f *Flags) applyPrivileges(c *typesv1.ContainerSpec) {
-	if !f.any("privileged", "pid", "ipc", "security-opt") {
+	if !f.any("privileged", "pid", "ipc", "userns", "security-opt") {
 		return
 	}
 	if c.Privileges == nil {
@@ -120,6 +121,14 @@ func (f *Flags) applyPrivileges(c *typesv1.ContainerSpec) {
 			f.faults.Check(f.text(flag) == "host" || f.text(flag) == "", flag, "%q is not host, nor empty: the container's own", f.text(flag))
 			*field = f.text(flag) == "host"
 		}
+	}
+	if f.set.Changed("userns") {
+		modes := map[string]typesv1.UserNamespace{
+			"": typesv1.UserNamespace_USER_NAMESPACE_UNSPECIFIED, "host": typesv1.UserNamespace_USER_NAMESPACE_HOST, "private": typesv1.UserNamespace_USER_NAMESPACE_PRIVATE,
+		}
+		mode, known := modes[f.text("userns")]
+		f.faults.Check(known, "userns", "%q is not private, host, nor empty: the default", f.text("userns"))
+		c.Privileges.UserNamespace = mode
 	}
 	for _, text := range f.list("security-opt") {
 		f.securityOpt(c.Privileges, text)

@@ -30,6 +30,7 @@ func TestContainerFlags(t *testing.T) {
 		{"--oom-score-adj -500 --shm-size 128m", `oom_score_adj: -500 shm_bytes: 134217728`},
 		{"--network host", `privileges { host_network: true }`},
 		{"--privileged --pid host --ipc host", `privileges { privileged: true host_pid: true host_ipc: true }`},
+		{"--userns private", `privileges { user_namespace: USER_NAMESPACE_PRIVATE }`},
 		{"--security-opt no-new-privileges --security-opt seccomp=unconfined --security-opt apparmor=mine", `privileges { no_new_privileges: true seccomp { mode: PROFILE_MODE_UNCONFINED } apparmor { mode: PROFILE_MODE_CUSTOM profile: "mine" } }`},
 		{"--security-opt seccomp=filter.json --security-opt label=type:t --security-opt label=level:s0:c1,c2", `privileges { seccomp { mode: PROFILE_MODE_CUSTOM profile: "{}" } selinux { type: "t" level: "s0:c1,c2" } }`},
 		{"--cap-add NET_ADMIN --cap-add net_admin --cap-drop ALL", `capability_add: "NET_ADMIN" capability_drop: "ALL"`},

@@ -107,7 +107,7 @@ func NewHost(name string, rand *run.Rand) *Host {
 		logs:    map[string]*output{}, images: map[string]Behaviour{}, journal: journal.State{Tasks: map[string]journal.Record{}},
 		description: &typesv1.NodeDescription{
 			Hostname: name, Platform: &typesv1.Platform{Os: "linux", Architecture: "amd64"},
-			NanoCpus: 4e9, MemoryBytes: 8 << 30, DiskBytes: 100 << 30, Kernel: "hollow", RuntimeVersion: "hollow",
+			NanoCpus: 4e9, MemoryBytes: 8 << 30, DiskBytes: 100 << 30, Kernel: "hollow", RuntimeVersion: "hollow", UserNamespaces: true,
 		},
 	}
 }

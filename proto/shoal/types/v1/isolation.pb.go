@@ -21,6 +21,59 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// UserNamespace says whose ids a container's ids stand for.
+type UserNamespace int32
+
+const (
+	// The default: the node's.
+	UserNamespace_USER_NAMESPACE_UNSPECIFIED UserNamespace = 0
+	// The node's: its root is the node's, with fewer rights.
+	UserNamespace_USER_NAMESPACE_HOST UserNamespace = 1
+	// A range of the node's that nobody else has: its root may do nothing to what is the node's.
+	UserNamespace_USER_NAMESPACE_PRIVATE UserNamespace = 2
+)
+
+// Enum value maps for UserNamespace.
+var (
+	UserNamespace_name = map[int32]string{
+		0: "USER_NAMESPACE_UNSPECIFIED",
+		1: "USER_NAMESPACE_HOST",
+		2: "USER_NAMESPACE_PRIVATE",
+	}
+	UserNamespace_value = map[string]int32{
+		"USER_NAMESPACE_UNSPECIFIED": 0,
+		"USER_NAMESPACE_HOST":        1,
+		"USER_NAMESPACE_PRIVATE":     2,
+	}
+)
+
+func (x UserNamespace) Enum() *UserNamespace {
+	p := new(UserNamespace)
+	*p = x
+	return p
+}
+
+func (x UserNamespace) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UserNamespace) Descriptor() protoreflect.EnumDescriptor {
+	return file_shoal_types_v1_isolation_proto_enumTypes[0].Descriptor()
+}
+
+func (UserNamespace) Type() protoreflect.EnumType {
+	return &file_shoal_types_v1_isolation_proto_enumTypes[0]
+}
+
+func (x UserNamespace) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UserNamespace.Descriptor instead.
+func (UserNamespace) EnumDescriptor() ([]byte, []int) {
+	return file_shoal_types_v1_isolation_proto_rawDescGZIP(), []int{0}
+}
+
 // ProfileMode says which profile holds.
 type ProfileMode int32
 
@@ -62,11 +115,11 @@ func (x ProfileMode) String() string {
 }
 
 func (ProfileMode) Descriptor() protoreflect.EnumDescriptor {
-	return file_shoal_types_v1_isolation_proto_enumTypes[0].Descriptor()
+	return file_shoal_types_v1_isolation_proto_enumTypes[1].Descriptor()
 }
 
 func (ProfileMode) Type() protoreflect.EnumType {
-	return &file_shoal_types_v1_isolation_proto_enumTypes[0]
+	return &file_shoal_types_v1_isolation_proto_enumTypes[1]
 }
 
 func (x ProfileMode) Number() protoreflect.EnumNumber {
@@ -75,7 +128,7 @@ func (x ProfileMode) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use ProfileMode.Descriptor instead.
 func (ProfileMode) EnumDescriptor() ([]byte, []int) {
-	return file_shoal_types_v1_isolation_proto_rawDescGZIP(), []int{0}
+	return file_shoal_types_v1_isolation_proto_rawDescGZIP(), []int{1}
 }
 
 // Privileges says how far a container is kept apart. Left out, it is as Docker's containers are.
@@ -101,7 +154,10 @@ type Privileges struct {
 	HostIpc bool `protobuf:"varint,9,opt,name=host_ipc,json=hostIpc,proto3" json:"host_ipc,omitempty"`
 	// Shares the node's network: its interfaces, addresses and ports. The task is on no other network, has no published ports and
 	// no address of its own. Only if the cluster's policy says allow_host_namespaces.
-	HostNetwork   bool `protobuf:"varint,10,opt,name=host_network,json=hostNetwork,proto3" json:"host_network,omitempty"`
+	HostNetwork bool `protobuf:"varint,10,opt,name=host_network,json=hostNetwork,proto3" json:"host_network,omitempty"`
+	// Whose user and group ids its own stand for. Private: its root is an unprivileged user of the node, another one for each task; its
+	// files and volumes have the owners that they have without. Not beside privileged and the node's namespaces. Default: host.
+	UserNamespace UserNamespace `protobuf:"varint,11,opt,name=user_namespace,json=userNamespace,proto3,enum=shoal.types.v1.UserNamespace" json:"user_namespace,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -204,6 +260,13 @@ func (x *Privileges) GetHostNetwork() bool {
 		return x.HostNetwork
 	}
 	return false
+}
+
+func (x *Privileges) GetUserNamespace() UserNamespace {
+	if x != nil {
+		return x.UserNamespace
+	}
+	return UserNamespace_USER_NAMESPACE_UNSPECIFIED
 }
 
 // Seccomp chooses the filter of system calls.
@@ -457,7 +520,7 @@ var File_shoal_types_v1_isolation_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_isolation_proto_rawDesc = "" +
 	"\n" +
-	"\x1eshoal/types/v1/isolation.proto\x12\x0eshoal.types.v1\"\x98\x03\n" +
+	"\x1eshoal/types/v1/isolation.proto\x12\x0eshoal.types.v1\"\xde\x03\n" +
 	"\n" +
 	"Privileges\x12\x1e\n" +
 	"\n" +
@@ -472,7 +535,8 @@ const file_shoal_types_v1_isolation_proto_rawDesc = "" +
 	"\bhost_pid\x18\b \x01(\bR\ahostPid\x12\x19\n" +
 	"\bhost_ipc\x18\t \x01(\bR\ahostIpc\x12!\n" +
 	"\fhost_network\x18\n" +
-	" \x01(\bR\vhostNetwork\"T\n" +
+	" \x01(\bR\vhostNetwork\x12D\n" +
+	"\x0euser_namespace\x18\v \x01(\x0e2\x1d.shoal.types.v1.UserNamespaceR\ruserNamespace\"T\n" +
 	"\aSeccomp\x12/\n" +
 	"\x04mode\x18\x01 \x01(\x0e2\x1b.shoal.types.v1.ProfileModeR\x04mode\x12\x18\n" +
 	"\aprofile\x18\x02 \x01(\tR\aprofile\"U\n" +
@@ -487,7 +551,11 @@ const file_shoal_types_v1_isolation_proto_rawDesc = "" +
 	"\x05level\x18\x05 \x01(\tR\x05level\"p\n" +
 	"\x0fContainerPolicy\x12)\n" +
 	"\x10allow_privileged\x18\x01 \x01(\bR\x0fallowPrivileged\x122\n" +
-	"\x15allow_host_namespaces\x18\x02 \x01(\bR\x13allowHostNamespaces*{\n" +
+	"\x15allow_host_namespaces\x18\x02 \x01(\bR\x13allowHostNamespaces*d\n" +
+	"\rUserNamespace\x12\x1e\n" +
+	"\x1aUSER_NAMESPACE_UNSPECIFIED\x10\x00\x12\x17\n" +
+	"\x13USER_NAMESPACE_HOST\x10\x01\x12\x1a\n" +
+	"\x16USER_NAMESPACE_PRIVATE\x10\x02*{\n" +
 	"\vProfileMode\x12\x1c\n" +
 	"\x18PROFILE_MODE_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14PROFILE_MODE_DEFAULT\x10\x01\x12\x1b\n" +
@@ -506,27 +574,29 @@ func file_shoal_types_v1_isolation_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_isolation_proto_rawDescData
 }
 
-var file_shoal_types_v1_isolation_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
+var file_shoal_types_v1_isolation_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
 var file_shoal_types_v1_isolation_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
 var file_shoal_types_v1_isolation_proto_goTypes = []any{
-	(ProfileMode)(0),        // 0: shoal.types.v1.ProfileMode
-	(*Privileges)(nil),      // 1: shoal.types.v1.Privileges
-	(*Seccomp)(nil),         // 2: shoal.types.v1.Seccomp
-	(*AppArmor)(nil),        // 3: shoal.types.v1.AppArmor
-	(*SELinux)(nil),         // 4: shoal.types.v1.SELinux
-	(*ContainerPolicy)(nil), // 5: shoal.types.v1.ContainerPolicy
+	(UserNamespace)(0),      // 0: shoal.types.v1.UserNamespace
+	(ProfileMode)(0),        // 1: shoal.types.v1.ProfileMode
+	(*Privileges)(nil),      // 2: shoal.types.v1.Privileges
+	(*Seccomp)(nil),         // 3: shoal.types.v1.Seccomp
+	(*AppArmor)(nil),        // 4: shoal.types.v1.AppArmor
+	(*SELinux)(nil),         // 5: shoal.types.v1.SELinux
+	(*ContainerPolicy)(nil), // 6: shoal.types.v1.ContainerPolicy
 }
 var file_shoal_types_v1_isolation_proto_depIdxs = []int32{
-	2, // 0: shoal.types.v1.Privileges.seccomp:type_name -> shoal.types.v1.Seccomp
-	3, // 1: shoal.types.v1.Privileges.apparmor:type_name -> shoal.types.v1.AppArmor
-	4, // 2: shoal.types.v1.Privileges.selinux:type_name -> shoal.types.v1.SELinux
-	0, // 3: shoal.types.v1.Seccomp.mode:type_name -> shoal.types.v1.ProfileMode
-	0, // 4: shoal.types.v1.AppArmor.mode:type_name -> shoal.types.v1.ProfileMode
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	3, // 0: shoal.types.v1.Privileges.seccomp:type_name -> shoal.types.v1.Seccomp
+	4, // 1: shoal.types.v1.Privileges.apparmor:type_name -> shoal.types.v1.AppArmor
+	5, // 2: shoal.types.v1.Privileges.selinux:type_name -> shoal.types.v1.SELinux
+	0, // 3: shoal.types.v1.Privileges.user_namespace:type_name -> shoal.types.v1.UserNamespace
+	1, // 4: shoal.types.v1.Seccomp.mode:type_name -> shoal.types.v1.ProfileMode
+	1, // 5: shoal.types.v1.AppArmor.mode:type_name -> shoal.types.v1.ProfileMode
+	6, // [6:6] is the sub-list for method output_type
+	6, // [6:6] is the sub-list for method input_type
+	6, // [6:6] is the sub-list for extension type_name
+	6, // [6:6] is the sub-list for extension extendee
+	0, // [0:6] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_isolation_proto_init() }
@@ -539,7 +609,7 @@ func file_shoal_types_v1_isolation_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_isolation_proto_rawDesc), len(file_shoal_types_v1_isolation_proto_rawDesc)),
-			NumEnums:      1,
+			NumEnums:      2,
 			NumMessages:   5,
 			NumExtensions: 0,
 			NumServices:   0,

@@ -812,9 +812,13 @@ type NodeDescription struct {
 	// What encrypts its traffic to other machines. Unspecified: nothing can.
 	Tunnel Dataplane `protobuf:"varint,20,opt,name=tunnel,proto3,enum=shoal.types.v1.Dataplane" json:"tunnel,omitempty"`
 	// Why nothing can, or why it is not the kernel.
-	TunnelReason  string `protobuf:"bytes,21,opt,name=tunnel_reason,json=tunnelReason,proto3" json:"tunnel_reason,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	TunnelReason string `protobuf:"bytes,21,opt,name=tunnel_reason,json=tunnelReason,proto3" json:"tunnel_reason,omitempty"`
+	// Whether containers on it can have user namespaces of their own.
+	UserNamespaces bool `protobuf:"varint,22,opt,name=user_namespaces,json=userNamespaces,proto3" json:"user_namespaces,omitempty"`
+	// Why they can't.
+	UserNamespacesReason string `protobuf:"bytes,23,opt,name=user_namespaces_reason,json=userNamespacesReason,proto3" json:"user_namespaces_reason,omitempty"`
+	unknownFields        protoimpl.UnknownFields
+	sizeCache            protoimpl.SizeCache
 }
 
 func (x *NodeDescription) Reset() {
@@ -994,6 +998,20 @@ func (x *NodeDescription) GetTunnelReason() string {
 	return ""
 }
 
+func (x *NodeDescription) GetUserNamespaces() bool {
+	if x != nil {
+		return x.UserNamespaces
+	}
+	return false
+}
+
+func (x *NodeDescription) GetUserNamespacesReason() string {
+	if x != nil {
+		return x.UserNamespacesReason
+	}
+	return ""
+}
+
 // TunnelKey is the public half of a machine's WireGuard key.
 type TunnelKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1161,7 +1179,7 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\vNodeSession\x12#\n" +
 	"\rdispatcher_id\x18\x01 \x01(\tR\fdispatcherId\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x17\n" +
-	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\xad\a\n" +
+	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\x8c\b\n" +
 	"\x0fNodeDescription\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x124\n" +
 	"\bplatform\x18\x02 \x01(\v2\x18.shoal.types.v1.PlatformR\bplatform\x12\x1b\n" +
@@ -1186,7 +1204,9 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\vtunnel_keys\x18\x13 \x03(\v2\x19.shoal.types.v1.TunnelKeyR\n" +
 	"tunnelKeys\x121\n" +
 	"\x06tunnel\x18\x14 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\x06tunnel\x12#\n" +
-	"\rtunnel_reason\x18\x15 \x01(\tR\ftunnelReason\x1a9\n" +
+	"\rtunnel_reason\x18\x15 \x01(\tR\ftunnelReason\x12'\n" +
+	"\x0fuser_namespaces\x18\x16 \x01(\bR\x0euserNamespaces\x124\n" +
+	"\x16user_namespaces_reason\x18\x17 \x01(\tR\x14userNamespacesReason\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"J\n" +

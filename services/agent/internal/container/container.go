@@ -69,6 +69,7 @@ type Spec struct {
 	Sandbox   Sandbox
 	Files     []Bind            // of secrets and configs
 	Volumes   map[string]Volume // of its slot, by the mount's source
+	IDs       IDs
 	Log       Log
 	Pull      Pull
 }
@@ -111,6 +112,7 @@ type Log struct {
 // Sandbox is what the network gives a container: paths on the machine.
 type Sandbox struct {
 	NetNS    string // network namespace; empty: the machine's own
+	UserNS   string // user namespace, to which that belongs; empty: the machine's own
 	Hosts    string // /etc/hosts
 	Resolv   string // /etc/resolv.conf
 	Hostname string // /etc/hostname
@@ -138,6 +140,7 @@ type Wiring struct {
 	ID       string
 	Hostname string
 	Host     bool   // it shares the machine's own network
+	IDs      IDs    // of the user namespace that is made for it
 	Links    []Link // eth0, eth1, …; none with Host
 	// Hosts are more lines of /etc/hosts, "ADDRESS NAME…"; the address host-gateway is the machine's.
 	Hosts []string
@@ -171,6 +174,7 @@ type Stop struct {
 
 // Found is a container that the runtime has.
 type Found struct {
+	IDs      IDs
 	ID       string
 	Origin   Origin
 	Presence task.Presence // never Absent

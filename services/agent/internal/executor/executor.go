@@ -29,10 +29,12 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/failpoint"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/kernel"
 	"github.com/shoalproject/shoal/services/agent/internal/pull"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 	"github.com/shoalproject/shoal/services/agent/internal/usage"
+	"github.com/shoalproject/shoal/services/agent/internal/userns"
 	"github.com/shoalproject/shoal/services/agent/internal/volume"
 )
 
@@ -69,11 +71,18 @@ type Executor struct {
 	volumes *volume.Store
 	groups  usage.Reader
 	life    string // of this agent process
+	layered bool   // the kernel lays mounts with other owners over each other (Linux 5.19)
 
 	making sync.RWMutex // held to read while a container is made, to write while a volume is removed
 
-	mu     sync.Mutex // guards mounts
-	mounts map[string][]mount.Mount
+	mu       sync.Mutex // guards prepared
+	prepared map[string]prepared
+}
+
+// prepared is what Start needs to know of a container.
+type prepared struct {
+	rootfs []mount.Mount
+	ids    container.IDs
 }
 
 // New makes the client. It does not wait for containerd: each call fails with Unavailable until it is there.
@@ -91,9 +100,9 @@ func New(cfg Config, logger *slog.Logger) (*Executor, error) {
 		return nil, err
 	}
 	e := &Executor{
-		life: life, cfg: cfg, log: logger, client: client, machine: machine(cfg.Init, logger), volumes: volume.New(cfg.Volumes, cfg.Pins),
-		groups: usage.Real(),
-		slots:  make(chan struct{}, max(1, cfg.Parallel)), mounts: map[string][]mount.Mount{},
+		life: life, cfg: cfg, log: logger, client: client, machine: kernel.Machine(cfg.Init, logger), volumes: volume.New(cfg.Volumes, cfg.Pins),
+		groups: usage.Real(), layered: kernel.AtLeast(5, 19),
+		slots: make(chan struct{}, max(1, cfg.Parallel)), prepared: map[string]prepared{},
 	}
 	e.images = newImages(e)
 	return e, nil
@@ -131,7 +140,7 @@ func (e *Executor) List(ctx context.Context) ([]container.Found, error) {
 	}
 	var found []container.Found
 	for _, c := range made {
-		f := container.Found{ID: c.ID, Origin: originOf(c.Labels), Presence: task.Made}
+		f := container.Found{ID: c.ID, Origin: originOf(c.Labels), Presence: task.Made, IDs: idsOf(c.Labels)}
 		if p := processes[c.ID]; p != nil {
 			e.observe(&f, p)
 		}
@@ -146,7 +155,7 @@ func (e *Executor) observe(f *container.Found, p *tasktypes.Process) {
 		f.Presence, f.PID = task.Running, int64(p.GetPid())
 	case tasktypes.Status_STOPPED:
 		f.Presence = task.Ended
-		f.Exit = &task.Exit{Code: int32(p.GetExitStatus()), OOM: oomKilled(f.ID)}
+		f.Exit = &task.Exit{Code: int32(p.GetExitStatus()), OOM: kernel.OOMKilled(f.ID)}
 	default: // created, or not known: it has not run
 	}
 }
@@ -160,25 +169,30 @@ func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
 	defer release()
 	ctx, cancel := e.call(ctx)
 	defer cancel()
-	rootfs, err := e.rootfs(ctx, id)
+	made, err := e.made(ctx, id)
 	if err != nil {
 		return 0, e.failure("mount the root file system", err)
 	}
 	tasks := e.client.TaskService()
-	options, err := runtimeOptions()
+	options, err := runtimeOptions(made.ids)
 	if err != nil {
 		return 0, err
 	}
-	req := &tasksv1.CreateTaskRequest{ContainerID: id, Rootfs: mount.ToProto(rootfs), Options: options}
+	req := &tasksv1.CreateTaskRequest{ContainerID: id, Rootfs: mount.ToProto(made.rootfs), Options: options}
 	e.output(id, req)
 	begun, err := e.beginOutput(id)
 	if err != nil {
 		return 0, errs.New(errs.Unavailable, "start the container's logger: %w", err)
 	}
 	defer begun()
-	_, err = tasks.Create(ctx, req)
+	created, err := tasks.Create(ctx, req)
 	if err = e.failure("create the process", err); err != nil && !errs.Is(err, errs.Exists) {
 		return 0, err
+	}
+	if err == nil && made.ids.Mapped() {
+		if err := userns.GiveStreams(int(created.GetPid())); err != nil {
+			return 0, err
+		}
 	}
 	_ = failpoint.Hit("agent.process-made")
 	started, err := tasks.Start(ctx, &tasksv1.StartRequest{ContainerID: id})
@@ -193,25 +207,31 @@ func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
 }
 
 // runtimeOptions say that no session keyring is made for a container: a thousand containers would use up root's quota of
-// keys, and the default filter of system calls keeps containers from keyrings.
-func runtimeOptions() (*anypb.Any, error) {
-	options, err := typeurl.MarshalAnyToProto(&runcoptions.Options{NoNewKeyring: true})
+// keys, and the default filter of system calls keeps containers from keyrings. The pipes of commands that people run in it belong to
+// its root.
+func runtimeOptions(ids container.IDs) (*anypb.Any, error) {
+	options, err := typeurl.MarshalAnyToProto(&runcoptions.Options{NoNewKeyring: true, IoUid: ids.First, IoGid: ids.First})
 	if err != nil {
 		return nil, fmt.Errorf("write the runtime's options: %w", err)
 	}
 	return options, nil
 }
 
-// rootfs takes the mounts that Prepare was given, to save a call; after a restart containerd is asked.
-func (e *Executor) rootfs(ctx context.Context, id string) ([]mount.Mount, error) {
+// made takes what Prepare has found out, to save calls; after a restart containerd is asked.
+func (e *Executor) made(ctx context.Context, id string) (prepared, error) {
 	e.mu.Lock()
-	m := e.mounts[id]
-	delete(e.mounts, id)
+	p, ok := e.prepared[id]
+	delete(e.prepared, id)
 	e.mu.Unlock()
-	if m != nil {
-		return m, nil
+	if ok {
+		return p, nil
 	}
-	return e.client.SnapshotService(e.cfg.Snapshotter).Mounts(ctx, id)
+	c, err := e.client.ContainerService().Get(ctx, id)
+	if err != nil {
+		return prepared{}, err
+	}
+	rootfs, err := e.client.SnapshotService(e.cfg.Snapshotter).Mounts(ctx, id)
+	return prepared{e.throughPins(id, rootfs), idsOf(c.Labels)}, err
 }
 
 // Wait blocks until the container's process has ended, over restarts of containerd too. NotFound: there is none.
@@ -219,7 +239,7 @@ func (e *Executor) Wait(ctx context.Context, id string) (task.Exit, error) {
 	for {
 		r, err := e.client.TaskService().Wait(namespaces.WithNamespace(ctx, e.cfg.Namespace), &tasksv1.WaitRequest{ContainerID: id})
 		if err == nil {
-			return task.Exit{Code: int32(r.GetExitStatus()), OOM: oomKilled(id)}, nil
+			return task.Exit{Code: int32(r.GetExitStatus()), OOM: kernel.OOMKilled(id)}, nil
 		}
 		err = e.failure("wait for container "+id, err)
 		if ctx.Err() != nil || !errs.Is(err, errs.Unavailable) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
 
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
@@ -22,6 +23,11 @@ func (e *Executor) Put(ctx context.Context, id string, p *logsv1.CopyPut, archiv
 		return err
 	})
 	return done, err
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func (e *Executor) inTree(ctx context.Context, id string, f func(*tree.Tree) error) error {

@@ -21,6 +21,7 @@ const (
 	labelService    = labelPrefix + "service"
 	labelSlot       = labelPrefix + "slot"
 	labelSignal     = labelPrefix + "stop-signal"
+	labelIDs        = labelPrefix + "ids"     // the first of its range of user ids; without: the machine's own
 	labelName       = labelPrefix + "name"    // of the task, for people
 	labelVolume     = labelPrefix + "volume." // and a number: a named volume that it uses
 )
@@ -49,6 +50,15 @@ func (e *Executor) ours() string {
 		return fmt.Sprintf("labels.%q", labelCluster)
 	}
 	return fmt.Sprintf("labels.%q==%s", labelCluster, e.cfg.Cluster)
+}
+
+// idsOf are the ids that a container's stand for.
+func idsOf(labels map[string]string) container.IDs {
+	first, err := strconv.ParseUint(labels[labelIDs], 10, 32)
+	if err != nil {
+		return container.IDs{}
+	}
+	return container.IDs{First: uint32(first)}
 }
 
 // originOf is the way back. What can't be read is zero: the loop then treats the container as one without a spec.

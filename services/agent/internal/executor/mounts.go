@@ -18,16 +18,17 @@ import (
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/kernel"
 	"github.com/shoalproject/shoal/services/agent/internal/volume"
 )
 
 // sources finds or makes what the container's mounts show: a path on the machine for each, empty for memory. The places
 // that the image declares as volumes count as mounts of volumes that end with the container, as with Docker.
-func (e *Executor) sources(c container.Spec, img *image, rootfs []mount.Mount) (container.Spec, []string, error) {
+func (e *Executor) sources(c container.Spec, img *image, rootfs []mount.Mount, users *os.File) (container.Spec, []string, error) {
 	c.Container = withImageVolumes(c.Container, img)
 	sources := make([]string, 0, len(c.Container.GetMounts()))
 	for i, m := range c.Container.GetMounts() {
-		source, err := e.source(c, i, m, rootfs)
+		source, err := e.source(c, i, m, rootfs, users)
 		if err != nil {
 			return c, nil, fmt.Errorf("mount %s: %w", m.GetTarget(), err)
 		}
@@ -36,12 +37,16 @@ func (e *Executor) sources(c container.Spec, img *image, rootfs []mount.Mount) (
 	return c, sources, nil
 }
 
-func (e *Executor) source(c container.Spec, n int, m *typesv1.Mount, rootfs []mount.Mount) (string, error) {
+func (e *Executor) source(c container.Spec, n int, m *typesv1.Mount, rootfs []mount.Mount, users *os.File) (string, error) {
 	switch m.GetType() {
 	case typesv1.MountType_MOUNT_TYPE_TMPFS:
 		return "", nil
 	case typesv1.MountType_MOUNT_TYPE_BIND:
-		return e.bindSource(m)
+		source, err := e.bindSource(m)
+		if err != nil {
+			return "", err
+		}
+		return e.seen(c, n, m, source, users)
 	case typesv1.MountType_MOUNT_TYPE_UNSPECIFIED, typesv1.MountType_MOUNT_TYPE_VOLUME:
 	}
 	var fill volume.Fill
@@ -61,10 +66,13 @@ func (e *Executor) source(c container.Spec, n int, m *typesv1.Mount, rootfs []mo
 	} else {
 		data, err = e.volumes.Own(c.ID, n, m.GetVolume().GetLabels(), fill)
 	}
-	if sub := m.GetVolume().GetSubpath(); err == nil && sub != "" {
-		return e.volumes.Part(c.ID, n, data, sub)
+	if err != nil {
+		return "", err
 	}
-	return data, err
+	if sub := m.GetVolume().GetSubpath(); sub != "" {
+		return e.volumes.Part(c.ID, n, data, sub, users)
+	}
+	return e.seen(c, n, m, data, users)
 }
 
 // bindSource must be there, unless the task asks that it be made: a folder that appears by itself hides a typing mistake.
@@ -72,7 +80,7 @@ func (e *Executor) source(c container.Spec, n int, m *typesv1.Mount, rootfs []mo
 func (e *Executor) bindSource(m *typesv1.Mount) (string, error) {
 	_, err := os.Stat(m.GetSource())
 	switch {
-	case err != nil && e.apart():
+	case err != nil && kernel.Apart(e.cfg.Socket):
 		if m.GetBind().GetCreateMountpoint() {
 			return "", errs.New(errs.Invalid, "bind source %s can't be made: this node's agent runs in a container and does not see the node's files", m.GetSource())
 		}

@@ -7,10 +7,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/containerd/containerd/v2/core/containers"
-	"github.com/containerd/containerd/v2/core/mount"
 	"github.com/containerd/containerd/v2/core/snapshots"
 	"github.com/containerd/typeurl/v2"
 	"golang.org/x/sys/unix"
@@ -19,6 +19,7 @@ import (
 	"github.com/shoalproject/shoal/internal/failpoint"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/kernel"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
 )
 
@@ -70,7 +71,15 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 		signal = img.config.StopSignal
 	}
 	labels := labelsOf(c.Origin, c.Container.GetLabels(), signal)
+	if c.IDs.Mapped() {
+		labels[labelIDs] = strconv.FormatUint(uint64(c.IDs.First), 10)
+	}
 	volumeLabels(c, labels)
+	users, err := openUsers(c)
+	if err != nil {
+		return err
+	}
+	defer users.Close()
 	e.making.RLock() // from the making of its volumes to that of the container, nobody removes them
 	defer e.making.RUnlock()
 	if err := e.settle(c); err != nil {
@@ -85,7 +94,10 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 	}
 	_ = failpoint.Hit("agent.snapshot-made")
 	// Step 2: what is mounted into it. A new volume takes what the image has at its place.
-	c, sources, err := e.sources(c, img, rootfs)
+	c, sources, err := e.sources(c, img, rootfs, users)
+	if err == nil {
+		rootfs, err = e.settleOwners(ctx, c, rootfs, users)
+	}
 	if err != nil {
 		return err
 	}
@@ -107,9 +119,9 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 	}
 	machine := e.machine
 	if wide(c.Container) {
-		machine.Capabilities = e.grantable()
+		machine.Capabilities = kernel.Grantable(e.cfg.Socket)
 	}
-	if c.Container.GetInit() && e.apart() {
+	if c.Container.GetInit() && kernel.Apart(e.cfg.Socket) {
 		machine.Init = "" // the runtime would look for the agent's binary on the machine, where it is not
 	}
 	spec, err := runtimespec.Build(ctx, runtimespec.Input{Container: c, Image: img.ref, Config: img.config, User: user, Sources: sources}, machine)
@@ -123,7 +135,7 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 		return e.failure("make the container", err)
 	}
 	_ = failpoint.Hit("agent.container-made")
-	e.keep(c.ID, rootfs)
+	e.keep(c.ID, prepared{rootfs, c.IDs})
 	return nil
 }
 
@@ -147,15 +159,15 @@ func wide(c *typesv1.ContainerSpec) bool {
 	return c.GetPrivileges().GetPrivileged() || slices.Contains(c.GetCapabilityAdd(), "ALL")
 }
 
-// keep remembers the mounts for Start.
-func (e *Executor) keep(id string, m []mount.Mount) {
+// keep remembers a container for Start.
+func (e *Executor) keep(id string, p prepared) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.mounts[id] = m
+	e.prepared[id] = p
 }
 
 func (e *Executor) unkeep(id string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	delete(e.mounts, id)
+	delete(e.prepared, id)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/failpoint"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/kernel"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 )
 
@@ -90,7 +91,7 @@ func (e *Executor) kill(ctx context.Context, id string) (*task.Exit, error) {
 		// Only a process that has ended can be deleted. An error here is told by Delete in better words.
 		_, _ = tasks.Wait(ctx, &tasksv1.WaitRequest{ContainerID: id})
 	}
-	oom := oomKilled(id) // before the cgroup goes
+	oom := kernel.OOMKilled(id) // before the cgroup goes
 	r, err := tasks.Delete(ctx, &tasksv1.DeleteTaskRequest{ContainerID: id})
 	if err = e.failure("delete the process of "+id, err); err == nil {
 		if r.GetExitedAt() == nil || r.GetPid() == 0 {

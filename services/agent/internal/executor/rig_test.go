@@ -41,6 +41,9 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if err := os.Chmod(dir, 0o711); err != nil { // as /run/containerd is: the runtime goes through it as a container's root
+		t.Fatal(err)
+	}
 	r := &rig{config: filepath.Join(dir, "config.toml"), cfg: Config{
 		Socket: filepath.Join(dir, "c.sock"), Namespace: fmt.Sprintf("shoal-test-%d", os.Getpid()), Snapshotter: "overlayfs",
 		Pull: pull.Config{CertsDir: filepath.Join(dir, "certs.d")}, Logs: filepath.Join(dir, "logs"), Cluster: "c1", Parallel: 8,

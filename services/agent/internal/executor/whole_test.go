@@ -19,6 +19,7 @@ import (
 	"github.com/shoalproject/shoal/internal/testx"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/idpool"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
 	"github.com/shoalproject/shoal/services/agent/internal/memfs"
 	"github.com/shoalproject/shoal/services/agent/internal/network"
@@ -101,7 +102,7 @@ type life struct {
 func (r *rig) live(t *testing.T, k *network.Kernel, j journal.Journal) *life {
 	t.Helper()
 	l := &life{outbox: report.New()}
-	l.Loop = reconcile.New(reconcile.Parts{
+	l.Loop = reconcile.New(reconcile.Parts{IDs: idpool.New(1<<30, 8),
 		Log: testx.Logger(t), Now: time.Now, Cluster: "c1", Executor: r.Executor, Network: k, Files: memfs.New(filepath.Join(t.TempDir(), "secrets")), Journal: j, Outbox: l.outbox,
 	})
 	ctx, cancel := context.WithCancel(t.Context())

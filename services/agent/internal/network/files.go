@@ -34,6 +34,11 @@ func (k *Kernel) writeFiles(w container.Wiring) (container.Sandbox, error) {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil { //nolint:gosec // containers read it as any user
 			return container.Sandbox{}, fmt.Errorf("write a container's file: %w", err)
 		}
+		if owner := int(w.IDs.First); owner != 0 { // else whoever may write to it in the container could not
+			if err := os.Chown(path, owner, owner); err != nil {
+				return container.Sandbox{}, fmt.Errorf("give a container's file to its root: %w", err)
+			}
+		}
 	}
 	return box, nil
 }

@@ -14,19 +14,45 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/userns"
 )
+
+// place makes a file to mount a namespace on.
+func place(path string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
+	if err != nil {
+		return err
+	}
+	return f.Close()
+}
+
+// newPair makes a user namespace and a network namespace that belongs to it, and binds both.
+func newPair(ids container.IDs, users, path string) (netns.NsHandle, error) {
+	if err := errors.Join(place(users), place(path)); err != nil {
+		return netns.None(), err
+	}
+	err := userns.Hold(ids, func(folder string) error {
+		return errors.Join(
+			unix.Mount(filepath.Join(folder, "user"), users, "", unix.MS_BIND, ""),
+			unix.Mount(filepath.Join(folder, "net"), path, "", unix.MS_BIND, ""),
+		)
+	})
+	if err != nil {
+		return netns.None(), err
+	}
+	return netns.GetFromPath(path)
+}
 
 // newNamespace makes a network namespace and binds it to the path. The calling thread must be locked to its goroutine; it
 // is in its old namespace again when this returns, or is never used for anything else.
 func newNamespace(path string) (netns.NsHandle, error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+	if err := place(path); err != nil {
 		return netns.None(), err
 	}
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDONLY, 0o444)
-	if err != nil {
-		return netns.None(), err
-	}
-	_ = f.Close() // it is only a place to mount on
 	home, err := netns.Get()
 	if err != nil {
 		return netns.None(), err

@@ -38,7 +38,8 @@ const (
 
 // Kernel is the machine's own network.
 type Kernel struct {
-	spaces string // folder of the bind mounts
+	spaces string // folder of the bind mounts of network namespaces
+	users  string // folder of those of user namespaces
 	files  string // folder of the containers' files
 	resolv string // the machine's
 	hosts  string // the machine's
@@ -47,7 +48,7 @@ type Kernel struct {
 // New keeps its namespaces and files below the folder, which must not outlive the machine's power (/run/shoal).
 func New(folder string) *Kernel {
 	return &Kernel{
-		spaces: filepath.Join(folder, "netns"), files: filepath.Join(folder, "containers"),
+		spaces: filepath.Join(folder, "netns"), users: filepath.Join(folder, "userns"), files: filepath.Join(folder, "containers"),
 		resolv: "/etc/resolv.conf", hosts: "/etc/hosts",
 	}
 }
@@ -77,7 +78,10 @@ func (k *Kernel) Make(ctx context.Context, w container.Wiring) (container.Sandbo
 		return box, err
 	}
 	box.NetNS = filepath.Join(k.spaces, w.ID)
-	if err := k.wire(host, w, bridges, box.NetNS); err != nil {
+	if w.IDs.Mapped() {
+		box.UserNS = filepath.Join(k.users, w.ID)
+	}
+	if err := k.wire(host, w, bridges, box); err != nil {
 		return container.Sandbox{}, errors.Join(err, k.Remove(ctx, w.ID))
 	}
 	return box, nil
@@ -102,8 +106,16 @@ func bridgeOf(host *netlink.Handle, l container.Link) (netlink.Link, error) {
 	return link, nil
 }
 
-func (k *Kernel) wire(host *netlink.Handle, w container.Wiring, bridges []netlink.Link, path string) error {
-	space, err := newNamespace(path)
+func (k *Kernel) wire(host *netlink.Handle, w container.Wiring, bridges []netlink.Link, box container.Sandbox) error {
+	var space netns.NsHandle
+	var err error
+	if w.IDs.Mapped() {
+		if space, err = newPair(w.IDs, box.UserNS, box.NetNS); err != nil {
+			return fmt.Errorf("make the user namespace: %w", err)
+		}
+	} else {
+		space, err = newNamespace(box.NetNS)
+	}
 	if err != nil {
 		return fmt.Errorf("make the network namespace: %w", err)
 	}
@@ -207,12 +219,13 @@ func route(inside *netlink.Handle, end netlink.Link, gw netip.Addr) error {
 // Remove takes the namespace and the files away. What is not there is no error. The interfaces go with the namespace, when
 // the kernel ends it, a moment later: it ends many at once for the price of one, which deleting each link does not.
 func (k *Kernel) Remove(_ context.Context, id string) error {
-	path := filepath.Join(k.spaces, id)
-	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
-		return fmt.Errorf("let go of the network namespace %s: %w", path, err)
-	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("remove the network namespace: %w", err)
+	for _, path := range []string{filepath.Join(k.spaces, id), filepath.Join(k.users, id)} {
+		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("let go of the namespace %s: %w", path, err)
+		}
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			return fmt.Errorf("remove the namespace: %w", err)
+		}
 	}
 	if err := os.RemoveAll(filepath.Join(k.files, id)); err != nil {
 		return fmt.Errorf("remove the container's files: %w", err)
@@ -223,7 +236,7 @@ func (k *Kernel) Remove(_ context.Context, id string) error {
 // Sweep removes what is there for ids that nobody keeps.
 func (k *Kernel) Sweep(ctx context.Context, keep func(id string) bool) error {
 	var failed []error
-	for _, dir := range []string{k.spaces, k.files} {
+	for _, dir := range []string{k.spaces, k.users, k.files} {
 		entries, err := os.ReadDir(dir)
 		if err != nil && !errors.Is(err, os.ErrNotExist) {
 			failed = append(failed, err)

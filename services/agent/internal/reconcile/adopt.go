@@ -101,6 +101,7 @@ func (l *Loop) remember(id string, r journal.Record) {
 
 // match lays what the runtime has over what the journal says.
 func (l *Loop) match(f container.Found) {
+	l.IDs.Hold(f.ID, f.IDs)
 	id, attempt, ok := container.TaskOf(f.ID)
 	if !ok {
 		l.Log.Warn("a container with our label has a name that is not ours; leaving it alone", "container", f.ID)

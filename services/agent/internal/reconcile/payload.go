@@ -2,6 +2,7 @@ package reconcile
 
 import (
 	"context"
+	"errors"
 	"path"
 	"strings"
 
@@ -81,11 +82,11 @@ func (l *Loop) login(e *entry) (container.Login, error) {
 }
 
 // files are what a task's container gets of secrets and configs. Unavailable: the data of one has not come yet. Invalid: one
-// has a placeholder for what the container does not have.
-func (l *Loop) files(e *entry, env []string) ([]container.File, error) {
+// has a placeholder for what the container does not have, or an owner.
+func (l *Loop) files(e *entry, spec container.Spec) ([]container.File, error) {
 	c := e.assigned.GetSpec().GetContainer()
 	beside := placeholder.Beside{Env: map[string]string{}, Secrets: map[string]string{}, Configs: map[string]string{}}
-	for _, pair := range env {
+	for _, pair := range spec.Container.GetEnv() {
 		name, value, _ := strings.Cut(pair, "=")
 		beside.Env[name] = value
 	}
@@ -118,7 +119,12 @@ func (l *Loop) files(e *entry, env []string) ([]container.File, error) {
 			if !path.IsAbs(target) {
 				target = path.Join(k.dir, target)
 			}
-			out = append(out, container.File{Path: path.Clean(target), Data: []byte(data), UID: r.GetUid(), GID: r.GetGid(), Mode: r.GetMode()})
+			uid, wrong := spec.IDs.Outside(r.GetUid())
+			gid, err := spec.IDs.Outside(r.GetGid())
+			if err = errors.Join(wrong, err); err != nil {
+				return nil, errs.New(errs.Invalid, "owner of %s %q: %w", k.noun, r.GetName(), err)
+			}
+			out = append(out, container.File{Path: path.Clean(target), Data: []byte(data), UID: uid, GID: gid, Mode: r.GetMode()})
 		}
 	}
 	return out, nil

@@ -17,6 +17,7 @@ import (
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/idpool"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
 	"github.com/shoalproject/shoal/services/agent/internal/look"
 	"github.com/shoalproject/shoal/services/agent/internal/report"
@@ -114,6 +115,7 @@ type Parts struct {
 	Journal  journal.Journal
 	Mesh     Mesh
 	Outbox   *report.Outbox
+	IDs      *idpool.Pool // the loop's alone
 }
 
 // Loop is the one owner of what runs on this machine.

@@ -15,6 +15,7 @@ import (
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/agenttest"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/idpool"
 	"github.com/shoalproject/shoal/services/agent/internal/reconcile"
 	"github.com/shoalproject/shoal/services/agent/internal/report"
 )
@@ -53,7 +54,7 @@ func start(t *testing.T, host *agenttest.Host) *agent {
 	t.Helper()
 	env := host.Env(testx.Env(t))
 	a := &agent{t: t, outbox: report.New(), said: map[string]*typesv1.TaskObserved{}}
-	a.Loop = reconcile.New(reconcile.Parts{
+	a.Loop = reconcile.New(reconcile.Parts{IDs: idpool.New(1<<30, 8),
 		Log: env.Log, Now: env.Now, Cluster: "c1", Node: container.Node{ID: "node1", Hostname: "m1"}, Executor: env.Executor, Network: env.Network, Files: env.Vault, Journal: env.Journal,
 		Mesh: a, Outbox: a.outbox,
 	})

@@ -5,6 +5,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 )
 
@@ -19,8 +20,15 @@ func (l *Loop) spec(e *entry) (container.Spec, error) {
 	if err != nil {
 		return container.Spec{}, err
 	}
+	id := container.ID(e.id, e.attempt)
+	var ids container.IDs
+	if c.GetPrivileges().GetUserNamespace() == typesv1.UserNamespace_USER_NAMESPACE_PRIVATE {
+		if ids, err = l.IDs.Take(id); err != nil {
+			return container.Spec{}, err
+		}
+	}
 	return container.Spec{
-		ID: container.ID(e.id, e.attempt), Hostname: c.GetHostname(), Container: c, Resources: t.GetSpec().GetResources(),
+		ID: id, IDs: ids, Hostname: c.GetHostname(), Container: c, Resources: t.GetSpec().GetResources(),
 		Volumes: slotVolumes(t, c), Pull: container.Pull{Login: login},
 		Log: container.Log{Driver: t.GetLogDriver().GetName(), Options: t.GetLogDriver().GetOptions(), Service: t.GetServiceName()},
 		Origin: container.Origin{
@@ -32,7 +40,7 @@ func (l *Loop) spec(e *entry) (container.Spec, error) {
 
 // wiring says what interfaces the task's container needs: eth0 on the machine network, then one for each of its networks.
 func (l *Loop) wiring(e *entry, spec container.Spec) (container.Wiring, error) {
-	w := container.Wiring{ID: spec.ID, Hostname: spec.Hostname, Hosts: spec.Container.GetHosts(), DNS: spec.Container.GetDnsConfig()}
+	w := container.Wiring{ID: spec.ID, IDs: spec.IDs, Hostname: spec.Hostname, Hosts: spec.Container.GetHosts(), DNS: spec.Container.GetDnsConfig()}
 	if spec.Container.GetPrivileges().GetHostNetwork() {
 		w.Host = true
 		return w, nil

@@ -55,7 +55,7 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 		l.settle(ctx, e, err, nil)
 		return
 	}
-	files, err := l.files(e, spec.Container.GetEnv())
+	files, err := l.files(e, spec)
 	if err != nil {
 		l.settle(ctx, e, err, nil)
 		return
@@ -184,6 +184,7 @@ func (l *Loop) remove(ctx context.Context, e *entry, stop container.Stop) {
 				l.hold(ctx, e, err)
 			} else {
 				e.retries = 0
+				l.IDs.Free(id)
 				e.life.Removed(exit)
 			}
 			l.step(ctx, e)

@@ -1,6 +1,7 @@
 package runtimespec
 
 import (
+	"fmt"
 	"maps"
 	"path"
 	"slices"
@@ -87,6 +88,9 @@ func sysctls(c container.Spec) map[string]string {
 	if !c.Container.GetPrivileges().GetHostNetwork() { // else they are the machine's
 		all["net.ipv4.ip_unprivileged_port_start"] = "0"
 		all["net.ipv4.ping_group_range"] = "0 2147483647"
+		if c.IDs.Mapped() { // there are no more
+			all["net.ipv4.ping_group_range"] = fmt.Sprintf("0 %d", container.IDCount-1)
+		}
 	}
 	maps.Copy(all, c.Container.GetSysctls())
 	return all

@@ -88,6 +88,9 @@ func Build(ctx context.Context, in Input, m Machine) (*specs.Spec, error) {
 	if m.Unified { // as Docker: with cgroup v2 a container sees its own group alone
 		s.Linux.Namespaces = append(s.Linux.Namespaces, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
+	if err := users(s, c); err != nil {
+		return nil, err
+	}
 	s.Linux.Sysctl = sysctls(c)
 	if err := limit(s, c, m); err != nil {
 		return nil, err

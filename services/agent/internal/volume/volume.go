@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/agent/internal/userns"
 )
 
 // Store is the folders of one machine.
@@ -100,8 +101,8 @@ func create(place string, a About, fill Fill) error {
 
 // Part is the path of what is at subpath in a volume, for one mount of a container. A link in the volume may lead about in
 // it, never out of it: the kernel looks it up as if the volume were all that there is, and what was found is held by a mount,
-// so that a container that changes a link later changes nothing.
-func (s *Store) Part(container string, n int, data, subpath string) (string, error) {
+// so that a container that changes a link later changes nothing. Users is the container's own user namespace; nil: it has none.
+func (s *Store) Part(container string, n int, data, subpath string, users *os.File) (string, error) {
 	root, err := unix.Open(data, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", fmt.Errorf("open a volume: %w", err)
@@ -118,8 +119,29 @@ func (s *Store) Part(container string, n int, data, subpath string) (string, err
 	if err := place(pin, found); err != nil {
 		return "", err
 	}
+	if users != nil {
+		return pin, userns.Mount(found, "", users, pin, userns.Tree{Recursive: true})
+	}
 	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(found), pin, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return "", fmt.Errorf("mount a part of a volume: %w", err)
+	}
+	return pin, nil
+}
+
+// Mapped is a mount, for one container, of what is at source, with the owners of its user namespace. Invalid: the file system there
+// can't have others.
+func (s *Store) Mapped(container, name, source string, users *os.File, t userns.Tree) (string, error) {
+	found, err := unix.Open(source, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", fmt.Errorf("open %s: %w", source, err)
+	}
+	defer unix.Close(found)
+	pin := filepath.Join(s.pins, container, name)
+	if err := place(pin, found); err != nil {
+		return "", err
+	}
+	if err := userns.Mount(found, "", users, pin, t); err != nil {
+		return "", fmt.Errorf("%s: %w", source, err)
 	}
 	return pin, nil
 }

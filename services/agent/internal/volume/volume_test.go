@@ -104,7 +104,7 @@ func linked(t *testing.T) (s *volume.Store, data, secret, pins string) {
 func TestLinksLeadNowhere(t *testing.T) {
 	s, data, _, _ := linked(t)
 	for n, name := range []string{"away", "up", "none", "root/../../secret"} {
-		if part, err := s.Part("c.0", n, data, name); !errs.Is(err, errs.Invalid) {
+		if part, err := s.Part("c.0", n, data, name, nil); !errs.Is(err, errs.Invalid) {
 			t.Errorf("%s leads to %s, %v", name, part, err)
 		}
 	}
@@ -120,7 +120,7 @@ func TestPart(t *testing.T) {
 		t.Skip("needs root: it mounts")
 	}
 	s, data, secret, pins := linked(t)
-	part, err := s.Part("c.0", 7, data, "near")
+	part, err := s.Part("c.0", 7, data, "near", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -130,7 +130,7 @@ func TestPart(t *testing.T) {
 	if got := read(t, part); got != "of the volume" {
 		t.Errorf("the part is %q", got)
 	}
-	whole, err := s.Part("c.0", 8, data, ".")
+	whole, err := s.Part("c.0", 8, data, ".", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -14,6 +14,9 @@ import (
 // nodeOptions sets what a machine has and a person says of it.
 func (m *sim) nodeOptions(n *typesv1.Node, opts map[string]string) {
 	d := n.GetStatus().GetDescription()
+	if users, ok := opts["users"]; ok {
+		d.UserNamespaces, d.UserNamespacesReason = users == "on", strings.ReplaceAll(strings.TrimPrefix(users, "on"), "_", " ")
+	}
 	for k, v := range opts {
 		if label, ok := strings.CutPrefix(k, "label."); ok {
 			if n.Spec.Annotations == nil {

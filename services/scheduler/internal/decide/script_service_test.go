@@ -139,6 +139,9 @@ func (m *sim) taskOptions(t *typesv1.TaskSpec, opts map[string]string) {
 		t.Restart.MaxDelay = durationpb.New(m.duration(d))
 	}
 	t.Container = &typesv1.ContainerSpec{Image: opts["image"]}
+	if opts["users"] == "private" {
+		t.Container.Privileges = &typesv1.Privileges{UserNamespace: typesv1.UserNamespace_USER_NAMESPACE_PRIVATE}
+	}
 	for _, source := range plusList(opts["slot-volume"]) {
 		t.Container.Mounts = append(t.Container.Mounts, &typesv1.Mount{Type: typesv1.MountType_MOUNT_TYPE_VOLUME, Source: source, Target: "/" + source,
 			Volume: &typesv1.VolumeOptions{Scope: typesv1.VolumeScope_VOLUME_SCOPE_SLOT}})

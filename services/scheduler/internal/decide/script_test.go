@@ -18,11 +18,11 @@ import (
 // TestScripts runs testdata: one file a rule, which its first line names. The first line of a block and each line below it is a command:
 //
 //	cluster [machine-network=CIDR] [machine-network6=CIDR] [history=N] [preemption=on]
-//	node ID [cpus=N] [memory=SIZE] [disk=SIZE] [platform=os/arch] | node ID down|ready|suspect|drain|pause|active|remove
+//	node ID [cpus=N] [memory=SIZE] [disk=SIZE] [platform=os/arch] [users=on|WHY_NOT] | node ID down|ready|suspect|drain|pause|active|remove
 //	node ID dispatcher=ID; dispatcher ID applied=now
 //	network ID subnet=CIDR
 //	service NAME [replicas=N] [restart-delay=D] [condition=C] [attempts=N] [window=D] [memory=SIZE] [cpus=N]
-//	        [platform=os/arch] [networks=ID] [parallelism=N] [order=start-first] [delay=D]; again: an update
+//	        [platform=os/arch] [users=private] [networks=ID] [parallelism=N] [order=start-first] [delay=D]; again: an update
 //	        [max-delay=D] [label.KEY=V] [mode=global|job|global-job] [completions=N] [concurrent=N] [job-deadline=D]
 //	        [cron=FIELDS_WITH_UNDERSCORES] [zone=Z] [policy=allow|replace] [catch-up=D] [constraint=A+B] [prefer=KEY+KEY]
 //	        [max-replicas=N] [strategy=binpack] [tolerate=KEY] [near=S] [far=S] [rather-near=S] [rather-far=S]

@@ -104,6 +104,12 @@ func TestServiceFaults(t *testing.T) {
 			`privileges.host_network: this cluster does not allow it: containers.allow_host_namespaces is off`, `networks[0]: no network`, `networks: a task on its node's own network can be on no other`,
 			`ports: a task on its node's own network publishes nothing`, `sysctls: "net.core.somaxconn" would change the whole node`,
 		}},
+		{"user namespace", sound + `task { container { mounts { type: MOUNT_TYPE_BIND source: "/a" target: "/b" bind { propagation: MOUNT_PROPAGATION_RSHARED } } privileges { user_namespace: USER_NAMESPACE_PRIVATE privileged: true host_pid: true host_ipc: true host_network: true } } }`, errs.Invalid, []string{
+			`privileges.privileged: this cluster`, `privileges.host_pid: this cluster`, `privileges.host_ipc: this cluster`, `privileges.host_network: this cluster`,
+			`privileges.privileged: needs the node's user ids`, `privileges.host_pid: needs the node's user ids`, `privileges.host_ipc: needs`, `privileges.host_network: needs`,
+			`mounts[0].bind.propagation: mounts made in a user namespace are never seen outside`,
+		}},
+		{"no such user namespace", sound + `task { container { privileges { user_namespace: 9 } } }`, errs.Invalid, []string{`privileges.user_namespace: 9 is not known`}},
 		{"profiles", sound + `task { container { privileges { seccomp { mode: PROFILE_MODE_CUSTOM profile: "{" } apparmor { mode: PROFILE_MODE_CUSTOM } selinux { disable: true type: "x" } masked_paths: "proc" } } }`, errs.Invalid, []string{
 			`privileges.apparmor.profile: is missing`, `privileges.seccomp.profile: is not in Docker's JSON form`, `privileges.selinux: is disabled and has a label`, `privileges.masked_paths[0]: "proc" must be an absolute path`,
 		}},

@@ -14,6 +14,9 @@ import (
 // maxProfile is the size of a filter of system calls.
 const maxProfile = 48 << 10
 
+// userIDs is how many ids a user namespace has: those that the agent maps.
+const userIDs = 65536
+
 // capabilities are those of capabilities(7).
 const capabilities = "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE " +
 	"DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN " +
@@ -39,6 +42,7 @@ func (f *Faults) isolation(policy *typesv1.ContainerPolicy, c *typesv1.Container
 			f.AddKind(errs.Precondition, share.field, "this cluster does not allow it: containers.allow_host_namespaces is off; `shoal cluster update --allow-host-namespaces` turns it on")
 		}
 	}
+	f.userNamespace(c)
 	f.profiles(p)
 	for name, list := range map[string][]string{"masked_paths": p.GetMaskedPaths(), "read_only_paths": p.GetReadOnlyPaths()} {
 		for i, text := range list {
@@ -46,6 +50,33 @@ func (f *Faults) isolation(policy *typesv1.ContainerPolicy, c *typesv1.Container
 		}
 	}
 	f.Check(c.GetShmBytes() == 0 || !p.GetHostIpc(), "shm_bytes", "has no meaning where the node's shared memory is shared")
+}
+
+// userNamespace checks that a container whose root is nobody on the node asks for nothing that only the node's root has.
+func (f *Faults) userNamespace(c *typesv1.ContainerSpec) {
+	p := c.GetPrivileges()
+	_, known := typesv1.UserNamespace_name[int32(p.GetUserNamespace())]
+	f.Check(known, "privileges.user_namespace", "%d is not known", p.GetUserNamespace())
+	if p.GetUserNamespace() != typesv1.UserNamespace_USER_NAMESPACE_PRIVATE {
+		return
+	}
+	for field, asked := range map[string]bool{
+		"privileged": p.GetPrivileged(), "host_pid": p.GetHostPid(), "host_ipc": p.GetHostIpc(), "host_network": p.GetHostNetwork(),
+	} {
+		f.Check(!asked, "privileges."+field, "needs the node's user ids: leave it out, or set privileges.user_namespace to host")
+	}
+	for i, m := range c.GetMounts() {
+		switch m.GetBind().GetPropagation() {
+		case typesv1.MountPropagation_MOUNT_PROPAGATION_SHARED, typesv1.MountPropagation_MOUNT_PROPAGATION_RSHARED:
+			f.Add(fmt.Sprintf("mounts[%d].bind.propagation", i), "mounts made in a user namespace are never seen outside: use rslave, or set privileges.user_namespace to host")
+		default:
+		}
+	}
+	for kind, files := range map[string][]*typesv1.FileReference{"secrets": c.GetSecrets(), "configs": c.GetConfigs()} {
+		for i, r := range files {
+			f.Check(r.GetUid() < userIDs && r.GetGid() < userIDs, fmt.Sprintf("%s[%d]", kind, i), "%d:%d: a user namespace has ids below %d", r.GetUid(), r.GetGid(), userIDs)
+		}
+	}
 }
 
 // hostNetwork checks what has no meaning for a task that shares its node's network.

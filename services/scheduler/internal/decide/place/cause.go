@@ -24,6 +24,7 @@ const (
 	Held
 	Constraint
 	Platform
+	NoUsers
 	Tainted
 	NoAddress
 	CPUs
@@ -37,11 +38,13 @@ const (
 	causes
 )
 
-// words are for one node and for several.
-func (r *Request) words(c Cause, constraintText string) (one, many string) {
+// words are for one node and for several. The text is what the nodes say themselves.
+func (r *Request) words(c Cause, text string) (one, many string) {
 	switch c {
 	case Constraint:
-		return "does not meet " + constraintText, "do not meet " + constraintText
+		return "does not meet " + text, "do not meet " + text
+	case NoUsers:
+		return "has no user namespaces (" + text + ")", "have no user namespaces (" + text + ")"
 	case Platform:
 		return "is not " + platformNames(r.platforms), "are not " + platformNames(r.platforms)
 	case CPUs, Memory, PIDs, Disk, Generic:
@@ -129,6 +132,21 @@ func (r *Request) unmet(n *Node) string {
 		return "its constraints"
 	}
 	return r.constraints[i].String()
+}
+
+// saysOf is what a node adds to its cause.
+func (r *Request) saysOf(n *Node, c Cause) string {
+	switch c {
+	case Constraint:
+		return r.unmet(n)
+	case NoUsers:
+		if why := n.Object.GetStatus().GetDescription().GetUserNamespacesReason(); why != "" {
+			return why
+		}
+		return "its agent does not tell"
+	default:
+		return ""
+	}
 }
 
 // Bytes writes an amount of memory or disk in the largest unit that gives a whole number, else rounded up to a tenth: who frees as

@@ -24,6 +24,7 @@ type Request struct {
 	platforms   []*typesv1.Platform
 	tolerations []*typesv1.Toleration
 	class       string
+	users       bool // it wants a user namespace of its own
 	// invalid is a constraint that makes no sense: no node meets it.
 	invalid string
 	// Newer says that the spec asks for something that only a newer scheduler knows.
@@ -63,7 +64,8 @@ func NewRequest(spec *typesv1.TaskSpec, ports []*typesv1.PortConfig, strategy ty
 			r.Ports = append(r.Ports, port)
 		}
 	}
-	r.class = classOf(p)
+	r.users = spec.GetContainer().GetPrivileges().GetUserNamespace() == typesv1.UserNamespace_USER_NAMESPACE_PRIVATE
+	r.class = classOf(p, r.users)
 	if amountOf(r.Need) == (Amount{}) && len(r.Need.GetGeneric()) == 0 {
 		r.Need = nil
 	}
@@ -73,12 +75,15 @@ func NewRequest(spec *typesv1.TaskSpec, ports []*typesv1.PortConfig, strategy ty
 // Class is the same for requests that find the same nodes eligible; empty when all nodes are that have no taint.
 func (r *Request) Class() string { return r.class }
 
-func classOf(p *typesv1.Placement) string {
-	if len(p.GetConstraints())+len(p.GetPlatforms())+len(p.GetTolerations()) == 0 {
+func classOf(p *typesv1.Placement, users bool) string {
+	if len(p.GetConstraints())+len(p.GetPlatforms())+len(p.GetTolerations()) == 0 && !users {
 		return ""
 	}
 	const apart = "\x00" // in no constraint
 	var b strings.Builder
+	if users {
+		b.WriteString(apart + apart + apart)
+	}
 	for _, text := range p.GetConstraints() {
 		b.WriteString(text + apart)
 	}
@@ -108,6 +113,9 @@ func (r *Request) Eligible(n *Node) Cause {
 	}
 	if len(r.platforms) > 0 && !r.fitsPlatform(n.Object.GetStatus().GetDescription().GetPlatform()) {
 		return Platform
+	}
+	if r.users && !n.Object.GetStatus().GetDescription().GetUserNamespaces() {
+		return NoUsers
 	}
 	if r.taint(n, typesv1.TaintEffect_TAINT_EFFECT_NO_SCHEDULE) || r.taint(n, typesv1.TaintEffect_TAINT_EFFECT_NO_EXECUTE) {
 		return Tainted

@@ -50,19 +50,17 @@ func (t Tally) String() string {
 func (r *Request) Tally(nodes []*Node, causeOf func(*Node) Cause) Tally {
 	type refusal struct {
 		cause Cause
-		text  string // of the constraint
+		text  string // of the node
 	}
 	count := map[refusal]int{}
 	var order []refusal
 	var best nearest
 	for _, n := range nodes {
-		x := refusal{cause: causeOf(n)}
-		if x.cause == None {
+		cause := causeOf(n)
+		if cause == None {
 			continue
 		}
-		if x.cause == Constraint {
-			x.text = r.unmet(n)
-		}
+		x := refusal{cause, r.saysOf(n, cause)}
 		if count[x]++; count[x] == 1 {
 			order = append(order, x)
 		}

@@ -1,4 +1,8 @@
-package executor
+// Package kernel says what this machine has for containers: its kernel, and the containerd that starts them.
+//
+// It must never change anything, but for AppArmor's default profile, which it loads. It keeps nothing: who asks for what does not
+// change keeps the answer.
+package kernel
 
 import (
 	"bufio"
@@ -42,19 +46,19 @@ func appArmor(logger *slog.Logger) string {
 	return ""
 }
 
-// machine looks at what the kernel has, once: it does not change while it runs.
-func machine(initProgram string, logger *slog.Logger) runtimespec.Machine {
+// Machine looks at what the kernel has, once: it does not change while it runs.
+func Machine(initProgram string, logger *slog.Logger) runtimespec.Machine {
 	m := runtimespec.Machine{
 		Unified: unified(), Seccomp: hasSeccomp(), SELinux: exists("/sys/fs/selinux/enforce"), Files: fileLimit(), Init: initProgram,
 		AppArmor: appArmor(logger), CDI: []string{"/etc/cdi", "/var/run/cdi"},
 	}
 	m.Swap = m.Unified || exists("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes")
-	m.Recursive = atLeast(5, 12)
+	m.Recursive = AtLeast(5, 12)
 	return m
 }
 
-// atLeast says whether the kernel is of this version or a later one.
-func atLeast(major, minor int) bool {
+// AtLeast says whether the kernel is of this version or a later one.
+func AtLeast(major, minor int) bool {
 	var u unix.Utsname
 	var a, b int
 	if unix.Uname(&u) != nil {
@@ -95,9 +99,9 @@ func fileLimit() uint64 {
 	return min(hardFiles, own.Max)
 }
 
-// oomKilled looks into the container's cgroup, which is there until its process is deleted: with cgroup v1 in
+// OOMKilled looks into the container's cgroup, which is there until its process is deleted: with cgroup v1 in
 // memory.oom_control, with v2 in memory.events. So the answer does not depend on having heard an event.
-func oomKilled(id string) bool {
+func OOMKilled(id string) bool {
 	for _, file := range []string{
 		filepath.Join("/sys/fs/cgroup/memory", container.Group(id), "memory.oom_control"),
 		filepath.Join("/sys/fs/cgroup", container.Group(id), "memory.events"),

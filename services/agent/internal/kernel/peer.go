@@ -1,4 +1,4 @@
-package executor
+package kernel
 
 import (
 	"fmt"
@@ -36,10 +36,10 @@ func peer(socket string) (pid int32, err error) {
 	return credentials.Pid, nil
 }
 
-// grantable are the capabilities that a container can have: containerd's, which starts it, and not the agent's, which has few
+// Grantable are the capabilities that a container can have: containerd's, which starts it, and not the agent's, which has few
 // where it runs as a service. Of a containerd that can't be seen all are taken that there are.
-func (e *Executor) grantable() []string {
-	pid, err := peer(e.cfg.Socket)
+func Grantable(socket string) []string {
+	pid, err := peer(socket)
 	if err != nil || pid == 0 {
 		return known.Known()
 	}
@@ -64,8 +64,9 @@ func upper(names []string) []string {
 	return out
 }
 
-// apart says whether the agent is in a container of its own, and so does not see the machine's files.
-func (e *Executor) apart() bool {
-	pid, err := peer(e.cfg.Socket)
+// Apart says whether this process, which talks to containerd by the socket, is in a container of its own, and so does not see the
+// machine's files.
+func Apart(socket string) bool {
+	pid, err := peer(socket)
 	return err == nil && pid == 0
 }
