@@ -84,6 +84,7 @@ var clockReaders = map[string]string{
 	"services/meshproxy/internal/session":   "measures how long a stream has lived",
 	"services/meshproxy/internal/ingress":   "measures the silence of its dispatcher",
 	"services/meshproxy/internal/apply":     "measures how long ago its file was written",
+	"services/meshproxy/internal/knock":     "measures how long a machine has been silent",
 	"services/meshproxy/internal/wireguard": "sets deadlines of conversations with a device's process",
 
 	"services/meshproxy/internal/space": "measures how long ago tasks ended, and sets deadlines of connections",
