@@ -21,6 +21,7 @@ import (
 //	steps [mtu=N]                                        what machine a does in its kernel; then that is done
 //	ports                                                what answers on machine a
 //	entries [only=SET,…]                                 what changes in the sets and maps; then that is done
+//	seal [why=WORD]                                      machine a's encrypted way: "device NAME ADDRESS", "way ID ADDRESS DEVICE"
 //	local|held|withdrawn A…                              addresses of machine a; ports that others have; tasks that died
 //	silent [A…]                                          machines that do not answer while the cluster has no leader
 func TestScripts(t *testing.T) {
@@ -36,6 +37,8 @@ func TestScripts(t *testing.T) {
 				return s.ports()
 			case "entries":
 				return s.entries(t, d)
+			case "seal":
+				return s.seals(d)
 			case "local", "held", "withdrawn", "can":
 				return s.know(t, d)
 			case "silent":
@@ -56,6 +59,7 @@ type script struct {
 	kernel    mesh.Kernel
 	published *mesh.Published
 	numbers   map[string]uint16
+	seal      mesh.Seal
 	local     []netip.Addr
 	// transparent: machine a can speak with its clients' addresses
 	transparent bool
@@ -72,6 +76,9 @@ func (s *script) tables(t *testing.T, d *datadriven.TestData) string {
 	d.MaybeScanArgs(t, "data", &port)
 	r.DataPort = uint32(port)
 	d.MaybeScanArgs(t, "net", &r.MachineNetwork)
+	if d.HasArg("encrypted") {
+		r.Encryption = &typesv1.Encryption{Mesh: true}
+	}
 	for line := range strings.Lines(d.Input) {
 		part(t, r, strings.Fields(line))
 	}
@@ -107,6 +114,7 @@ func part(t *testing.T, r *dispatcherv1.EndpointsResponse, f []string) {
 		}
 	case "network":
 		r.Networks = append(r.Networks, &dispatcherv1.MeshNetwork{NetworkId: f[1], Name: f[1], Vni: number("vni"), Subnets: kv["subnet"]})
+		r.Networks[len(r.Networks)-1].Encrypted = kv["encrypted"] != nil
 		if kv["mtu"] != nil {
 			r.Networks[len(r.Networks)-1].Mtu = number("mtu")
 		}
@@ -191,6 +199,23 @@ func (s *script) know(t *testing.T, d *datadriven.TestData) string {
 	return ""
 }
 
+// seals takes what package seal would plan.
+func (s *script) seals(d *datadriven.TestData) string {
+	s.seal = mesh.Seal{Address: netip.MustParseAddr("240.0.0.15"), Sources: map[string]netip.Addr{}, Ways: map[string]mesh.SealWay{}}
+	for _, a := range d.CmdArgs {
+		s.seal.Why = a.Vals[0]
+	}
+	for line := range strings.Lines(d.Input) {
+		f := strings.Fields(line)
+		if f[0] == "device" {
+			s.seal.Sources[f[1]] = netip.MustParseAddr(f[2])
+			continue
+		}
+		s.seal.Ways[f[1]] = mesh.SealWay{Address: netip.MustParseAddr(f[2]), Device: f[3], Sources: []netip.Addr{netip.MustParseAddr(f[2]).Prev()}}
+	}
+	return ""
+}
+
 // entries shows the elements that change, and has all of the machine be as it should.
 func (s *script) entries(t *testing.T, d *datadriven.TestData) string {
 	var only string
@@ -239,7 +264,7 @@ func (s *script) desired(mtu int) (mesh.Kernel, error) {
 }
 
 func (s *script) self(mtu int) mesh.Self {
-	self := mesh.Self{Node: "a", Tunnel: s.model.Tunnel("a", nil), MTU: mtu, Local: s.local, Held: s.held, Withdrawn: s.withdrawn, Transparent: s.transparent}
+	self := mesh.Self{Node: "a", Tunnel: s.model.Tunnel("a", nil), MTU: mtu, Local: s.local, Held: s.held, Withdrawn: s.withdrawn, Transparent: s.transparent, Seal: s.seal}
 	s.numbers = s.model.Number(self, s.numbers)
 	self.Numbers = s.numbers
 	return self
@@ -275,7 +300,7 @@ func (s *script) ports() string {
 
 func TestOnlyOurLinksAreOurs(t *testing.T) {
 	for name, want := range map[string][2]bool{ // ours, managed
-		"shoal0": {true, true}, "shoal-mesh": {true, true}, "shoalbr4097": {true, true}, "shoalvx4097": {true, true},
+		"shoal0": {true, true}, "shoal-wg1": {true, true}, "shoal-wg": {false, false}, "shoal-wgx": {false, false}, "shoal-mesh": {true, true}, "shoalbr4097": {true, true}, "shoalvx4097": {true, true},
 		"shoalv0a1b2c3d": {true, false}, "shoalvxyz": {true, false},
 		"shoal": {false, false}, "shoal1": {false, false}, "shoaling": {false, false}, "shoalbr": {false, false},
 		"shoalbr-x": {false, false}, "eth0": {false, false}, "docker0": {false, false}, "shoalv": {false, false},

@@ -1,7 +1,6 @@
 package mesh
 
 import (
-	"crypto/sha256"
 	"net/netip"
 	"slices"
 	"strings"
@@ -9,6 +8,7 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/ends"
 )
 
 // SealPrefix begins the names of WireGuard devices; a number follows. SetSealed has the identifiers of the networks whose tunnel
@@ -46,31 +46,9 @@ type SealWay struct {
 	Device string
 }
 
-// Slots of a machine's sealed addresses: one for each of the keys that may be in use at once, and one that stays.
-const (
-	keySlots  = 8
-	stay      = 15
-	looseStay = 14
-)
-
-// SealAddresses are those of a machine within WireGuard: the one that stays, and that of a key of this generation. They are of a range
-// that nobody uses (240.0.0.0/4, RFC 1112), and follow from what the cluster knows, so that nobody need tell them: 24 bits of the
-// machine's first block, which is its own alone. A machine without one, which only takes traffic, has a digest of its id in their
-// place, in slots that the others leave free.
+// SealAddresses are those of a machine within WireGuard: the one that stays, and that of a key of this generation.
 func (m *Model) SealAddresses(node string, generation uint64) (fixed, ofKey netip.Addr) {
-	place := func(bits [3]byte, slot byte) netip.Addr {
-		return netip.AddrFrom4([4]byte{0xf0 | bits[0]>>4, bits[0]<<4 | bits[1]>>4, bits[1]<<4 | bits[2]>>4, bits[2]<<4 | slot})
-	}
-	for _, text := range m.machines[node].GetBlocks() {
-		if block, err := netip.ParsePrefix(text); err == nil && block.Addr().Is4() {
-			b := block.Addr().As4()
-			bits := [3]byte(b[:3])
-			return place(bits, stay), place(bits, byte(generation%keySlots))
-		}
-	}
-	sum := sha256.Sum256([]byte(node))
-	bits := [3]byte(sum[:3])
-	return place(bits, looseStay), place(bits, byte(keySlots+generation%(looseStay-keySlots)))
+	return ends.Sealed(node, m.machines[node].GetBlocks(), generation)
 }
 
 // Encryption is how traffic between machines is to be encrypted.

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/ends"
 )
 
 const (
@@ -39,32 +40,6 @@ var (
 // nobodyMAC is in no forwarding table, so that a reply without a way goes nowhere.
 const nobodyMAC = "02:44:00:00:00:00"
 
-// tunnelMAC is the address of a machine's end of the mesh: 02:43 and its IPv4 address, or a part of a digest of its IPv6 one.
-func tunnelMAC(a netip.Addr) string {
-	b := a.As16()
-	tail := b[12:]
-	if a.Is6() {
-		sum := sha256.Sum256(b[:])
-		tail = sum[:4]
-	}
-	return fmt.Sprintf("02:43:%02x:%02x:%02x:%02x", tail[0], tail[1], tail[2], tail[3])
-}
-
-// nextHop stands for a peer in the routes of a family: an address that the peer need not have, since its neighbour entry
-// is permanent.
-func nextHop(vtep netip.Addr, is4 bool) netip.Addr {
-	mac := tunnelMAC(vtep)
-	var b [6]byte
-	_, _ = fmt.Sscanf(mac, "%02x:%02x:%02x:%02x:%02x:%02x", &b[0], &b[1], &b[2], &b[3], &b[4], &b[5]) // as just written
-	if !is4 {
-		return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: 0x02, 0x43, 12: b[2], b[3], b[4], b[5]})
-	}
-	if vtep.Is4() {
-		return vtep
-	}
-	return netip.AddrFrom4([4]byte{0xf0 | b[2], b[3], b[4], b[5]}) // of a range that nobody uses on the wire
-}
-
 // Number gives each peer a number of this machine's own, by the MAC address of its tunnel end. Who has one keeps it: it is
 // in the marks of connections that live.
 func (m *Model) Number(self Self, known map[string]uint16) map[string]uint16 {
@@ -78,7 +53,7 @@ func (m *Model) Number(self Self, known map[string]uint16) map[string]uint16 {
 		if !ok || id.GetNodeId() == self.Node {
 			continue
 		}
-		mac := tunnelMAC(vtep)
+		mac := ends.MAC(vtep)
 		if n := known[mac]; n != 0 && !taken[n] {
 			out[mac], taken[n] = n, true
 			continue
@@ -123,7 +98,7 @@ func (m *Model) machineTunnel(self Self, k *Kernel, faults *errs.Collector) {
 		return
 	}
 	k.Links[MachineTunnel] = Link{
-		Name: MachineTunnel, Up: true, MTU: path.mtu, MAC: tunnelMAC(self.Tunnel),
+		Name: MachineTunnel, Up: true, MTU: path.mtu, MAC: ends.MAC(self.Tunnel),
 		VNI: machineVNI, Port: k.Rules.DataPort, Local: path.local,
 	}
 	k.Addresses[Address{MachineTunnel, netip.PrefixFrom(here4, 32)}] = struct{}{}
@@ -146,7 +121,7 @@ func (m *Model) machineTunnel(self Self, k *Kernel, faults *errs.Collector) {
 		if !ok || vtep == self.Tunnel {
 			continue // its own faults are told with its networks; or it was this machine, before that joined anew
 		}
-		mac := tunnelMAC(vtep)
+		mac := ends.MAC(vtep)
 		end, err := m.endOf(machine.GetNodeId(), path, self)
 		if err != nil {
 			faults.Add("machine network", "%s", err)
@@ -178,14 +153,14 @@ func (m *Model) hasBlocks() bool {
 
 // routesTo leads to a peer's blocks.
 func (m *Model) routesTo(node string, vtep netip.Addr, blocks []string, k *Kernel, faults *errs.Collector) {
-	mac := tunnelMAC(vtep)
+	mac := ends.MAC(vtep)
 	for _, text := range blocks {
 		block, err := netip.ParsePrefix(text)
 		if err != nil {
 			faults.Add("machine "+node, "block %q is not a CIDR", text)
 			continue
 		}
-		hop := nextHop(vtep, block.Addr().Is4())
+		hop := ends.NextHop(vtep, block.Addr().Is4())
 		k.Routes[Route{Link: MachineTunnel, Prefix: block.Masked(), Via: hop}] = struct{}{}
 		k.Neighbours[Neighbour{MachineTunnel, hop, mac}] = struct{}{}
 		if block.Addr().Is6() {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"slices"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
@@ -41,7 +43,8 @@ type sealedMachine struct {
 	container  *host
 	tables     *tables.Kernel
 	ring       *keys.Ring
-	clock      time.Duration // how much later it is for its keys
+	again      func() *keys.Ring // as after a restart
+	clock      time.Duration     // how much later it is for its keys
 }
 
 // sealedLab is two machines on one wire with an encrypted network and a container of it on each.
@@ -106,7 +109,8 @@ func (m *sealedMachine) open(t testing.TB, userSpace bool) {
 	env := testx.Env(t)
 	env.Now = func() time.Time { return time.Now().Add(m.clock) }
 	env.Rand = run.NewRand(uint64(len(m.node)) + uint64(m.node[0]))
-	m.ring = keys.Open(env, "/tunnel.json", means, d, noHealth{})
+	m.again = func() *keys.Ring { return keys.Open(env, "/tunnel.json", means, d, noHealth{}) }
+	m.ring = m.again()
 	t.Cleanup(func() { m.host.try(func() error { return m.tables.Reset(context.Background()) }) })
 }
 
@@ -177,6 +181,15 @@ func (l *sealedLab) step(m *sealedMachine) {
 	if told, _ := m.ring.Told(); strings.Contains(told.GetTunnelReason(), "set up") {
 		l.t.Fatal(told.GetTunnelReason())
 	}
+}
+
+// generations are those of a machine's keys.
+func (m *sealedMachine) generations() (out []uint64) {
+	told, _ := m.ring.Told()
+	for _, k := range told.GetTunnelKeys() {
+		out = append(out, k.GetGeneration())
+	}
+	return out
 }
 
 // capture is what passes a machine's wire.
@@ -277,5 +290,175 @@ func TestSealedNetwork(t *testing.T) {
 				t.Errorf("after the repair: %v", err)
 			}
 		})
+	}
+}
+
+// talk keeps asking over one connection and by datagrams until it is ended, and says how many datagrams had no answer.
+func talk(t *testing.T, from, to *host, address string) (end func() (asked, unanswered int)) {
+	t.Helper()
+	servePackets(t, to, address, "echo")
+	var ln net.Listener
+	to.do(func() (err error) {
+		ln, err = net.Listen("tcp", address)
+		return err
+	})
+	t.Cleanup(func() { ln.Close() })
+	go func() {
+		if c, err := ln.Accept(); err == nil {
+			io.Copy(c, c)
+		}
+	}()
+	var stream, packets net.Conn
+	from.do(func() (err error) {
+		if stream, err = net.DialTimeout("tcp", address, 5*time.Second); err == nil {
+			packets, err = net.Dial("udp", address)
+		}
+		return err
+	})
+	t.Cleanup(func() { stream.Close(); packets.Close() })
+	stop, done := make(chan struct{}), make(chan error, 1)
+	var asked, answered int
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			select {
+			case <-stop:
+				done <- nil
+				return
+			case <-time.After(time.Millisecond):
+			}
+			asked++
+			packets.Write([]byte("?"))
+			packets.SetReadDeadline(time.Now().Add(time.Second))
+			if _, err := packets.Read(buf); err == nil {
+				answered++
+			}
+			stream.SetDeadline(time.Now().Add(10 * time.Second))
+			if _, err := stream.Write([]byte("hello")); err != nil {
+				done <- err
+				return
+			}
+			if _, err := io.ReadFull(stream, buf[:5]); err != nil {
+				done <- err
+				return
+			}
+		}
+	}()
+	return func() (int, int) {
+		t.Helper()
+		close(stop)
+		if err := <-done; err != nil {
+			t.Errorf("the connection: %v", err)
+		}
+		return asked, asked - answered
+	}
+}
+
+// TestKeysFollowEachOther: both machines make new keys at the same time and drop the old ones, and a connection and datagrams that go all
+// the while miss nothing. Then one's meshproxy starts anew, which changes nothing either.
+func TestKeysFollowEachOther(t *testing.T) {
+	for name, userSpace := range map[string]bool{"kernel": false, "userspace": true} {
+		t.Run(name, func(t *testing.T) {
+			l := newSealedLab(t, userSpace)
+			end := talk(t, l.a.container, l.b.container, "10.0.0.6:8000")
+			first := index(t, l.a.host, "shoal-wg1")
+			l.rotation++
+			l.converge() // both make the next key
+			for _, m := range []*sealedMachine{l.a, l.b} {
+				if got := m.generations(); !slices.Equal(got, []uint64{1, 2}) {
+					t.Fatalf("machine %s has keys %d, want both", m.node, got)
+				}
+			}
+			turned := func() bool { // by the new device on both
+				_, err := l.a.index("shoal-wg1")
+				_, other := l.b.index("shoal-wg1")
+				return err != nil && other != nil
+			}
+			for deadline := time.Now().Add(20 * time.Second); !turned(); {
+				if time.Now().After(deadline) {
+					t.Fatalf("keys are %d and %d: the old ones stay", l.a.generations(), l.b.generations())
+				}
+				l.converge()
+				if l.a.clock < time.Minute {
+					l.a.clock += 2 * time.Second // the old key is kept half a minute
+					l.b.clock += 2 * time.Second
+				}
+				<-time.After(50 * time.Millisecond)
+			}
+			second := index(t, l.a.host, "shoal-wg0")
+			l.a.ring = l.a.again()
+			l.converge()
+			if now := index(t, l.a.host, "shoal-wg0"); now != second || now == first {
+				t.Errorf("a start of the meshproxy has made the device anew: index %d, was %d", now, second)
+			}
+			if asked, lost := end(); lost > 0 || asked < 100 {
+				t.Errorf("%d datagrams of %d had no answer", lost, asked)
+			} else {
+				t.Logf("%d datagrams and requests, all answered", asked)
+			}
+		})
+	}
+}
+
+func (m *sealedMachine) index(name string) (i int, err error) {
+	err = m.try(func() error {
+		l, err := netlink.LinkByName(name)
+		if err == nil {
+			i = l.Attrs().Index
+		}
+		return err
+	})
+	return i, err
+}
+
+// TestForgedSealedPacket: what looks like the tunnel's frame of an encrypted network is not taken in the clear, even from the address of a
+// machine of the cluster and whatever stands beside the network's number. Without our packet filter it would be.
+func TestForgedSealedPacket(t *testing.T) {
+	l := newSealedLab(t, true)
+	heard := make(chan string, 9)
+	pc := listenPacket(t, l.a.container, ":8002")
+	go func() {
+		buf := make([]byte, 100)
+		for {
+			n, _, err := pc.ReadFrom(buf)
+			if err != nil {
+				return
+			}
+			heard <- string(buf[:n])
+		}
+	}()
+	open := func(m *sealedMachine) {
+		m.do(func() error {
+			conn, err := nftables.New()
+			if err != nil {
+				return err
+			}
+			conn.DelTable(&nftables.Table{Name: "shoal", Family: nftables.TableFamilyINet})
+			return conn.Flush()
+		})
+	}
+	send := func(text string) {
+		l.b.do(func() error {
+			c, err := net.Dial("udp", "198.51.100.1:8477")
+			if err != nil {
+				return err
+			}
+			defer c.Close()
+			for _, beside := range []byte{0, 1, 0xff} {
+				frame := forged("02:42:0a:00:00:05", "10.0.0.6", "10.0.0.5", 8002, text)
+				copy(frame[4:], []byte{0x00, 0x10, 0x01, beside})
+				if _, err := c.Write(frame); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	}
+	open(l.b)
+	send("in the clear")
+	open(l.a)
+	send("without a filter")
+	if got := <-heard; got != "without a filter" {
+		t.Errorf("%q was taken", got)
 	}
 }
