@@ -10,6 +10,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/turn"
 )
 
 // Published is what a machine does for the published ports: who listens, and what the packet filter's maps have. It is made
@@ -222,8 +223,8 @@ func (m *Model) carry(p *Part, port Port, self Self, is4 bool) {
 	if n == 0 {
 		return
 	}
-	t := turnOf(port.Listener, n, port.Affinity)
-	p.turns = append(p.turns, Entry{Slot{Family(SetTurns, is4), t.String()}, t.chain(is4)})
+	t := turn.Of(port.Port, n, port.Affinity)
+	p.turns = append(p.turns, Entry{Slot{Family(SetTurns, is4), t.String()}, t.Chain(is4)})
 	if port.Bind == nil {
 		put(p.elements, Family(SetPorts, is4), t.String(), "%s %d", port.Network, port.Port)
 		p.count(port, Family(SetCounted, is4), fmt.Sprintf("%s %d", port.Network, port.Port))

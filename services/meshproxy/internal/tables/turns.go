@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/turn"
 )
 
 // Registers of 32 bits; a wide one is four of them. What the kernel compares as a concatenation lies side by side.
@@ -23,7 +24,7 @@ const (
 // addTurn makes the chain that chooses one of so many tasks of whichever port a packet is for. It has one rule: all that
 // differs from port to port is in the map of the tasks. A packet for which it finds nothing comes back from it.
 func (m mapped) addTurn(conn *nftables.Conn, name string) error {
-	is4, size, counter, ok := mesh.ParseTurn(name)
+	is4, size, counter, ok := turn.Parse(name)
 	if !ok {
 		return fmt.Errorf("%q is no turn", name)
 	}
