@@ -1,8 +1,6 @@
 package forward
 
 import (
-	"net"
-
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -13,34 +11,15 @@ func (p *port) admit(callers *mesh.Callers) {
 		return
 	}
 	p.callers = callers
-	for conn, client := range p.clients {
-		if !callers.Allow(client) {
-			reset(conn)
-			delete(p.clients, conn)
+	for g := range p.guests {
+		if !callers.Allow(g.client) {
+			reset(g.conn)
+			p.dismiss(g)
 		}
 	}
 	for key, s := range p.sessions {
 		if !callers.Allow(s.client) {
-			s.cancel()
-			delete(p.sessions, key)
+			p.finish(key, s)
 		}
 	}
-}
-
-// enter notes a client, if it may call.
-func (p *port) enter(conn net.Conn) bool {
-	client := addressOf(conn.RemoteAddr()).Addr()
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if !p.callers.Allow(client) {
-		return false
-	}
-	p.clients[conn] = client
-	return true
-}
-
-func (p *port) leave(conn net.Conn) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	delete(p.clients, conn)
 }

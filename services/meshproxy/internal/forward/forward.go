@@ -23,12 +23,13 @@ import (
 
 // Limits of a machine's forwarding. A try is one task; a connection tries the next within the total.
 const (
-	portConnections = 4096
-	portSessions    = 4096
-	inboundStreams  = 8192
-	tryLimit        = time.Second
-	remoteTryLimit  = 1500 * time.Millisecond // the receiver has a try of its own within it
-	totalLimit      = 5 * time.Second
+	portPlaces     = 4096
+	silentTime     = 30 * time.Second
+	pauseTime      = 5 * time.Second
+	inboundStreams = 8192
+	tryLimit       = time.Second
+	remoteTryLimit = 1500 * time.Millisecond // the receiver has a try of its own within it
+	totalLimit     = 5 * time.Second
 	// restTime keeps a task or machine that did not answer last in turn, so that few connections wait for it.
 	restTime = 2 * time.Second
 	// withdrawTime bounds how long a withdrawn task stays out while the stream still has it: the control plane may be away,
@@ -52,9 +53,11 @@ type Forwarder struct {
 	links   *pool
 	buffers *sync.Pool // for links
 	sips    *sync.Pool
+	packets *sync.Pool
 	inbound chan struct{} // one token a stream from a peer
 	meter   *meter
 	counts  counts
+	bounds  bounds
 	// transparent says that tasks can be spoken to with their clients' addresses.
 	transparent bool
 
@@ -85,6 +88,8 @@ func New(env run.Env, self string, dial DialPeer, trust func() <-chan struct{}) 
 		env: env, self: self, tasks: run.NewSpawner(env.Log), links: newPool(dial, trust, m), meter: m,
 		buffers: &sync.Pool{New: func() any { return new([bufferSize]byte) }},
 		sips:    &sync.Pool{New: func() any { return new([sipSize]byte) }},
+		packets: &sync.Pool{New: func() any { return new(room) }},
+		bounds:  bounds{portPlaces, silentTime, pauseTime},
 		inbound: make(chan struct{}, inboundStreams),
 		ports:   map[mesh.Listener]*port{}, local: map[target]struct{}{},
 		withdrawn: map[string]time.Time{}, resting: map[string]time.Time{},

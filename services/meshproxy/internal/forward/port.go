@@ -32,13 +32,15 @@ type port struct {
 	backends []mesh.Backend // replaced, never changed
 	next     int
 	callers  *mesh.Callers // see mesh.Port
-	clients  map[net.Conn]netip.Addr
+	guests   map[*guest]struct{}
+	shares   map[netip.Addr]int // places taken, by neighbourhood
+	relieved time.Time
 	sessions map[string]*session // UDP: by client
 }
 
 // open listens where the port answers. A port that cannot have one of its addresses has none.
 func (f *Forwarder) open(ctx context.Context, want mesh.Port) (*port, error) {
-	p := &port{Listener: want.Listener, f: f, bind: want.Bind, sessions: map[string]*session{}, clients: map[net.Conn]netip.Addr{}}
+	p := &port{Listener: want.Listener, f: f, bind: want.Bind, sessions: map[string]*session{}, guests: map[*guest]struct{}{}, shares: map[netip.Addr]int{}}
 	p.set(want)
 	var closers []func()
 	p.close = func() {
@@ -105,8 +107,7 @@ func (p *port) drop(task string) {
 func (p *port) endSessions(gone func(mesh.Backend) bool) {
 	for client, s := range p.sessions {
 		if s.backend.Task != "" && gone(s.backend) {
-			s.cancel()
-			delete(p.sessions, client)
+			p.finish(client, s)
 		}
 	}
 }
@@ -198,16 +199,10 @@ func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, c
 // acceptor is the part of a listener that is needed here.
 type acceptor interface{ Accept() (net.Conn, error) }
 
-// accept takes TCP connections until the listener is closed. At the bound it takes no more: the kernel's queue holds the
-// next ones, and then refuses.
+// accept takes TCP connections until the listener is closed.
 func (p *port) accept(ctx context.Context, l acceptor) error {
-	slots := make(chan struct{}, portConnections)
-	for {
-		select {
-		case slots <- struct{}{}:
-		case <-ctx.Done():
-			return nil
-		}
+	slots := make(chan struct{}, p.f.bounds.places)
+	for p.await(ctx, slots) {
 		conn, err := l.Accept()
 		if err != nil {
 			<-slots
@@ -228,6 +223,7 @@ func (p *port) accept(ctx context.Context, l acceptor) error {
 			return nil
 		})
 	}
+	return nil
 }
 
 // serve is one TCP connection from a client.
@@ -236,12 +232,13 @@ func (p *port) serve(ctx context.Context, client net.Conn) {
 	m.open.WithLabelValues("tcp").Inc()
 	defer m.open.WithLabelValues("tcp").Dec()
 	started := time.Now()
-	if !p.enter(client) {
-		m.connections.WithLabelValues("tcp", "refused").Inc()
+	g, refusal := p.enter(client)
+	if g == nil {
+		m.connections.WithLabelValues("tcp", refusal).Inc()
 		reset(client)
 		return
 	}
-	defer p.leave(client)
+	defer p.leave(g)
 	u, err := p.connect(ctx, addressOf(client.RemoteAddr()), func(mesh.Backend) {})
 	if err == nil {
 		err = p.introduce(u, client)
@@ -255,10 +252,10 @@ func (p *port) serve(ctx context.Context, client net.Conn) {
 	m.connect.Observe(time.Since(started).Seconds())
 	m.connections.WithLabelValues("tcp", "served").Inc()
 	if u.conn != nil {
-		p.f.splice(ctx, &pair{client: client, task: u.conn})
+		p.f.splice(ctx, &pair{client: client, task: u.conn, guest: g})
 		return
 	}
-	if p.f.relay(ctx, client, u.link) {
+	if p.f.relay(ctx, client, u.link, g) {
 		p.f.links.put(u.link)
 	}
 }

@@ -11,8 +11,8 @@ import (
 )
 
 // relay joins a TCP connection and a link until both directions have ended, an error, or ctx. It closes the connection. It
-// is true if the stream has ended whole, so that the link can carry another; else the link is closed.
-func (f *Forwarder) relay(ctx context.Context, conn net.Conn, l *link) bool {
+// is true if the stream has ended whole, so that the link can carry another; else the link is closed. The guest is whose place it is.
+func (f *Forwarder) relay(ctx context.Context, conn net.Conn, l *link, g *guest) bool {
 	cut := func() {
 		_ = conn.Close() // given up
 		l.close()
@@ -20,14 +20,14 @@ func (f *Forwarder) relay(ctx context.Context, conn net.Conn, l *link) bool {
 	defer func() { _ = conn.Close() }()
 	stop := context.AfterFunc(ctx, cut)
 	back := run.Async(ctx, func(context.Context) (struct{}, error) {
-		err := f.fromLink(conn, l)
+		err := f.fromLink(conn, l, g)
 		if err != nil {
 			reset(conn)
 			cut()
 		}
 		return struct{}{}, err
 	})
-	err := f.toLink(l, conn)
+	err := f.toLink(l, conn, g)
 	if err != nil {
 		cut()
 	}
@@ -37,12 +37,13 @@ func (f *Forwarder) relay(ctx context.Context, conn net.Conn, l *link) bool {
 
 // toLink sends what the connection says, chunk by chunk. However long it is silent, it is not given up: the kernel's
 // keep-alive ends what is dead.
-func (f *Forwarder) toLink(l *link, src net.Conn) error {
+func (f *Forwarder) toLink(l *link, src net.Conn, g *guest) error {
 	buf := f.buffers.Get().(*[bufferSize]byte)
 	defer f.buffers.Put(buf)
 	for {
 		n, err := src.Read(buf[2:])
 		if n > 0 {
+			g.speaks()
 			if err := l.chunk(buf[:], n); err != nil {
 				return err
 			}
@@ -57,7 +58,7 @@ func (f *Forwarder) toLink(l *link, src net.Conn) error {
 }
 
 // fromLink writes what the peer says to the connection, and half-closes it at the end.
-func (f *Forwarder) fromLink(dst net.Conn, l *link) error {
+func (f *Forwarder) fromLink(dst net.Conn, l *link, g *guest) error {
 	for {
 		n, err := l.next()
 		if err != nil {
@@ -66,6 +67,7 @@ func (f *Forwarder) fromLink(dst net.Conn, l *link) error {
 		if n == 0 {
 			return closeWrite(dst)
 		}
+		g.speaks()
 		if _, err := io.CopyN(dst, l.in, int64(n)); err != nil {
 			return err
 		}

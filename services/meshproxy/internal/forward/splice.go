@@ -5,7 +5,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
+	"time"
 
 	"github.com/shoalproject/shoal/internal/run"
 )
@@ -15,11 +17,14 @@ const (
 	sipSize = 4 << 10
 	// bulk is how many full sips in a row show that a direction has much to say. Then the kernel moves it from socket to socket.
 	bulk = 4
+	// gulp is how much of it is moved at once.
+	gulp = 4 << 20
 )
 
 // pair is a client's connection and its task's.
 type pair struct {
 	client, task net.Conn
+	guest        *guest
 	ended        atomic.Int32 // directions that have come to their end
 }
 
@@ -45,7 +50,7 @@ func (f *Forwarder) splice(ctx context.Context, s *pair) {
 
 // transfer carries one direction to its end. The second end needs no half-close: both are closed then.
 func (f *Forwarder) transfer(s *pair, dst, src net.Conn) {
-	err := f.copy(dst, src)
+	err := f.copy(dst, src, s.guest)
 	if err == nil && s.ended.Add(1) == 1 {
 		err = closeWrite(dst)
 	}
@@ -56,22 +61,44 @@ func (f *Forwarder) transfer(s *pair, dst, src net.Conn) {
 
 // copy reads and writes while there is little to carry, which is cheaper than a pipe in between. The rest, if there is much, never
 // enters this process: between two TCP sockets io.Copy splices.
-func (f *Forwarder) copy(dst, src net.Conn) error {
-	if err := f.sip(dst, src); !errors.Is(err, errBulk) {
-		return err
+func (f *Forwarder) copy(dst, src net.Conn, g *guest) error {
+	for {
+		if err := f.sip(dst, src, g); !errors.Is(err, errBulk) {
+			return err
+		}
+		if ended, err := pour(dst, src, f.bounds.pause); ended || err != nil {
+			return err
+		}
 	}
-	_, err := io.Copy(dst, src)
-	return err
+}
+
+// pour carries a direction that has much to say, until it ends or has been silent for long: it gives the pipe in between back then, so
+// that what was busy once holds no more than what never was.
+func pour(dst, src net.Conn, pause time.Duration) (ended bool, err error) {
+	for {
+		if err := src.SetReadDeadline(time.Now().Add(pause)); err != nil {
+			return false, err
+		}
+		switch _, err := io.CopyN(dst, src, gulp); {
+		case errors.Is(err, io.EOF):
+			return true, nil
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return false, src.SetReadDeadline(time.Time{})
+		case err != nil:
+			return false, err
+		}
+	}
 }
 
 var errBulk = errors.New("much to say") // a sentinel, never changed
 
-func (f *Forwarder) sip(dst, src net.Conn) error {
+func (f *Forwarder) sip(dst, src net.Conn, g *guest) error {
 	buf := f.sips.Get().(*[sipSize]byte)
 	defer f.sips.Put(buf)
 	for full := 0; full < bulk; {
 		n, err := src.Read(buf[:])
 		if n > 0 {
+			g.speaks()
 			if _, err := dst.Write(buf[:n]); err != nil {
 				return err
 			}

@@ -3,10 +3,8 @@ package forward
 import (
 	"context"
 	"errors"
-	"io"
 	"net"
 	"net/netip"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -16,12 +14,12 @@ import (
 )
 
 // sessionQueue is how many datagrams wait while a session finds its task; more are lost, as UDP may.
-const sessionQueue = 64
+const sessionQueue = 32
 
 // session is a UDP client's way to one task, until it has been silent for long or the task goes.
 type session struct {
 	cancel  context.CancelFunc
-	queue   chan []byte
+	queue   chan []byte  // each after the room for a chunk's length
 	backend mesh.Backend // guarded by the port's lock
 	client  netip.Addr
 }
@@ -43,7 +41,7 @@ func (p *port) receive(ctx context.Context, sock *packet.Socket) error {
 		}
 		if s := p.sessionOf(ctx, sock, from); s != nil {
 			select {
-			case s.queue <- append([]byte(nil), buf[:n]...):
+			case s.queue <- append(make([]byte, chunkHead, chunkHead+n), buf[:n]...):
 			default:
 				p.f.meter.dropped.Inc()
 			}
@@ -64,7 +62,7 @@ func (p *port) sessionOf(ctx context.Context, sock *packet.Socket, from packet.O
 		p.f.meter.connections.WithLabelValues("udp", "refused").Inc()
 		return nil
 	}
-	if len(p.sessions) >= portSessions {
+	if !p.take(client) {
 		p.f.meter.dropped.Inc()
 		return nil
 	}
@@ -80,11 +78,17 @@ func (p *port) sessionOf(ctx context.Context, sock *packet.Socket, from packet.O
 }
 
 func (p *port) end(key string, s *session) {
-	s.cancel()
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.finish(key, s)
+}
+
+// finish needs the lock. It ends a session and takes its place back, once.
+func (p *port) finish(key string, s *session) {
+	s.cancel()
 	if p.sessions[key] == s {
 		delete(p.sessions, key)
+		p.give(s.client)
 	}
 }
 
@@ -125,7 +129,6 @@ func (p *port) converse(ctx context.Context, sock *packet.Socket, from packet.Or
 
 // questions sends the client's datagrams until both directions have been silent for long.
 func (p *port) questions(ctx context.Context, u upstream, s *session, moved *atomic.Uint64) {
-	buf := make([]byte, 2+maxPacket)
 	last := uint64(0)
 	idle := time.NewTicker(udpIdle)
 	defer idle.Stop()
@@ -136,8 +139,8 @@ func (p *port) questions(ctx context.Context, u upstream, s *session, moved *ato
 		case data := <-s.queue:
 			moved.Add(1)
 			if u.conn != nil {
-				_, _ = u.conn.Write(data) // what cannot be sent is lost, as UDP may; a refusal shows when reading
-			} else if err := u.link.chunk(buf, copy(buf[2:], data)); err != nil {
+				_, _ = u.conn.Write(data[chunkHead:]) // what cannot be sent is lost, as UDP may; a refusal shows when reading
+			} else if err := u.link.chunk(data, len(data)-chunkHead); err != nil {
 				return
 			}
 		case <-idle.C:
@@ -152,11 +155,16 @@ func (p *port) questions(ctx context.Context, u upstream, s *session, moved *ato
 
 // answers sends the task's datagrams to the client, until the way to it is closed.
 func (p *port) answers(sock *packet.Socket, from packet.Origin, u upstream, s *session, moved *atomic.Uint64) error {
-	buf := make([]byte, maxPacket)
+	next := p.f.datagrams(u)
 	for {
-		n, err := readPacket(u, buf)
+		var unsent error
+		err := next(func(data []byte) error {
+			moved.Add(1)
+			unsent = sock.Write(data[chunkHead:], from)
+			return unsent
+		})
 		if err != nil {
-			if u.conn != nil && !errors.Is(err, net.ErrClosed) {
+			if unsent == nil && u.conn != nil && !errors.Is(err, net.ErrClosed) {
 				p.mu.Lock()
 				task := s.backend.Task
 				p.mu.Unlock()
@@ -164,22 +172,7 @@ func (p *port) answers(sock *packet.Socket, from packet.Origin, u upstream, s *s
 			}
 			return err
 		}
-		moved.Add(1)
-		if err := sock.Write(buf[:n], from); err != nil {
-			return err
-		}
 	}
-}
-
-func readPacket(u upstream, buf []byte) (int, error) {
-	if u.conn != nil {
-		return u.conn.Read(buf)
-	}
-	n, err := u.link.next()
-	if err != nil || n == 0 {
-		return 0, errors.Join(err, io.EOF)
-	}
-	return io.ReadFull(u.link.in, buf[:n])
 }
 
 // relayPackets is the receiver's side of a UDP session: chunks are datagrams. It ends with the link: what a session has
@@ -193,25 +186,21 @@ func (f *Forwarder) relayPackets(ctx context.Context, conn net.Conn, l *link) bo
 	defer context.AfterFunc(ctx, cut)()
 	back := run.Async(ctx, func(context.Context) (struct{}, error) {
 		defer cut()
-		buf := make([]byte, maxPacket)
+		next := f.datagrams(upstream{link: l})
 		for {
-			n, err := readPacket(upstream{link: l}, buf)
+			err := next(func(data []byte) error {
+				_, _ = conn.Write(data[chunkHead:]) // as above
+				return nil
+			})
 			if err != nil {
 				return struct{}{}, err
 			}
-			_, _ = conn.Write(buf[:n]) // as above
 		}
 	})
-	buf := make([]byte, 2+maxPacket)
+	next := f.datagrams(upstream{conn: conn})
 	for {
-		n, err := conn.Read(buf[2:])
-		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+		if err := next(func(data []byte) error { return l.chunk(data, len(data)-chunkHead) }); err != nil {
 			break
-		}
-		if n > 0 {
-			if err := l.chunk(buf, n); err != nil {
-				break
-			}
 		}
 	}
 	cut()

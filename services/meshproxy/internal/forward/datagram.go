@@ -1,0 +1,83 @@
+package forward
+
+import (
+	"errors"
+	"io"
+	"net"
+	"os"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// chunkHead is the room before a datagram, for its length where it goes on by a link.
+const chunkHead = 2
+
+// room holds the largest datagram. Sessions share some: one that waits has none.
+type room [chunkHead + maxPacket]byte
+
+// datagrams gives what reads one datagram after the other from the way to a task and hands each to use, with the head before it. What
+// is handed over is good until use returns.
+func (f *Forwarder) datagrams(u upstream) func(use func(data []byte) error) error {
+	if u.link != nil {
+		return func(use func([]byte) error) error { return f.fromChunk(u.link, use) }
+	}
+	if c, ok := u.conn.(syscall.Conn); ok {
+		if raw, err := c.SyscallConn(); err == nil {
+			return func(use func([]byte) error) error { return f.fromSocket(raw, use) }
+		}
+	}
+	return func(use func([]byte) error) error { return f.fromConn(u.conn, use) }
+}
+
+func (f *Forwarder) fromChunk(l *link, use func([]byte) error) error {
+	n, err := l.next()
+	if err != nil || n == 0 {
+		return errors.Join(err, io.EOF)
+	}
+	buf := f.packets.Get().(*room)
+	defer f.packets.Put(buf)
+	if _, err := io.ReadFull(l.in, buf[chunkHead:chunkHead+n]); err != nil {
+		return err
+	}
+	return use(buf[:chunkHead+n])
+}
+
+// fromSocket takes a buffer when there is something to read, and not before.
+func (f *Forwarder) fromSocket(raw syscall.RawConn, use func([]byte) error) error {
+	var buf *room
+	var n int
+	var fault error
+	err := raw.Read(func(fd uintptr) bool {
+		buf = f.packets.Get().(*room)
+		for {
+			if n, fault = unix.Read(int(fd), buf[chunkHead:]); fault != unix.EINTR {
+				break
+			}
+		}
+		if fault == unix.EAGAIN {
+			f.packets.Put(buf)
+			buf = nil
+			return false
+		}
+		return true
+	})
+	if buf != nil {
+		defer f.packets.Put(buf)
+	}
+	if err = errors.Join(err, os.NewSyscallError("read", fault)); err != nil {
+		return err
+	}
+	return use(buf[:chunkHead+n])
+}
+
+// fromConn reads what is no socket of the system, as in the simulation.
+func (f *Forwarder) fromConn(conn net.Conn, use func([]byte) error) error {
+	buf := f.packets.Get().(*room)
+	defer f.packets.Put(buf)
+	n, err := conn.Read(buf[chunkHead:])
+	if err != nil {
+		return err
+	}
+	return use(buf[:chunkHead+n])
+}
