@@ -5,6 +5,8 @@ import (
 	"io"
 	"net"
 	"os"
+	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -15,6 +17,25 @@ const chunkHead = 2
 
 // room holds the largest datagram. Sessions share some: one that waits has none.
 type room [chunkHead + maxPacket]byte
+
+// rooms keeps those that nobody has at the moment.
+type rooms struct {
+	idle sync.Pool
+	held atomic.Int64 // by sessions
+}
+
+func (r *rooms) take() *room {
+	r.held.Add(1)
+	if buf, ok := r.idle.Get().(*room); ok {
+		return buf
+	}
+	return new(room)
+}
+
+func (r *rooms) give(buf *room) {
+	r.held.Add(-1)
+	r.idle.Put(buf)
+}
 
 // datagrams gives what reads one datagram after the other from the way to a task and hands each to use, with the head before it. What
 // is handed over is good until use returns.
@@ -35,8 +56,8 @@ func (f *Forwarder) fromChunk(l *link, use func([]byte) error) error {
 	if err != nil || n == 0 {
 		return errors.Join(err, io.EOF)
 	}
-	buf := f.packets.Get().(*room)
-	defer f.packets.Put(buf)
+	buf := f.rooms.take()
+	defer f.rooms.give(buf)
 	if _, err := io.ReadFull(l.in, buf[chunkHead:chunkHead+n]); err != nil {
 		return err
 	}
@@ -49,21 +70,21 @@ func (f *Forwarder) fromSocket(raw syscall.RawConn, use func([]byte) error) erro
 	var n int
 	var fault error
 	err := raw.Read(func(fd uintptr) bool {
-		buf = f.packets.Get().(*room)
+		buf = f.rooms.take()
 		for {
 			if n, fault = unix.Read(int(fd), buf[chunkHead:]); fault != unix.EINTR {
 				break
 			}
 		}
 		if fault == unix.EAGAIN {
-			f.packets.Put(buf)
+			f.rooms.give(buf)
 			buf = nil
 			return false
 		}
 		return true
 	})
 	if buf != nil {
-		defer f.packets.Put(buf)
+		defer f.rooms.give(buf)
 	}
 	if err = errors.Join(err, os.NewSyscallError("read", fault)); err != nil {
 		return err
@@ -73,8 +94,8 @@ func (f *Forwarder) fromSocket(raw syscall.RawConn, use func([]byte) error) erro
 
 // fromConn reads what is no socket of the system, as in the simulation.
 func (f *Forwarder) fromConn(conn net.Conn, use func([]byte) error) error {
-	buf := f.packets.Get().(*room)
-	defer f.packets.Put(buf)
+	buf := f.rooms.take()
+	defer f.rooms.give(buf)
 	n, err := conn.Read(buf[chunkHead:])
 	if err != nil {
 		return err

@@ -10,9 +10,5 @@ func (f *Forwarder) Bound(places int, silent time.Duration) {
 // Pause has what carries much be given back after so short a silence. Call it before Apply.
 func (f *Forwarder) Pause(pause time.Duration) { f.bounds.pause = pause }
 
-// Rooms counts the buffers for datagrams that are made from here on.
-func (f *Forwarder) Rooms() func() int {
-	made := make(chan struct{}, 1<<16)
-	f.packets.New = func() any { made <- struct{}{}; return new(room) }
-	return func() int { return len(made) }
-}
+// Rooms counts the buffers for datagrams that sessions hold.
+func (f *Forwarder) Rooms() int64 { return f.rooms.held.Load() }

@@ -53,7 +53,7 @@ type Forwarder struct {
 	links   *pool
 	buffers *sync.Pool // for links
 	sips    *sync.Pool
-	packets *sync.Pool
+	rooms   rooms
 	inbound chan struct{} // one token a stream from a peer
 	meter   *meter
 	counts  counts
@@ -88,7 +88,6 @@ func New(env run.Env, self string, dial DialPeer, trust func() <-chan struct{}) 
 		env: env, self: self, tasks: run.NewSpawner(env.Log), links: newPool(dial, trust, m), meter: m,
 		buffers: &sync.Pool{New: func() any { return new([bufferSize]byte) }},
 		sips:    &sync.Pool{New: func() any { return new([sipSize]byte) }},
-		packets: &sync.Pool{New: func() any { return new(room) }},
 		bounds:  bounds{portPlaces, silentTime, pauseTime},
 		inbound: make(chan struct{}, inboundStreams),
 		ports:   map[mesh.Listener]*port{}, local: map[target]struct{}{},

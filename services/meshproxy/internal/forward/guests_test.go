@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -116,10 +117,9 @@ func TestSilenceIsNoReasonWhilePlacesAreFree(t *testing.T) {
 // TestWaitingSessionsHaveNoBuffers: a UDP session that waits for its task holds no room for what may come.
 func TestWaitingSessionsHaveNoBuffers(t *testing.T) {
 	r := newRig(t)
-	rooms := r.a.Rooms()
 	p := publish(t, "udp", r.packets("t", "a"))
 	r.apply(p)
-	const sessions = 200
+	const sessions = 50
 	for range sessions {
 		c, err := net.Dial("udp", at("127.0.0.1", p))
 		if err != nil {
@@ -130,12 +130,12 @@ func TestWaitingSessionsHaveNoBuffers(t *testing.T) {
 			t.Fatal("a session is not served")
 		}
 	}
-	if n := rooms(); n > sessions/4 {
-		t.Errorf("%d sessions that were served one after the other made %d buffers", sessions, n)
+	for end := time.Now().Add(5 * time.Second); r.a.Rooms() > 0; runtime.Gosched() { // the last answer has just come
+		if time.Now().After(end) {
+			t.Fatalf("%d sessions that wait hold %d buffers", sessions, r.a.Rooms())
+		}
 	}
 }
-
-func repeat(c net.Conn) { _, _ = io.Copy(c, c); c.Close() }
 
 // TestPipesOfTheSilentAreUsedAgain: a connection that has carried much and is silent now keeps no pipe from the next one.
 func TestPipesOfTheSilentAreUsedAgain(t *testing.T) {
@@ -178,3 +178,5 @@ func pipes(t *testing.T) (n int) {
 	}
 	return n
 }
+
+func repeat(c net.Conn) { _, _ = io.Copy(c, c); c.Close() }
