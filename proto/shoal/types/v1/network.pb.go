@@ -10,6 +10,7 @@ import (
 	_ "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -30,7 +31,10 @@ type Network struct {
 	// What is wanted.
 	Spec *NetworkSpec `protobuf:"bytes,2,opt,name=spec,proto3" json:"spec,omitempty"`
 	// What the cluster gave it. Claimed.
-	Ipam          *NetworkIPAM `protobuf:"bytes,3,opt,name=ipam,proto3" json:"ipam,omitempty"`
+	Ipam *NetworkIPAM `protobuf:"bytes,3,opt,name=ipam,proto3" json:"ipam,omitempty"`
+	// Addresses of tasks that are in the store no more, which rest before they are given again; the oldest first, at most 512. Those
+	// of tasks that have ended and are still in the store rest too.
+	Resting       []*RestingAddress `protobuf:"bytes,4,rep,name=resting,proto3" json:"resting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -86,6 +90,68 @@ func (x *Network) GetIpam() *NetworkIPAM {
 	return nil
 }
 
+func (x *Network) GetResting() []*RestingAddress {
+	if x != nil {
+		return x.Resting
+	}
+	return nil
+}
+
+// RestingAddress was given back not long ago.
+type RestingAddress struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The address, without prefix length.
+	Address string `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"`
+	// When it was given back, in cluster time.
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RestingAddress) Reset() {
+	*x = RestingAddress{}
+	mi := &file_shoal_types_v1_network_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RestingAddress) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RestingAddress) ProtoMessage() {}
+
+func (x *RestingAddress) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_network_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RestingAddress.ProtoReflect.Descriptor instead.
+func (*RestingAddress) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_network_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *RestingAddress) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RestingAddress) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
 // NetworkSpec is what a person wants.
 type NetworkSpec struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -116,7 +182,7 @@ type NetworkSpec struct {
 
 func (x *NetworkSpec) Reset() {
 	*x = NetworkSpec{}
-	mi := &file_shoal_types_v1_network_proto_msgTypes[1]
+	mi := &file_shoal_types_v1_network_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -128,7 +194,7 @@ func (x *NetworkSpec) String() string {
 func (*NetworkSpec) ProtoMessage() {}
 
 func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_network_proto_msgTypes[1]
+	mi := &file_shoal_types_v1_network_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -141,7 +207,7 @@ func (x *NetworkSpec) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkSpec.ProtoReflect.Descriptor instead.
 func (*NetworkSpec) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_network_proto_rawDescGZIP(), []int{1}
+	return file_shoal_types_v1_network_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *NetworkSpec) GetAnnotations() *Annotations {
@@ -231,7 +297,7 @@ type NetworkIPAM struct {
 
 func (x *NetworkIPAM) Reset() {
 	*x = NetworkIPAM{}
-	mi := &file_shoal_types_v1_network_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_network_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -243,7 +309,7 @@ func (x *NetworkIPAM) String() string {
 func (*NetworkIPAM) ProtoMessage() {}
 
 func (x *NetworkIPAM) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_network_proto_msgTypes[2]
+	mi := &file_shoal_types_v1_network_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -256,7 +322,7 @@ func (x *NetworkIPAM) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkIPAM.ProtoReflect.Descriptor instead.
 func (*NetworkIPAM) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_network_proto_rawDescGZIP(), []int{2}
+	return file_shoal_types_v1_network_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *NetworkIPAM) GetSubnets() []string {
@@ -300,7 +366,7 @@ type NetworkAttachment struct {
 
 func (x *NetworkAttachment) Reset() {
 	*x = NetworkAttachment{}
-	mi := &file_shoal_types_v1_network_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_network_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -312,7 +378,7 @@ func (x *NetworkAttachment) String() string {
 func (*NetworkAttachment) ProtoMessage() {}
 
 func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_types_v1_network_proto_msgTypes[3]
+	mi := &file_shoal_types_v1_network_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -325,7 +391,7 @@ func (x *NetworkAttachment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkAttachment.ProtoReflect.Descriptor instead.
 func (*NetworkAttachment) Descriptor() ([]byte, []int) {
-	return file_shoal_types_v1_network_proto_rawDescGZIP(), []int{3}
+	return file_shoal_types_v1_network_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *NetworkAttachment) GetTarget() string {
@@ -346,13 +412,18 @@ var File_shoal_types_v1_network_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_network_proto_rawDesc = "" +
 	"\n" +
-	"\x1cshoal/types/v1/network.proto\x12\x0eshoal.types.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\xa7\x01\n" +
+	"\x1cshoal/types/v1/network.proto\x12\x0eshoal.types.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/meta.proto\"\xea\x01\n" +
 	"\aNetwork\x12(\n" +
 	"\x04meta\x18\x01 \x01(\v2\x14.shoal.types.v1.MetaR\x04meta\x128\n" +
 	"\x04spec\x18\x02 \x01(\v2\x1b.shoal.types.v1.NetworkSpecB\a\x92\xb5\x18\x03\n" +
 	"\x01\bR\x04spec\x128\n" +
 	"\x04ipam\x18\x03 \x01(\v2\x1b.shoal.types.v1.NetworkIPAMB\a\x92\xb5\x18\x03\n" +
-	"\x01\bR\x04ipam\"\xac\x03\n" +
+	"\x01\bR\x04ipam\x12A\n" +
+	"\aresting\x18\x04 \x03(\v2\x1e.shoal.types.v1.RestingAddressB\a\x92\xb5\x18\x03\n" +
+	"\x01\x03R\aresting\"\\\n" +
+	"\x0eRestingAddress\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xac\x03\n" +
 	"\vNetworkSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x18\n" +
@@ -389,27 +460,31 @@ func file_shoal_types_v1_network_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_network_proto_rawDescData
 }
 
-var file_shoal_types_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 5)
+var file_shoal_types_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
 var file_shoal_types_v1_network_proto_goTypes = []any{
-	(*Network)(nil),           // 0: shoal.types.v1.Network
-	(*NetworkSpec)(nil),       // 1: shoal.types.v1.NetworkSpec
-	(*NetworkIPAM)(nil),       // 2: shoal.types.v1.NetworkIPAM
-	(*NetworkAttachment)(nil), // 3: shoal.types.v1.NetworkAttachment
-	nil,                       // 4: shoal.types.v1.NetworkSpec.AuxAddressesEntry
-	(*Meta)(nil),              // 5: shoal.types.v1.Meta
-	(*Annotations)(nil),       // 6: shoal.types.v1.Annotations
+	(*Network)(nil),               // 0: shoal.types.v1.Network
+	(*RestingAddress)(nil),        // 1: shoal.types.v1.RestingAddress
+	(*NetworkSpec)(nil),           // 2: shoal.types.v1.NetworkSpec
+	(*NetworkIPAM)(nil),           // 3: shoal.types.v1.NetworkIPAM
+	(*NetworkAttachment)(nil),     // 4: shoal.types.v1.NetworkAttachment
+	nil,                           // 5: shoal.types.v1.NetworkSpec.AuxAddressesEntry
+	(*Meta)(nil),                  // 6: shoal.types.v1.Meta
+	(*timestamppb.Timestamp)(nil), // 7: google.protobuf.Timestamp
+	(*Annotations)(nil),           // 8: shoal.types.v1.Annotations
 }
 var file_shoal_types_v1_network_proto_depIdxs = []int32{
-	5, // 0: shoal.types.v1.Network.meta:type_name -> shoal.types.v1.Meta
-	1, // 1: shoal.types.v1.Network.spec:type_name -> shoal.types.v1.NetworkSpec
-	2, // 2: shoal.types.v1.Network.ipam:type_name -> shoal.types.v1.NetworkIPAM
-	6, // 3: shoal.types.v1.NetworkSpec.annotations:type_name -> shoal.types.v1.Annotations
-	4, // 4: shoal.types.v1.NetworkSpec.aux_addresses:type_name -> shoal.types.v1.NetworkSpec.AuxAddressesEntry
-	5, // [5:5] is the sub-list for method output_type
-	5, // [5:5] is the sub-list for method input_type
-	5, // [5:5] is the sub-list for extension type_name
-	5, // [5:5] is the sub-list for extension extendee
-	0, // [0:5] is the sub-list for field type_name
+	6, // 0: shoal.types.v1.Network.meta:type_name -> shoal.types.v1.Meta
+	2, // 1: shoal.types.v1.Network.spec:type_name -> shoal.types.v1.NetworkSpec
+	3, // 2: shoal.types.v1.Network.ipam:type_name -> shoal.types.v1.NetworkIPAM
+	1, // 3: shoal.types.v1.Network.resting:type_name -> shoal.types.v1.RestingAddress
+	7, // 4: shoal.types.v1.RestingAddress.since:type_name -> google.protobuf.Timestamp
+	8, // 5: shoal.types.v1.NetworkSpec.annotations:type_name -> shoal.types.v1.Annotations
+	5, // 6: shoal.types.v1.NetworkSpec.aux_addresses:type_name -> shoal.types.v1.NetworkSpec.AuxAddressesEntry
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_network_proto_init() }
@@ -424,7 +499,7 @@ func file_shoal_types_v1_network_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_network_proto_rawDesc), len(file_shoal_types_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   5,
+			NumMessages:   6,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -178,7 +178,7 @@ func (m *sim) apply(p decide.Plan) []string {
 // rank puts what goes before what comes.
 func rank(line string) int {
 	verb, _, _ := strings.Cut(line, " ")
-	return slices.Index([]string{"block", "flaps", "depends", "abandon", "shutdown", "remove", "delete", "volume", "create", "bind", "run", "watch", "keep", "wait", "update", "job", "even"}, verb)
+	return slices.Index([]string{"block", "flaps", "depends", "abandon", "shutdown", "remove", "delete", "rest", "volume", "create", "bind", "run", "watch", "keep", "wait", "update", "job", "even"}, verb)
 }
 
 func (m *sim) taskName(t *typesv1.Task) string {
@@ -194,6 +194,15 @@ func (m *sim) taskName(t *typesv1.Task) string {
 
 // describe writes what a put does in a person's words.
 func (m *sim) describe(was, is *typesv1.Object) []string {
+	if n := is.GetNetwork(); n != nil {
+		var fresh []string
+		for _, r := range n.GetResting() {
+			if !slices.ContainsFunc(was.GetNetwork().GetResting(), func(x *typesv1.RestingAddress) bool { return proto.Equal(x, r) }) {
+				fresh = append(fresh, r.GetAddress())
+			}
+		}
+		return []string{fmt.Sprintf("rest     %s %s", n.GetMeta().GetId(), strings.Join(fresh, " "))}
+	}
 	if n := is.GetNode(); n != nil && len(n.GetBlocks()) > len(was.GetNode().GetBlocks()) {
 		return []string{fmt.Sprintf("block %s %s", n.GetMeta().GetId(), strings.Join(n.GetBlocks()[len(was.GetNode().GetBlocks()):], " "))}
 	}

@@ -101,7 +101,10 @@ func (d *Desk) VIPs(what string, want []*typesv1.NetworkAttachment, had []*types
 			}
 			within := rangeOf(n.GetIpam(), subnet)
 			a, ok := choose(d, func(taken alloc.Taken) (netip.Addr, bool) {
-				return d.a.cursors.VIP(taken, w.GetTarget(), subnet, within)
+				if a, ok := d.a.cursors.VIP(awake(taken, n), w.GetTarget(), subnet, within); ok {
+					return a, true
+				}
+				return d.a.cursors.VIP(taken, w.GetTarget(), subnet, within) // nothing else is free
 			})
 			if !ok {
 				return nil, errs.WithFaults(errs.Exhausted, what, errs.Fault{
@@ -115,6 +118,15 @@ func (d *Desk) VIPs(what string, want []*typesv1.NetworkAttachment, had []*types
 		out = append(out, v)
 	}
 	return out, nil
+}
+
+// awake takes the addresses for taken that tasks have given back lately, too.
+func awake(taken alloc.Taken, n *typesv1.Network) alloc.Taken {
+	rests := map[string]bool{}
+	for _, r := range n.GetResting() {
+		rests[state.AddressClaim(n.GetMeta().GetId(), r.GetAddress())] = true
+	}
+	return func(claim string) bool { return rests[claim] || taken(claim) }
 }
 
 func vipOn(had []*typesv1.VirtualIP, networkID string) *typesv1.VirtualIP {

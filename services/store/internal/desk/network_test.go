@@ -61,3 +61,14 @@ func TestIPAM(t *testing.T) {
 		t.Errorf("got %v, %v", got, err)
 	}
 }
+
+// A service gets no virtual address that a task has given back lately.
+func TestVirtualAddressesLetOthersRest(t *testing.T) {
+	n := &typesv1.Network{Meta: &typesv1.Meta{Id: "n"}, Resting: []*typesv1.RestingAddress{{Address: "10.5.0.3"}, {Address: "fd01::2"}}}
+	taken := awake(func(claim string) bool { return claim == state.AddressClaim("n", "10.5.0.2") }, n)
+	for a, want := range map[string]bool{"10.5.0.2": true, "10.5.0.3": true, "10.5.0.4": false, "fd01::2": true, "fd01::3": false} {
+		if got := taken(state.AddressClaim("n", a)); got != want {
+			t.Errorf("%s is taken: %t, want %t", a, got, want)
+		}
+	}
+}

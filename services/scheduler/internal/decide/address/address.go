@@ -1,6 +1,6 @@
 // Package address hands out addresses and blocks of addresses within one decision.
 //
-// It owns the search for what is free: next-fit, so that what was given back rests; and what the decision has claimed so far.
+// It owns the search for what is free: next-fit, so that what was given back rests; which of it rests too short yet; and what the decision has claimed so far.
 // It writes nothing. An Allocator belongs to one decision.
 package address
 
@@ -8,6 +8,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -17,7 +18,8 @@ import (
 // searchLimit bounds the addresses of one subnet that are looked at for one task.
 const searchLimit = 1 << 16
 
-// next is the first free address of a part of the subnet (or all of it) behind the one handed out last. The network's own
+// next is the first free address of a part of the subnet (or all of it) behind the one handed out last that does not rest; where all
+// that are free rest, the one that has done so for longest. The network's own
 // address, the gateway (the first one) and the broadcast address are nobody's.
 func (w *Allocator) next(network string, subnet, within netip.Prefix) (netip.Addr, bool) {
 	subnet, within = subnet.Masked(), within.Masked()
@@ -34,27 +36,48 @@ func (w *Allocator) next(network string, subnet, within netip.Prefix) (netip.Add
 	if ok && within.Contains(last) {
 		start = last.Next()
 	}
-	a := start
+	a, longest := start, rested{}
 	for range searchLimit {
 		if !within.Contains(a) || !a.IsValid() || isBroadcast(a, subnet) {
 			if start == first {
-				return netip.Addr{}, false
+				break
 			}
 			a, start = first, first // once around
 			continue
 		}
-		if w.claim(state.AddressClaim(network, a.String())) {
-			if w.last == nil {
-				w.last = map[book.PoolKey]netip.Addr{}
+		switch since := w.pools.Since(network, a); {
+		case w.now.Sub(since) < book.RestTime:
+			if w.free(state.AddressClaim(network, a.String())) && (!longest.addr.IsValid() || since.Before(longest.since)) {
+				longest = rested{a, since}
 			}
-			before, had := w.last[pool]
-			w.journal[len(w.journal)-1].pool, w.journal[len(w.journal)-1].before, w.journal[len(w.journal)-1].had = pool, before, had
-			w.last[pool] = a
+		case w.claim(state.AddressClaim(network, a.String())):
+			w.handOut(pool, a)
 			return a, true
 		}
 		a = a.Next()
 	}
-	return netip.Addr{}, false
+	if !longest.addr.IsValid() || !w.claim(state.AddressClaim(network, longest.addr.String())) {
+		return netip.Addr{}, false
+	}
+	w.handOut(pool, longest.addr)
+	return longest.addr, true
+}
+
+// rested is an address that was given back not long ago.
+type rested struct {
+	addr  netip.Addr
+	since time.Time
+}
+
+// handOut notes that an address which has just been claimed is the last of its pool.
+func (w *Allocator) handOut(pool book.PoolKey, a netip.Addr) {
+	if w.last == nil {
+		w.last = map[book.PoolKey]netip.Addr{}
+	}
+	before, had := w.last[pool]
+	c := &w.journal[len(w.journal)-1]
+	c.pool, c.before, c.had = pool, before, had
+	w.last[pool] = a
 }
 
 // claimed is one claim of this plan, with what was handed out in its pool before.
@@ -156,6 +179,7 @@ func (w *Allocator) Machine(given []string) *typesv1.TaskAddress {
 // Allocator knows what is taken: by the snapshot, and by this decision.
 type Allocator struct {
 	s       *state.Snapshot
+	now     time.Time
 	pools   *book.Pools
 	taken   map[string]struct{}         // claims
 	last    map[book.PoolKey]netip.Addr // handed out last
@@ -164,7 +188,9 @@ type Allocator struct {
 }
 
 // New is an allocator for one decision.
-func New(s *state.Snapshot, pools *book.Pools) *Allocator { return &Allocator{s: s, pools: pools} }
+func New(s *state.Snapshot, pools *book.Pools, now time.Time) *Allocator {
+	return &Allocator{s: s, pools: pools, now: now}
+}
 
 // Mark is a point to which Unclaim goes back.
 func (w *Allocator) Mark() int { return len(w.journal) }
@@ -191,10 +217,7 @@ func (w *Allocator) Block(within string, bits int) (string, bool) {
 
 // claim takes a claim for this plan, if nobody has it.
 func (w *Allocator) claim(c string) bool {
-	if _, taken := w.s.ClaimHolder(c); taken {
-		return false
-	}
-	if _, taken := w.taken[c]; taken {
+	if !w.free(c) {
 		return false
 	}
 	if w.taken == nil {
@@ -203,6 +226,15 @@ func (w *Allocator) claim(c string) bool {
 	w.taken[c] = struct{}{}
 	w.journal = append(w.journal, claimed{claim: c})
 	return true
+}
+
+// free reports whether nobody has a claim.
+func (w *Allocator) free(c string) bool {
+	if _, taken := w.s.ClaimHolder(c); taken {
+		return false
+	}
+	_, taken := w.taken[c]
+	return !taken
 }
 
 // nthBlock is the n-th block of that many bits in the pool.

@@ -86,6 +86,9 @@ func (b *Book) Advance(s *state.Snapshot) {
 	for n := range s.Nodes() {
 		b.SetNode(n.GetMeta().GetId(), n)
 	}
+	for n := range s.Networks() {
+		b.Pools.SetNetwork(n.GetMeta().GetId(), n)
+	}
 	for vol := range s.Volumes() {
 		b.SetVolume(vol.GetMeta().GetId(), vol)
 	}
@@ -115,6 +118,9 @@ func (b *Book) follow(key state.Key, o *typesv1.Object) {
 		b.setService(key.ID, o.GetService())
 		b.Placement++ // affinities ask for its labels, others wait for it or for its tasks to make room
 	case typesv1.Kind_KIND_CLUSTER, typesv1.Kind_KIND_NETWORK: // settings of all, and addresses
+		if key.Kind == typesv1.Kind_KIND_NETWORK && b.setNetwork(key.ID, o.GetNetwork()) {
+			return
+		}
 		b.Placement++
 		for _, g := range b.Groups {
 			g.setService(g.Service)

@@ -10,9 +10,11 @@ import (
 )
 
 // Pools remembers, for each subnet, the address handed out last. The next one is looked for behind it, so that one that was
-// given back rests as long as the subnet allows.
+// given back rests as long as the subnet allows; on an overlay it rests for RestTime at least, where the subnet has room.
 type Pools struct {
-	pools map[PoolKey]*btree.BTreeG[handedOut]
+	pools    map[PoolKey]*btree.BTreeG[handedOut]
+	ended    ended
+	networks map[string]given
 }
 
 // PoolKey is a network (empty: the machine network) and for that the /24 of the address.
@@ -27,7 +29,7 @@ type handedOut struct {
 	task string
 }
 
-func newPools() *Pools { return &Pools{pools: map[PoolKey]*btree.BTreeG[handedOut]{}} }
+func newPools() *Pools { return &Pools{pools: map[PoolKey]*btree.BTreeG[handedOut]{}, ended: ended{}, networks: map[string]given{}} }
 
 // PoolOf is the pool that an address of a network belongs to.
 func PoolOf(network string, a netip.Addr) PoolKey {
@@ -43,6 +45,7 @@ func PoolOf(network string, a netip.Addr) PoolKey {
 
 // note takes a task's addresses into account, also those of tasks that have ended.
 func (p *Pools) note(t *typesv1.Task) {
+	p.ended.note(t, true)
 	p.each(t, func(k PoolKey, h handedOut) {
 		if p.pools[k] == nil {
 			p.pools[k] = btree.NewBTreeGOptions(func(a, b handedOut) bool {
@@ -60,6 +63,7 @@ func (p *Pools) note(t *typesv1.Task) {
 }
 
 func (p *Pools) forget(t *typesv1.Task) {
+	p.ended.note(t, false)
 	p.each(t, func(k PoolKey, h handedOut) {
 		if p.pools[k] != nil {
 			p.pools[k].Delete(h)

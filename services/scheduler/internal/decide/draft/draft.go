@@ -151,6 +151,7 @@ func (d *Draft) DropTask(t *typesv1.Task) {
 	if len(t.GetDecided().GetVolumes()) > 0 && !d.Settled(t) {
 		d.Release(t)
 	}
+	d.giveBack(t)
 	d.Book.SetTask(id, nil)
 	d.note(state.Key{Kind: typesv1.Kind_KIND_TASK, ID: id}, t, nil)
 }
@@ -208,6 +209,8 @@ func (d *Draft) Undo() {
 		case typesv1.Kind_KIND_NODE:
 			was, _ := c.was.(*typesv1.Node)
 			d.Book.SetNode(c.key.ID, was)
+		case typesv1.Kind_KIND_NETWORK:
+			d.Book.Pools.SetNetwork(c.key.ID, d.Snapshot().Network(c.key.ID))
 		case typesv1.Kind_KIND_VOLUME:
 			d.Book.SetVolume(c.key.ID, d.Snapshot().Volume(c.key.ID))
 		case typesv1.Kind_KIND_SERVICE:

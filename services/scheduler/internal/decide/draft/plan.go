@@ -23,13 +23,14 @@ type Plan struct {
 func (p Plan) Empty() bool { return len(p.Puts) == 0 && len(p.Deletes) == 0 }
 
 // fields are what a scheduler may write of each kind. They are made once a plan.
-type fields struct{ node, service, create, task, volume, newVolume []string }
+type fields struct{ node, service, create, task, volume, newVolume, network []string }
 
 func newFields() fields {
 	return fields{
 		node: []string{"blocks", "flaps"}, service: []string{"update_status", "job_status", "dependency_status", "rebalance_status", "scale"},
 		create: []string{"service_id", "spec_version", "decided"}, task: []string{"decided"},
 		volume: []string{"task_id"}, newVolume: []string{"service", "slot", "source", "node_id", "incarnation", "task_id"},
+		network: []string{"resting"},
 	}
 }
 
@@ -55,6 +56,8 @@ func (d *Draft) Plan() Plan {
 			p.Puts = append(p.Puts, puts.of(c.is, f.node, len(d.changes)-i))
 		case c.key.Kind == typesv1.Kind_KIND_SERVICE:
 			p.Puts = append(p.Puts, puts.of(c.is, f.service, len(d.changes)-i))
+		case c.key.Kind == typesv1.Kind_KIND_NETWORK:
+			p.Puts = append(p.Puts, puts.of(c.is, f.network, len(d.changes)-i))
 		default:
 			p.Puts = append(p.Puts, puts.of(c.is, f.task, len(d.changes)-i))
 		}

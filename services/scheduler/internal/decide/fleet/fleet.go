@@ -38,7 +38,7 @@ type Fleet struct {
 
 // New looks at the machines of a decision.
 func New(d *draft.Draft) *Fleet {
-	return &Fleet{Draft: d, addresses: address.New(d.Snapshot(), d.Book.Pools)}
+	return &Fleet{Draft: d, addresses: address.New(d.Snapshot(), d.Book.Pools, d.Now)}
 }
 
 // Undo takes back what the decision has done to the book.
