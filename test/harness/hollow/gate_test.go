@@ -62,7 +62,7 @@ func TestGateLetsNobodyInTooLate(t *testing.T) {
 // A machine counts as in session while it is, and after a mark only by a session that is newer.
 func TestSessionsAreCounted(t *testing.T) {
 	f := &Fleet{nodes: []*Node{{voice: newVoice()}, {voice: newVoice()}}}
-	say := func(i int, word string) { slog.New(f.nodes[i].voice).Info(word) }
+	say := func(i int, word string) { slog.New(f.nodes[i].voice).Info(word) } //nolint:sloglint // the words are what is tested
 	check := func(before []int, want int) {
 		t.Helper()
 		if got := f.InSession(before); got != want {

@@ -213,10 +213,6 @@ func protocol(number byte) match {
 	return match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{number}}}
 }
 
-func otherThan(number byte) match {
-	return match{&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1}, &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{number}}}
-}
-
 // unreachable is the type of the message that a port has nobody (RFC 792; RFC 4443). Others must pass: neighbours are found by them.
 func unreachable(icmp, kind byte) match {
 	return append(protocol(icmp),
@@ -261,10 +257,6 @@ func within(p netip.Prefix, four, six *expr.Payload) match {
 
 func in(load *expr.Payload, s *nftables.Set) match {
 	return match{load, &expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID}}
-}
-
-func notIn(load *expr.Payload, s *nftables.Set) match {
-	return match{load, &expr.Lookup{SourceRegister: 1, SetName: s.Name, SetID: s.ID, Invert: true}}
 }
 
 func toThisMachine() match {

@@ -231,19 +231,19 @@ func (m *sealedMachine) capture(t testing.TB) *capture {
 }
 
 // leaks counts frames with a text in them or to the data port, and all frames.
-func (c *capture) leaks(text string) (clear, vxlan, all int) {
+func (c *capture) leaks(text string) (plain, vxlan, all int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, f := range c.frames {
 		if bytes.Contains(f, []byte(text)) {
-			clear++
+			plain++
 		}
 		// Ethernet 14, IPv4 without options 20, then UDP's ports.
 		if len(f) > 38 && f[12] == 8 && f[13] == 0 && f[23] == unix.IPPROTO_UDP && binary.BigEndian.Uint16(f[36:]) == 8477 {
 			vxlan++
 		}
 	}
-	return clear, vxlan, len(c.frames)
+	return plain, vxlan, len(c.frames)
 }
 
 const secret = "nobody on the wire reads this "
@@ -259,8 +259,8 @@ func TestSealedNetwork(t *testing.T) {
 			if got, err := ask(l.a.container, "10.0.0.6:8000"); err != nil || !strings.HasPrefix(got, secret+"10.0.0.5:") {
 				t.Fatalf("answered %q, %v", got, err)
 			}
-			if clear, vxlan, all := wire.leaks(secret); clear+vxlan > 0 || all == 0 {
-				t.Errorf("on the wire: %d frames with clear text, %d of the tunnel in the clear, of %d", clear, vxlan, all)
+			if plain, vxlan, all := wire.leaks(secret); plain+vxlan > 0 || all == 0 {
+				t.Errorf("on the wire: %d frames with clear text, %d of the tunnel in the clear, of %d", plain, vxlan, all)
 			}
 			for _, m := range []*sealedMachine{l.a, l.b} {
 				m.do(func() error {
@@ -282,8 +282,8 @@ func TestSealedNetwork(t *testing.T) {
 			if got, err := fails(l.a.container, "10.0.0.6:8000"); err == nil {
 				t.Errorf("without WireGuard it answered %q", got)
 			}
-			if clear, vxlan, _ := wire.leaks(secret); clear+vxlan > 0 {
-				t.Errorf("without WireGuard there were on the wire %d frames with clear text and %d of the tunnel", clear, vxlan)
+			if plain, vxlan, _ := wire.leaks(secret); plain+vxlan > 0 {
+				t.Errorf("without WireGuard there were on the wire %d frames with clear text and %d of the tunnel", plain, vxlan)
 			}
 			l.converge()
 			if _, err := ask(l.a.container, "10.0.0.6:8000"); err != nil {

@@ -52,7 +52,7 @@ func Main(args []string) int {
 	dev := device.NewDevice(link, conn.NewDefaultBind(), device.NewLogger(device.LogLevelSilent, ""))
 	defer dev.Close()
 	old := syscall.Umask(0o177)
-	l, err := net.Listen("unix", args[2])
+	l, err := new(net.ListenConfig).Listen(context.Background(), "unix", args[2])
 	syscall.Umask(old)
 	if err != nil {
 		return end(fmt.Errorf("listen: %w", err))

@@ -38,7 +38,7 @@ func (d Devices) Spawn(ctx context.Context, name string, mtu int) error {
 		return err
 	}
 	defer ready.Close()
-	cmd := exec.CommandContext(context.WithoutCancel(ctx), d.Program, Verb, name, strconv.Itoa(mtu), d.socket(name)) //nolint:gosec // this program
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), d.Program, Verb, name, strconv.Itoa(mtu), d.socket(name))
 	cmd.Env, cmd.Dir, cmd.Stderr = []string{}, "/", os.Stderr
 	cmd.ExtraFiles = []*os.File{tell}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
@@ -137,7 +137,7 @@ func (d Devices) tell(name string, c change) error {
 
 // talk says something and hears the answer line by line.
 func (d Devices) talk(name, words string, hear func(word, value string) error) error {
-	conn, err := net.DialTimeout("unix", d.socket(name), patience)
+	conn, err := (&net.Dialer{Timeout: patience}).DialContext(context.Background(), "unix", d.socket(name))
 	if err != nil {
 		return fmt.Errorf("its process does not listen: %w", err)
 	}

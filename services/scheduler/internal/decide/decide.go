@@ -76,7 +76,8 @@ func (d *Decider) Decide(s *state.Snapshot, now time.Time, newID func() string) 
 	turn.End()
 	// Step 3: what waits for a place, or says why it has none, looks again if others have taken or left places since; and so
 	// does who had to make room.
-	for i := 0; i < rounds && w.lookAgain(); i++ {
+	for left := rounds; left > 0 && w.lookAgain(); {
+		left--
 	}
 	p := w.Plan()
 	// Step 4: nothing of this has happened until it is committed.

@@ -29,7 +29,9 @@ type handedOut struct {
 	task string
 }
 
-func newPools() *Pools { return &Pools{pools: map[PoolKey]*btree.BTreeG[handedOut]{}, ended: ended{}, networks: map[string]given{}} }
+func newPools() *Pools {
+	return &Pools{pools: map[PoolKey]*btree.BTreeG[handedOut]{}, ended: ended{}, networks: map[string]given{}}
+}
 
 // PoolOf is the pool that an address of a network belongs to.
 func PoolOf(network string, a netip.Addr) PoolKey {
