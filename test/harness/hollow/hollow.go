@@ -43,7 +43,7 @@ const (
 	parallel = 2
 	// comeAtOnce is how many machines come up at the same time, and comeLimit how long one of them may hold up the next. Each
 	// waits a second for the meshproxy that it has not got, so this is also how many come up in a second.
-	comeAtOnce = 512
+	comeAtOnce = 256
 	comeLimit  = 5 * time.Second
 	// collectAt is how much garbage there may be, in percent of what is in use: collecting takes the processors that sessions need.
 	collectAt = 300

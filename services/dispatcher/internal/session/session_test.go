@@ -42,6 +42,7 @@ type rig struct {
 	store *replicatest.Store
 	conn  *grpc.ClientConn
 	mesh  *barrier.Barrier
+	way   *busy // to the store
 	stop  context.CancelFunc
 }
 
@@ -58,7 +59,8 @@ func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
 			Meta: &typesv1.Meta{Id: "dispatcher/d1"}, Role: authzv1.Role_ROLE_DISPATCHER, MachineId: self,
 		}))...)
 	conn := store.Dial(t)
-	commits := commit.New(storev1.NewCommitServiceClient(conn), env.Rand)
+	way := &busy{Client: storev1.NewCommitServiceClient(conn)}
+	commits := commit.New(way, env.Rand)
 	view := replica.New(env, storev1.NewWatchServiceClient(conn))
 	table := liveness.NewTable()
 	monitor := liveness.New(self, env, view, commits, table, times())
@@ -101,7 +103,7 @@ func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
 		<-done
 		<-done
 	})
-	r := &rig{t: t, data: data, store: store, conn: client, mesh: mesh, stop: cancel}
+	r := &rig{t: t, data: data, store: store, conn: client, mesh: mesh, way: way, stop: cancel}
 	time.Sleep(time.Second) // the replica's first snapshot
 	return r
 }
