@@ -232,9 +232,13 @@ func hasMachines(s *state.Snapshot, dispatcher string) bool {
 // wanted reports whether somebody may wait for what this one has not published yet: agents of other dispatchers to stop a
 // task, the scheduler to begin it.
 func (b *Barrier) wanted(s *state.Snapshot, own uint64, w *waits) bool {
+	others := len(b.live()) > 0
+	if !others && !anyStartFirst(s) {
+		return false // and no look at all tasks, which would be one for each change of thousands
+	}
 	w.look(s)
 	highest := w.start
-	if len(b.live()) > 0 {
+	if others {
 		highest = max(highest, w.stop)
 	}
 	me := s.Member(b.member)
@@ -249,45 +253,4 @@ func (b *Barrier) publish(ctx context.Context, own uint64) {
 	if _, err := b.commit.Do(ctx, tx); err != nil {
 		b.log.Warn("mesh barrier not published, trying again", "error", err)
 	}
-}
-
-// waits remembers the highest revisions that somebody may wait for, until a task changes.
-type waits struct {
-	at    state.Version
-	stop  uint64 // of a task that stops when it is in no table any more
-	start uint64 // of a task whose predecessor is asked to stop when it is in all tables
-}
-
-func (x *waits) look(s *state.Snapshot) {
-	at := s.Version()
-	at.Revision = s.ChangedAt(typesv1.Kind_KIND_TASK)
-	if at == x.at {
-		return
-	}
-	*x = waits{at: at}
-	serving := map[place]uint64{} // of start-first services: the highest revision of a slot's first task
-	for t := range s.Tasks() {
-		desired, observed := t.GetDecided().GetDesired(), t.GetObserved()
-		switch {
-		case t.GetDecided().GetNodeId() == "" || state.Terminal(observed.GetState()):
-		case desired > typesv1.TaskState_TASK_STATE_RUNNING:
-			x.stop = max(x.stop, t.GetMeta().GetRevision())
-		case observed.GetReady() && startFirst(s, t):
-			at := place{t.GetServiceId(), t.GetDecided().GetSlot()}
-			if other, two := serving[at]; two {
-				x.start = max(x.start, other, t.GetMeta().GetRevision())
-			}
-			serving[at] = max(serving[at], t.GetMeta().GetRevision())
-		}
-	}
-}
-
-// place is what two tasks share while one takes over from the other.
-type place struct {
-	service string
-	slot    uint64
-}
-
-func startFirst(s *state.Snapshot, t *typesv1.Task) bool {
-	return s.Service(t.GetServiceId()).GetSpec().GetUpdate().GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST
 }
