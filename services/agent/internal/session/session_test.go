@@ -3,6 +3,7 @@ package session
 import (
 	"context"
 	"errors"
+	"math/rand/v2"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -321,25 +322,33 @@ func newHalting(t run.Ticker, held *atomic.Bool) *halting {
 func (h *halting) C() <-chan time.Time { return h.c }
 func (h *halting) Stop()               { h.Ticker.Stop(); close(h.done) }
 
-// TestOwnPauseIsNoSilence: a machine that had no turn itself does not take its dispatcher for silent, and stays.
+// TestOwnPauseIsNoSilence: a machine that had no turn itself does not take its dispatcher for silent, and stays, however often
+// it is to beat.
 func TestOwnPauseIsNoSilence(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		d := &dispatcher{}
-		r := newRig(t, map[string]*dispatcher{"d1:1": d})
-		plain, pause := r.Env.Ticker, &atomic.Bool{}
-		r.Env.Ticker = func(d time.Duration) run.Ticker { return newHalting(plain(d), pause) }
-		close(r.machine.adopted)
-		pass(t, 5*time.Second)
-		for range 5 {
-			pause.Store(true)
-			pass(t, 7*time.Second)
-			pause.Store(false)
-			pass(t, 3*time.Second)
+	for _, period := range []time.Duration{500 * time.Millisecond, time.Second} {
+		for range 5 { // the jitter of the period differs
+			synctest.Test(t, func(t *testing.T) { ownPause(t, period) })
 		}
-		if d.sessions() != 1 {
-			t.Errorf("%d sessions, wanted the first to last", d.sessions())
-		}
-	})
+	}
+}
+
+func ownPause(t *testing.T, period time.Duration) {
+	d := &dispatcher{period: period}
+	r := newRig(t, map[string]*dispatcher{"d1:1": d})
+	r.Env.Rand = run.NewRand(rand.Uint64())
+	plain, pause := r.Env.Ticker, &atomic.Bool{}
+	r.Env.Ticker = func(d time.Duration) run.Ticker { return newHalting(plain(d), pause) }
+	close(r.machine.adopted)
+	pass(t, 5*time.Second)
+	for range 5 {
+		pause.Store(true)
+		pass(t, 7*time.Second)
+		pause.Store(false)
+		pass(t, 3*time.Second)
+	}
+	if d.sessions() != 1 {
+		t.Errorf("heartbeats each %s: %d sessions, wanted the first to last", period, d.sessions())
+	}
 }
 
 // TestAnotherPeriod: a dispatcher that has many machines asks for fewer heartbeats in the midst of a session.

@@ -127,7 +127,7 @@ func (t *talk) tick() error {
 
 // wasAway says that this process had no turn for so long that it was paused, or starved by others on its machine. What the
 // dispatcher said meanwhile waits unheard, and what it answers was asked late: a silence that was counted then is nobody's.
-func (t *talk) wasAway() bool { return time.Since(t.ticked) > 2*t.period }
+func (t *talk) wasAway() bool { return time.Since(t.ticked) > t.period+lateTurn }
 
 // overdue judges a dispatcher of which nothing was heard in time. An answer that waits is taken first.
 func (t *talk) overdue(ctx context.Context) error {
