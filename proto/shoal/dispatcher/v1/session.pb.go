@@ -1222,7 +1222,9 @@ type AssignedTask struct {
 	// Volumes of its slot.
 	Volumes []*v1.TaskVolume `protobuf:"bytes,13,rep,name=volumes,proto3" json:"volumes,omitempty"`
 	// Id of the payload with the login for its image's registry. Empty: there is none.
-	Login         string `protobuf:"bytes,14,opt,name=login,proto3" json:"login,omitempty"`
+	Login string `protobuf:"bytes,14,opt,name=login,proto3" json:"login,omitempty"`
+	// Its service names who may call it: it does not run before the machine's meshproxy keeps all others out.
+	Guarded       bool `protobuf:"varint,15,opt,name=guarded,proto3" json:"guarded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1353,6 +1355,13 @@ func (x *AssignedTask) GetLogin() string {
 		return x.Login
 	}
 	return ""
+}
+
+func (x *AssignedTask) GetGuarded() bool {
+	if x != nil {
+		return x.Guarded
+	}
+	return false
 }
 
 // AssignedNetwork is a network as a machine needs it.
@@ -1694,7 +1703,7 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\x06blocks\x18\x05 \x03(\tR\x06blocks\x126\n" +
 	"\ahistory\x18\x06 \x01(\v2\x1c.shoal.dispatcher.v1.HistoryR\ahistory\"\x1f\n" +
 	"\aHistory\x12\x14\n" +
-	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\xc4\x05\n" +
+	"\x05tasks\x18\x01 \x03(\tR\x05tasks\"\xde\x05\n" +
 	"\fAssignedTask\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\x12\x1d\n" +
 	"\n" +
@@ -1712,7 +1721,8 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\n" +
 	"log_driver\x18\f \x01(\v2\x19.shoal.types.v1.LogDriverR\tlogDriver\x124\n" +
 	"\avolumes\x18\r \x03(\v2\x1a.shoal.types.v1.TaskVolumeR\avolumes\x12\x14\n" +
-	"\x05login\x18\x0e \x01(\tR\x05login\x1a@\n" +
+	"\x05login\x18\x0e \x01(\tR\x05login\x12\x18\n" +
+	"\aguarded\x18\x0f \x01(\bR\aguarded\x1a@\n" +
 	"\x12ServiceLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xc4\x01\n" +

@@ -147,6 +147,14 @@ func (p *Proxy) Wire(ctx context.Context, id string) error {
 	return p.spaces.wire(ctx, id)
 }
 
+// Offer hands over a container's network namespace. A meshproxy that comes later is handed all there are.
+func (p *Proxy) Offer(id string) error {
+	if p.spaces == nil {
+		return nil
+	}
+	return p.spaces.hand(id)
+}
+
 // Unwire has the meshproxy let go of a container that has ended.
 func (p *Proxy) Unwire(id string) error {
 	if p.spaces == nil {

@@ -81,6 +81,8 @@ type Mesh interface {
 	Withdraw(ctx context.Context, taskID string) error
 	// Wire has the tables made in the network namespace of a container that is about to run, and waits for them.
 	Wire(ctx context.Context, id string) error
+	// Offer hands over the network namespace of a container without waiting.
+	Offer(id string) error
 	// Unwire says that a container has ended.
 	Unwire(id string) error
 }
@@ -89,7 +91,7 @@ const (
 	// stopBound is the longest wait for the mesh to let go of a task: a paused meshproxy must not hold it for ever.
 	stopBound = 5 * time.Second
 	// wireBound is the longest wait for the tables of a container's networks. Without a meshproxy it runs all the same, and
-	// virtual addresses answer when one has come.
+	// virtual addresses answer when one has come; only one whose service names its callers goes on waiting.
 	wireBound = 3 * time.Second
 	// defaultGrace is from the stop signal to SIGKILL.
 	defaultGrace = 10 * time.Second

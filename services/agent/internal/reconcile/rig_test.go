@@ -3,12 +3,14 @@ package reconcile_test
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
+	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/testx"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
@@ -38,6 +40,7 @@ type agent struct {
 	said      map[string]*typesv1.TaskObserved // the latest of each task, as the cluster hears it
 	stop      func()
 	withdrawn []string
+	deaf      atomic.Bool // its machine's meshproxy makes no tables
 }
 
 func (a *agent) Withdraw(_ context.Context, id string) error {
@@ -45,7 +48,14 @@ func (a *agent) Withdraw(_ context.Context, id string) error {
 	return nil
 }
 
-func (a *agent) Wire(context.Context, string) error { return nil }
+func (a *agent) Wire(context.Context, string) error {
+	if a.deaf.Load() {
+		return errs.New(errs.Unavailable, "the meshproxy does not listen")
+	}
+	return nil
+}
+
+func (a *agent) Offer(string) error { return nil }
 
 func (a *agent) Unwire(string) error { return nil }
 

@@ -69,6 +69,7 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 			l.step(ctx, e)
 		})
 	}
+	guarded := e.assigned.GetGuarded()
 	l.workers.Go(own, "prepare", func(own context.Context) error {
 		err := failpoint.Hit("agent.prepare")
 		if err == nil {
@@ -81,7 +82,9 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 			spec.Files, err = l.Files.Make(own, spec.ID, files)
 		}
 		if err == nil {
-			l.wire(own, wiring)
+			err = l.wire(own, wiring, guarded)
+		}
+		if err == nil {
 			err = l.Executor.Prepare(own, spec)
 		}
 		if err == nil {
@@ -97,16 +100,30 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 	})
 }
 
-// wire has the meshproxy make the tables of a container that is on networks, so that its first call finds them.
-func (l *Loop) wire(ctx context.Context, w container.Wiring) {
-	if l.Mesh == nil || len(w.Links) < 2 {
-		return
+// wire has the meshproxy make the tables of a container that is on networks, so that its first call finds them; and of one whose
+// service names its callers, which does not run before it is closed to all others. Any other is only handed over: its service may
+// name somebody while it runs.
+func (l *Loop) wire(ctx context.Context, w container.Wiring, guarded bool) error {
+	if l.Mesh == nil || len(w.Links) == 0 {
+		return nil
+	}
+	if len(w.Links) < 2 && !guarded {
+		if err := l.Mesh.Offer(w.ID); err != nil { // a meshproxy that comes later is handed all
+			l.Log.Debug("container not handed to the meshproxy", "container", w.ID, "error", err)
+		}
+		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, wireBound)
 	defer cancel()
-	if err := l.Mesh.Wire(ctx, w.ID); err != nil && !errors.Is(err, context.Canceled) {
-		l.Log.Warn("container runs before its virtual addresses answer", "container", w.ID, "error", err)
+	err := l.Mesh.Wire(ctx, w.ID)
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
+		return nil
+	case guarded:
+		return errs.New(errs.Unavailable, "waits for this machine's meshproxy, which lets in only who may call it: %w", err)
 	}
+	l.Log.Warn("container runs before its virtual addresses answer", "container", w.ID, "error", err)
+	return nil
 }
 
 func (l *Loop) start(ctx context.Context, e *entry) {

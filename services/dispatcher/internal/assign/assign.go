@@ -82,6 +82,7 @@ func task(s *state.Snapshot, t *typesv1.Task, svc *typesv1.Service, old *dispatc
 		Desired:   t.GetDecided().GetDesired(),
 		Addresses: t.GetDecided().GetAddresses(),
 		Volumes:   t.GetDecided().GetVolumes(),
+		Guarded:   len(svc.GetSpec().GetEndpoint().GetAllowFrom()) > 0 || svc == nil && old.GetGuarded(),
 	}
 	if a.GetDesired() > typesv1.TaskState_TASK_STATE_RUNNING {
 		// Any revision from the stop decision on will do for the barrier; the first one seen is kept, or each status

@@ -252,3 +252,47 @@ func TestManyCallers(t *testing.T) {
 	r.allow(many[2:]...)
 	r.letIn(map[int]bool{11: false, 12: false})
 }
+
+// A container on no network has no tables, and its connections are not tracked for it, until its service names somebody.
+func TestContainerOnNoNetwork(t *testing.T) {
+	r := newRig(t)
+	r.tell([]int{10, 11, 12}, []int{11})
+	r.alone(false)
+	if chains := r.chains(); len(chains) > 0 {
+		t.Errorf("a container that needs no tables has the chains %v", chains)
+	}
+	r.letIn(map[int]bool{11: true, 12: true})
+	r.alone(true, "10.0.0.11", "fd01::11")
+	r.letIn(map[int]bool{11: true, 12: false})
+	r.alone(true)
+	r.letIn(map[int]bool{11: true, 12: true})
+}
+
+// alone takes the container from all networks, as if it had begun so where it was not told of before.
+func (r *rig) alone(known bool, prefixes ...string) {
+	r.t.Helper()
+	r.callers(prefixes...)
+	r.revision++
+	m, err := r.last.Apply(&dispatcherv1.EndpointsResponse{
+		Version:    &typesv1.Version{Revision: r.revision},
+		LocalTasks: []*dispatcherv1.LocalTask{{TaskId: "client", ServiceId: "own", Addresses: []string{"10.128.1.10"}}},
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.last = m
+	if !known {
+		r.spaces.Drop("client.0")
+		c := r.another()
+		c.FlushRuleset()
+		if err := c.Flush(); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	if err := r.spaces.Apply(r.t.Context(), m); err != nil {
+		r.t.Fatal(err)
+	}
+	if !known {
+		r.take()
+	}
+}

@@ -63,6 +63,7 @@ type space struct {
 	turns      turns                 // those that have a chain
 	left       map[netip.Addr]bool   // tasks that have left since UDP clients were last taken from them
 	renewed    bool                  // the tables were made anew since
+	bare       bool                  // it needs no tables, and has none
 	generation uint32                // of the packet filter after our last change; 0: not known
 }
 
@@ -162,7 +163,7 @@ func (s *Spaces) settle(x *space, gone []netip.Addr) error {
 		return nil // it is told later
 	}
 	x.known = true
-	want := wanted{counted: map[netip.Addr]string{}, callers: s.model.Callers(task, x.callers)}
+	want := wanted{counted: map[netip.Addr]string{}, callers: s.model.Callers(task, x.callers), networks: len(task.GetNetworkIds()) > 0}
 	var tables []vip.Table
 	for _, network := range task.GetNetworkIds() {
 		of := s.table(network)
@@ -201,14 +202,23 @@ type wanted struct {
 	table   vip.Table
 	counted map[netip.Addr]string
 	callers *mesh.Callers
+	// networks says that it is on any.
+	networks bool
 }
+
+// nothing says that a container can do without tables: it is on no network, and anybody may call it. Then its connections are
+// not tracked on its account.
+func (w wanted) nothing() bool { return !w.networks && w.callers == nil }
 
 // bring changes what differs, in one transaction, or makes all of it where it is not known.
 func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
-	if x.have == nil || (x.callers == nil) != (want.callers == nil) {
+	if x.have == nil || x.bare && !want.nothing() || (x.callers == nil) != (want.callers == nil) {
 		return x.renew(want, recent)
 	}
-	have := wanted{x.have, x.counted, x.callers}
+	if x.bare {
+		return nil
+	}
+	have := wanted{table: x.have, counted: x.counted, callers: x.callers}
 	changes := vip.Diff(have.table, want.table)
 	if len(changes) == 0 && len(gone) == 0 && maps.Equal(have.counted, want.counted) && have.callers == want.callers {
 		return nil
@@ -239,11 +249,17 @@ func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
 // renew makes all of it, over what is there: what stays is in force all the while. Only a table that is no longer ours to
 // fill, of another release or changed by somebody, is replaced.
 func (x *space) renew(want wanted, recent []netip.Addr) error {
-	x.have, x.renewed = nil, true
+	x.have = nil
 	there, err := x.wire.chains(tableName)
 	if err != nil {
 		return err
 	}
+	if x.bare = want.nothing() && len(there) == 0; x.bare {
+		x.generation, err = x.wire.generation()
+		x.have, x.counted, x.callers, x.turns = want.table, want.counted, nil, nil
+		return err
+	}
+	x.renewed = true
 	changes := vip.Diff(nil, want.table)
 	next := turns{}.after(nil, changes)
 	write := func(l layout, c *nftables.Conn, chains map[string]bool) error {
