@@ -40,7 +40,7 @@ grep -E '^(Gid|Groups|CapEff):' $p/status | tr '\t' ' ' | sed 's/ *$//'
 awk '$5 == "/" || $5 == "/scratch" || $5 == "/data" { split($6, o, ","); print $5, o[1] }' $p/mountinfo | sort
 grep '^Max processes' $p/limits | tr -s ' ' | sed 's/ *$//'
 cat $p/oom_score_adj
-grep -h db $p/root/etc/hosts | tr '\t' ' '
+grep -hw db $p/root/etc/hosts | tr '\t' ' '
 grep -o -e 'search .*' -e 'ndots:.' $p/root/etc/resolv.conf | sort
 tr '\0' ' ' < $p/cmdline`
 
