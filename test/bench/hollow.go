@@ -35,6 +35,8 @@ func (r hollowReport) Row(what, unit, aim string, v float64) {
 
 // Spread is as in fleet.Report.
 func (r hollowReport) Spread(what, aim string, took []time.Duration) {
-	r.Row(what+", p50", "ms", "", percentile(took, 0.5))
-	r.Row(what+", p99", "ms", aim, percentile(took, 0.99))
+	p50, p99 := percentile(took, 0.5), percentile(took, 0.99)
+	r.log.Info("measured", "what", what, "p50_ms", p50, "p99_ms", p99)
+	r.Row(what+", p50", "ms", "", p50)
+	r.Row(what+", p99", "ms", aim, p99)
 }
