@@ -36,6 +36,7 @@ func TestNetworks(t *testing.T) {
 		// Not even by the machine that both are on.
 		c.reaches(db[0], web[0].network, false)
 	})
+	t.Run("who may call", func(t *testing.T) { c.with(t).whoMayCall(web, image) })
 	t.Run("outwards through the machine", func(t *testing.T) {
 		c := c.with(t)
 		registry := "https://" + strings.TrimSuffix(image, "/micro:1.0.0") + "/v2/"
@@ -64,6 +65,46 @@ func TestNetworks(t *testing.T) {
 			}
 		}
 	})
+}
+
+// whoMayCall has a service that is open to all name its callers, one after another: what is told is in force within a second, on its
+// network, by its virtual address and by its published port.
+func (c *cluster) whoMayCall(web []box, image string) {
+	c.t.Helper()
+	c.shoal("service", "create", "--name", "safe", "--network", "front", "--publish", "30977:8000", image)
+	safe := c.boxes("safe")[0]
+	answers := func(from box, url string) bool {
+		_, _, code := c.inside(from, "curl", "-sS", "-o", "/dev/null", "--max-time", "2", url)
+		return code == 0
+	}
+	port := func() bool {
+		_, _, code := c.try(web[0].host, "curl", "-sS", "-o", "/dev/null", "--max-time", "2", "http://127.0.0.1:30977/")
+		return code == 0
+	}
+	vip := "http://" + c.vip("safe") + ":8000/"
+	step := func(what string, may, published bool, flags ...string) {
+		c.t.Helper()
+		if len(flags) > 0 {
+			c.shoal(append(append([]string{"service", "update"}, flags...), "safe")...)
+		}
+		until(c.t, what, time.Second, func() string {
+			direct, balanced, outside := answers(web[0], "http://"+safe.network+":8000/"), answers(web[1], vip), port()
+			if direct != may || balanced != may || outside != published {
+				return fmt.Sprintf("%s: answers directly %t, by the virtual address %t, by the port %t", what, direct, balanced, outside)
+			}
+			return ""
+		})
+	}
+	step("anybody may", true, true)
+	step("only the machines' loopback may", false, true, "--allow-from", "127.0.0.0/8")
+	step("web may too", true, true, "--allow-from-add", "web")
+	step("web alone may", true, false, "--allow-from-rm", "127.0.0.0/8")
+	step("nobody with that label is there", false, false, "--allow-from", "label:tier=none")
+	step("anybody may again", true, true, "--allow-from-rm", "label:tier=none")
+	if now := c.boxes("safe"); len(now) != 1 || now[0].pid != safe.pid {
+		c.t.Errorf("its task was replaced: %+v, was %+v", now, safe)
+	}
+	c.shoal("service", "rm", "safe")
 }
 
 // box is a running container as seen from its machine.
