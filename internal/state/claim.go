@@ -80,6 +80,11 @@ func AddressClaim(networkID, address string) string {
 	return "address/" + networkID + "/" + address
 }
 
+// FixedClaim is the claim of a service on an address that it names for one of its slots. The task that has it claims the address itself.
+func FixedClaim(networkID, address string) string {
+	return "fixed" + strings.TrimPrefix(AddressClaim(networkID, address), "address")
+}
+
 // Claims lists what the object holds that no other may hold at the same time: names, ports, addresses, blocks. A task that
 // has ended (observed) claims nothing any more: its addresses are a record of the past.
 func Claims(o *typesv1.Object) []string {
@@ -118,6 +123,11 @@ func serviceClaims(s *typesv1.Service) []string {
 	for _, p := range s.GetEndpoint().GetPorts() {
 		if p.GetPublishedPort() != 0 && !OnHost(p) {
 			out = append(out, PortClaim(p.GetProtocol(), p.GetPublishedPort()))
+		}
+	}
+	for _, n := range s.GetSpec().GetTask().GetNetworks() {
+		for _, a := range n.GetAddresses() {
+			out = append(out, FixedClaim(n.GetTarget(), a))
 		}
 	}
 	for _, v := range s.GetEndpoint().GetVirtualIps() {

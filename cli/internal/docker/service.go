@@ -96,6 +96,8 @@ type RestartPolicy struct {
 type NetworkTarget struct {
 	Target  string
 	Aliases []string `json:",omitempty"`
+	// Addresses are those of its tasks, by slot.
+	Addresses []string `json:",omitempty"`
 }
 
 // EndpointSpec says how a service is reached.
@@ -194,7 +196,7 @@ func TaskSpecOf(t *typesv1.TaskSpec) TaskSpec {
 		out.Networks = append(out.Networks, NetworkTarget{Target: "host"})
 	}
 	for _, n := range t.GetNetworks() {
-		out.Networks = append(out.Networks, NetworkTarget{Target: n.GetTarget(), Aliases: n.GetAliases()})
+		out.Networks = append(out.Networks, NetworkTarget{Target: n.GetTarget(), Aliases: n.GetAliases(), Addresses: n.GetAddresses()})
 	}
 	return out
 }

@@ -36,7 +36,7 @@ func (f *Flags) Create() {
 	f.set.String("name", "", "name of the service (required)")
 	f.set.String("mode", "replicated", "how many tasks: replicated, global, replicated-job or global-job")
 	f.set.StringArrayP("publish", "p", nil, "publish a port: [PUBLISHED:]TARGET[/tcp|udp|sctp], or published=…,target=…[,protocol=…][,policy=cluster|local|prefer-local][,affinity=client-ip][,host-ip=ADDRESS|CIDR][,dataplane=kernel|userspace][,proxy-protocol=v2]")
-	f.set.StringArray("network", nil, "put tasks on a network: NAME, or name=…,alias=…")
+	f.set.StringArray("network", nil, "put tasks on a network: NAME, or name=…,alias=…,ip=… (again for each slot),ip6=…")
 	f.set.StringArrayP("env", "e", nil, "set an environment variable: NAME=value, or NAME for this shell's value")
 	f.set.StringArrayP("label", "l", nil, "label the service: key=value")
 	f.set.StringArray("container-label", nil, "label the containers: key=value")

@@ -154,7 +154,7 @@ func parseFields(text string, known ...string) (map[string]string, error) {
 		if !ok || !slices.Contains(known, key) {
 			return nil, errs.New(errs.Invalid, "%q: %q is not one of %s, with = and a value", text, part, strings.Join(known, ", "))
 		}
-		if _, twice := out[key]; twice && key != "alias" {
+		if _, twice := out[key]; twice && key != "alias" && key != "ip" && key != "ip6" {
 			return nil, errs.New(errs.Invalid, "%q: %s is given twice", text, key)
 		}
 		if before := out[key]; before != "" {
@@ -187,12 +187,12 @@ func (f *Flags) shareNetwork(t *typesv1.TaskSpec, share bool) {
 	t.Container.Privileges.HostNetwork = share
 }
 
-// network reads NAME, or name=…,alias=….
+// network reads NAME, or name=…,alias=…,ip=….
 func (f *Flags) network(flag, text string) *typesv1.NetworkAttachment {
 	if !strings.Contains(text, "=") {
 		return &typesv1.NetworkAttachment{Target: text}
 	}
-	fields, err := parseFields(text, "name", "alias")
+	fields, err := parseFields(text, "name", "alias", "ip", "ip6")
 	if err == nil && fields["name"] == "" {
 		err = errs.New(errs.Invalid, "%q: name is missing", text)
 	}
@@ -203,6 +203,11 @@ func (f *Flags) network(flag, text string) *typesv1.NetworkAttachment {
 	a := &typesv1.NetworkAttachment{Target: fields["name"]}
 	if fields["alias"] != "" {
 		a.Aliases = strings.Split(fields["alias"], ",")
+	}
+	for _, key := range []string{"ip", "ip6"} {
+		if fields[key] != "" {
+			a.Addresses = append(a.Addresses, strings.Split(fields[key], ",")...)
+		}
 	}
 	return a
 }

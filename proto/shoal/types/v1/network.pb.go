@@ -359,7 +359,11 @@ type NetworkAttachment struct {
 	// Id of the network. Requests may give its name.
 	Target string `protobuf:"bytes,1,opt,name=target,proto3" json:"target,omitempty"`
 	// More names on that network.
-	Aliases       []string `protobuf:"bytes,2,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	Aliases []string `protobuf:"bytes,2,rep,name=aliases,proto3" json:"aliases,omitempty"`
+	// Addresses of its tasks there, by slot: the first of a family is slot 1's, the second slot 2's. At most 256. None of a family:
+	// the next free ones. Replicated services only, with an order of stop-first: a slot's next task gets its address when the one
+	// before it has stopped.
+	Addresses     []string `protobuf:"bytes,3,rep,name=addresses,proto3" json:"addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -408,6 +412,13 @@ func (x *NetworkAttachment) GetAliases() []string {
 	return nil
 }
 
+func (x *NetworkAttachment) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
 var File_shoal_types_v1_network_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_network_proto_rawDesc = "" +
@@ -443,10 +454,11 @@ const file_shoal_types_v1_network_proto_rawDesc = "" +
 	"\asubnets\x18\x01 \x03(\tR\asubnets\x12\x10\n" +
 	"\x03vni\x18\x02 \x01(\rR\x03vni\x12\x16\n" +
 	"\x06ranges\x18\x03 \x03(\tR\x06ranges\x12\x1a\n" +
-	"\breserved\x18\x04 \x03(\tR\breserved\"E\n" +
+	"\breserved\x18\x04 \x03(\tR\breserved\"c\n" +
 	"\x11NetworkAttachment\x12\x16\n" +
 	"\x06target\x18\x01 \x01(\tR\x06target\x12\x18\n" +
-	"\aaliases\x18\x02 \x03(\tR\aaliasesB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\aaliases\x18\x02 \x03(\tR\aaliases\x12\x1c\n" +
+	"\taddresses\x18\x03 \x03(\tR\taddressesB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_network_proto_rawDescOnce sync.Once

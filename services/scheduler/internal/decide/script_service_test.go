@@ -35,7 +35,7 @@ func (m *sim) service(name string, opts map[string]string) {
 		task.Placement = &typesv1.Placement{Platforms: []*typesv1.Platform{{Os: os, Architecture: arch}}}
 	}
 	if n := opts["networks"]; n != "" {
-		task.Networks = append(task.Networks, &typesv1.NetworkAttachment{Target: n})
+		task.Networks = append(task.Networks, &typesv1.NetworkAttachment{Target: n, Addresses: plusList(opts["fixed"])})
 	}
 	update := &typesv1.UpdateConfig{Delay: durationpb.New(m.duration(cmpOr(opts["delay"], "0s")))}
 	if p, ok := opts["parallelism"]; ok {

@@ -22,7 +22,7 @@ import (
 //	node ID dispatcher=ID; dispatcher ID applied=now
 //	network ID subnet=CIDR
 //	service NAME [replicas=N] [restart-delay=D] [condition=C] [attempts=N] [window=D] [memory=SIZE] [cpus=N]
-//	        [platform=os/arch] [users=private] [networks=ID] [parallelism=N] [order=start-first] [delay=D]; again: an update
+//	        [platform=os/arch] [users=private] [networks=ID] [fixed=A+B] [parallelism=N] [order=start-first] [delay=D]; again: an update
 //	        [max-delay=D] [label.KEY=V] [mode=global|job|global-job] [completions=N] [concurrent=N] [job-deadline=D]
 //	        [cron=FIELDS_WITH_UNDERSCORES] [zone=Z] [policy=allow|replace] [catch-up=D] [constraint=A+B] [prefer=KEY+KEY]
 //	        [max-replicas=N] [strategy=binpack] [tolerate=KEY] [near=S] [far=S] [rather-near=S] [rather-far=S]

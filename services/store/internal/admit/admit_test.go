@@ -19,6 +19,7 @@ func snapshot() *state.Snapshot {
 	t := state.Empty().Begin()
 	t.Put(state.Wrap(&typesv1.Network{
 		Meta: &typesv1.Meta{Id: "netid1"}, Spec: &typesv1.NetworkSpec{Annotations: &typesv1.Annotations{Name: "front"}},
+		Ipam: &typesv1.NetworkIPAM{Subnets: []string{"10.0.0.0/24"}},
 	}))
 	t.Put(state.Wrap(&typesv1.Service{
 		Meta: &typesv1.Meta{Id: "svc1"}, Spec: &typesv1.ServiceSpec{Annotations: &typesv1.Annotations{Name: "micro"}},

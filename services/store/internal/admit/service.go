@@ -71,6 +71,7 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 	f.mode(s, id, spec)
 	f.dependencies(s, id, spec)
 	f.callers(s, id, spec)
+	f.fixed(s, id, spec)
 	f.Check(spec.GetPriority() >= -maxPriority && spec.GetPriority() <= maxPriority, "priority", "%d is not from -%d to %d",
 		spec.GetPriority(), maxPriority, maxPriority)
 	f.rebalance(s, id, spec)

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"strings"
 
 	"google.golang.org/protobuf/proto"
 
@@ -101,10 +102,10 @@ func (d *Desk) VIPs(what string, want []*typesv1.NetworkAttachment, had []*types
 			}
 			within := rangeOf(n.GetIpam(), subnet)
 			a, ok := choose(d, func(taken alloc.Taken) (netip.Addr, bool) {
-				if a, ok := d.a.cursors.VIP(awake(taken, n), w.GetTarget(), subnet, within); ok {
+				if a, ok := d.a.cursors.VIP(awake(d.unnamed(taken, n), n), w.GetTarget(), subnet, within); ok {
 					return a, true
 				}
-				return d.a.cursors.VIP(taken, w.GetTarget(), subnet, within) // nothing else is free
+				return d.a.cursors.VIP(d.unnamed(taken, n), w.GetTarget(), subnet, within) // nothing else is free
 			})
 			if !ok {
 				return nil, errs.WithFaults(errs.Exhausted, what, errs.Fault{
@@ -118,6 +119,14 @@ func (d *Desk) VIPs(what string, want []*typesv1.NetworkAttachment, had []*types
 		out = append(out, v)
 	}
 	return out, nil
+}
+
+// unnamed takes the addresses for taken that services name for their tasks, too.
+func (d *Desk) unnamed(taken alloc.Taken, n *typesv1.Network) alloc.Taken {
+	prefix := state.AddressClaim(n.GetMeta().GetId(), "")
+	return func(claim string) bool {
+		return taken(claim) || taken(state.FixedClaim(n.GetMeta().GetId(), strings.TrimPrefix(claim, prefix)))
+	}
 }
 
 // awake takes the addresses for taken that tasks have given back lately, too.

@@ -46,6 +46,7 @@ func (w *Allocator) next(network string, subnet, within netip.Prefix) (netip.Add
 			continue
 		}
 		switch since := w.pools.Since(network, a); {
+		case network != "" && !w.free(state.FixedClaim(network, a.String())): // some service names it for its own
 		case w.now.Sub(since) < book.RestTime:
 			if w.free(state.AddressClaim(network, a.String())) && (!longest.addr.IsValid() || since.Before(longest.since)) {
 				longest = rested{a, since}
@@ -106,8 +107,8 @@ func isBroadcast(a netip.Addr, subnet netip.Prefix) bool {
 	return a.Is4() && subnet.Bits() < 31 && !subnet.Contains(a.Next())
 }
 
-// Networks finds an address in each subnet of each network of the spec. The words say why there is none.
-func (w *Allocator) Networks(spec *typesv1.TaskSpec) (out []*typesv1.TaskAddress, why string) {
+// Networks finds an address in each subnet of each network of the spec: the slot's own where the spec names one. The words say why there is none.
+func (w *Allocator) Networks(spec *typesv1.TaskSpec, slot uint64) (out []*typesv1.TaskAddress, why string) {
 	for _, att := range spec.GetNetworks() {
 		network := w.s.Network(att.GetTarget())
 		if network == nil {
@@ -119,8 +120,16 @@ func (w *Allocator) Networks(spec *typesv1.TaskSpec) (out []*typesv1.TaskAddress
 			if err != nil {
 				return nil, fmt.Sprintf("network %s has the malformed subnet %q", network.GetSpec().GetAnnotations().GetName(), text)
 			}
+			a, ok, why := w.fixed(att, network.GetSpec().GetAnnotations().GetName(), subnet, slot)
+			if why != "" {
+				return nil, why
+			}
+			if ok {
+				ta.Addresses = append(ta.Addresses, netip.PrefixFrom(a, subnet.Bits()).String())
+				continue
+			}
 			within := rangeOf(network.GetIpam(), subnet)
-			a, ok := w.next(att.GetTarget(), subnet, within)
+			a, ok = w.next(att.GetTarget(), subnet, within)
 			if !ok {
 				return nil, fmt.Sprintf("network %s has no free address in %s", network.GetSpec().GetAnnotations().GetName(), within)
 			}

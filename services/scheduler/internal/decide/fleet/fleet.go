@@ -219,7 +219,7 @@ func (f *Fleet) machineAddress(n *place.Node) (*typesv1.TaskAddress, bool) {
 
 // Addresses finds all addresses that a task of the spec has on the node. Room is false when the node has none of its own left:
 // then another is to be asked. Why says that a network has none left, wherever the task goes. Nothing is claimed then.
-func (f *Fleet) Addresses(n *place.Node, spec *typesv1.TaskSpec) (out []*typesv1.TaskAddress, room bool, why string) {
+func (f *Fleet) Addresses(n *place.Node, spec *typesv1.TaskSpec, slot uint64) (out []*typesv1.TaskAddress, room bool, why string) {
 	mark := f.addresses.Mark()
 	own, room := f.machineAddress(n)
 	if !room {
@@ -227,7 +227,7 @@ func (f *Fleet) Addresses(n *place.Node, spec *typesv1.TaskSpec) (out []*typesv1
 		f.fullNodes = append(f.fullNodes, n)
 		return nil, false, ""
 	}
-	out, why = f.addresses.Networks(spec)
+	out, why = f.addresses.Networks(spec, slot)
 	if why != "" {
 		f.addresses.Unclaim(mark)
 		return nil, true, why

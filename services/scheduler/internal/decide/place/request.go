@@ -27,6 +27,8 @@ type Request struct {
 	users       bool // it wants a user namespace of its own
 	// invalid is a constraint that makes no sense: no node meets it.
 	invalid string
+	// Fixed says that it names addresses for its slots: two tasks of one slot cannot be there at once.
+	Fixed bool
 	// Newer says that the spec asks for something that only a newer scheduler knows.
 	Newer bool
 }
@@ -63,6 +65,9 @@ func NewRequest(spec *typesv1.TaskSpec, ports []*typesv1.PortConfig, strategy ty
 		default:
 			r.Ports = append(r.Ports, port)
 		}
+	}
+	for _, att := range spec.GetNetworks() {
+		r.Fixed = r.Fixed || len(att.GetAddresses()) > 0
 	}
 	r.users = spec.GetContainer().GetPrivileges().GetUserNamespace() == typesv1.UserNamespace_USER_NAMESPACE_PRIVATE
 	r.class = classOf(p, r.users)

@@ -120,9 +120,9 @@ func count(b bool) int {
 }
 
 // startFirst reports whether a new task starts before the one that it replaces goes. Two tasks with the same host port can't be
-// on one node, and two of one slot must not write to its volume at once: there the old one goes first.
+// on one node, two of one slot must not write to its volume at once, nor have its address: there the old one goes first.
 func (r *Rollout) startFirst(version uint64) bool {
-	if req := r.Request(version); len(req.Ports) > 0 || len(req.Volumes) > 0 {
+	if req := r.Request(version); len(req.Ports) > 0 || len(req.Volumes) > 0 || req.Fixed {
 		return false
 	}
 	return r.config().GetOrder() == typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST

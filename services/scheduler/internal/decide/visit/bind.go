@@ -31,9 +31,9 @@ type found struct {
 }
 
 // claim finds addresses on a node. Room is false when it has none of its own left.
-func (v *Visit) claim(n *place.Node, version uint64, id string) (f found, room bool, why string) {
-	addresses, room, why := v.Addresses(n, v.Spec(version))
-	if why != "" {
+func (v *Visit) claim(n *place.Node, version, slot uint64, id string) (f found, room bool, why string) {
+	addresses, room, why := v.Addresses(n, v.Spec(version), slot)
+	if why != "" && !v.Request(version).Fixed {
 		if v.exhausted == nil {
 			v.exhausted = map[uint64]string{}
 		}
@@ -145,7 +145,7 @@ func (v *Visit) search(t *typesv1.Task) (found, string) {
 		if why != "" {
 			return found{}, why
 		}
-		f, room, why := v.claim(n, version, t.GetMeta().GetId())
+		f, room, why := v.claim(n, version, t.GetDecided().GetSlot(), t.GetMeta().GetId())
 		switch {
 		case !room: // the next best is asked
 			continue

@@ -99,7 +99,7 @@ func (v *Visit) Create(s *book.Slot, o Order) { v.create(s, o, nil) }
 // Move makes a task on that very node, which is to take over from another of its slot. It reports whether there was an address
 // left.
 func (v *Visit) Move(s *book.Slot, from *typesv1.Task, version uint64, to *place.Node) bool {
-	f, room, why := v.claim(to, version, from.GetMeta().GetId()) // another than that of the task before, if it is any
+	f, room, why := v.claim(to, version, from.GetDecided().GetSlot(), from.GetMeta().GetId()) // another than that of the task before, if it is any
 	if !room || why != "" {
 		return false
 	}
