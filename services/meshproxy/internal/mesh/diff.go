@@ -19,9 +19,9 @@ import (
 //
 // Nothing that is right already is touched.
 func Diff(want, have Kernel) []Change {
-	var out []Change
-	out = append(out, diffSet(have.Peers, want.Peers, func(a netip.Addr) Change { return Change{Verb: Add, Peer: a} })...)
-	out = append(out, diffEntries(want.Entries, have.Entries)...)
+	out := diffSet(have.Peers, want.Peers, func(a netip.Addr) Change { return Change{Verb: Add, Peer: a} })
+	entries := diffEntries(want.Entries, have.Entries)
+	out = append(slices.Grow(out, len(entries)+others), entries...)
 	if want.Rules.Mark != have.Rules.Mark {
 		out = append(out, Change{Verb: Set, Rules: new(want.Rules)})
 	}
@@ -55,6 +55,9 @@ func Diff(want, have Kernel) []Change {
 	}
 	return append(out, diffSet(have.Policies, want.Policies, func(p Policy) Change { return Change{Verb: Add, Policy: &p} })...)
 }
+
+// others is a guess of the steps beside entries, of which there may be very many: the list of those is not to be copied for the rest.
+const others = 1024
 
 // diffLinks makes the steps for links, tunnels' removals first (a bridge's would only set them free), bridges' additions
 // first. Gone are the names of links that do not survive: removed, or made again because a tunnel cannot be changed.

@@ -90,39 +90,64 @@ func (e Entries) equal(o Entries) bool {
 // diffEntries lists the steps from have to want: removals first, so that an element which changes its value is never
 // there twice. Only parts that are not the very same are looked at: the cost is that of the change.
 func diffEntries(want, have Entries) []Change {
-	old, next := map[Slot]string{}, map[Slot]string{}
-	collect(old, have, want)
-	collect(next, want, have)
-	var removed, added []Change
-	for slot, value := range old {
-		if now, there := next[slot]; !there || now != value {
-			removed = append(removed, Change{Verb: Remove, Entry: &Entry{slot, value}})
-		}
+	old, next := collect(have, want), collect(want, have)
+	removed, added := apart(old, next), apart(next, old)
+	out := make([]Change, 0, len(removed)+len(added))
+	for i := range removed {
+		out = append(out, Change{Verb: Remove, Entry: &removed[i]})
 	}
-	for slot, value := range next {
-		if was, there := old[slot]; !there || was != value {
-			added = append(added, Change{Verb: Add, Entry: &Entry{slot, value}})
-		}
+	for i := range added {
+		out = append(out, Change{Verb: Add, Entry: &added[i]})
 	}
-	for _, list := range [][]Change{removed, added} {
-		slices.SortFunc(list, func(a, b Change) int { return compareSlots(a.Entry.Slot, b.Entry.Slot) })
-	}
-	return append(removed, added...)
+	return out
 }
 
-func collect(into map[Slot]string, parts, other Entries) {
+// apart lists what a has otherwise than b, or alone, in order.
+func apart(a, b map[Slot]string) []Entry {
+	n := 0
+	for slot, value := range a {
+		if other, there := b[slot]; !there || other != value {
+			n++
+		}
+	}
+	out := make([]Entry, 0, n) // at the start it is all that there is: it must not be there twice while it grows
+	for slot, value := range a {
+		if other, there := b[slot]; !there || other != value {
+			out = append(out, Entry{slot, value})
+		}
+	}
+	slices.SortFunc(out, func(x, y Entry) int { return compareSlots(x.Slot, y.Slot) })
+	return out
+}
+
+// collect puts together what parts have that are not the same in other.
+func collect(parts, other Entries) map[Slot]string {
+	n := 0
+	for owner, p := range parts {
+		if other[owner] != p {
+			n += len(p.elements)
+		}
+	}
+	out := make(map[Slot]string, n)
 	for owner, p := range parts {
 		if other[owner] == p {
 			continue
 		}
 		for slot, value := range p.elements {
-			into[slot] = value
+			out[slot] = value
 		}
 	}
+	return out
 }
 
 func compareSlots(a, b Slot) int {
-	return cmp.Or(cmp.Compare(a.Set, b.Set), cmp.Compare(len(a.Key), len(b.Key)), cmp.Compare(a.Key, b.Key))
+	if c := cmp.Compare(a.Set, b.Set); c != 0 {
+		return c
+	}
+	if c := cmp.Compare(len(a.Key), len(b.Key)); c != 0 {
+		return c
+	}
+	return cmp.Compare(a.Key, b.Key)
 }
 
 // Family is the name of a set for addresses of one family.

@@ -91,7 +91,7 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 	next.mergeNames(r.GetRemovedNetworkServices(), r.GetNetworkServices())
 	if next.era == nil || next.disputed {
 		next.claim(inOrder(next.services))
-		next.era = new(era)
+		next.era = &era{addresses: know(next.machines)}
 	}
 	return next, nil
 }

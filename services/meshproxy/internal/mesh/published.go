@@ -38,7 +38,9 @@ type partSource struct {
 }
 
 // era is the time in which machines, settings and owners of ports have not changed.
-type era struct{ _ byte }
+type era struct {
+	addresses map[string]addresses // by machine
+}
 
 // faults are what is wrong in a part, kept with it: it is told as long as it is so.
 type faults []errs.Fault
@@ -216,7 +218,7 @@ func (m *Model) carry(p *Part, port Port, self Self, is4 bool) {
 			put(p.elements, Family(SetHairpins, is4), "", "%s %s", at.Addr(), at.Addr())
 			continue
 		}
-		for a := range m.addressesOf(b.Node, is4) {
+		for _, a := range m.addressesOf(b.Node, is4) {
 			put(p.elements, Family(SetReturns, is4), "", "%s %s", a, at.Addr())
 		}
 	}
@@ -295,13 +297,35 @@ func (p *Part) lasting(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEndpoi
 }
 
 // addressesOf are a machine's own, of one family, by which its connections may come.
-func (m *Model) addressesOf(node string, is4 bool) map[netip.Addr]struct{} {
-	out := map[netip.Addr]struct{}{}
-	machine := m.machines[node]
-	for _, text := range slices.Concat(machine.GetAddresses(), machine.GetVteps()) {
-		if a, err := netip.ParseAddr(text); err == nil && a.Unmap().Is4() == is4 {
-			out[a.Unmap()] = struct{}{}
+func (m *Model) addressesOf(node string, is4 bool) []netip.Addr {
+	if is4 {
+		return m.era.addresses[node].four
+	}
+	return m.era.addresses[node].six
+}
+
+// addresses are a machine's by family, each once.
+type addresses struct{ four, six []netip.Addr }
+
+// know reads the machines' addresses, once for all services that have tasks there.
+func know(machines map[string]*dispatcherv1.MeshMachine) map[string]addresses {
+	out := make(map[string]addresses, len(machines))
+	for id, machine := range machines {
+		var known addresses
+		for _, text := range slices.Concat(machine.GetAddresses(), machine.GetVteps()) {
+			a, err := netip.ParseAddr(text)
+			if err != nil {
+				continue
+			}
+			list := &known.six
+			if a = a.Unmap(); a.Is4() {
+				list = &known.four
+			}
+			if !slices.Contains(*list, a) {
+				*list = append(*list, a)
+			}
 		}
+		out[id] = known
 	}
 	return out
 }

@@ -39,10 +39,10 @@ func (m mapped) make(conn *nftables.Conn, all bool) error {
 	return nil
 }
 
-// change puts a transaction's share of the elements together: removals first, so that what changes its value is free when
-// it comes again; chains before the elements that lead to them, and away after.
+// change puts a transaction's share of the elements together, in the order that they come in: removals first, so that what changes its
+// value is free when it comes again; chains before the elements that lead to them, and away after.
 func (m mapped) change(conn *nftables.Conn, changes []mesh.Change) error {
-	elements, made := map[string]map[mesh.Verb][]nftables.SetElement{}, map[string]bool{}
+	made, run := map[string]bool{}, batched{conn: conn}
 	for _, c := range changes {
 		l, ours := m.layouts[entrySet(c)]
 		if !ours {
@@ -58,19 +58,12 @@ func (m mapped) change(conn *nftables.Conn, changes []mesh.Change) error {
 			}
 			made[c.Entry.Value] = true
 		}
-		if elements[c.Entry.Set] == nil {
-			elements[c.Entry.Set] = map[mesh.Verb][]nftables.SetElement{}
+		if err := run.put(m.sets[c.Entry.Set], c.Verb, e); err != nil {
+			return err
 		}
-		elements[c.Entry.Set][c.Verb] = append(elements[c.Entry.Set][c.Verb], e)
 	}
-	for name, verbs := range elements {
-		s := m.sets[name]
-		if err := inBatches(verbs[mesh.Remove], func(e []nftables.SetElement) error { return conn.SetDeleteElements(s, e) }); err != nil {
-			return err
-		}
-		if err := inBatches(verbs[mesh.Add], func(e []nftables.SetElement) error { return conn.SetAddElements(s, e) }); err != nil {
-			return err
-		}
+	if err := run.flush(); err != nil {
+		return err
 	}
 	for _, c := range changes {
 		if l, ours := m.layouts[entrySet(c)]; ours && l.verdict && c.Verb == mesh.Remove && !made[c.Entry.Value] && c.Entry.Value != changedTurn {
@@ -80,6 +73,37 @@ func (m mapped) change(conn *nftables.Conn, changes []mesh.Change) error {
 		}
 	}
 	return nil
+}
+
+// batched makes messages of elements of one set after the other. It keeps no more of them than one message has.
+type batched struct {
+	conn     *nftables.Conn
+	set      *nftables.Set
+	verb     mesh.Verb
+	elements []nftables.SetElement
+}
+
+func (b *batched) put(s *nftables.Set, v mesh.Verb, e nftables.SetElement) error {
+	if b.set != s || b.verb != v || len(b.elements) == batch {
+		if err := b.flush(); err != nil {
+			return err
+		}
+		b.set, b.verb = s, v
+	}
+	b.elements = append(b.elements, e)
+	return nil
+}
+
+func (b *batched) flush() (err error) {
+	switch {
+	case len(b.elements) == 0:
+	case b.verb == mesh.Remove:
+		err = b.conn.SetDeleteElements(b.set, b.elements)
+	default:
+		err = b.conn.SetAddElements(b.set, b.elements)
+	}
+	b.elements = b.elements[:0]
+	return err
 }
 
 func entrySet(c mesh.Change) string {
