@@ -30,6 +30,7 @@ type site struct {
 const (
 	kernelPort    = 30500
 	userSpacePort = 30501
+	hostPort      = 30502 // of the task's machine alone
 	microPort     = 8000
 )
 
@@ -68,7 +69,8 @@ func (s *site) prepare(ctx context.Context) error {
 		{"network", "create", "--driver", "overlay", "bench"},
 		{
 			"service", "create", "--name", "target", "--network", "bench", "--constraint", "node.hostname==w1",
-			"-p", fmt.Sprintf("%d:%d", kernelPort, microPort), s.image,
+			"-p", fmt.Sprintf("%d:%d", kernelPort, microPort),
+			"-p", fmt.Sprintf("published=%d,target=%d,mode=host", hostPort, microPort), s.image,
 		},
 		{
 			"service", "create", "--name", "carried", "--constraint", "node.hostname==w1",

@@ -21,9 +21,14 @@ func (s *site) mesh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	own, err := s.Address("w1")
+	if err != nil {
+		return err
+	}
 	at := func(port int) string { return fmt.Sprintf("http://%s:%d/", entry, port) }
 	return s.compare(ctx, "the mesh, task on another machine", [2]string{"kernel 0.9 of direct", "kernel 0.8 of direct"}, []side{
 		{name: "direct", host: "w1", url: fmt.Sprintf("http://%s:%d/", s.target.on(true), microPort)},
+		{name: "host port", host: "w2", url: fmt.Sprintf("http://%s:%d/", own, hostPort)},
 		{name: "kernel", host: "w2", url: at(kernelPort)},
 		{name: "userspace", host: "w2", url: at(userSpacePort)},
 	})

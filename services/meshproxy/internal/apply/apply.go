@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -33,6 +34,8 @@ const (
 	period = 10 * time.Second
 	// retry is the wait after tables that could not be put in force.
 	retry = time.Second
+	// heavySteps are so many that what they were made of is to be given back.
+	heavySteps = 10_000
 	// defaultMTU is Ethernet's.
 	defaultMTU = 1500
 )
@@ -98,6 +101,7 @@ type state struct {
 	held                   map[mesh.Listener]bool // ports that another process has
 	published              *mesh.Published
 	settled                mesh.Kernel // what the kernel was brought to last
+	heavy                  bool        // that was much
 }
 
 // New makes a loop. File is where the last known tables are kept. The parts are put in force in their order, before the forwarder.
@@ -206,6 +210,10 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.done(m) // what follows is of no concern to those who wait for the version
 		l.forget()
 		l.report(saver.take(l.Told()))
+		if l.heavy {
+			l.heavy = false
+			debug.FreeOSMemory() // what a start leaves would stay until as much has been allocated again, which may be long
+		}
 	}
 }
 
@@ -386,7 +394,7 @@ func (l *Loop) program(ctx context.Context, m *mesh.Model, want mesh.Kernel, loo
 	if err := l.tables.Apply(ctx, changes); err != nil {
 		return err
 	}
-	l.settled = want
+	l.settled, l.heavy = want, l.heavy || len(changes) >= heavySteps
 	if len(changes) == 0 {
 		return nil
 	}
