@@ -68,7 +68,7 @@ type Executor struct{ handle }
 func (e *Executor) List(context.Context) (found []container.Found, err error) {
 	err = e.with(func() error {
 		for id, c := range e.host.containers {
-			f := container.Found{ID: id, Origin: c.origin, Presence: c.presence}
+			f := container.Found{ID: id, Origin: c.origin, Presence: c.presence, IDs: container.IDs{First: c.FirstID}}
 			switch c.presence {
 			case task.Running:
 				f.PID = c.PID
@@ -120,7 +120,7 @@ func (e *Executor) Prepare(ctx context.Context, s container.Spec) error {
 		e.host.shelve(s)
 		e.host.end(e.host.containers[s.ID], 137)
 		e.host.containers[s.ID] = &hollow{
-			Container: Container{ID: s.ID, TaskID: s.Origin.Task, Image: image, Hostname: s.Hostname, Spec: s.Container},
+			Container: Container{ID: s.ID, TaskID: s.Origin.Task, Image: image, Hostname: s.Hostname, Spec: s.Container, FirstID: s.IDs.First},
 			spec:      b, presence: task.Made, origin: s.Origin,
 		}
 		if e.host.made != nil {

@@ -83,6 +83,8 @@ type Container struct {
 	Running  bool
 	ExitCode int32
 	PID      int64
+	// FirstID is the first of its own user ids; 0: it has the machine's.
+	FirstID uint32
 	// Spec is what the task asked for, whole.
 	Spec *typesv1.ContainerSpec
 }

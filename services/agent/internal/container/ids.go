@@ -22,3 +22,17 @@ func (r IDs) Outside(id uint32) (uint32, error) {
 	}
 	return r.First + id, nil
 }
+
+// nobody is whom an id beyond a user namespace is shown as (proc(5), overflowuid).
+const nobody = 65534
+
+// Inside is the id in the container of one on the machine.
+func (r IDs) Inside(id uint32) uint32 {
+	switch {
+	case !r.Mapped():
+		return id
+	case id < r.First || id-r.First >= IDCount:
+		return nobody
+	}
+	return id - r.First
+}

@@ -1,6 +1,9 @@
 package executor
 
 import (
+	"archive/tar"
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +13,8 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/shoalproject/shoal/internal/errs"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/network"
@@ -120,5 +125,104 @@ func TestUserNamespace(t *testing.T) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil || strings.Contains(string(mounts), r.cfg.Pins) {
 		t.Errorf("mounts are left: %v", err)
+	}
+}
+
+// TestInsideUserNamespace: commands, copies and looks find the container as those of one without find theirs.
+func TestInsideUserNamespace(t *testing.T) {
+	r := newRig(t)
+	if err := r.UserNamespaces(); err != nil {
+		t.Skip(err)
+	}
+	s := r.private(t, "in.0", "wait")
+	s.Container.User = "app"
+	s.Container.Mounts = []*typesv1.Mount{{Source: "data", Target: "/data"}}
+	secret := filepath.Join(filepath.Dir(r.config), "secret")
+	if err := errors.Join(os.WriteFile(secret, []byte("word"), 0o400), os.Chown(secret, firstID+1234, firstID+99)); err != nil {
+		t.Fatal(err)
+	}
+	s.Files = []container.Bind{{From: secret, To: "/run/secrets/s"}}
+	r.run(t, s)
+	ask := func(user string, questions ...string) string {
+		_, out, _ := r.exec(t, container.Command{Args: append([]string{"/probe", "ask"}, questions...), User: user})
+		return out
+	}
+	out := ask("", "ids:", "file:/run/secrets/s", "mode:/run/secrets/s", "open:/dev/stdout", "open:/dev/stderr", "listen:127.0.0.1:80", "write:/data")
+	for question, want := range map[string]string{
+		"ids:": "1234 99 [77 99]", "file:/run/secrets/s": "word", "mode:/run/secrets/s": "400 1234:99", "open:/dev/stdout": "ok", "open:/dev/stderr": "ok",
+		"listen:127.0.0.1:80": "ok", "write:/data": "permission denied",
+	} {
+		if got := answerTo(out, question); got != want {
+			t.Errorf("%s: %q, want %q", question, got, want)
+		}
+	}
+	for _, dir := range []string{"/dev/shm", "/data", "/seeded"} {
+		_, err := r.Put(t.Context(), "in.0", &logsv1.CopyPut{Dir: dir, Owners: true}, archive(t,
+			&tar.Header{Typeflag: tar.TypeReg, Name: "d/e/plain", Mode: 0o640, Uid: 7, Gid: 8},
+			&tar.Header{Typeflag: tar.TypeSymlink, Name: "d/link", Linkname: "e", Uid: 7, Gid: 8},
+			&tar.Header{Typeflag: tar.TypeDir, Name: "roots", Mode: 0o750},
+		))
+		if err != nil {
+			t.Fatalf("%s: %v", dir, err)
+		}
+		out := ask("0", "mode:"+dir+"/d", "mode:"+dir+"/d/e/plain", "mode:"+dir+"/d/link", "mode:"+dir+"/roots", "write:"+dir+"/roots")
+		for question, want := range map[string]string{
+			"mode:" + dir + "/d": "755 0:0", "mode:" + dir + "/d/e/plain": "640 7:8", "mode:" + dir + "/d/link": "755 0:0", "mode:" + dir + "/roots": "750 0:0",
+			"write:" + dir + "/roots": "ok",
+		} {
+			if got := answerTo(out, question); got != want {
+				t.Errorf("%s: %q, want %q", question, got, want)
+			}
+		}
+		var got bytes.Buffer
+		if err := r.Get(t.Context(), "in.0", &logsv1.CopyGet{Path: dir + "/d/e/plain"}, func(*logsv1.CopyStat) error { return nil }, &got); err != nil {
+			t.Fatal(err)
+		}
+		if h, err := tar.NewReader(&got).Next(); err != nil || h.Uid != 7 || h.Gid != 8 {
+			t.Errorf("%s: came out as %+v, %v", dir, h, err)
+		}
+	}
+	_, err := r.Put(t.Context(), "in.0", &logsv1.CopyPut{Dir: "/data", Owners: true}, archive(t, &tar.Header{Typeflag: tar.TypeReg, Name: "far", Mode: 0o640, Uid: 70000}))
+	if !errs.Is(err, errs.Invalid) || !strings.Contains(err.Error(), "id 70000 is not among the 65536 of its user namespace") {
+		t.Errorf("an owner beyond the namespace: %v", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat(filepath.Join(r.cfg.Volumes, "named", "data", "data", "d", "e", "plain"), &st); err != nil || st.Uid != 7 || st.Gid != 8 {
+		t.Errorf("in the volume: %d:%d, %v", st.Uid, st.Gid, err)
+	}
+}
+
+// TestUserNamespaceOfAnotherAgent: what one agent has made another one starts, also where files had to change hands.
+func TestUserNamespaceOfAnotherAgent(t *testing.T) {
+	r := newRig(t)
+	if err := r.UserNamespaces(); err != nil {
+		t.Skip(err)
+	}
+	for id, layered := range map[string]bool{"layered.0": true, "copied.0": false} {
+		t.Run(id, func(t *testing.T) {
+			s := r.private(t, id, "tell", "mode:/", "mode:/probe", "write:/etc", "write:/own")
+			s.Container.Mounts = []*typesv1.Mount{{Target: "/own"}}
+			r.layered = layered
+			if err := r.Prepare(t.Context(), s); err != nil {
+				t.Fatal(err)
+			}
+			if exists(filepath.Join(r.cfg.Pins, id, layerPin(0))) != layered {
+				t.Errorf("layers are mounted: %v", !layered)
+			}
+			next := r.again(t)
+			defer next.Close()
+			if _, err := next.Start(t.Context(), id); err != nil {
+				t.Fatal(err)
+			}
+			until(t, "the container has told all", func() bool { return strings.Contains(r.log(t, id), "that is all") })
+			for question, want := range map[string]string{"mode:/": "755 0:0", "mode:/probe": "755 0:0", "write:/etc": "ok", "write:/own": "ok"} {
+				if got := answerTo(r.log(t, id), question); got != want {
+					t.Errorf("%s: %q, want %q", question, got, want)
+				}
+			}
+			if _, err := next.Remove(t.Context(), id, container.Stop{}); err != nil {
+				t.Error(err)
+			}
+		})
 	}
 }

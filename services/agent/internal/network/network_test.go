@@ -13,6 +13,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
@@ -64,10 +65,17 @@ func wiring(id, v4, v6, overlay string) container.Wiring {
 	}}
 }
 
-// TestTwoContainers: they reach each other over both networks, by IPv4 and IPv6, and nothing of them is left afterwards.
+// TestTwoContainers: they reach each other over both networks, by IPv4 and IPv6, and nothing of them is left afterwards; also where one
+// has user ids of its own.
 func TestTwoContainers(t *testing.T) {
+	t.Run("of the machine's users", func(t *testing.T) { twoContainers(t, container.IDs{}) })
+	t.Run("one with users of its own", func(t *testing.T) { twoContainers(t, container.IDs{First: 1 << 30}) })
+}
+
+func twoContainers(t *testing.T, ids container.IDs) {
 	k := machine(t)
 	a, b := wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20"), wiring("b.0", "10.128.1.3/32", "fd00:1::3/128", "10.0.16.3/20")
+	a.IDs = ids
 	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
 	if _, err := k.Make(t.Context(), a); !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), `waits for the bridge shoalbr4097 of network "front"`) {
 		t.Fatalf("without the overlay's bridge: %v", err)
@@ -86,6 +94,11 @@ func TestTwoContainers(t *testing.T) {
 		}
 		return err
 	})
+	var hosts unix.Stat_t
+	must(t, unix.Stat(boxA.Hosts, &hosts))
+	if hosts.Uid != ids.First || (boxA.UserNS != "") != ids.Mapped() {
+		t.Errorf("its hosts file belongs to %d, its user namespace is %q", hosts.Uid, boxA.UserNS)
+	}
 	again := build(t, k, a) // an agent that died in the middle begins anew
 	if err := reach(t, again.NetNS, boxB.NetNS, "10.128.1.3"); err != nil {
 		t.Error(err)
@@ -103,7 +116,7 @@ func TestTwoContainers(t *testing.T) {
 	if len(left) > 0 {
 		t.Errorf("%v are left", left)
 	}
-	for _, dir := range []string{k.spaces, k.files} {
+	for _, dir := range []string{k.spaces, k.users, k.files} {
 		if left, _ := os.ReadDir(dir); len(left) > 0 {
 			t.Errorf("%s holds %v", dir, left)
 		}

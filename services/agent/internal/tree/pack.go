@@ -2,7 +2,7 @@
 //
 // It owns what is safe there: every path is resolved by the kernel inside the container (openat2, RESOLVE_IN_ROOT), so no
 // link leads out, even one that the container changes meanwhile; no device, no set-user-id, and bounds on every copy. It must
-// never know whose container it is. A Tree is for one copy.
+// never know whose container it is. Owners are those that the container sees. A Tree is for one copy.
 package tree
 
 import (
@@ -20,6 +20,8 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/userns"
 )
 
 const (
@@ -32,7 +34,10 @@ const (
 )
 
 // Tree is the file system of one container, volumes and all, as its first process sees it.
-type Tree struct{ root int }
+type Tree struct {
+	root int
+	ids  container.IDs
+}
 
 // Of opens that of a process in a control group. Precondition: it has ended, also when its number is another one's by now.
 func Of(pid int, group string) (*Tree, error) {
@@ -46,7 +51,7 @@ func Of(pid int, group string) (*Tree, error) {
 		return nil, fmt.Errorf("find the container's process: %w", err)
 	}
 	defer unix.Close(proc)
-	in, err := groupsOf(proc)
+	in, err := told(proc, "cgroup")
 	if err == nil && !strings.Contains(in+"\n", group+"\n") && !strings.Contains(in, group+"/") {
 		return nil, gone
 	}
@@ -60,16 +65,20 @@ func Of(pid int, group string) (*Tree, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the container's file system: %w", err)
 	}
-	return &Tree{root: fd}, nil
+	ids, err := told(proc, "uid_map")
+	if err != nil {
+		return nil, errors.Join(gone, unix.Close(fd))
+	}
+	return &Tree{root: fd, ids: userns.Range(ids)}, nil
 }
 
-// groupsOf is what proc(5) says of a process's control groups.
-func groupsOf(proc int) (string, error) {
-	fd, err := unix.Openat(proc, "cgroup", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// told is what proc(5) says of a process.
+func told(proc int, file string) (string, error) {
+	fd, err := unix.Openat(proc, file, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return "", err
 	}
-	f := os.NewFile(uintptr(fd), "cgroup")
+	f := os.NewFile(uintptr(fd), file)
 	defer f.Close()
 	raw, err := io.ReadAll(f)
 	return string(raw), err
@@ -131,7 +140,7 @@ func (t *Tree) Pack(ctx context.Context, g *logsv1.CopyGet, found func(*logsv1.C
 		return err
 	}
 	defer unix.Close(parent)
-	p := &packer{ctx: ctx, out: tar.NewWriter(archive)}
+	p := &packer{ctx: ctx, ids: t.ids, out: tar.NewWriter(archive)}
 	e, err := handleOf(parent, base)
 	if err != nil {
 		return fileFailure(name, err)
@@ -188,6 +197,7 @@ func (e *handle) read(name string) (*os.File, error) {
 // packer writes an archive.
 type packer struct {
 	ctx   context.Context //nolint:containedctx // of one call of Pack
+	ids   container.IDs
 	out   *tar.Writer
 	count budget
 }
@@ -201,7 +211,7 @@ func (p *packer) add(e *handle, name string, depth int) error {
 		return errs.New(errs.Exhausted, "%s: more than %d directories deep", name, maxDepth)
 	}
 	h := &tar.Header{
-		Name: name, Mode: int64(e.st.Mode & 0o7777), Uid: int(e.st.Uid), Gid: int(e.st.Gid), Format: tar.FormatPAX,
+		Name: name, Mode: int64(e.st.Mode & 0o7777), Uid: int(p.ids.Inside(e.st.Uid)), Gid: int(p.ids.Inside(e.st.Gid)), Format: tar.FormatPAX,
 		ModTime: time.Unix(e.st.Mtim.Sec, e.st.Mtim.Nsec),
 	}
 	switch e.kind() {

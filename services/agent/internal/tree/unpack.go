@@ -14,11 +14,20 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/userns"
 )
 
 // Unpack unpacks an archive in an existing directory. What is there is replaced, but a directory by a file. Without owners all
 // belongs to whom the directory belongs to.
-func (t *Tree) Unpack(ctx context.Context, put *logsv1.CopyPut, archive io.Reader) (*logsv1.CopyDone, error) {
+func (t *Tree) Unpack(ctx context.Context, put *logsv1.CopyPut, archive io.Reader) (done *logsv1.CopyDone, err error) {
+	err = userns.As(t.ids, func() (err error) {
+		done, err = t.unpack(ctx, put, archive)
+		return err
+	})
+	return done, err
+}
+
+func (t *Tree) unpack(ctx context.Context, put *logsv1.CopyPut, archive io.Reader) (*logsv1.CopyDone, error) {
 	dir := path.Clean(put.GetDir())
 	top, err := t.open(dir, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
@@ -83,8 +92,10 @@ func (u *unpacking) entry(h *tar.Header, content io.Reader) error {
 			err = unix.Symlinkat(h.Linkname, parent, base)
 		}
 		if err == nil {
-			uid, gid := u.ownerOf(h)
-			err = own(parent, base, unix.S_IFLNK, uid, gid)
+			var uid, gid int
+			if uid, gid, err = u.ownerOf(h); err == nil {
+				err = u.own(parent, base, unix.S_IFLNK, uid, gid)
+			}
 		}
 	case tar.TypeLink:
 		err = u.link(parent, base, h)
@@ -110,17 +121,23 @@ func (u *unpacking) parent(rel string) (int, error) {
 	if err := unix.Mkdirat(above, path.Base(rel), 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
 		return -1, fileFailure(name, err)
 	}
-	if err := own(above, path.Base(rel), unix.S_IFDIR, int(u.owner.Uid), int(u.owner.Gid)); err != nil {
+	if err := u.own(above, path.Base(rel), unix.S_IFDIR, int(u.owner.Uid), int(u.owner.Gid)); err != nil {
 		return -1, fileFailure(name, err)
 	}
 	return u.open(name, unix.O_PATH|unix.O_DIRECTORY)
 }
 
-func (u *unpacking) ownerOf(h *tar.Header) (uid, gid int) {
-	if u.owners {
-		return h.Uid, h.Gid
+// ownerOf is on the machine. Invalid: the container has no such user or group.
+func (u *unpacking) ownerOf(h *tar.Header) (uid, gid int, err error) {
+	if !u.owners {
+		return int(u.owner.Uid), int(u.owner.Gid), nil
 	}
-	return int(u.owner.Uid), int(u.owner.Gid)
+	if !u.ids.Mapped() {
+		return h.Uid, h.Gid, nil
+	}
+	user, wrong := u.ids.Outside(uint32(max(h.Uid, 0)))
+	group, err := u.ids.Outside(uint32(max(h.Gid, 0)))
+	return int(user), int(group), errors.Join(wrong, err)
 }
 
 func (u *unpacking) folder(parent int, base string, h *tar.Header) error {
@@ -168,21 +185,32 @@ func (u *unpacking) file(parent int, base string, h *tar.Header, content io.Read
 }
 
 // own gives what was just made its owner, unless something else has taken its place: what is chosen by name may be another's.
-func own(parent int, base string, kind uint32, uid, gid int) error {
+func (u *unpacking) own(parent int, base string, kind uint32, uid, gid int) error {
 	e, err := handleOf(parent, base)
 	if err != nil {
 		return err
 	}
 	defer e.close()
-	if e.kind() != kind || int(e.st.Uid) != os.Geteuid() {
+	if e.kind() != kind || e.st.Uid != u.maker() {
 		return errs.New(errs.Conflict, "%s was replaced while it was made", base)
 	}
 	return unix.Fchownat(e.fd, "", uid, gid, unix.AT_EMPTY_PATH)
 }
 
+// maker is to whom belongs what is made.
+func (u *unpacking) maker() uint32 {
+	if u.ids.Mapped() {
+		return u.ids.First
+	}
+	return uint32(os.Geteuid())
+}
+
 // dress gives a new file its owner, and then its mode, which a change of owner may take from.
 func (u *unpacking) dress(fd int, h *tar.Header) error {
-	uid, gid := u.ownerOf(h)
+	uid, gid, err := u.ownerOf(h)
+	if err != nil {
+		return err
+	}
 	if err := unix.Fchown(fd, uid, gid); err != nil {
 		return err
 	}

@@ -125,6 +125,10 @@ func (s *Store) Part(container string, n int, data, subpath string, users *os.Fi
 	if err := unix.Mount("/proc/self/fd/"+strconv.Itoa(found), pin, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
 		return "", fmt.Errorf("mount a part of a volume: %w", err)
 	}
+	// Where the machine's mounts are shared, as systemd makes them, what is unmounted here would else be unmounted in the volume too.
+	if err := unix.Mount("", pin, "", unix.MS_PRIVATE|unix.MS_REC, ""); err != nil {
+		return "", errors.Join(fmt.Errorf("mount a part of a volume: %w", err), unpin(pin))
+	}
 	return pin, nil
 }
 

@@ -27,6 +27,9 @@ func main() {
 	case "exit":
 		code, _ := strconv.Atoi(os.Args[2])
 		os.Exit(code)
+	case "ask": // answers, and ends
+		tell(os.Args[2:])
+		return
 	case "tell": // answers, and goes on
 		tell(os.Args[2:])
 		fmt.Println("that is all")
