@@ -57,8 +57,9 @@ type Part interface {
 type Ring interface {
 	// Plan says how this machine reaches the others encrypted.
 	Plan(m *mesh.Model, self mesh.Self) mesh.Seal
-	// Configure has the devices use their keys. It comes after the tables, which have the devices' links.
-	Configure()
+	// Configure has the devices use their keys. It comes after the tables, which have the devices' links. By remembered tables it leaves
+	// those as they are that are in use.
+	Configure(remembered bool)
 }
 
 // Health is told what waits, and why.
@@ -82,15 +83,17 @@ type Loop struct {
 
 	state // Run's alone
 
-	mu        sync.Mutex // guards all below
-	model     *mesh.Model
-	applied   *typesv1.Version
-	changed   chan struct{}        // closed when applied is replaced
-	look      bool                 // the kernel must be read, whatever the model says
-	withdrawn map[string]time.Time // when, by task
-	silent    map[string]bool      // machines to which no new connection is led
-	view      *mesh.Model          // the model without them; nil: to be made
-	counted   map[mesh.Slot]string // what the kernel counts, for which service
+	mu    sync.Mutex // guards all below
+	model *mesh.Model
+	// remembered says that the model is that of the file.
+	remembered bool
+	applied    *typesv1.Version
+	changed    chan struct{}        // closed when applied is replaced
+	look       bool                 // the kernel must be read, whatever the model says
+	withdrawn  map[string]time.Time // when, by task
+	silent     map[string]bool      // machines to which no new connection is led
+	view       *mesh.Model          // the model without them; nil: to be made
+	counted    map[mesh.Slot]string // what the kernel counts, for which service
 }
 
 // state is what the loop has done so far.
@@ -102,6 +105,7 @@ type state struct {
 	published              *mesh.Published
 	settled                mesh.Kernel // what the kernel was brought to last
 	heavy                  bool        // that was much
+	recalls                bool        // the tables at work are those of the file
 }
 
 // New makes a loop. File is where the last known tables are kept. The parts are put in force in their order, before the forwarder.
@@ -130,7 +134,7 @@ func (l *Loop) Take(r *dispatcherv1.EndpointsResponse) error {
 	l.mu.Lock()
 	next, err := l.model.Apply(r)
 	if err == nil {
-		l.model, l.view = next, nil
+		l.model, l.view, l.remembered = next, nil, false
 	}
 	l.mu.Unlock()
 	if err == nil {
@@ -171,6 +175,9 @@ func (l *Loop) Load() {
 		l.env.Log.Warn("last known tables not read, waiting for the dispatcher", "file", l.file, "error", err)
 		return
 	}
+	l.mu.Lock()
+	l.remembered = true
+	l.mu.Unlock()
 	l.env.Log.Info("last known tables taken", "version", mesh.Text(r.GetVersion()))
 }
 
@@ -353,7 +360,7 @@ func (l *Loop) connect(ctx context.Context, m *mesh.Model, self mesh.Self, look 
 		return err
 	}
 	if l.ring != nil {
-		l.ring.Configure()
+		l.ring.Configure(l.recalls)
 	}
 	return nil
 }
@@ -391,6 +398,10 @@ func (l *Loop) program(ctx context.Context, m *mesh.Model, want mesh.Kernel, loo
 		}
 	}
 	changes := mesh.Diff(want, have)
+	if l.recalls {
+		changes = withoutLoss(changes)
+		defer l.suspect() // there may be more than is wanted
+	}
 	if err := l.tables.Apply(ctx, changes); err != nil {
 		return err
 	}

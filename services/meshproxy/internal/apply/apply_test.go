@@ -10,6 +10,8 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/testx"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
@@ -263,6 +265,43 @@ func TestWhatIsLostComesBack(t *testing.T) {
 		time.Sleep(11 * time.Second)
 		if !m.tables.HasBridge(4097) {
 			t.Errorf("after 11 s there is %s", m.tables.Links())
+		}
+	})
+}
+
+// The file may be older than what is in force. A network that has come since keeps its bridge, which its containers are on, until a
+// dispatcher says that it is gone.
+func TestOldTablesTakeNothingAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		l, stop := m.start(t)
+		if err := l.Take(full(7)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		stop()
+		before := m.tables.Links()
+		old, without := full(6), full(8)
+		old.Networks, without.Networks = nil, nil
+		data, err := proto.Marshal(old)
+		if err == nil {
+			err = m.env.Files.Write("/data/tables.pb", data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, stop = m.start(t)
+		defer stop()
+		time.Sleep(11 * time.Second)
+		if !slices.Equal(m.tables.Links(), before) {
+			t.Errorf("with old tables there is %s, was %s", m.tables.Links(), before)
+		}
+		if err := l.Take(without); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if m.tables.HasBridge(4097) {
+			t.Errorf("a network that is gone has left %s", m.tables.Links())
 		}
 	})
 }

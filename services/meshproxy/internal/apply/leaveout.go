@@ -21,6 +21,7 @@ func (l *Loop) LeaveOut(nodes map[string]bool) {
 func (l *Loop) current() *mesh.Model {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.recalls = l.remembered
 	if l.view == nil {
 		l.view = l.model.Without(l.silent)
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/finding"
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/wireguard"
 )
 
 // part is something that the kernel must have.
@@ -76,7 +77,7 @@ func Look(ctx context.Context) []finding.Finding {
 		r.Value = []finding.Finding{finding.Warned("network", "the kernel's parts could not be tried in a namespace of their own: "+r.Err.Error(),
 			"whether vxlan, bridge, veth and nftables are there shows when they are needed", "run it as root with CAP_SYS_ADMIN")}
 	}
-	return append(r.Value, ipv6())
+	return append(r.Value, ipv6(), encryption())
 }
 
 func (p part) look() finding.Finding {
@@ -139,4 +140,18 @@ func ipv6() finding.Finding {
 		return finding.Warned(check, "it is switched off", "networks have IPv4 alone", "sysctl net.ipv6.conf.all.disable_ipv6=0")
 	}
 	return finding.Well(check, "the kernel has it")
+}
+
+// encryption is by the kernel or by a process of ours; without either a machine takes no part in encrypted networks.
+func encryption() finding.Finding {
+	const check = "wireguard"
+	lacks := wireguard.Kernel()
+	if lacks == nil {
+		return finding.Well(check, "the kernel has it")
+	}
+	if err := wireguard.Tun(); err != nil {
+		return finding.Warned(check, fmt.Sprintf("%s; %s", lacks, err), "this machine takes no part in encrypted networks, and its tasks on them wait",
+			"modprobe wireguard, or modprobe tun for encryption in user space")
+	}
+	return finding.Well(check, "the kernel has none, so that a process of shoal's encrypts")
 }

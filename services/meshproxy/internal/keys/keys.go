@@ -121,12 +121,16 @@ func (r *Ring) next() seal.Plan {
 	return seal.Make(r.model, r.self, r.keys, seen, r.env.Now())
 }
 
-// Configure has the devices be as planned. Their links must be there. What fails is told, and tried again.
-func (r *Ring) Configure() {
+// Configure has the devices be as planned. Their links must be there. What fails is told, and tried again. A plan by remembered tables
+// may know less than the devices of a meshproxy before this one: those that have peers stay as they are.
+func (r *Ring) Configure(remembered bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	faults := []error{r.trouble}
 	for name, d := range r.plan.Devices {
+		if seen, err := r.devices.Seen(name); remembered && err == nil && len(seen) > 0 {
+			continue
+		}
 		faults = append(faults, r.devices.Configure(name, d))
 	}
 	r.trouble = errors.Join(faults...)

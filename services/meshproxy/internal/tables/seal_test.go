@@ -54,6 +54,7 @@ type sealedLab struct {
 	model    *mesh.Model
 	rotation uint64
 	mesh     bool
+	plain    *dispatcherv1.MeshNetwork // one in the clear beside it, or nil
 }
 
 type noHealth struct{}
@@ -129,6 +130,9 @@ func (l *sealedLab) tell() {
 			{TaskId: "t1", NodeId: "a", Addresses: []string{"10.0.0.5"}}, {TaskId: "t2", NodeId: "b", Addresses: []string{"10.0.0.6"}},
 		}}},
 	})
+	if err == nil && l.plain != nil {
+		next, err = next.Apply(&dispatcherv1.EndpointsResponse{Version: next.Version(), Networks: []*dispatcherv1.MeshNetwork{l.plain}})
+	}
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -169,7 +173,7 @@ func (l *sealedLab) step(m *sealedMachine) {
 		if err := m.tables.Apply(l.t.Context(), mesh.Diff(want, have)); err != nil {
 			return err
 		}
-		m.ring.Configure()
+		m.ring.Configure(false)
 		if have, err = m.tables.Read(l.t.Context(), paths); err != nil {
 			return err
 		}
