@@ -13,6 +13,8 @@ import (
 // exit code.
 func Doctor(ctx context.Context, env run.Env, args []string, out, said io.Writer) int {
 	return finding.Verb(env.Files, "agent", args, out, said, DefaultConfig(), func(cfg Config) []finding.Finding {
-		return doctor.Machine{Socket: cfg.Socket, Snapshotter: cfg.Snapshotter, Data: cfg.Data, ImagesHigh: int64(cfg.ImagesHigh)}.Look(ctx)
+		return doctor.Machine{
+			Socket: cfg.Socket, Namespace: cfg.Namespace, RunDir: cfg.RunDir, Snapshotter: cfg.Snapshotter, Data: cfg.Data, ImagesHigh: int64(cfg.ImagesHigh), Now: env.Now(),
+		}.Look(ctx)
 	})
 }

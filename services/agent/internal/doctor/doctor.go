@@ -35,12 +35,16 @@ const (
 type Machine struct {
 	// Socket is containerd's.
 	Socket string
+	// Namespace is ours in containerd, RunDir where the agent keeps the containers' network namespaces.
+	Namespace, RunDir string
 	// Snapshotter is the one that containers' file systems are on.
 	Snapshotter string
 	// Data is the folder of what the agent keeps.
 	Data string
 	// ImagesHigh is how full the disk is, in percent, from which on unused images go; 0: never.
 	ImagesHigh int64
+	// Now is the wall time of the look.
+	Now time.Time
 }
 
 // Look makes all checks.
@@ -80,7 +84,7 @@ func (m Machine) containerd(ctx context.Context) []finding.Finding {
 			found = append(found, m.room("images", p.GetExports()["root"]))
 		}
 	}
-	return found
+	return append(found, m.addresses(ctx, client))
 }
 
 // room looks at the file system of a folder, or of what it will be in.
