@@ -135,10 +135,32 @@ func (l *Loop) Run(ctx context.Context) error {
 }
 
 func (l *Loop) peers(m *mesh.Model) (holders, others []string) {
-	held, rest := m.Holders()
+	held, rest := split(m)
 	delete(held, l.node)
 	delete(rest, l.node)
 	return slices.Sorted(maps.Keys(held)), slices.Sorted(maps.Keys(rest))
+}
+
+// split gives the machines to which new connections are led, and the rest.
+func split(m *mesh.Model) (held, others map[string]bool) {
+	held, others = map[string]bool{}, map[string]bool{}
+	for _, svc := range m.Services() {
+		for _, e := range svc.GetEndpoints() {
+			held[e.GetNodeId()] = held[e.GetNodeId()] || !e.GetDraining()
+		}
+	}
+	for _, n := range m.Networks() {
+		for _, e := range n.GetEntries() {
+			held[e.GetNodeId()] = true
+		}
+	}
+	maps.DeleteFunc(held, func(_ string, holds bool) bool { return !holds })
+	for id := range m.Machines() {
+		if !held[id] {
+			others[id] = true
+		}
+	}
+	return held, others
 }
 
 func (l *Loop) addresses(m *mesh.Model, node string) []string { return m.Peers(l.node)[node] }
@@ -182,7 +204,7 @@ func (l *Loop) tell(m *mesh.Model, out []string) {
 	var names []string
 	for _, id := range out {
 		set[id] = true
-		names = append(names, m.Address(id))
+		names = append(names, slices.Concat(m.Machines()[id].GetAddresses(), []string{id})[0])
 	}
 	l.mesh.LeaveOut(set)
 	l.silent.Set(float64(len(out)))

@@ -1,9 +1,10 @@
 package mesh
 
 import (
-	"cmp"
 	"maps"
 	"slices"
+
+	"google.golang.org/protobuf/proto"
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 )
@@ -25,39 +26,6 @@ func (m *Model) Without(silent map[string]bool) *Model {
 	return &next
 }
 
-// Holders are the machines to which new connections are led, and Others the rest.
-func (m *Model) Holders() (holders, others map[string]bool) {
-	holders, others = map[string]bool{}, map[string]bool{}
-	if m == nil {
-		return holders, others
-	}
-	for _, svc := range m.services {
-		for _, e := range svc.GetEndpoints() {
-			holders[e.GetNodeId()] = holders[e.GetNodeId()] || !e.GetDraining()
-		}
-	}
-	for _, n := range m.networks {
-		for _, e := range n.GetEntries() {
-			holders[e.GetNodeId()] = true
-		}
-	}
-	maps.DeleteFunc(holders, func(_ string, holds bool) bool { return !holds })
-	for id := range m.machines {
-		if !holders[id] {
-			others[id] = true
-		}
-	}
-	return holders, others
-}
-
-// Address is a machine's first address, or its id if it has none.
-func (m *Model) Address(node string) string {
-	if m == nil {
-		return node
-	}
-	return cmp.Or(slices.Concat(m.machines[node].GetAddresses(), []string{node})[0], node)
-}
-
 // withoutEndpoints is the service itself if nothing is to be left out.
 func withoutEndpoints(svc *dispatcherv1.MeshService, silent map[string]bool) *dispatcherv1.MeshService {
 	takes := func(e *dispatcherv1.MeshEndpoint) bool { return !e.GetDraining() && !silent[e.GetNodeId()] }
@@ -65,17 +33,9 @@ func withoutEndpoints(svc *dispatcherv1.MeshService, silent map[string]bool) *di
 	if !slices.ContainsFunc(svc.GetEndpoints(), takes) || !slices.ContainsFunc(svc.GetEndpoints(), quiet) {
 		return svc
 	}
-	next := &dispatcherv1.MeshService{
-		ServiceId: svc.GetServiceId(), Name: svc.GetName(), Ports: svc.GetPorts(), Counted: svc.GetCounted(),
-	}
-	for _, e := range svc.GetEndpoints() {
-		if quiet(e) {
-			e = &dispatcherv1.MeshEndpoint{
-				TaskId: e.GetTaskId(), NodeId: e.GetNodeId(), Addresses: e.GetAddresses(), Slot: e.GetSlot(),
-				HostPorts: e.GetHostPorts(), Draining: true,
-			}
-		}
-		next.Endpoints = append(next.Endpoints, e)
+	next := proto.CloneOf(svc)
+	for _, e := range next.GetEndpoints() {
+		e.Draining = e.GetDraining() || silent[e.GetNodeId()]
 	}
 	return next
 }
@@ -104,10 +64,9 @@ func withoutNames(d *Directory, tasks map[string]bool) *Directory {
 			continue
 		}
 		changed = true
-		next.Services[id] = &dispatcherv1.NetworkService{
-			NetworkId: svc.GetNetworkId(), ServiceId: svc.GetServiceId(), Name: svc.GetName(), Vips: svc.GetVips(),
-			Aliases: svc.GetAliases(), Endpoints: left, Counted: svc.GetCounted(),
-		}
+		fewer := proto.CloneOf(svc)
+		fewer.Endpoints = left
+		next.Services[id] = fewer
 	}
 	if !changed {
 		return d

@@ -1,0 +1,27 @@
+package mesh
+
+import dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+
+// Services are those with published ports by id. Nobody may change what it returns.
+func (m *Model) Services() map[string]*dispatcherv1.MeshService {
+	if m == nil {
+		return nil
+	}
+	return m.services
+}
+
+// MachineNetwork is the machine network's IPv4 range as a CIDR; empty if none is known.
+func (m *Model) MachineNetwork() string {
+	if m == nil {
+		return ""
+	}
+	return m.machineNetwork
+}
+
+// DataPort is the UDP port of the tunnels.
+func (m *Model) DataPort() uint16 {
+	if m == nil || m.dataPort == 0 || m.dataPort > 65535 {
+		return defaultDataPort
+	}
+	return uint16(m.dataPort)
+}
