@@ -110,7 +110,8 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	carrier := carry.New(env.Env, func(address string) (*grpc.ClientConn, error) {
 		return p.DialAddress(address, authzv1.Role_ROLE_DISPATCHER)
 	}, carry.Service{Desc: logsv1.TaskReadService_ServiceDesc, Handler: answers}, carry.Service{Desc: logsv1.ExecService_ServiceDesc, Handler: answers},
-		carry.Service{Desc: logsv1.NodeVolumeService_ServiceDesc, Handler: shelf.New(env.Executor)})
+		carry.Service{Desc: logsv1.NodeVolumeService_ServiceDesc, Handler: shelf.New(env.Executor)},
+		carry.Service{Desc: logsv1.NodeNetworkService_ServiceDesc, Handler: proxy.Relay()})
 	// Step 3: the line to the cluster, which waits until that is done.
 	disks := disk.New(env.Env, env.disks()...)
 	gauge := meter.New(env.Rand, env.Now, env.Usage, proxy)

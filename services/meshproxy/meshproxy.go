@@ -33,6 +33,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/dns"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/insight"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/keys"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/knock"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/local"
@@ -40,7 +41,9 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/probe"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/session"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/space"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/surroundings"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/tracked"
 )
 
 const (
@@ -69,6 +72,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	var lacks, strange error // what the kernel cannot do for published ports, and for clients' addresses in user space
 	counted := count.Sources{}
 	var kernel *tables.Kernel
+	show := &insight.Server{Env: p.Env, Node: p.ID.Name, Members: p.Directory.Entries}
 	if env.Tables == nil {
 		spaces = space.New(p.Env)
 		if kernel, err = tables.New(); err != nil {
@@ -77,6 +81,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		defer kernel.Close()
 		env.Tables, lacks, strange = kernel, probe.Mesh(ctx), probe.Transparent(ctx)
 		counted.Kernel, counted.Spaces = kernel.Counts, spaces.Counts
+		show.Facts, show.Echo, show.Elements, show.Flows, show.Virtual = surroundings.Facts, surroundings.Echo, kernel.Elements, tracked.Each, spaces
 	}
 	bootID := "" // an agent says it, where there is one
 	if cfg.Ingress {
@@ -141,7 +146,8 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 	counted.Counted, counted.Forwarder = loop.Counted, forwarder.Counts
 	book := count.New(p.Env.Rand.Uint64(), counted)
-	agent := &local.Service{Count: book.Read, Plane: told, Out: func(task string) {
+	show.Mesh, show.Opened = loop, forwarder.Opened
+	agent := &local.Service{Count: book.Read, Plane: told, Network: show, Out: func(task string) {
 		forwarder.Withdraw(task)
 		loop.Withdraw(task)
 		if spaces != nil {

@@ -56,6 +56,7 @@ type Client struct {
 	Read     logsv1.TaskReadServiceClient
 	Inside   logsv1.ExecServiceClient
 	Volumes  logsv1.VolumeServiceClient
+	Network  logsv1.NodeNetworkServiceClient
 
 	conn *grpc.ClientConn
 }
@@ -85,7 +86,7 @@ func Open(env run.Env, c contexts.Context, dir string) (*Client, error) {
 		Explain: schedulerv1.NewExplainServiceClient(calls), Plan: schedulerv1.NewPlanServiceClient(calls),
 		Logs: logsv1.NewLogServiceClient(calls), Stats: logsv1.NewStatsServiceClient(calls),
 		Read: logsv1.NewTaskReadServiceClient(calls), Inside: logsv1.NewExecServiceClient(calls),
-		Volumes: logsv1.NewVolumeServiceClient(calls), conn: conn,
+		Volumes: logsv1.NewVolumeServiceClient(calls), Network: logsv1.NewNodeNetworkServiceClient(calls), conn: conn,
 	}, nil
 }
 

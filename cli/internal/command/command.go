@@ -83,7 +83,7 @@ func root(a *app.App) *cobra.Command {
 		root.AddCommand(c)
 	}
 	for _, c := range []*cobra.Command{
-		inside.Logs(a, "logs [OPTIONS] SERVICE|TASK...", a.TargetNames), inside.Exec(a), inside.Copy(a), inside.Stats(a), inside.Top(a),
+		inside.Logs(a, "logs [OPTIONS] SERVICE|TASK...", a.TargetNames), inside.Exec(a), inside.Copy(a), inside.Stats(a), topCommand(a),
 	} {
 		c.GroupID = "inside"
 		root.AddCommand(c)

@@ -10,6 +10,8 @@ import (
 	"github.com/shoalproject/shoal/internal/finding"
 
 	"github.com/shoalproject/shoal/cli/internal/app"
+	"github.com/shoalproject/shoal/cli/internal/command/diagnose"
+	"github.com/shoalproject/shoal/cli/internal/command/inside"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
@@ -54,6 +56,7 @@ func doctorCommand(a *app.App) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&format, "format", "", "`template`: table, table TEMPLATE, json, or a Go template")
+	c.AddCommand(diagnose.DoctorNetwork(a))
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "show warnings and faults alone")
 	return c
 }
@@ -69,4 +72,11 @@ func tellFindings(a *app.App, list []finding.Finding) {
 			fmt.Fprintf(a.Out, "%27s fix: %s\n", "", f.Fix)
 		}
 	}
+}
+
+// topCommand is that of processes, with that of connections below it.
+func topCommand(a *app.App) *cobra.Command {
+	c := inside.Top(a)
+	c.AddCommand(diagnose.Connections(a))
+	return c
 }

@@ -15,13 +15,14 @@ import (
 
 	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/client"
+	"github.com/shoalproject/shoal/cli/internal/command/diagnose"
 	"github.com/shoalproject/shoal/cli/internal/docker"
 	"github.com/shoalproject/shoal/cli/internal/spec"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
 func networkCommand(a *app.App) *cobra.Command {
-	return app.Group("network", "Networks that containers of several machines share", networkCreate(a), networkLs(a), networkInspect(a), networkRm(a))
+	return app.Group("network", "Networks that containers of several machines share", networkCreate(a), networkLs(a), networkInspect(a), networkRm(a), diagnose.Trace(a))
 }
 
 // networkFlags are those of `network create`.

@@ -43,7 +43,7 @@ func New(env run.Env, socket string, sockets Sockets) (*Proxy, error) {
 			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 2, MaxDelay: time.Second},
 			MinConnectTimeout: time.Second,
 		}),
-		grpc.WithUnaryInterceptor(errs.UnaryClient()),
+		grpc.WithUnaryInterceptor(errs.UnaryClient()), grpc.WithStreamInterceptor(errs.StreamClient()),
 	)
 	if err != nil {
 		return nil, fmt.Errorf("make the client of the meshproxy: %w", err)

@@ -19,7 +19,7 @@ import (
 
 // Carried are the services whose calls are carried to agents. The first request of each call names a task, or a node.
 func Carried() []grpc.ServiceDesc {
-	return []grpc.ServiceDesc{logsv1.TaskReadService_ServiceDesc, logsv1.ExecService_ServiceDesc, logsv1.NodeVolumeService_ServiceDesc}
+	return []grpc.ServiceDesc{logsv1.TaskReadService_ServiceDesc, logsv1.ExecService_ServiceDesc, logsv1.NodeVolumeService_ServiceDesc, logsv1.NodeNetworkService_ServiceDesc}
 }
 
 // Register offers the carried services.

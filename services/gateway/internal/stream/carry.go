@@ -31,7 +31,9 @@ type method struct {
 
 // registerCarried offers the services whose calls are about one task or node.
 func (s *Server) registerCarried(server grpc.ServiceRegistrar) error {
-	for _, of := range []grpc.ServiceDesc{logsv1.TaskReadService_ServiceDesc, logsv1.ExecService_ServiceDesc, logsv1.NodeVolumeService_ServiceDesc} {
+	for _, of := range []grpc.ServiceDesc{
+		logsv1.TaskReadService_ServiceDesc, logsv1.ExecService_ServiceDesc, logsv1.NodeVolumeService_ServiceDesc, logsv1.NodeNetworkService_ServiceDesc,
+	} {
 		desc := &grpc.ServiceDesc{ServiceName: of.ServiceName, HandlerType: (*any)(nil), Metadata: of.Metadata}
 		for _, m := range of.Streams {
 			one, err := describe(of.ServiceName, m)

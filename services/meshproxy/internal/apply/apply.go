@@ -94,6 +94,7 @@ type Loop struct {
 	silent     map[string]bool      // machines to which no new connection is led
 	view       *mesh.Model          // the model without them; nil: to be made
 	counted    map[mesh.Slot]string // what the kernel counts, for which service
+	shown      *mesh.Published      // what is in force
 }
 
 // state is what the loop has done so far.
@@ -262,7 +263,7 @@ func (l *Loop) done(m *mesh.Model) {
 	counted := l.published.Counted()
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.counted = counted
+	l.counted, l.shown = counted, l.published
 	if proto.Equal(l.applied, m.Version()) {
 		return
 	}

@@ -9,6 +9,13 @@ func (l *Loop) Told() *mesh.Model {
 	return l.model
 }
 
+// Shown are the published ports as the machine serves them now; nil before the first.
+func (l *Loop) Shown() *mesh.Published {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.shown
+}
+
 // LeaveOut has no new connection led to the named machines from now on, and to others again.
 func (l *Loop) LeaveOut(nodes map[string]bool) {
 	l.mu.Lock()

@@ -58,6 +58,7 @@ type Forwarder struct {
 	meter   *meter
 	counts  counts
 	bounds  bounds
+	book    book
 	// transparent says that tasks can be spoken to with their clients' addresses.
 	transparent bool
 

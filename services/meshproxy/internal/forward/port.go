@@ -239,7 +239,8 @@ func (p *port) serve(ctx context.Context, client net.Conn) {
 		return
 	}
 	defer p.leave(g)
-	u, err := p.connect(ctx, addressOf(client.RemoteAddr()), func(mesh.Backend) {})
+	o := &Open{Listener: p.Listener, Client: addressOf(client.RemoteAddr()), Dialled: addressOf(client.LocalAddr())}
+	u, err := p.connect(ctx, o.Client, func(b mesh.Backend) { o.Backend = b })
 	if err == nil {
 		err = p.introduce(u, client)
 	}
@@ -251,6 +252,7 @@ func (p *port) serve(ctx context.Context, client net.Conn) {
 	}
 	m.connect.Observe(time.Since(started).Seconds())
 	m.connections.WithLabelValues("tcp", "served").Inc()
+	defer p.f.book.enter(o)()
 	if u.conn != nil {
 		p.f.splice(ctx, &pair{client: client, task: u.conn, guest: g})
 		return

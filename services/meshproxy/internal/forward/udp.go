@@ -105,7 +105,9 @@ func (p *port) converse(ctx context.Context, sock *packet.Socket, from packet.Or
 	m := p.f.meter
 	m.open.WithLabelValues("udp").Inc()
 	defer m.open.WithLabelValues("udp").Dec()
-	u, err := p.connect(ctx, addressOf(from.Addr), func(b mesh.Backend) {
+	o := &Open{Listener: p.Listener, Client: addressOf(from.Addr)}
+	u, err := p.connect(ctx, o.Client, func(b mesh.Backend) {
+		o.Backend = b
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		s.backend = b
@@ -115,6 +117,7 @@ func (p *port) converse(ctx context.Context, sock *packet.Socket, from packet.Or
 		return
 	}
 	m.connections.WithLabelValues("udp", "served").Inc()
+	defer p.f.book.enter(o)()
 	defer u.abort()
 	defer context.AfterFunc(ctx, u.abort)()
 	var moved atomic.Uint64

@@ -12,6 +12,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
+	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
 )
 
@@ -24,6 +25,8 @@ type Service struct {
 	Count func() (*meshv1.ConnectionsResponse, error)
 	// Plane is what carries the machine's published ports and what encrypts, with a channel that is closed when that changes.
 	Plane func() (*meshv1.DataplaneResponse, <-chan struct{})
+	// Network shows people what the machine's network is like.
+	Network logsv1.NodeNetworkServiceServer
 }
 
 // Connections counts what this machine's mesh has led to services that scale by it.
@@ -61,8 +64,9 @@ func (s *Service) Serve(ctx context.Context, env run.Env, socket string) error {
 	if err != nil {
 		return fmt.Errorf("listen on %s: %w", socket, err)
 	}
-	server := grpc.NewServer(grpc.UnaryInterceptor(errs.UnaryServer()), grpc.WaitForHandlers(true))
+	server := grpc.NewServer(grpc.UnaryInterceptor(errs.UnaryServer()), grpc.StreamInterceptor(errs.StreamServer()), grpc.WaitForHandlers(true))
 	meshv1.RegisterLocalServiceServer(server, s)
+	logsv1.RegisterNodeNetworkServiceServer(server, s.Network)
 	stopped := context.AfterFunc(ctx, server.Stop) // a withdrawal takes no time: there is nothing to wait for
 	defer stopped()
 	if err := server.Serve(l); err != nil && ctx.Err() == nil {

@@ -141,7 +141,7 @@ func (r *Rules) gateway(a netip.Addr) {
 }
 
 // rulesFormat counts up with each change of the rules that are made from Rules, so that an upgraded process replaces them.
-const rulesFormat = 8
+const rulesFormat = 9
 
 // Text has all that the rules depend on: equal texts mean equal rules.
 func (r Rules) Text() string {

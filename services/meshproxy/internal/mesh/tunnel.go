@@ -21,6 +21,8 @@ const (
 	ReturnMask = 0x7fff_0000
 	numberBit  = 16
 	numbers    = 1<<14 - 1 // 0 is nobody
+	// EchoPort is the UDP port within the tunnel that each machine refuses, so that others see that they reach it.
+	EchoPort = 8479
 	// returnTable is the routing table of replies.
 	returnTable = 8477
 	// ReturnMark changes with each change of the rule on the tunnel.

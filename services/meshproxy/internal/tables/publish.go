@@ -60,7 +60,11 @@ func (f filter) publish(add func(*nftables.Chain, ...match), r mesh.Rules) {
 		first := &expr.Immediate{Register: reg2, Data: binaryutil.NativeEndian.PutUint32(0)}
 		add(f.choose(is4), f.maps.leadTo(is4, match{first}))
 	}
-	// Only what was translated may enter the tunnel here, and nothing that comes out of it is for the machine itself.
+	// Only what was translated may enter the tunnel here, and nothing that comes out of it is for the machine itself. To one port
+	// meshproxies send to find out whether packets come through: it is refused, and the refusal is the answer.
+	knocked := dport(unix.IPPROTO_UDP, mesh.EchoPort)
+	add(f.input, begins(), iifname(mesh.MachineTunnel), knocked, refuse())
+	add(f.output, begins(), oifname(mesh.MachineTunnel), knocked, accept())
 	add(f.input, begins(), iifname(mesh.MachineTunnel), drop())
 	add(f.output, begins(), oifname(mesh.MachineTunnel), reject())
 	for _, is4 := range []bool{true, false} {

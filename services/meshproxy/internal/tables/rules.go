@@ -287,6 +287,11 @@ func goTo(c *nftables.Chain) match {
 	return match{&expr.Verdict{Kind: expr.VerdictGoto, Chain: c.Name}}
 }
 
+// refuse says that nobody listens.
+func refuse() match {
+	return match{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_PORT_UNREACH}}
+}
+
 // reject tells the sender at once that it is forbidden, rather than let it wait.
 func reject() match {
 	return match{&expr.Reject{Type: unix.NFT_REJECT_ICMPX_UNREACH, Code: unix.NFT_REJECT_ICMPX_ADMIN_PROHIBITED}}
