@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/containerd/containerd/v2/core/mount"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -49,6 +51,25 @@ func (e *Executor) seen(c container.Spec, n int, m *typesv1.Mount, source string
 	b := m.GetBind()
 	slave := b.GetPropagation() == typesv1.MountPropagation_MOUNT_PROPAGATION_SLAVE || b.GetPropagation() == typesv1.MountPropagation_MOUNT_PROPAGATION_RSLAVE
 	return e.volumes.Mapped(c.ID, strconv.Itoa(n), source, users, userns.Tree{Recursive: !b.GetNonRecursive(), Slave: slave})
+}
+
+// keepFlags has read-only mounts say what their source's mount says. In a user namespace the kernel lets nobody leave that out, and runc
+// before 1.1.9 does not add it.
+func keepFlags(spec *specs.Spec) {
+	for i, m := range spec.Mounts {
+		var at unix.Statfs_t
+		if m.Type != "bind" || !slices.Contains(m.Options, "ro") || unix.Statfs(m.Source, &at) != nil {
+			continue
+		}
+		for _, flag := range []struct {
+			bit  int64
+			name string
+		}{{unix.ST_NOSUID, "nosuid"}, {unix.ST_NODEV, "nodev"}, {unix.ST_NOEXEC, "noexec"}} {
+			if at.Flags&flag.bit != 0 && !slices.Contains(m.Options, flag.name) {
+				spec.Mounts[i].Options = append(spec.Mounts[i].Options, flag.name)
+			}
+		}
+	}
 }
 
 // settleOwners gives a container's file system to its user namespace. The layers of its image are mounted with other owners, which

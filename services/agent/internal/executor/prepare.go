@@ -128,6 +128,9 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 	if err != nil {
 		return err
 	}
+	if c.IDs.Mapped() {
+		keepFlags(spec)
+	}
 	if rec.Spec, err = typeurl.MarshalAny(spec); err != nil {
 		return fmt.Errorf("write the container's spec: %w", err)
 	}

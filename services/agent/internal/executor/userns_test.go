@@ -28,7 +28,17 @@ func (r *rig) private(t *testing.T, id string, args ...string) container.Spec {
 	t.Helper()
 	s := r.spec(id, args...)
 	s.IDs = container.IDs{First: firstID}
-	n := network.New(filepath.Join(filepath.Dir(r.config), "net"))
+	folder := filepath.Join(filepath.Dir(r.config), "net-"+id)
+	const flags = unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC // as /run has
+	if err := errors.Join(os.Mkdir(folder, 0o755), unix.Mount("tmpfs", folder, "tmpfs", flags, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(folder, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	n := network.New(folder)
 	box, err := n.Make(t.Context(), container.Wiring{ID: id, Hostname: s.Hostname, IDs: s.IDs})
 	if err != nil {
 		t.Fatal(err)
@@ -200,8 +210,12 @@ func TestUserNamespaceOfAnotherAgent(t *testing.T) {
 	}
 	for id, layered := range map[string]bool{"layered.0": true, "copied.0": false} {
 		t.Run(id, func(t *testing.T) {
-			s := r.private(t, id, "tell", "mode:/", "mode:/probe", "write:/etc", "write:/own")
+			s := r.private(t, id, "tell", "mode:/", "mode:/probe", "write:/etc", "open:/etc/hosts", "write:/own")
 			s.Container.Mounts = []*typesv1.Mount{{Target: "/own"}}
+			etc := "ok"
+			if s.Container.ReadOnly = layered; layered { // its hosts file too, which lies on another mount
+				etc = "read-only file system"
+			}
 			r.layered = layered
 			if err := r.Prepare(t.Context(), s); err != nil {
 				t.Fatal(err)
@@ -215,7 +229,7 @@ func TestUserNamespaceOfAnotherAgent(t *testing.T) {
 				t.Fatal(err)
 			}
 			until(t, "the container has told all", func() bool { return strings.Contains(r.log(t, id), "that is all") })
-			for question, want := range map[string]string{"mode:/": "755 0:0", "mode:/probe": "755 0:0", "write:/etc": "ok", "write:/own": "ok"} {
+			for question, want := range map[string]string{"mode:/": "755 0:0", "mode:/probe": "755 0:0", "write:/etc": etc, "open:/etc/hosts": etc, "write:/own": "ok"} {
 				if got := answerTo(r.log(t, id), question); got != want {
 					t.Errorf("%s: %q, want %q", question, got, want)
 				}
