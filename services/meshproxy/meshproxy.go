@@ -175,10 +175,14 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		own := &ingress.Session{Env: p.Env, Dispatchers: dispatchers, Dial: dial, Count: book.Read, Hello: &dispatcherv1.Hello{
 			BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise[:1], MeshPort: portOf(p.Addresses()),
 			Description: &typesv1.NodeDescription{
-				Hostname: p.Env.Host, Version: run.Version(), FeatureLevel: process.FeatureLevel, Dataplane: plane.GetDataplane(), DataplaneReason: plane.GetReason(),
+				Hostname: p.Env.Host, Version: run.Version(), FeatureLevel: process.FeatureLevel,
 				Platform: &typesv1.Platform{Architecture: runtime.GOARCH, Os: runtime.GOOS},
 			},
 		}}
+		own.Plane = func() *meshv1.DataplaneResponse {
+			now, _ := told()
+			return now
+		}
 		g.Go("ingress", own.Run)
 	}
 	// Ready at once: the machine serves with its last tables while the control plane is away, and an init that waited for

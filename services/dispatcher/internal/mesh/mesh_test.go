@@ -319,3 +319,29 @@ func TestOneEndpointIsOneMessage(t *testing.T) {
 		t.Fatalf("told %d names and %d tasks, want one name: %v", len(r.GetNetworkServices()), len(r.GetLocalTasks()), r)
 	}
 }
+
+// Keys for encrypted networks come to every machine with its machines, and how traffic is encrypted with the tables; also when it is
+// switched off again.
+func TestEncryption(t *testing.T) {
+	key := &typesv1.TunnelKey{Generation: 3, PublicKey: make([]byte, 32)}
+	n1, vault := node("n1", ready), overlay()
+	n1.Status.Description = &typesv1.NodeDescription{TunnelKeys: []*typesv1.TunnelKey{key}}
+	vault.Spec.Encrypted = true
+	cluster := func(mesh bool) *typesv1.Cluster {
+		return &typesv1.Cluster{Meta: &typesv1.Meta{Id: "c"}, Spec: &typesv1.ClusterSpec{Encryption: &typesv1.Encryption{Mesh: mesh}}}
+	}
+	s := put(state.Empty(), cluster(true), n1, node("n2", ready), web(), vault, running("t1", "n2"))
+	shared := mesh.SharedOf(s, nil)
+	old := mesh.Of(s, "n2", shared, nil)
+	full := mesh.Full(old)
+	if !full.GetEncryption().GetMesh() || !full.GetNetworks()[0].GetEncrypted() || !proto.Equal(full.GetMachines()[0].GetTunnelKeys()[0], key) {
+		t.Errorf("told %v", full)
+	}
+	off := cluster(false)
+	off.Spec.Encryption = nil
+	s = put(s, off)
+	r := mesh.Diff(old, mesh.Of(s, "n2", mesh.SharedOf(s, shared), old))
+	if r == nil || r.GetEncryption() == nil || r.GetEncryption().GetMesh() {
+		t.Errorf("switched off, told %v", r)
+	}
+}

@@ -6,9 +6,11 @@ package ingress
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/directory"
 	"github.com/shoalproject/shoal/internal/errs"
@@ -36,6 +38,8 @@ type Session struct {
 	Dial        func(address string) (*grpc.ClientConn, error)
 	// Hello is said first, with the kind set.
 	Hello *dispatcherv1.Hello
+	// Plane is what the machine can, which goes into the description, and is said again with a heartbeat when it is another; nil: nothing.
+	Plane func() *meshv1.DataplaneResponse
 	// Count tells what this machine's mesh has led; nil: nothing is counted.
 	Count func() (*meshv1.ConnectionsResponse, error)
 
@@ -87,6 +91,7 @@ func (s *Session) hold(ctx context.Context, address string) error {
 		return err
 	}
 	s.Hello.Kind = dispatcherv1.SessionKind_SESSION_KIND_INGRESS
+	s.describe()
 	if err := stream.Send(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Hello{Hello: s.Hello}}); err != nil {
 		return err
 	}
@@ -107,6 +112,28 @@ func (s *Session) hold(ctx context.Context, address string) error {
 	err = s.beat(ctx, stream, heard, listening)
 	cancel()
 	return err
+}
+
+// describe puts what the machine can now into the description, and says whether that is news.
+func (s *Session) describe() (news bool) {
+	if s.Plane == nil {
+		return false
+	}
+	plane := s.Plane()
+	d := proto.CloneOf(s.Hello.GetDescription())
+	d.Dataplane, d.DataplaneReason = plane.GetDataplane(), plane.GetReason()
+	d.Tunnel, d.TunnelReason, d.TunnelKeys = plane.GetTunnel(), plane.GetTunnelReason(), plane.GetTunnelKeys()
+	news = !proto.Equal(d, s.Hello.GetDescription())
+	s.Hello.Description = d
+	return news
+}
+
+// redescribe says it where it is.
+func (s *Session) redescribe(stream grpc.BidiStreamingClient[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse]) error {
+	if !s.describe() {
+		return nil
+	}
+	return stream.Send(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Description{Description: s.Hello.GetDescription()}})
 }
 
 // beat sends heartbeats at the period that the dispatcher tells, and gives up when they are not acknowledged.
@@ -158,7 +185,7 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 			}
 			seq++
 			beat := &dispatcherv1.SessionRequest_Heartbeat{Heartbeat: &dispatcherv1.Heartbeat{Seq: seq}}
-			if err := stream.Send(&dispatcherv1.SessionRequest{Message: beat}); err != nil {
+			if err := errors.Join(stream.Send(&dispatcherv1.SessionRequest{Message: beat}), s.redescribe(stream)); err != nil {
 				return err
 			}
 		}

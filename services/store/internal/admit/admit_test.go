@@ -421,6 +421,7 @@ func TestOthers(t *testing.T) {
 		{"cluster life", settings(&typesv1.ClusterSpec{FeatureLevel: 1, CertificateLife: durationpb.New(time.Second)}), "certificate_life: 1s is below the least"},
 		{"cluster ports", settings(&typesv1.ClusterSpec{FeatureLevel: 1, FirstPort: 40000}), "first_port: 40000 is above last_port"},
 		{"cluster strategy", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Scheduling: &typesv1.SchedulingConfig{Strategy: 9}}), "scheduling.strategy: 9 is not known"},
+		{"keys that hardly live", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Encryption: &typesv1.Encryption{KeyLife: durationpb.New(time.Minute)}}), "encryption.key_life: 1m0s is below the least"},
 		{"cluster dataplane", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Dataplane: 9}), "dataplane: 9 is not known"},
 		{"cluster loss", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Scheduling: &typesv1.SchedulingConfig{MassLossPercent: new(uint32(101))}}), "scheduling.mass_loss_percent: 101 is not from 1 to 100"},
 		{"cluster window", settings(&typesv1.ClusterSpec{FeatureLevel: 1, Scheduling: &typesv1.SchedulingConfig{FlapWindow: durationpb.New(-1)}}), "scheduling.flap_window: -1ns is below 0"},
