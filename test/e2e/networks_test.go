@@ -37,6 +37,7 @@ func TestNetworks(t *testing.T) {
 		c.reaches(db[0], web[0].network, false)
 	})
 	t.Run("who may call", func(t *testing.T) { c.with(t).whoMayCall(web, image) })
+	t.Run("an encrypted network", func(t *testing.T) { c.with(t).encrypted(image) })
 	t.Run("outwards through the machine", func(t *testing.T) {
 		c := c.with(t)
 		registry := "https://" + strings.TrimSuffix(image, "/micro:1.0.0") + "/v2/"
