@@ -7,6 +7,9 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 )
 
+// mostConnections is more than any kernel tracks.
+const mostConnections = 10_000_000
+
 // Config is the meshproxy's config file.
 type Config struct {
 	config.Base `yaml:",inline"`
@@ -16,11 +19,15 @@ type Config struct {
 	MeshSocket string `yaml:"mesh_socket"`
 	// BootID is the file with the id of this boot. Without `ingress` it is not used: the agent has one.
 	BootID string `yaml:"boot_id"`
+	// ConnectionsPerContainer is how many tracked connections each address of a container on the machine network may have that it
+	// began; what it begins beyond that is dropped. 0: any number. Unit: connections.
+	// Limits: 0 to 10000000.
+	ConnectionsPerContainer int `yaml:"connections_per_container"`
 }
 
 // DefaultConfig has every default but the addresses, which a machine must name.
 func DefaultConfig() Config {
-	return Config{MeshSocket: "/run/shoal/mesh/mesh.sock", BootID: "/run/shoal/mesh/boot-id"}
+	return Config{MeshSocket: "/run/shoal/mesh/mesh.sock", BootID: "/run/shoal/mesh/boot-id", ConnectionsPerContainer: 32768}
 }
 
 // Validate returns all faults at once.
@@ -29,5 +36,7 @@ func (c Config) Validate() error {
 	faults.Merge("", c.Base.Validate())
 	faults.Check(path.IsAbs(c.MeshSocket), "mesh_socket", "%q is not an absolute path", c.MeshSocket)
 	faults.Check(path.IsAbs(c.BootID), "boot_id", "%q is not an absolute path", c.BootID)
+	faults.Check(c.ConnectionsPerContainer >= 0 && c.ConnectionsPerContainer <= mostConnections, "connections_per_container",
+		"%d is not between 0 and %d", c.ConnectionsPerContainer, mostConnections)
 	return faults.Err("config")
 }

@@ -39,6 +39,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/local"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/pass"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/probe"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/quota"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/session"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/space"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/surroundings"
@@ -109,7 +110,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	// Step 3: the loop that brings kernel, containers and forwarder to the tables; it starts with the last known ones.
 	follow := []apply.Part{resolver}
 	if spaces != nil {
-		follow = append(follow, spaces, pass.New(p.Env, health))
+		follow = append(follow, spaces, pass.New(p.Env, health), quota.New(p.Env, health, uint32(cfg.ConnectionsPerContainer)))
 	}
 	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health, follow...)
 	plane := &meshv1.DataplaneResponse{Dataplane: typesv1.Dataplane_DATAPLANE_KERNEL}

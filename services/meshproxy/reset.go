@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/shoalproject/shoal/services/meshproxy/internal/pass"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/quota"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 )
 
@@ -16,5 +17,5 @@ func Reset(ctx context.Context) error {
 		return err
 	}
 	defer kernel.Close()
-	return errors.Join(kernel.Reset(ctx), pass.Close())
+	return errors.Join(kernel.Reset(ctx), pass.Close(), quota.Close())
 }
