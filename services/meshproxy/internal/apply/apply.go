@@ -34,7 +34,7 @@ const (
 	period = 10 * time.Second
 	// retry is the wait after tables that could not be put in force.
 	retry = time.Second
-	// heavySteps are so many that what they were made of is to be given back.
+	// heavySteps are so many, or elements that were read, that what they were made of is to be given back.
 	heavySteps = 10_000
 	// defaultMTU is Ethernet's.
 	defaultMTU = 1500
@@ -220,7 +220,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		l.report(saver.take(l.Told()))
 		if l.heavy {
 			l.heavy = false
-			debug.FreeOSMemory() // what a start leaves would stay until as much has been allocated again, which may be long
+			debug.FreeOSMemory() // what was needed would stay until as much has been allocated again, which may be long
 		}
 	}
 }
@@ -406,7 +406,7 @@ func (l *Loop) program(ctx context.Context, m *mesh.Model, want mesh.Kernel, loo
 	if err := l.tables.Apply(ctx, changes); err != nil {
 		return err
 	}
-	l.settled, l.heavy = want, l.heavy || len(changes) >= heavySteps
+	l.settled, l.heavy = want, l.heavy || len(changes) >= heavySteps || look && have.Entries.Len() >= heavySteps
 	if len(changes) == 0 {
 		return nil
 	}

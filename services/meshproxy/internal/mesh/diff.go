@@ -21,7 +21,10 @@ import (
 func Diff(want, have Kernel) []Change {
 	out := diffSet(have.Peers, want.Peers, func(a netip.Addr) Change { return Change{Verb: Add, Peer: a} })
 	entries := diffEntries(want.Entries, have.Entries)
-	out = append(slices.Grow(out, len(entries)+others), entries...)
+	if len(entries) > others {
+		out = slices.Grow(out, len(entries)+others)
+	}
+	out = append(out, entries...)
 	if want.Rules.Mark != have.Rules.Mark {
 		out = append(out, Change{Verb: Set, Rules: new(want.Rules)})
 	}
@@ -57,7 +60,7 @@ func Diff(want, have Kernel) []Change {
 }
 
 // others is a guess of the steps beside entries, of which there may be very many: the list of those is not to be copied for the rest.
-const others = 1024
+const others = 1000
 
 // diffLinks makes the steps for links, tunnels' removals first (a bridge's would only set them free), bridges' additions
 // first. Gone are the names of links that do not survive: removed, or made again because a tunnel cannot be changed.

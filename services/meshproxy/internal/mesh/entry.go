@@ -74,6 +74,14 @@ func NewPart(elements map[Slot]string) *Part { return &Part{elements: elements} 
 // Entries are elements of sets and maps, by owner.
 type Entries map[string]*Part
 
+// Len counts the elements.
+func (e Entries) Len() (n int) {
+	for _, p := range e {
+		n += len(p.elements)
+	}
+	return n
+}
+
 // equal compares owner by owner: parts that were made twice of the same count as different, and cost a look.
 func (e Entries) equal(o Entries) bool {
 	if len(e) != len(o) {

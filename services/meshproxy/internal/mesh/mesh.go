@@ -102,7 +102,11 @@ func (m *Model) own(old *Model, r *dispatcherv1.EndpointsResponse) {
 	if old == nil || r.GetFull() || old.disputed || old.dataplane != m.dataplane || !proto.Equal(old.encryption, m.encryption) || len(r.GetMachines())+len(r.GetRemovedMachines()) > 0 {
 		return
 	}
-	m.era, m.owners = old.era, maps.Clone(old.owners)
+	m.era, m.owners = old.era, old.owners
+	if !old.movesPorts(r) {
+		return // most changes are of tasks alone, and the owners may be many
+	}
+	m.owners = maps.Clone(old.owners)
 	drop := func(svc *dispatcherv1.MeshService) {
 		for _, l := range listenersOf(svc) {
 			delete(m.owners, l)
@@ -115,6 +119,13 @@ func (m *Model) own(old *Model, r *dispatcherv1.EndpointsResponse) {
 		drop(old.services[svc.GetServiceId()])
 	}
 	m.claim(slices.Values(r.GetServices()))
+}
+
+// movesPorts says that a response gives a port to a service or takes one away.
+func (m *Model) movesPorts(r *dispatcherv1.EndpointsResponse) bool {
+	return len(r.GetRemovedServices()) > 0 || slices.ContainsFunc(r.GetServices(), func(svc *dispatcherv1.MeshService) bool {
+		return !slices.Equal(listenersOf(svc), listenersOf(m.services[svc.GetServiceId()]))
+	})
 }
 
 // claim gives each port to the first that claims it.

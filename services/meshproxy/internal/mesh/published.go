@@ -52,7 +52,7 @@ func (f *faults) add(where, format string, args ...any) {
 // Publish makes what follows from the model for this machine. Prev may be nil. What is wrong in the tables is left out and
 // told in the error, one fault each, beside what is right.
 func (m *Model) Publish(self Self, prev *Published) (*Published, error) {
-	next := &Published{parts: Entries{}, turns: map[Slot]turnUse{}}
+	next := &Published{turns: map[Slot]turnUse{}}
 	if prev == nil {
 		prev = &Published{}
 	}
@@ -62,6 +62,7 @@ func (m *Model) Publish(self Self, prev *Published) (*Published, error) {
 	maps.Copy(next.turns, prev.turns)
 	about := self.text()
 	changed := prev.use == nil
+	made := Entries{}
 	var wrong []errs.Fault
 	for id, svc := range m.services {
 		from := partSource{service: svc, era: m.era, self: about, out: self.leftOut(svc)}
@@ -70,15 +71,16 @@ func (m *Model) Publish(self Self, prev *Published) (*Published, error) {
 			old := p
 			p = m.partOf(svc, self, from)
 			changed = next.count(old, p) || changed
+			made[id] = p
 		}
-		next.parts[id] = p
 		wrong = append(wrong, p.faults...)
 	}
 	for id, p := range prev.parts {
-		if next.parts[id] == nil {
+		if m.services[id] == nil {
 			changed = next.count(p, nil) || changed
 		}
 	}
+	next.parts = prev.parts.with(made, m.services)
 	next.use = prev.use
 	if changed {
 		elements := map[Slot]string{}
@@ -95,6 +97,23 @@ func (m *Model) Publish(self Self, prev *Published) (*Published, error) {
 		all.Add(f.Field, "%s", f.Reason)
 	}
 	return next, all.Err("published ports")
+}
+
+// with are these and what was made anew, for the services that there are. It is the same map when that changes nothing: there may be
+// very many, of which one has changed.
+func (e Entries) with(made Entries, services map[string]*dispatcherv1.MeshService) Entries {
+	if len(made) == 0 && len(e) == len(services) {
+		return e
+	}
+	if len(e) == 0 {
+		return made
+	}
+	out := maps.Clone(e)
+	maps.Copy(out, made)
+	if len(out) > len(services) {
+		maps.DeleteFunc(out, func(id string, _ *Part) bool { return services[id] == nil })
+	}
+	return out
 }
 
 // count keeps the uses of turns, and says whether one came or went.
@@ -129,6 +148,9 @@ func (p *Published) Entries() Entries {
 		return Entries{}
 	}
 	out := maps.Clone(p.parts)
+	if out == nil {
+		out = Entries{}
+	}
 	if p.use != nil {
 		out["turns"] = p.use // ids of services are longer
 	}
