@@ -92,7 +92,7 @@ bench: deps build ## the figures; PEERS=1 also takes Docker Swarm's
 
 .PHONY: bench-node
 bench-node: deps build ## the figures of the node: 50 more replicas, an agent with 100 containers, a dispatcher with 5,000 machines, logs
-	go -C test run ./bench -only '^(scale|hundred|hollow)$$'
+	go -C test run ./bench -only '^(one|hundred|hollow)$$'
 	@cd services/agent && go test -run '^$$' -bench Keep -benchtime 3000x -count 3 ./internal/logger
 
 .PHONY: bench-net

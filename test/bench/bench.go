@@ -98,6 +98,7 @@ func phases() []phase {
 		}},
 		{"managers", 3, 1, []step{{name: "dispatcher", each: dispatcherLoss}, {name: "leader", each: leaderLoss}}},
 		{"idle", 1, 0, []step{{name: "idle", each: idleMemory}}},
+		{"one", 1, 0, []step{{name: "one", each: oneMachine}}},
 		{"hundred", 1, 0, []step{{name: "hundred", each: hundredContainers}}},
 		{"hollow", 1, 0, []step{{name: "hollow", each: hollowNodes}}},
 	}
