@@ -1,6 +1,9 @@
 package apply
 
-import "github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+import (
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/silence"
+)
 
 // Told is the model as the cluster has told it; nil before the first.
 func (l *Loop) Told() *mesh.Model {
@@ -30,7 +33,7 @@ func (l *Loop) current() *mesh.Model {
 	defer l.mu.Unlock()
 	l.recalls = l.remembered
 	if l.view == nil {
-		l.view = l.model.Without(l.silent)
+		l.view = silence.Without(l.model, l.silent)
 	}
 	return l.view
 }

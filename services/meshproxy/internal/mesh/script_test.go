@@ -13,6 +13,7 @@ import (
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/silence"
 )
 
 // TestScripts runs the scripts in testdata. Commands:
@@ -258,7 +259,7 @@ func (s *script) steps(t *testing.T, d *datadriven.TestData) string {
 // desired is what machine a should be. What is wrong with ports is told by the command ports.
 func (s *script) desired(mtu int) (mesh.Kernel, error) {
 	self := s.self(mtu)
-	model := s.model.Without(s.silent)
+	model := silence.Without(s.model, s.silent)
 	s.published, _ = model.Publish(self, s.published)
 	return model.Desired(self, s.published)
 }
@@ -272,7 +273,7 @@ func (s *script) self(mtu int) mesh.Self {
 
 func (s *script) ports() string {
 	var out strings.Builder
-	published, err := s.model.Without(s.silent).Publish(s.self(1500), nil)
+	published, err := silence.Without(s.model, s.silent).Publish(s.self(1500), nil)
 	ports := published.Ports()
 	if err != nil {
 		fmt.Fprintln(&out, err)

@@ -1,29 +1,37 @@
-package mesh
+package silence
 
 import (
-	"maps"
 	"slices"
 
 	"google.golang.org/protobuf/proto"
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
 // Without is the model in which no new connection is led to the named machines: their tasks stand behind a service only if
 // no other does. Connections that are there go on, as with a task that drains.
-func (m *Model) Without(silent map[string]bool) *Model {
+func Without(m *mesh.Model, silent map[string]bool) *mesh.Model {
 	if m == nil || len(silent) == 0 {
 		return m
 	}
-	next := *m
-	next.services, next.directories = maps.Clone(m.services), maps.Clone(m.directories)
-	for id, svc := range m.services {
-		next.services[id] = withoutEndpoints(svc, silent)
+	// It is as if the cluster had said so: what it has said of all else stays.
+	r := &dispatcherv1.EndpointsResponse{Version: m.Version()}
+	for _, svc := range m.Services() {
+		if fewer := withoutEndpoints(svc, silent); fewer != svc {
+			r.Services = append(r.Services, fewer)
+		}
 	}
-	for network, d := range m.directories {
-		next.directories[network] = withoutNames(d, placesOn(m.networks[network], silent))
+	for id, n := range m.Networks() {
+		if d := m.Directory(id); d != nil {
+			r.NetworkServices = append(r.NetworkServices, withoutNames(d, placesOn(n, silent))...)
+		}
 	}
-	return &next
+	next, err := m.Apply(r)
+	if err != nil { // it is a difference to itself, which nothing refuses
+		return m
+	}
+	return next
 }
 
 // withoutEndpoints is the service itself if nothing is to be left out.
@@ -51,25 +59,15 @@ func placesOn(n *dispatcherv1.MeshNetwork, nodes map[string]bool) map[string]boo
 	return out
 }
 
-// withoutNames is the directory itself if nothing is to be left out.
-func withoutNames(d *Directory, tasks map[string]bool) *Directory {
-	if len(tasks) == 0 {
-		return d
-	}
-	next := &Directory{Services: maps.Clone(d.Services)}
-	changed := false
-	for id, svc := range d.Services {
+// withoutNames are the services of a network that have other tasks beside those.
+func withoutNames(d *mesh.Directory, tasks map[string]bool) (out []*dispatcherv1.NetworkService) {
+	for svc := range d.InOrder() {
 		left := slices.DeleteFunc(slices.Clone(svc.GetEndpoints()), func(e *dispatcherv1.NetworkEndpoint) bool { return tasks[e.GetTaskId()] })
-		if len(left) == 0 || len(left) == len(svc.GetEndpoints()) {
-			continue
+		if len(left) > 0 && len(left) < len(svc.GetEndpoints()) {
+			fewer := proto.CloneOf(svc)
+			fewer.Endpoints = left
+			out = append(out, fewer)
 		}
-		changed = true
-		fewer := proto.CloneOf(svc)
-		fewer.Endpoints = left
-		next.Services[id] = fewer
 	}
-	if !changed {
-		return d
-	}
-	return next
+	return out
 }
