@@ -85,3 +85,27 @@ func BenchmarkChange(b *testing.B) {
 		})
 	}
 }
+
+// What one caller costs that comes or goes, among many services and many callers.
+func BenchmarkCaller(b *testing.B) {
+	for _, services := range []int{10, 5000} {
+		b.Run(fmt.Sprint(services), func(b *testing.B) {
+			r := newRig(b)
+			r.among = services
+			r.tell([]int{10, 11, 12}, []int{11})
+			var many []string
+			for i := range 100 {
+				many = append(many, fmt.Sprintf("10.3.0.%d", i))
+			}
+			r.allow(many...)
+			for i := 0; b.Loop(); i++ {
+				b.StopTimer()
+				m := r.callers(many[i%2:]...)
+				b.StartTimer()
+				if err := r.spaces.Apply(b.Context(), m); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

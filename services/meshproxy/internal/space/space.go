@@ -13,6 +13,7 @@ import (
 	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +39,7 @@ type Spaces struct {
 	spaces    map[string]*space
 	model     *mesh.Model
 	tables    map[string]made          // by network
+	made      uint64                   // counts them
 	ended     map[netip.Addr]time.Time // addresses of tasks that have ended, and when
 	withdrawn map[string]bool          // tasks that are dead before the cluster says so
 }
@@ -47,6 +49,7 @@ type made struct {
 	from    *mesh.Directory
 	table   vip.Table
 	counted map[netip.Addr]string
+	number  uint64 // no two tables have the same
 }
 
 // space is one container's.
@@ -58,6 +61,7 @@ type space struct {
 	ready  func()
 
 	have       vip.Table             // what is in force; nil: not known
+	numbers    []uint64              // of the networks' tables that it is made of
 	counted    map[netip.Addr]string // virtual addresses that count, and for which service
 	callers    *mesh.Callers         // who may call; nil: anybody
 	turns      turns                 // those that have a chain
@@ -168,6 +172,7 @@ func (s *Spaces) settle(x *space, gone []netip.Addr) error {
 	for _, network := range task.GetNetworkIds() {
 		of := s.table(network)
 		tables = append(tables, of.table)
+		want.numbers = append(want.numbers, of.number)
 		maps.Copy(want.counted, of.counted)
 	}
 	want.table = vip.Union(tables...)
@@ -193,7 +198,8 @@ func (s *Spaces) table(network string) made {
 		old = made{from: &mesh.Directory{}, table: vip.Table{}}
 	}
 	t := vip.Next(old.table, old.from, d, out)
-	s.tables[network] = made{d, t, vip.Counted(d, t)}
+	s.made++
+	s.tables[network] = made{d, t, vip.Counted(d, t), s.made}
 	return s.tables[network]
 }
 
@@ -202,8 +208,9 @@ type wanted struct {
 	table   vip.Table
 	counted map[netip.Addr]string
 	callers *mesh.Callers
-	// networks says that it is on any.
+	// networks says that it is on any, numbers are those of their tables.
 	networks bool
+	numbers  []uint64
 }
 
 // nothing says that a container can do without tables: it is on no network, and anybody may call it. Then its connections are
@@ -219,7 +226,10 @@ func (x *space) bring(want wanted, gone, recent []netip.Addr) error {
 		return nil
 	}
 	have := wanted{table: x.have, counted: x.counted, callers: x.callers}
-	changes := vip.Diff(have.table, want.table)
+	var changes []vip.Change
+	if !slices.Equal(x.numbers, want.numbers) { // else the same tables: a change of callers costs no look at all services
+		changes = vip.Diff(have.table, want.table)
+	}
 	if len(changes) == 0 && len(gone) == 0 && maps.Equal(have.counted, want.counted) && have.callers == want.callers {
 		return nil
 	}
@@ -256,7 +266,7 @@ func (x *space) renew(want wanted, recent []netip.Addr) error {
 	}
 	if x.bare = want.nothing() && len(there) == 0; x.bare {
 		x.generation, err = x.wire.generation()
-		x.have, x.counted, x.callers, x.turns = want.table, want.counted, nil, nil
+		x.have, x.numbers, x.counted, x.callers, x.turns = want.table, want.numbers, want.counted, nil, nil
 		return err
 	}
 	x.renewed = true
@@ -365,7 +375,7 @@ func (x *space) transact(want wanted, next turns, write func(layout, *nftables.C
 		return err
 	}
 	foreign := x.have != nil && before != x.generation
-	x.have, x.counted, x.callers, x.turns, x.generation = want.table, want.counted, want.callers, next, after
+	x.have, x.numbers, x.counted, x.callers, x.turns, x.generation = want.table, want.numbers, want.counted, want.callers, next, after
 	if foreign || after != before+1 { // somebody else has changed something, perhaps in our table: look again
 		x.generation = 0
 	}

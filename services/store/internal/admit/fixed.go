@@ -15,13 +15,13 @@ const maxFixed = 256
 
 // fixed checks the addresses that a service names for its slots: there must be one for each, and nobody else's.
 func (f *Faults) fixed(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) {
-	any := false
+	named := false
 	for i, a := range spec.GetTask().GetNetworks() {
 		n := s.Network(a.GetTarget())
 		if len(a.GetAddresses()) == 0 || n == nil {
 			continue
 		}
-		any = true
+		named = true
 		field := fmt.Sprintf("networks[%d].addresses", i)
 		f.Check(len(a.GetAddresses()) <= maxFixed, field, "has %d entries, at most %d are allowed", len(a.GetAddresses()), maxFixed)
 		families := map[string]uint64{}
@@ -46,7 +46,7 @@ func (f *Faults) fixed(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) 
 		}
 	}
 	for which, c := range map[string]*typesv1.UpdateConfig{"update": spec.GetUpdate(), "rollback": spec.GetRollback()} {
-		f.Check(!any || c.GetOrder() != typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST, which+".order",
+		f.Check(!named || c.GetOrder() != typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST, which+".order",
 			"a task with an address of its slot's own starts when the one before it has stopped; use stop-first")
 	}
 }
