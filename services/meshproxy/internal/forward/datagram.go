@@ -4,12 +4,10 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"sync/atomic"
-	"syscall"
 
-	"golang.org/x/sys/unix"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/packet"
 )
 
 // chunkHead is the room before a datagram, for its length where it goes on by a link.
@@ -43,10 +41,8 @@ func (f *Forwarder) datagrams(u upstream) func(use func(data []byte) error) erro
 	if u.link != nil {
 		return func(use func([]byte) error) error { return f.fromChunk(u.link, use) }
 	}
-	if c, ok := u.conn.(syscall.Conn); ok {
-		if raw, err := c.SyscallConn(); err == nil {
-			return func(use func([]byte) error) error { return f.fromSocket(raw, use) }
-		}
+	if r, ok := packet.ReaderOf(u.conn); ok {
+		return func(use func([]byte) error) error { return f.fromSocket(r, use) }
 	}
 	return func(use func([]byte) error) error { return f.fromConn(u.conn, use) }
 }
@@ -65,28 +61,21 @@ func (f *Forwarder) fromChunk(l *link, use func([]byte) error) error {
 }
 
 // fromSocket takes a buffer when there is something to read, and not before.
-func (f *Forwarder) fromSocket(raw syscall.RawConn, use func([]byte) error) error {
+func (f *Forwarder) fromSocket(r packet.Reader, use func([]byte) error) error {
 	var buf *room
-	var n int
-	var fault error
-	err := raw.Read(func(fd uintptr) bool {
-		buf = f.rooms.take()
-		for {
-			if n, fault = unix.Read(int(fd), buf[chunkHead:]); fault != unix.EINTR {
-				break
-			}
+	n, err := r.Read(func() []byte {
+		if buf == nil {
+			buf = f.rooms.take()
 		}
-		if fault == unix.EAGAIN {
-			f.rooms.give(buf)
-			buf = nil
-			return false
-		}
-		return true
+		return buf[chunkHead:]
+	}, func() {
+		f.rooms.give(buf)
+		buf = nil
 	})
 	if buf != nil {
 		defer f.rooms.give(buf)
 	}
-	if err = errors.Join(err, os.NewSyscallError("read", fault)); err != nil {
+	if err != nil {
 		return err
 	}
 	return use(buf[:chunkHead+n])
