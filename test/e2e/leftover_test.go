@@ -48,8 +48,10 @@ func (c *cluster) beyondFrame(host string) []string {
 			left = append(left, "rule "+strings.TrimSpace(line))
 		}
 	}
-	if tables := c.on(host, "nft", "list", "tables"); !slices.Equal(lines(tables), []string{"table inet shoal", "table netdev shoal"}) {
-		left = append(left, "tables "+tables)
+	tables := lines(c.on(host, "nft", "list", "tables"))
+	slices.Sort(tables)
+	if !slices.Equal(tables, []string{"table inet shoal", "table inet shoal-quota", "table netdev shoal"}) {
+		left = append(left, "tables "+strings.Join(tables, ", "))
 	}
 	// No tunnel leads to the machine that has left.
 	for _, line := range lines(c.on(host, "bridge", "fdb", "show")) {
