@@ -113,7 +113,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		follow = append(follow, spaces, pass.New(p.Env, health), quota.New(p.Env, health, uint32(cfg.ConnectionsPerContainer)))
 	}
 	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health, follow...)
-	plane := &meshv1.DataplaneResponse{Dataplane: typesv1.Dataplane_DATAPLANE_KERNEL}
+	plane := &meshv1.DataplaneResponse{Dataplane: typesv1.Dataplane_DATAPLANE_KERNEL, Serial: 1}
 	if lacks != nil {
 		plane.Dataplane, plane.Reason = typesv1.Dataplane_DATAPLANE_USERSPACE, lacks.Error()
 		p.Env.Log.Warn("the kernel cannot carry published ports, the meshproxy does it itself", "error", lacks)
@@ -126,7 +126,8 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		forwarder.Transparent()
 		loop.Transparent()
 	}
-	told := func() (*meshv1.DataplaneResponse, <-chan struct{}) { return plane, nil }
+	never := make(chan struct{})
+	told := func() (*meshv1.DataplaneResponse, <-chan struct{}) { return plane, never }
 	var ring *keys.Ring // a machine in memory has nothing to encrypt with
 	if kernel != nil {
 		ring = openRing(p, kernel, path.Dir(cfg.MeshSocket))

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -63,6 +64,13 @@ func (noHealth) Set(string, bool, string) {}
 
 // newSealedLab uses the kernel's WireGuard, or that in user space.
 func newSealedLab(t testing.TB, userSpace bool) *sealedLab {
+	t.Helper()
+	return newSealedLabAt(t, userSpace, "198.51.100.1/24", "198.51.100.2/24")
+}
+
+// newSealedLabAt has the machines at these addresses of the wire.
+func newSealedLabAt(t testing.TB, userSpace bool, a, b string) *sealedLab {
+	t.Helper()
 	lacks := wireguard.Kernel()
 	if userSpace {
 		lacks = wireguard.Tun()
@@ -74,15 +82,17 @@ func newSealedLab(t testing.TB, userSpace bool) *sealedLab {
 	for _, m := range []**sealedMachine{&l.a, &l.b} {
 		*m = &sealedMachine{host: newHost(t), container: newHost(t)}
 	}
-	l.a.node, l.a.vtep, l.b.node, l.b.vtep = "a", "198.51.100.1", "b", "198.51.100.2"
-	join(l.a.host, "wire", l.a.vtep+"/24", l.b.host, "wire", l.b.vtep+"/24")
+	l.a.node, l.a.vtep, l.b.node, l.b.vtep = "a", netip.MustParsePrefix(a).Addr().String(), "b", netip.MustParsePrefix(b).Addr().String()
+	join(l.a.host, "wire", "", l.b.host, "wire", "")
+	l.a.do(func() error { return addNoDAD("wire", a) })
+	l.b.do(func() error { return addNoDAD("wire", b) })
 	for _, m := range []*sealedMachine{l.a, l.b} {
 		m.open(t, userSpace)
 	}
 	l.converge()
 	for i, m := range []*sealedMachine{l.a, l.b} {
 		attach(m.host, m.container, mesh.Bridge(4097), "shoalv1", "eth1", fmt.Sprintf("10.0.0.%d/24", 5+i), mesh.MAC(addr(fmt.Sprintf("10.0.0.%d", 5+i))))
-		mtu(m.container, "eth1", 1390)
+		mtu(m.container, "eth1", 1370)
 	}
 	return l
 }
@@ -464,5 +474,24 @@ func TestForgedSealedPacket(t *testing.T) {
 	send("without a filter")
 	if got := <-heard; got != "without a filter" {
 		t.Errorf("%q was taken", got)
+	}
+}
+
+// TestSealedOverIPv6: machines that speak IPv6 to each other carry the same within it, and large packets fit.
+func TestSealedOverIPv6(t *testing.T) {
+	l := newSealedLabAt(t, true, "2001:db8::1/64", "2001:db8::2/64")
+	large := strings.Repeat(secret, 5000)
+	answer(t, l.b.container, "10.0.0.6:8000", large)
+	if got, err := ask(l.a.container, "10.0.0.6:8000"); err != nil || !strings.HasPrefix(got, large) {
+		t.Errorf("answered %d bytes, %v; want %d", len(got), err, len(large))
+	}
+	for name, want := range map[string]int{"shoal-wg1": 1420, mesh.Bridge(4097): 1370} {
+		l.a.do(func() error {
+			link, err := netlink.LinkByName(name)
+			if err == nil && link.Attrs().MTU != want {
+				t.Errorf("%s carries %d bytes, want %d", name, link.Attrs().MTU, want)
+			}
+			return err
+		})
 	}
 }
