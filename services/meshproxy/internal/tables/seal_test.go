@@ -56,6 +56,8 @@ type sealedLab struct {
 	rotation uint64
 	mesh     bool
 	plain    *dispatcherv1.MeshNetwork // one in the clear beside it, or nil
+	// published is a service with a port, or nil
+	published *dispatcherv1.MeshService
 }
 
 type noHealth struct{}
@@ -140,6 +142,11 @@ func (l *sealedLab) tell() {
 			{TaskId: "t1", NodeId: "a", Addresses: []string{"10.0.0.5"}}, {TaskId: "t2", NodeId: "b", Addresses: []string{"10.0.0.6"}},
 		}}},
 	})
+	if err == nil && l.published != nil {
+		next, err = next.Apply(&dispatcherv1.EndpointsResponse{Version: next.Version(), Services: []*dispatcherv1.MeshService{l.published}, LocalTasks: []*dispatcherv1.LocalTask{
+			{TaskId: "t2", Addresses: []string{"10.128.2.5"}},
+		}})
+	}
 	if err == nil && l.plain != nil {
 		next, err = next.Apply(&dispatcherv1.EndpointsResponse{Version: next.Version(), Networks: []*dispatcherv1.MeshNetwork{l.plain}})
 	}
@@ -493,5 +500,30 @@ func TestSealedOverIPv6(t *testing.T) {
 			}
 			return err
 		})
+	}
+}
+
+// TestSealedMesh: with the mesh encrypted, a published port leads to a task of the other machine, and nothing of it is on the wire.
+func TestSealedMesh(t *testing.T) {
+	l := newSealedLab(t, true)
+	l.mesh = true
+	l.published = &dispatcherv1.MeshService{
+		ServiceId: "s", Name: "web", Ports: []*typesv1.PortConfig{{PublishedPort: 30000, TargetPort: 8000}},
+		Endpoints: []*dispatcherv1.MeshEndpoint{{TaskId: "t2", NodeId: "b", Addresses: []string{"10.128.2.5"}}},
+	}
+	l.converge()
+	attach(l.b.host, l.b.container, mesh.MachineBridge, "shoalv0", "eth0", "10.128.2.5/32", mesh.MAC(addr("10.128.2.5")))
+	defaultRoute(l.b.container, "eth0", "10.128.2.1")
+	client := newHost(t)
+	join(client, "eth0", "203.0.113.9/24", l.a.host, "outside", "203.0.113.1/24")
+	route(client, "198.51.100.0/24", "203.0.113.1")
+	route(l.b.host, "203.0.113.0/24", "198.51.100.1") // a machine knows a way to its clients
+	wire := l.a.capture(t)
+	answer(t, l.b.container, "10.128.2.5:8000", secret)
+	if got, err := ask(client, "198.51.100.1:30000"); err != nil || !strings.HasPrefix(got, secret+"203.0.113.9:") {
+		t.Errorf("answered %q, %v; want the client's own address", got, err)
+	}
+	if clear, vxlan, all := wire.leaks(secret); clear+vxlan > 0 || all == 0 {
+		t.Errorf("on the wire: %d frames with clear text, %d of the tunnel in the clear, of %d", clear, vxlan, all)
 	}
 }
