@@ -30,6 +30,7 @@ var systemPackages = map[string]string{
 	"services/agent/internal/logger":           "a process of its own beside each container: its pipes, its clock, the journal's socket",
 	"services/meshproxy/internal/tables":       "kernel tables",
 	"services/meshproxy/internal/flows":        "tracked connections",
+	"services/meshproxy/internal/holder":       "processes that have a port",
 	"services/meshproxy/internal/quota":        "how many connections containers may begin",
 	"services/meshproxy/internal/pass":         "another firewall's chain",
 	"services/meshproxy/internal/surroundings": "looks at the machine's network",

@@ -4,53 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/shoalproject/shoal/services/meshproxy/internal/holder"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
-// Holder looks the socket up in /proc: best effort, for a message to a person.
-func (k *Kernel) Holder(l mesh.Listener) string {
-	for _, name := range []string{l.Network, l.Network + "6"} {
-		data, err := os.ReadFile("/proc/thread-self/net/" + name)
-		if err != nil {
-			continue
-		}
-		for line := range strings.Lines(string(data)) {
-			// proc_net_tcp(5): sl local_address rem_address st tx:rx tr:when retrnsmt uid timeout inode; 0A is LISTEN.
-			f := strings.Fields(line)
-			if len(f) < 10 || (l.Network == "tcp" && f[3] != "0A") {
-				continue
-			}
-			_, hex, _ := strings.Cut(f[1], ":")
-			if port, err := strconv.ParseUint(hex, 16, 16); err == nil && uint16(port) == l.Port {
-				return ownerOf(f[9])
-			}
-		}
-	}
-	return ""
-}
-
-// ownerOf finds the process that has a socket open.
-func ownerOf(inode string) string {
-	links, _ := filepath.Glob("/proc/[0-9]*/fd/*")
-	for _, link := range links {
-		if target, err := os.Readlink(link); err != nil || target != "socket:["+inode+"]" {
-			continue
-		}
-		process := filepath.Dir(filepath.Dir(link))
-		comm, _ := os.ReadFile(process + "/comm")
-		return fmt.Sprintf("%s (process %s)", strings.TrimSpace(string(comm)), filepath.Base(process))
-	}
-	return "a process that cannot be seen from here"
-}
+// Holder is the package holder's.
+func (k *Kernel) Holder(l mesh.Listener) string { return holder.Of(l.Network, l.Port) }
 
 // Reset removes all that is ours from the machine: links (the agent's host ends too), routes, and the packet filter with
 // SHOAL-USER. Sysctls stay: somebody else may rely on them by now.
