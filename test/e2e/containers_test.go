@@ -19,6 +19,7 @@ func TestContainersAsAsked(t *testing.T) {
 		{"37 files are filled in", filledIn},
 		{"33 probes by HTTP and TCP", probes},
 		{"33 readiness is not liveness", readinessApart},
+		{"38 users of their own", ownUsers},
 		{"39 logs of all, of some and of one", logsOfAll},
 		{"39 logs of a terminal", logsOfTerminal},
 		{"39 logs of a container that is gone", logsOfGone},

@@ -107,8 +107,8 @@ func (c *cluster) ofContainers(host string) []string {
 		{"running container", "ctr -n shoal task ls -q"},
 		{"writable snapshot", "ctr -n shoal snapshots ls | grep Active"},
 		{"lease", "ctr -n shoal leases ls -q"},
-		{"mount", "grep -E 'shoal/(netns|containers)|containerd.*shoal' /proc/self/mountinfo"},
-		{"file", "find /run/shoal/netns /run/shoal/containers -mindepth 1 2>/dev/null"},
+		{"mount", "grep -E 'shoal/(netns|userns|containers|volumes)|containerd.*shoal' /proc/self/mountinfo"},
+		{"file", "find /run/shoal/netns /run/shoal/userns /run/shoal/containers -mindepth 1 2>/dev/null"},
 		{"control group", "find /sys/fs/cgroup -maxdepth 4 -type d -path '*shoal*/*' 2>/dev/null | grep -E '/[0-9a-z]{25}'"},
 		{"shim", "ps ax | grep -v grep | grep 'containerd-shim.*-namespace shoal'"},
 	} {
