@@ -60,6 +60,7 @@ func clusterUpdate(a *app.App) *cobra.Command {
 	change.Flags(c.Flags())
 	app.Complete(c, "preemption", app.Words("on", "off"))
 	app.Complete(c, "encrypt-mesh", app.Words("on", "off"))
+	app.Complete(c, "userns", app.Words("private", "host"))
 	app.Complete(c, "strategy", app.Words("spread", "binpack"))
 	app.Complete(c, "dataplane", app.Words("kernel", "userspace"))
 	c.RunE = func(c *cobra.Command, _ []string) error {

@@ -20,7 +20,7 @@ type ClusterChange struct {
 
 // Policy reports whether it is about what containers may do.
 func (c *ClusterChange) Policy() bool {
-	return c.set.Changed("allow-privileged") || c.set.Changed("allow-host-namespaces")
+	return c.set.Changed("allow-privileged") || c.set.Changed("allow-host-namespaces") || c.set.Changed("userns")
 }
 
 // Flags defines the flags of `cluster update`. Those with a value are texts, so that all faults can be told at once.
@@ -28,6 +28,7 @@ func (c *ClusterChange) Flags(set *pflag.FlagSet) {
 	c.set = set
 	set.Bool("allow-privileged", false, "services may be privileged")
 	set.Bool("allow-host-namespaces", false, "services may share their node's process ids and memory")
+	set.String("userns", "", "user ids of new services that say nothing of it: private or host (default host)")
 	set.String("preemption", "", "whether tasks of a higher priority may displace others: on or off (default off)")
 	set.String("strategy", "", "which of the nodes that fit is best: spread or binpack (default spread)")
 	set.String("mass-loss-percent", "", "share of the nodes that may be lost at once before replacement slows down; 100: never (default 34)")
@@ -73,6 +74,10 @@ func (c *ClusterChange) Apply(s *typesv1.ClusterSpec) error {
 			return err == nil
 		}, "no duration, such as 90s")
 	}
+	text("userns", func(v string) bool {
+		s.Containers.UserNamespace = userNamespaces()[v]
+		return s.Containers.UserNamespace != 0
+	}, "not private or host")
 	text("preemption", func(v string) bool {
 		settings.Preemption = v == "on"
 		return v == "on" || v == "off"

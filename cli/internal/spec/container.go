@@ -123,15 +123,19 @@ func (f *Flags) applyPrivileges(c *typesv1.ContainerSpec) {
 		}
 	}
 	if f.set.Changed("userns") {
-		modes := map[string]typesv1.UserNamespace{
-			"": typesv1.UserNamespace_USER_NAMESPACE_UNSPECIFIED, "host": typesv1.UserNamespace_USER_NAMESPACE_HOST, "private": typesv1.UserNamespace_USER_NAMESPACE_PRIVATE,
-		}
-		mode, known := modes[f.text("userns")]
-		f.faults.Check(known, "userns", "%q is not private, host, nor empty: the default", f.text("userns"))
+		mode, known := userNamespaces()[f.text("userns")]
+		f.faults.Check(known || f.text("userns") == "", "userns", "%q is not private, host, nor empty: the default", f.text("userns"))
 		c.Privileges.UserNamespace = mode
 	}
 	for _, text := range f.list("security-opt") {
 		f.securityOpt(c.Privileges, text)
+	}
+}
+
+// userNamespaces are the words for whose user ids a container has.
+func userNamespaces() map[string]typesv1.UserNamespace {
+	return map[string]typesv1.UserNamespace{
+		"host": typesv1.UserNamespace_USER_NAMESPACE_HOST, "private": typesv1.UserNamespace_USER_NAMESPACE_PRIVATE,
 	}
 }
 

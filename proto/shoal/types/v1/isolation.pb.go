@@ -468,8 +468,11 @@ type ContainerPolicy struct {
 	AllowPrivileged bool `protobuf:"varint,1,opt,name=allow_privileged,json=allowPrivileged,proto3" json:"allow_privileged,omitempty"`
 	// Whether services may share namespaces of their node. Default: no.
 	AllowHostNamespaces bool `protobuf:"varint,2,opt,name=allow_host_namespaces,json=allowHostNamespaces,proto3" json:"allow_host_namespaces,omitempty"`
-	unknownFields       protoimpl.UnknownFields
-	sizeCache           protoimpl.SizeCache
+	// Whose user and group ids containers have whose service says nothing of it when it is made. Private is for those that can have a user
+	// namespace of their own: neither privileged nor sharing namespaces of the node. Default: host.
+	UserNamespace UserNamespace `protobuf:"varint,3,opt,name=user_namespace,json=userNamespace,proto3,enum=shoal.types.v1.UserNamespace" json:"user_namespace,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *ContainerPolicy) Reset() {
@@ -516,6 +519,13 @@ func (x *ContainerPolicy) GetAllowHostNamespaces() bool {
 	return false
 }
 
+func (x *ContainerPolicy) GetUserNamespace() UserNamespace {
+	if x != nil {
+		return x.UserNamespace
+	}
+	return UserNamespace_USER_NAMESPACE_UNSPECIFIED
+}
+
 var File_shoal_types_v1_isolation_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_isolation_proto_rawDesc = "" +
@@ -548,10 +558,11 @@ const file_shoal_types_v1_isolation_proto_rawDesc = "" +
 	"\x04user\x18\x02 \x01(\tR\x04user\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x12\n" +
 	"\x04type\x18\x04 \x01(\tR\x04type\x12\x14\n" +
-	"\x05level\x18\x05 \x01(\tR\x05level\"p\n" +
+	"\x05level\x18\x05 \x01(\tR\x05level\"\xb6\x01\n" +
 	"\x0fContainerPolicy\x12)\n" +
 	"\x10allow_privileged\x18\x01 \x01(\bR\x0fallowPrivileged\x122\n" +
-	"\x15allow_host_namespaces\x18\x02 \x01(\bR\x13allowHostNamespaces*d\n" +
+	"\x15allow_host_namespaces\x18\x02 \x01(\bR\x13allowHostNamespaces\x12D\n" +
+	"\x0euser_namespace\x18\x03 \x01(\x0e2\x1d.shoal.types.v1.UserNamespaceR\ruserNamespace*d\n" +
 	"\rUserNamespace\x12\x1e\n" +
 	"\x1aUSER_NAMESPACE_UNSPECIFIED\x10\x00\x12\x17\n" +
 	"\x13USER_NAMESPACE_HOST\x10\x01\x12\x1a\n" +
@@ -592,11 +603,12 @@ var file_shoal_types_v1_isolation_proto_depIdxs = []int32{
 	0, // 3: shoal.types.v1.Privileges.user_namespace:type_name -> shoal.types.v1.UserNamespace
 	1, // 4: shoal.types.v1.Seccomp.mode:type_name -> shoal.types.v1.ProfileMode
 	1, // 5: shoal.types.v1.AppArmor.mode:type_name -> shoal.types.v1.ProfileMode
-	6, // [6:6] is the sub-list for method output_type
-	6, // [6:6] is the sub-list for method input_type
-	6, // [6:6] is the sub-list for extension type_name
-	6, // [6:6] is the sub-list for extension extendee
-	0, // [0:6] is the sub-list for field type_name
+	0, // 6: shoal.types.v1.ContainerPolicy.user_namespace:type_name -> shoal.types.v1.UserNamespace
+	7, // [7:7] is the sub-list for method output_type
+	7, // [7:7] is the sub-list for method input_type
+	7, // [7:7] is the sub-list for extension type_name
+	7, // [7:7] is the sub-list for extension extendee
+	0, // [0:7] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_isolation_proto_init() }

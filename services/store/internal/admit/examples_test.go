@@ -63,6 +63,33 @@ func TestPolicy(t *testing.T) {
 	}
 }
 
+// TestDefaultUsers: a new service has the cluster's default where it can and says nothing else; one that is there keeps what it has.
+func TestDefaultUsers(t *testing.T) {
+	const host, private = typesv1.UserNamespace_USER_NAMESPACE_HOST, typesv1.UserNamespace_USER_NAMESPACE_PRIVATE
+	change := snapshot().Begin()
+	change.Put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c1"}, Spec: &typesv1.ClusterSpec{
+		Containers: &typesv1.ContainerPolicy{AllowPrivileged: true, UserNamespace: private},
+	}}))
+	s := change.Commit(state.Version{EpochNumber: 1, Revision: 2}, time.Unix(0, 0))
+	for _, c := range []struct {
+		name, id string
+		asks     *typesv1.Privileges
+		want     typesv1.UserNamespace
+	}{
+		{"new", "", nil, private},
+		{"new, without new privileges", "", &typesv1.Privileges{NoNewPrivileges: true}, private},
+		{"new, of the node's users", "", &typesv1.Privileges{UserNamespace: host}, host},
+		{"new and privileged", "", &typesv1.Privileges{Privileged: true}, 0},
+		{"there", "s1", nil, 0},
+	} {
+		spec, f := Service(s, c.id, &typesv1.ServiceSpec{Annotations: &typesv1.Annotations{Name: "fresh"}, Task: &typesv1.TaskSpec{
+			Container: &typesv1.ContainerSpec{Image: "img", Privileges: c.asks}}})
+		if got := spec.GetTask().GetContainer().GetPrivileges().GetUserNamespace(); f.Err("create") != nil || got != c.want {
+			t.Errorf("%s: %s, %v, want %s", c.name, got, f.Err("create"), c.want)
+		}
+	}
+}
+
 // allowing is the usual snapshot of a cluster that allows all.
 func allowing() *state.Snapshot {
 	t := snapshot().Begin()

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/shoalproject/shoal/internal/errs"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
@@ -76,6 +78,24 @@ func (f *Faults) userNamespace(c *typesv1.ContainerSpec) {
 		for i, r := range files {
 			f.Check(r.GetUid() < userIDs && r.GetGid() < userIDs, fmt.Sprintf("%s[%d]", kind, i), "%d:%d: a user namespace has ids below %d", r.GetUid(), r.GetGid(), userIDs)
 		}
+	}
+}
+
+// defaultUsers gives a new service the cluster's default, as far as its containers can have it.
+func defaultUsers(policy *typesv1.ContainerPolicy, c *typesv1.ContainerSpec) {
+	p := c.GetPrivileges()
+	asked := p.GetUserNamespace() != typesv1.UserNamespace_USER_NAMESPACE_UNSPECIFIED
+	if asked || policy.GetUserNamespace() != typesv1.UserNamespace_USER_NAMESPACE_PRIVATE {
+		return
+	}
+	trial := proto.CloneOf(c)
+	if trial.Privileges == nil {
+		trial.Privileges = &typesv1.Privileges{}
+	}
+	trial.Privileges.UserNamespace = policy.GetUserNamespace()
+	f := &Faults{}
+	if f.userNamespace(trial); f.Err("try") == nil {
+		c.Privileges = trial.Privileges
 	}
 }
 

@@ -93,6 +93,8 @@ func Cluster(in, old *typesv1.ClusterSpec) (*typesv1.ClusterSpec, *Faults) {
 	f.scheduling(spec.GetScheduling())
 	_, known := typesv1.Dataplane_name[int32(spec.GetDataplane())]
 	f.Check(known, "dataplane", "%d is not known", spec.GetDataplane())
+	_, known = typesv1.UserNamespace_name[int32(spec.GetContainers().GetUserNamespace())]
+	f.Check(known, "containers.user_namespace", "%d is not known", spec.GetContainers().GetUserNamespace())
 	f.logDriver(spec.GetLogDriver())
 	if e := spec.GetEncryption(); e.GetKeyLife() != nil {
 		f.Check(e.GetKeyLife().AsDuration() >= leastKeyLife, "encryption.key_life", "%s is below the least, %s", e.GetKeyLife().AsDuration(), leastKeyLife)

@@ -76,6 +76,9 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 		spec.GetPriority(), maxPriority, maxPriority)
 	f.rebalance(s, id, spec)
 	f.slotVolumes(spec)
+	if id == "" { // an update that said nothing of it would replace tasks
+		defaultUsers(s.Cluster().GetSpec().GetContainers(), spec.GetTask().GetContainer())
+	}
 	return spec, f
 }
 
