@@ -46,7 +46,7 @@ func DoctorNetwork(a *app.App) *cobra.Command {
 			"large a packet comes through. The clocks are compared, too. It changes nothing. It ends with 1 if there is a fault.",
 		RunE: func(c *cobra.Command, _ []string) error {
 			return a.Connect(c.Context(), func(cl *client.Client) error {
-				found, err := examine(c.Context(), a, cl, from)
+				found, err := examine(c.Context(), cl, from)
 				if err != nil {
 					return err
 				}
@@ -62,7 +62,7 @@ func DoctorNetwork(a *app.App) *cobra.Command {
 	return c
 }
 
-func examine(ctx context.Context, a *app.App, cl *client.Client, from []string) ([]networkFinding, error) {
+func examine(ctx context.Context, cl *client.Client, from []string) ([]networkFinding, error) {
 	all, err := nodes(ctx, cl, nil)
 	if err != nil {
 		return nil, err

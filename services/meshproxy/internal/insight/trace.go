@@ -72,7 +72,7 @@ func (s *Server) TraceService(req *logsv1.TraceServiceRequest, out grpc.ServerSt
 }
 
 // use is what connections have in common: what was dialled, from which container, and where they were led.
-type use struct{ protocol, port, vip, container, ledTo string }
+type use struct{ protocol, vip, container, ledTo string }
 
 func useOf(c *logsv1.MeshConnection) use {
 	at, _ := netip.ParseAddrPort(c.GetDialled()) // user space does not always know it
