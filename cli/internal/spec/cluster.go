@@ -51,15 +51,7 @@ func (c *ClusterChange) Apply(s *typesv1.ClusterSpec) error {
 	if slices.ContainsFunc([]string{"preemption", "strategy", "mass-loss-percent", "mass-loss-window", "flap-window"}, c.set.Changed) {
 		s.Scheduling = settings
 	}
-	if c.Policy() && s.Containers == nil {
-		s.Containers = &typesv1.ContainerPolicy{}
-	}
-	if c.set.Changed("allow-privileged") {
-		s.Containers.AllowPrivileged, _ = c.set.GetBool("allow-privileged")
-	}
-	if c.set.Changed("allow-host-namespaces") {
-		s.Containers.AllowHostNamespaces, _ = c.set.GetBool("allow-host-namespaces")
-	}
+	c.containers(s)
 	text := func(name string, to func(text string) bool, otherwise string) {
 		if !c.set.Changed(name) {
 			return
@@ -104,6 +96,19 @@ func (c *ClusterChange) Apply(s *typesv1.ClusterSpec) error {
 		return err == nil
 	}, "no whole number")
 	return faults.Err("update the cluster")
+}
+
+// containers is what they may ask for.
+func (c *ClusterChange) containers(s *typesv1.ClusterSpec) {
+	if c.Policy() && s.Containers == nil {
+		s.Containers = &typesv1.ContainerPolicy{}
+	}
+	if c.set.Changed("allow-privileged") {
+		s.Containers.AllowPrivileged, _ = c.set.GetBool("allow-privileged")
+	}
+	if c.set.Changed("allow-host-namespaces") {
+		s.Containers.AllowHostNamespaces, _ = c.set.GetBool("allow-host-namespaces")
+	}
 }
 
 // encryption is of traffic between machines.
