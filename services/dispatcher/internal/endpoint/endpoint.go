@@ -31,8 +31,6 @@ const (
 	pace = 20 * time.Millisecond
 	// patience bounds the wait for a stream's first message, and for the first tables.
 	patience = 5 * time.Second
-	// trusted is how long tables are the newest there are without a word of the quorum. It speaks twice a second.
-	trusted = 1500 * time.Millisecond
 )
 
 // View is the replica.
@@ -91,39 +89,13 @@ func (s *Server) Run(ctx context.Context) error {
 	case <-ctx.Done():
 		return nil
 	}
-	quiet := time.NewTimer(trusted)
-	defer quiet.Stop()
-	stale := false
+	q := newQuorum(s.view)
+	defer q.quiet.Stop()
 	for {
 		changed := s.view.Changed()
-		s.print(s.view.Snapshot(), stale)
-		var err error
-		if stale, err = s.await(ctx, changed, quiet, stale); err != nil {
+		s.print(s.view.Snapshot(), q.away)
+		if q.await(ctx, changed) != nil || run.Sleep(ctx, pace) != nil {
 			return nil
-		}
-		if run.Sleep(ctx, pace) != nil {
-			return nil
-		}
-	}
-}
-
-// await blocks until there is something to print: another snapshot, or the quorum has gone or come back. It says whether it
-// is away.
-func (s *Server) await(ctx context.Context, changed <-chan struct{}, quiet *time.Timer, stale bool) (bool, error) {
-	for {
-		confirmed := s.view.Confirmed()
-		select {
-		case <-changed:
-			return stale, nil
-		case <-confirmed:
-			quiet.Reset(trusted)
-			if stale {
-				return false, nil
-			}
-		case <-quiet.C:
-			return true, nil
-		case <-ctx.Done():
-			return stale, ctx.Err()
 		}
 	}
 }

@@ -265,6 +265,28 @@ func TestStaleWithoutTheQuorum(t *testing.T) {
 	})
 }
 
+// However fast the store changes, the quorum is heard beside it: tables are not called stale for it.
+func TestFreshWhileMuchChanges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, true, nil, node("n1", "d1"), web(), task(running))
+		p := r.open("n1")
+		p.next()
+		heard := make(chan bool, 1)
+		go func() {
+			m, err := p.stream.Recv()
+			heard <- err == nil && m.GetStale()
+		}()
+		for range 1000 {
+			r.store.Put(state.Wrap(&typesv1.Lease{Meta: &typesv1.Meta{Id: "scheduler"}}))
+			time.Sleep(10 * time.Millisecond)
+		}
+		p.end()
+		if <-heard {
+			t.Error("tables that the quorum confirms are called stale while the store changes")
+		}
+	})
+}
+
 // What a meshproxy has in force is published for the other dispatchers, only while a task waits, and once.
 func TestPublishedOnlyWhileATaskWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
