@@ -48,8 +48,8 @@ type Monitor struct {
 	times   Times
 	peers   *peers
 	live    atomic.Pointer[[]string]
-	looked  state.Version       // at the last tick
-	doubted map[string]struct{} // machines of this dispatcher that were SUSPECT when last looked at
+	looked  state.Version     // at the last tick
+	settled map[string]uint64 // machines of this dispatcher that were READY when last looked at, with their sessions' numbers
 	states  *prometheus.CounterVec
 	pulse   *run.Pulse
 }
@@ -62,7 +62,7 @@ func New(self string, env run.Env, view View, c *commit.Committer, table *Table,
 	env.Metrics.MustRegister(states)
 	return &Monitor{
 		self: self, log: env.Log, ticker: env.Ticker, view: view, commit: c, table: table, times: times,
-		peers: newPeers(self, times), doubted: map[string]struct{}{}, states: states, pulse: run.NewPulse(),
+		peers: newPeers(self, times), settled: map[string]uint64{}, states: states, pulse: run.NewPulse(),
 	}
 }
 
@@ -152,20 +152,17 @@ func (m *Monitor) adopt(s *state.Snapshot, look changed, now time.Time) {
 	}
 }
 
-// ownChanges looks at whom the store has changed, who is silent, and who is SUSPECT and may be heard again. Of thousands of
-// machines that is hardly one at most ticks.
+// ownChanges looks at whom the store has changed, who is silent, who has come, and who is SUSPECT and may be heard again. Of
+// thousands of machines that is hardly one at most ticks.
 func (m *Monitor) ownChanges(s *state.Snapshot, look changed, now time.Time) []change {
 	var out []change
 	for _, silence := range m.table.Silences(now) {
-		if _, doubted := m.doubted[silence.NodeID]; !doubted && silence.For < m.times.Suspect && !look.has(silence.NodeID) {
+		number, settled := m.settled[silence.NodeID]
+		if settled && number == silence.Session && silence.For < m.times.Suspect && !look.has(silence.NodeID) {
 			continue
 		}
+		delete(m.settled, silence.NodeID)
 		n := s.Node(silence.NodeID)
-		if n.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_SUSPECT {
-			m.doubted[silence.NodeID] = struct{}{}
-		} else {
-			delete(m.doubted, silence.NodeID)
-		}
 		session := n.GetStatus().GetSession()
 		if n == nil || session.GetNumber() > silence.Session {
 			m.table.Forget(silence.NodeID, silence.Session)
@@ -176,6 +173,8 @@ func (m *Monitor) ownChanges(s *state.Snapshot, look changed, now time.Time) []c
 		}
 		if c, ok := m.stage(n, silence, now); ok {
 			out = append(out, c)
+		} else if n.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_READY {
+			m.settled[silence.NodeID] = silence.Session
 		}
 	}
 	return out

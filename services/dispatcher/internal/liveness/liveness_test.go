@@ -409,6 +409,25 @@ func TestWhoIsHeardMeanwhileIsLeftOut(t *testing.T) {
 	})
 }
 
+// A machine that was judged DOWN while its session began has to open another, which brings it back, however well it is heard.
+func TestWhoIsDownAsItComesMustComeAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		gone := node("n1", "d1")
+		gone.GetNode().Status.State = down
+		store := replicatest.New(testx.Env(t), cluster(), dispatcher("d1"), gone)
+		d1 := start(t, store, "d1")
+		time.Sleep(time.Second)
+		ended := make(chan error, 1)
+		d1.table.Open("n1", 1, time.Now(), func(err error) { ended <- err })
+		time.Sleep(time.Second)
+		select {
+		case <-ended:
+		default:
+			t.Error("the session of a machine that is DOWN goes on")
+		}
+	})
+}
+
 // A count that was started afresh makes a silent machine no better: it stays SUSPECT until it is heard.
 func TestFreshCountIsNoSignOfLife(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
