@@ -123,12 +123,16 @@ func (t *Turn) Next() *Group {
 	return nil
 }
 
-// End ends the pass. Who still has cause to be looked at has so in the next one.
+// End ends the pass. Who still has cause to be looked at has so in the next one. Who has come too early, since a pass may be of an
+// earlier time than one before it that was given up, is woken again.
 func (t *Turn) End() {
 	t.book.agenda.at = nil
 	for _, g := range t.had {
-		if g.Dirty || g.Restless || g.Waits || g.overslept(t.now) {
+		switch {
+		case g.Dirty || g.Restless || g.Waits || g.overslept(t.now):
 			t.book.agenda.list(g)
+		case !g.Wake.IsZero():
+			t.book.agenda.wakes.add(g)
 		}
 	}
 }
