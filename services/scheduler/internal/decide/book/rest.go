@@ -115,13 +115,18 @@ func GiveBack(n *typesv1.Network, t *typesv1.Task, since, now time.Time) *typesv
 	if len(list) == 0 {
 		return nil
 	}
-	for _, r := range n.GetResting() {
-		again := slices.ContainsFunc(list, func(x *typesv1.RestingAddress) bool { return x.GetAddress() == r.GetAddress() })
-		if !again && now.Sub(r.GetSince().AsTime()) < RestTime {
-			list = append(list, r)
+	// They are kept in the order of their times, the longest first: what has rested enough is in front, and what is new comes last or
+	// nearly so.
+	then := func(r *typesv1.RestingAddress, at time.Time) int { return r.GetSince().AsTime().Compare(at) }
+	enough, _ := slices.BinarySearchFunc(n.GetResting(), now.Add(-RestTime).Add(1), then)
+	kept := make([]*typesv1.RestingAddress, 0, len(n.GetResting())+len(list))
+	for _, r := range n.GetResting()[enough:] {
+		if !slices.ContainsFunc(list, func(x *typesv1.RestingAddress) bool { return x.GetAddress() == r.GetAddress() }) {
+			kept = append(kept, r)
 		}
 	}
-	slices.SortStableFunc(list, func(a, b *typesv1.RestingAddress) int { return a.GetSince().AsTime().Compare(b.GetSince().AsTime()) })
+	place, _ := slices.BinarySearchFunc(kept, since, then)
+	list = slices.Insert(kept, place, list...)
 	list = list[max(0, len(list)-mostResting):]
 	return &typesv1.Network{Meta: n.GetMeta(), Spec: n.GetSpec(), Ipam: n.GetIpam(), Resting: list}
 }
