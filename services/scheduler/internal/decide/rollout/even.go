@@ -27,7 +27,7 @@ type evening struct {
 func (r *Rollout) beginMoves(now survey, wish *typesv1.Rebalance, once bool) (begun int) {
 	moves := r.bounds().moves
 	free := min(moves.underWay, moves.missing) - len(now.moving)
-	if req := r.Request(r.Target); free <= 0 || req.Packs() || len(req.Volumes) > 0 || req.Newer {
+	if req := r.Request(r.Target); free <= 0 || req.Packs() || len(req.Volumes) > 0 || req.Fixed || req.Newer {
 		return 0
 	}
 	e := r.evening(now, once)

@@ -105,6 +105,10 @@ func (r *Rollout) tell(st *typesv1.RebalanceStatus, begun int, underWay bool) {
 		st.State, st.CompletedAt, st.Message = rebalanced, r.Stamp, "nothing moved: the strategy is binpack"
 		return
 	}
+	if r.Request(r.Target).Fixed {
+		st.State, st.CompletedAt, st.Message = rebalanced, r.Stamp, "nothing moved: tasks keep the addresses of their slots"
+		return
+	}
 	if len(r.Request(r.Target).Volumes) > 0 {
 		st.State, st.CompletedAt, st.Message = rebalanced, r.Stamp, "nothing moved: tasks stay where the volumes of their slots are"
 		return
