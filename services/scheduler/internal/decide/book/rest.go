@@ -112,18 +112,22 @@ func GiveBack(n *typesv1.Network, t *typesv1.Task, since, now time.Time) *typesv
 			list = append(list, &typesv1.RestingAddress{Address: a.String(), Since: at})
 		}
 	}
-	if len(list) == 0 {
-		return nil
-	}
 	// They are kept in the order of their times, the longest first: what has rested enough is in front, and what is new comes last or
 	// nearly so.
 	then := func(r *typesv1.RestingAddress, at time.Time) int { return r.GetSince().AsTime().Compare(at) }
 	enough, _ := slices.BinarySearchFunc(n.GetResting(), now.Add(-RestTime).Add(1), then)
 	kept := make([]*typesv1.RestingAddress, 0, len(n.GetResting())+len(list))
 	for _, r := range n.GetResting()[enough:] {
-		if !slices.ContainsFunc(list, func(x *typesv1.RestingAddress) bool { return x.GetAddress() == r.GetAddress() }) {
-			kept = append(kept, r)
+		i := slices.IndexFunc(list, func(x *typesv1.RestingAddress) bool { return x.GetAddress() == r.GetAddress() })
+		if i >= 0 && then(r, since) <= 0 {
+			continue // it was given back once more
 		}
+		if kept = append(kept, r); i >= 0 {
+			list = slices.Delete(list, i, i+1) // another task has had it since
+		}
+	}
+	if len(list) == 0 {
+		return nil
 	}
 	place, _ := slices.BinarySearchFunc(kept, since, then)
 	list = slices.Insert(kept, place, list...)
