@@ -20,19 +20,20 @@ type restricted struct {
 // nobody cost a look each.
 func (x *Shared) makeCallers(s *state.Snapshot, prev *Shared) {
 	x.callers = map[string]*dispatcherv1.ServiceCallers{}
+	x.makeLeaving(s, prev)
 	var all []restricted
-	for svc := range s.Services() {
-		if list := svc.GetSpec().GetEndpoint().GetAllowFrom(); len(list) > 0 {
+	for svc := range x.known(s) {
+		if list := svc.GetSpec().GetEndpoint().GetAllowFrom(); len(list) > 0 || svc.GetSpec() == nil {
 			all = append(all, restrictedOf(s, svc, list))
 		}
 	}
 	if len(all) == 0 {
 		return
 	}
-	labelled := labels(s, all)
+	labelled := x.labels(s, all)
 	for _, r := range all {
 		id := r.service.GetMeta().GetId()
-		m := &dispatcherv1.ServiceCallers{ServiceId: id, Callers: &dispatcherv1.Callers{Prefixes: r.prefixes(s, labelled)}}
+		m := &dispatcherv1.ServiceCallers{ServiceId: id, Callers: &dispatcherv1.Callers{Prefixes: x.prefixes(s, r, labelled)}}
 		keep(x.callers, prev.callers, id, m)
 	}
 }
@@ -57,7 +58,7 @@ func restrictedOf(s *state.Snapshot, svc *typesv1.Service, list []string) restri
 }
 
 // labels finds the services that have a label which somebody asks for, all in one walk.
-func labels(s *state.Snapshot, all []restricted) map[string][]*typesv1.Service {
+func (x *Shared) labels(s *state.Snapshot, all []restricted) map[string][]*typesv1.Service {
 	out := map[string][]*typesv1.Service{}
 	for _, r := range all {
 		for _, c := range r.callers {
@@ -69,7 +70,7 @@ func labels(s *state.Snapshot, all []restricted) map[string][]*typesv1.Service {
 	if len(out) == 0 {
 		return out
 	}
-	for svc := range s.Services() {
+	for svc := range x.known(s) {
 		for label := range svc.GetSpec().GetAnnotations().GetLabels() {
 			if _, asked := out[label]; asked {
 				out[label] = append(out[label], svc)
@@ -81,7 +82,7 @@ func labels(s *state.Snapshot, all []restricted) map[string][]*typesv1.Service {
 
 // prefixes are the addresses of all who may call, in order: of each task that has a machine, from the moment it has one, so that
 // its first call is let in.
-func (r restricted) prefixes(s *state.Snapshot, labelled map[string][]*typesv1.Service) []string {
+func (x *Shared) prefixes(s *state.Snapshot, r restricted, labelled map[string][]*typesv1.Service) []string {
 	out := map[string]bool{}
 	tasks := func(svc *typesv1.Service) {
 		for t := range s.TasksOfService(svc.GetMeta().GetId()) {
@@ -112,6 +113,11 @@ func (r restricted) prefixes(s *state.Snapshot, labelled map[string][]*typesv1.S
 		default:
 			if svc := s.ServiceByName(c.Service); svc != nil {
 				tasks(svc)
+			}
+			for _, svc := range x.from.leaving {
+				if c.Is(svc) {
+					tasks(svc)
+				}
 			}
 		}
 	}

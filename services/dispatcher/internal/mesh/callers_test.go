@@ -97,3 +97,42 @@ func TestCallersChange(t *testing.T) {
 	svc.Spec.Endpoint = nil
 	step("it names nobody any more", 0, 1, svc)
 }
+
+// A service that is removed leaves its tasks running for as long as they need to stop. Until then nobody else may call them, and
+// those of a removed caller may go on calling; a dispatcher that comes meanwhile does not
+// know who might, and lets in nobody else.
+func TestCallersOfRemovedServices(t *testing.T) {
+	svc := named()
+	svc.Spec.Endpoint = &typesv1.EndpointSpec{AllowFrom: []string{"front"}}
+	s := put(state.Empty(), append([]proto.Message{node("n1", ready), node("n2", ready), overlay(), svc, running("t1", "n1")}, caller("front", 21, "edge")...)...)
+	shared := mesh.SharedOf(s, nil)
+	said := func(shared *mesh.Shared) string {
+		r := mesh.Full(mesh.Of(s, "n1", shared, nil))
+		if len(r.GetCallers()) == 0 {
+			return "anybody"
+		}
+		return strings.Join(r.GetCallers()[0].GetCallers().GetPrefixes(), " ")
+	}
+	const want = "10.0.0.2 10.0.0.21 10.128.0.2 10.128.1.21 fd00::2"
+	step := func(what, want string, without string, objects ...proto.Message) {
+		t.Helper()
+		s = put(s, objects...)
+		if without != "" {
+			s = drop(s, typesv1.Kind_KIND_SERVICE, without)
+		}
+		shared = mesh.SharedOf(s, shared)
+		if got := said(shared); got != want {
+			t.Errorf("%s: %s, want %s", what, got, want)
+		}
+	}
+	step("both are there", want, "")
+	step("the caller is removed, and its task stops", want, "id-front")
+	step("the service is removed, and its task stops", want, svc.GetMeta().GetId())
+	step("something else changes", want, "", caller("batch", 22, "core")[0])
+	if got := said(mesh.SharedOf(s, nil)); got != "10.0.0.2 10.128.0.2 fd00::2" {
+		t.Errorf("a dispatcher that has come since lets in %q, want its own tasks alone", got)
+	}
+	ended := running("t1", "n1")
+	ended.Observed = &typesv1.TaskObserved{State: typesv1.TaskState_TASK_STATE_COMPLETE}
+	step("its task has ended", "anybody", "", ended)
+}

@@ -45,6 +45,8 @@ type sources struct {
 	services map[string]made[*typesv1.Service]
 	names    map[string]named // services on networks
 	networks map[string]made[*typesv1.Network]
+	leaving  map[string]*typesv1.Service // removed, while tasks of theirs stop
+	snapshot *state.Snapshot             // in which it was looked for them
 }
 
 type made[T comparable] struct {

@@ -305,3 +305,27 @@ func TestOldTablesTakeNothingAway(t *testing.T) {
 		}
 	})
 }
+
+// What closes a service is kept at once, however lately the file was written: after a kill it would be open to everybody again, for
+// as long as no dispatcher is there.
+func TestCallersAreKeptAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		l, stop := m.start(t)
+		defer stop()
+		for i, callers := range [][]*dispatcherv1.ServiceCallers{nil, {{ServiceId: "s", Callers: &dispatcherv1.Callers{}}}} {
+			if err := l.Take(&dispatcherv1.EndpointsResponse{Version: &typesv1.Version{Revision: uint64(7 + i)}, Full: true, Callers: callers}); err != nil {
+				t.Fatal(err)
+			}
+			synctest.Wait()
+		}
+		kept := &dispatcherv1.EndpointsResponse{}
+		data, err := m.env.Files.Read("/data/tables.pb")
+		if err == nil {
+			err = proto.Unmarshal(data, kept)
+		}
+		if err != nil || len(kept.GetCallers()) != 1 {
+			t.Errorf("kept %v (%v), want that somebody names his callers", kept, err)
+		}
+	})
+}

@@ -12,7 +12,7 @@ import (
 // saveEvery bounds how often the file is written while the tables change all the time.
 const saveEvery = 5 * time.Second
 
-// saver keeps the file, not too often.
+// saver keeps the file, not too often; but at once what closes a service to strangers, which a restart must not open again.
 type saver struct {
 	files run.Files
 	path  string
@@ -26,7 +26,7 @@ func (s *saver) take(m *mesh.Model) error {
 		return nil
 	}
 	s.next = m
-	if !s.at.IsZero() && time.Since(s.at) < saveEvery {
+	if !s.at.IsZero() && time.Since(s.at) < saveEvery && !m.Closes(s.saved) {
 		return nil
 	}
 	return s.flush()

@@ -1,6 +1,7 @@
 package insight
 
 import (
+	"context"
 	"net/netip"
 
 	"google.golang.org/grpc"
@@ -24,7 +25,7 @@ func (s *Server) ListConnections(req *logsv1.ListConnectionsRequest, out grpc.Se
 	bound = min(bound, limit)
 	var list []*logsv1.MeshConnection
 	total := uint64(0)
-	err := s.each(func(c *logsv1.MeshConnection) {
+	err := s.each(out.Context(), func(c *logsv1.MeshConnection) {
 		if of := req.GetService(); of != "" && of != c.GetService() && of != c.GetServiceId() {
 			return
 		}
@@ -46,8 +47,13 @@ func (s *Server) ListConnections(req *logsv1.ListConnectionsRequest, out grpc.Se
 	}
 }
 
-// each hands on all connections that this machine's mesh has led to tasks.
-func (s *Server) each(do func(*logsv1.MeshConnection)) error {
+// each hands on all connections that this machine's mesh has led to tasks. Others who ask wait for their turn.
+func (s *Server) each(ctx context.Context, do func(*logsv1.MeshConnection)) error {
+	s.reading.Lock()
+	defer s.reading.Unlock()
+	if err := ctx.Err(); err != nil { // it has waited for too long
+		return err
+	}
 	places := placesOf(s.Mesh.Told())
 	tell := func(f tracked.Flow, carrier, container string) {
 		p := places[f.LedTo.Addr()]

@@ -6,10 +6,12 @@ package insight
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -27,8 +29,9 @@ import (
 )
 
 const (
-	// atOnce bounds the machines that are tried side by side, and most how many are tried at all.
-	atOnce, most = 32, 256
+	// atOnce bounds the machines that are tried side by side, most how many are tried at all, and long for how long: the answer must
+	// come before who has asked gives up.
+	atOnce, most, long = 32, 256, 45 * time.Second
 )
 
 // Mesh is what the machine knows of the cluster, and what it does for its published ports.
@@ -67,6 +70,7 @@ type Server struct {
 	Virtual Virtual
 
 	looking sync.Mutex // held while the network is examined
+	reading sync.Mutex // held while connections are read: the kernel looks through all of them for each container
 }
 
 // ExamineNetwork implements NodeNetworkService. A look costs packets to every other machine, so one goes on at a time.
@@ -97,9 +101,18 @@ func (s *Server) ExamineNetwork(_ *logsv1.ExamineNetworkRequest, out grpc.Server
 		return err
 	}
 	// Step 3: the ways to the others.
-	ways := s.ways(ctx, model, full)
+	limited, cancel := context.WithTimeout(ctx, long)
+	defer cancel()
+	ways, untried := s.ways(limited, model, full)
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if untried > 0 {
+		f := finding.Warned("way", fmt.Sprintf("the way to %d of %d other machines was not tried", untried, untried+len(ways)),
+			fmt.Sprintf("one machine tries %d at most, for %s", most, long), "mend what is found; what is not tried from here may be from elsewhere")
+		if err := out.Send(&logsv1.ExamineNetworkResponse{Findings: []*logsv1.NetworkFinding{message("", f)}}); err != nil {
+			return err
+		}
 	}
 	for _, w := range ways {
 		r := &logsv1.ExamineNetworkResponse{}
@@ -135,24 +148,33 @@ func networks(m *mesh.Model) []examine.Network {
 	return out
 }
 
-// ways tries all other machines, a bounded number of them side by side.
-func (s *Server) ways(ctx context.Context, m *mesh.Model, full int) []examine.Way {
+// ways tries the other machines, those behind this one in the order of ids first, a bounded number of them side by side. How many were
+// not tried is told: they are too many, or ctx has ended.
+func (s *Server) ways(ctx context.Context, m *mesh.Model, full int) (out []examine.Way, untried int) {
 	peers := slices.Sorted(maps.Keys(m.Machines()))
 	peers = slices.DeleteFunc(peers, func(id string) bool { return id == s.Node })
-	if len(peers) > most {
-		peers = peers[:most]
-	}
-	out := make([]examine.Way, len(peers))
+	at, _ := slices.BinarySearch(peers, s.Node)
+	peers = slices.Concat(peers[at:], peers[:at])
+	all := len(peers)
+	peers = peers[:min(most, all)]
+	tried := make([]*examine.Way, len(peers))
 	places := make([]int, len(peers))
 	for i := range places {
 		places[i] = i
 	}
 	err := run.Each(ctx, atOnce, places, func(ctx context.Context, i int) error {
-		out[i] = s.way(ctx, m, peers[i], full)
+		if w := s.way(ctx, m, peers[i], full); ctx.Err() == nil { // else it was cut short, and says nothing of the way
+			tried[i] = &w
+		}
 		return nil
 	})
 	if err != nil {
 		s.Env.Log.Warn("not all ways looked at", "error", err)
 	}
-	return out
+	for _, w := range tried {
+		if w != nil {
+			out = append(out, *w)
+		}
+	}
+	return out, all - len(out)
 }

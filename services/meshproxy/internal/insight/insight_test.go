@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"google.golang.org/grpc"
 
@@ -213,4 +215,51 @@ func TestExamine(t *testing.T) {
 			t.Errorf("a path that carries %d: found %q, want %q", carries, text, want)
 		}
 	}
+}
+
+// Machines that are not tried are told as such: more than one machine tries, or the time is over.
+func TestExamineTellsWhatItLeavesOut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		for others, want := range map[int]string{20: "", 300: "44 of 300"} {
+			for _, slow := range []bool{false, true} {
+				s := server(t)
+				r := &dispatcherv1.EndpointsResponse{Version: &typesv1.Version{}, Full: true}
+				for i := range others + 1 {
+					r.Machines = append(r.Machines, &dispatcherv1.MeshMachine{NodeId: fmt.Sprint("m", i), Blocks: []string{fmt.Sprintf("10.%d.%d.0/24", 128+i/256, i%256)}})
+				}
+				var none *mesh.Model
+				m, err := none.Apply(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				s.Mesh, s.Node = machine{model: m}, "m7"
+				s.Facts = func() (examine.Facts, error) { return examine.Facts{Tunnel: 1450}, nil }
+				s.Echo = func(_, _ netip.Addr, _ int) (bool, error) {
+					if slow {
+						time.Sleep(10 * time.Second)
+					}
+					return true, nil
+				}
+				want := want
+				if slow && others == 300 { // two packets to each of 32 at once: the first 64 are done in time
+					want = "236 of 300"
+				}
+				out := &answers[logsv1.ExamineNetworkResponse]{ctx: t.Context()}
+				if err := s.ExamineNetwork(nil, out); err != nil {
+					t.Fatal(err)
+				}
+				told := ""
+				for _, r := range out.all {
+					for _, f := range r.GetFindings() {
+						if strings.Contains(f.GetWhat(), "not tried") {
+							told = f.GetWhat()
+						}
+					}
+				}
+				if (told == "") != (want == "") || !strings.Contains(told, want) {
+					t.Errorf("%d others, slow %v: told %q, want %q", others, slow, told, want)
+				}
+			}
+		}
+	})
 }

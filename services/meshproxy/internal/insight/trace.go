@@ -34,7 +34,7 @@ func (s *Server) TraceService(req *logsv1.TraceServiceRequest, out grpc.ServerSt
 	}
 	// Step 1: who has how many connections now, by what was dialled and who dialled.
 	open := map[use]uint64{}
-	err := s.each(func(c *logsv1.MeshConnection) {
+	err := s.each(out.Context(), func(c *logsv1.MeshConnection) {
 		if c.GetService() == ref || c.GetServiceId() == ref {
 			open[useOf(c)]++
 		}

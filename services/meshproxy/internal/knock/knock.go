@@ -95,7 +95,7 @@ type answer struct {
 
 // Run knocks until ctx ends.
 func (l *Loop) Run(ctx context.Context) error {
-	watch := silence.New(time.Now())
+	watch := silence.New(time.Now(), l.node)
 	var known *mesh.Model
 	var out []string
 	answers := make(chan answer)
@@ -119,7 +119,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		}
 		node, ok, at := watch.Next(now)
 		if ok {
-			l.knock(ctx, side, node, l.addresses(known, node), answers)
+			l.knock(ctx, side, node, known.Peer(node), answers)
 			at = now
 		}
 		if left := watch.Out(); !slices.Equal(left, out) {
@@ -134,10 +134,12 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
+// peers are those that can be knocked at: who has not said where it listens is not silent.
 func (l *Loop) peers(m *mesh.Model) (holders, others []string) {
 	held, rest := split(m)
-	delete(held, l.node)
-	delete(rest, l.node)
+	for _, of := range []map[string]bool{held, rest} {
+		maps.DeleteFunc(of, func(id string, _ bool) bool { return id == l.node || len(m.Peer(id)) == 0 })
+	}
 	return slices.Sorted(maps.Keys(held)), slices.Sorted(maps.Keys(rest))
 }
 
@@ -162,8 +164,6 @@ func split(m *mesh.Model) (held, others map[string]bool) {
 	}
 	return held, others
 }
-
-func (l *Loop) addresses(m *mesh.Model, node string) []string { return m.Peers(l.node)[node] }
 
 // knock tries a machine's addresses side by side: it is there if one answers.
 func (l *Loop) knock(ctx context.Context, side *run.Spawner, node string, addresses []string, answers chan<- answer) {

@@ -62,6 +62,9 @@ func (r *rig) Told() *mesh.Model {
 		tables.Machines = append(tables.Machines, &dispatcherv1.MeshMachine{NodeId: id, Addresses: []string{"10.0.0." + id, "fd00::" + id}, MeshPort: 2385})
 		svc.Endpoints = append(svc.Endpoints, &dispatcherv1.MeshEndpoint{TaskId: "t" + id, NodeId: id, Addresses: []string{"10.128.0.1"}})
 	}
+	// One that has not said where it listens can't be knocked at, and is not silent.
+	tables.Machines = append(tables.Machines, &dispatcherv1.MeshMachine{NodeId: "d", Addresses: []string{"10.0.0.d"}})
+	svc.Endpoints = append(svc.Endpoints, &dispatcherv1.MeshEndpoint{TaskId: "td", NodeId: "d", Addresses: []string{"10.128.0.1"}})
 	tables.Services = append(tables.Services, svc)
 	var m *mesh.Model
 	m, err := m.Apply(tables)

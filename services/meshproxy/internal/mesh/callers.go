@@ -1,6 +1,7 @@
 package mesh
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -135,4 +136,9 @@ func (m *Model) gateways(task *dispatcherv1.LocalTask) (own home, others []netip
 		others = append(others, list...)
 	}
 	return own, others
+}
+
+// Closes says that some service names its callers that named nobody in an earlier model.
+func (m *Model) Closes(earlier *Model) bool {
+	return slices.ContainsFunc(slices.Collect(maps.Keys(m.callers)), func(id string) bool { return earlier == nil || earlier.callers[id] == nil })
 }

@@ -276,13 +276,22 @@ func (m *Model) Peers(self string) map[string][]string {
 	if m == nil {
 		return out
 	}
-	for id, machine := range m.machines {
-		if id == self || machine.GetMeshPort() == 0 {
-			continue
+	for id := range m.machines {
+		if list := m.Peer(id); id != self && len(list) > 0 {
+			out[id] = list
 		}
-		for _, a := range machine.GetAddresses() {
-			out[id] = append(out[id], hostPort(a, machine.GetMeshPort()))
-		}
+	}
+	return out
+}
+
+// Peer is where the meshproxy of one machine listens, best first; nil where none is known to.
+func (m *Model) Peer(id string) (out []string) {
+	machine := m.machines[id]
+	if machine.GetMeshPort() == 0 {
+		return nil
+	}
+	for _, a := range machine.GetAddresses() {
+		out = append(out, hostPort(a, machine.GetMeshPort()))
 	}
 	return out
 }

@@ -9,6 +9,7 @@
 package silence
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"time"
@@ -45,6 +46,7 @@ const (
 
 // Watch is one machine's.
 type Watch struct {
+	self  string // its id
 	news  News
 	since time.Time // when the news became so
 	doubt bool      // somebody has been knocked at since the last fresh tables
@@ -64,9 +66,9 @@ type peer struct {
 	alone  bool      // it is silent while somebody else is heard
 }
 
-// New is one that has heard nothing yet.
-func New(now time.Time) *Watch {
-	return &Watch{since: now, peers: map[string]*peer{}}
+// New is a machine's that has heard nothing yet.
+func New(now time.Time, self string) *Watch {
+	return &Watch{self: self, since: now, peers: map[string]*peer{}}
 }
 
 // News takes what the tables are worth from now on.
@@ -107,12 +109,11 @@ func (w *Watch) Next(now time.Time) (node string, ok bool, wake time.Time) {
 		begin = begin.Add(hesitation)
 	}
 	var best *peer
-	for _, id := range slices.Sorted(maps.Keys(w.peers)) {
-		p := w.peers[id]
+	for id, p := range w.peers {
 		if !p.asked.IsZero() || w.news == Fresh && !p.silent() {
 			continue
 		}
-		if best == nil || p.due.Before(best.due) {
+		if best == nil || cmp.Or(p.due.Compare(best.due), w.order(id, node)) < 0 {
 			node, best = id, p
 		}
 	}
@@ -125,6 +126,18 @@ func (w *Watch) Next(now time.Time) (node string, ok bool, wake time.Time) {
 	best.asked, best.latest = now, w.heard()
 	w.doubt, w.pause = true, now.Add(time.Second/rate)
 	return node, true, time.Time{}
+}
+
+// order is that in which machines are knocked at: each begins with the one behind itself. All hear at the same moment that the
+// tables are stale; if all began with the same machine, its queue would overflow, and it would look silent.
+func (w *Watch) order(a, b string) int {
+	before := func(id string) int {
+		if id < w.self {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(before(a)-before(b), cmp.Compare(a, b))
 }
 
 // end is when fresh tables have the last word.

@@ -2,6 +2,7 @@ package silence_test
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -20,7 +21,7 @@ import (
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
 		s := &script{now: time.Unix(0, 0), off: map[string]bool{}, waits: map[string]time.Time{}}
-		s.watch = silence.New(s.now)
+		s.watch = silence.New(s.now, "a")
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
 			case "peers":
@@ -97,4 +98,24 @@ func (s *script) knock(node string) {
 
 func (s *script) say(format string, args ...any) {
 	s.lines = append(s.lines, fmt.Sprintf("%5.2fs ", float64(s.now.UnixMilli())/1000)+fmt.Sprintf(format, args...))
+}
+
+// Machines that all hear at once that the tables are stale do not all knock at the same one.
+func TestEachBeginsElsewhere(t *testing.T) {
+	now := time.Unix(0, 0)
+	all := []string{"a", "b", "c", "d"}
+	for i, self := range all {
+		w := silence.New(now, self)
+		w.Peers(slices.DeleteFunc(slices.Clone(all), func(id string) bool { return id == self }), nil)
+		w.News(now, silence.Stale)
+		var got []string
+		for range 3 {
+			node, _, _ := w.Next(now)
+			got = append(got, node)
+			now = now.Add(10 * time.Millisecond)
+		}
+		if want := slices.Concat(all[i+1:], all[:i]); !slices.Equal(got, want) {
+			t.Errorf("%s knocks at %v, want %v", self, got, want)
+		}
+	}
 }
