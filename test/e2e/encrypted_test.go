@@ -50,8 +50,8 @@ func (c *cluster) encrypted(image string) {
 		}
 		return -1
 	}
-	if clear, sealed := count("clear"), count("sealed"); clear != 0 || sealed <= 0 {
-		t.Errorf("%d packets of tunnels left %s in the clear, %d encrypted", clear, from.host, sealed)
+	if plain, sealed := count("clear"), count("sealed"); plain != 0 || sealed <= 0 {
+		t.Errorf("%d packets of tunnels left %s in the clear, %d encrypted", plain, from.host, sealed)
 	}
 	before := c.shoal("node", "inspect", "-f", "{{.Description.Tunnel}} {{len .Description.TunnelKeys}}", from.host)
 	if before != "userspace 1" && before != "kernel 1" {
@@ -81,8 +81,8 @@ func (c *cluster) encrypted(image string) {
 	} else {
 		t.Logf("while keys were changed and a meshproxy was killed: %s", strings.TrimSpace(got))
 	}
-	if clear := count("clear"); clear != 0 {
-		t.Errorf("%d packets of tunnels left %s in the clear", clear, from.host)
+	if plain := count("clear"); plain != 0 {
+		t.Errorf("%d packets of tunnels left %s in the clear", plain, from.host)
 	}
 	c.shoal("service", "rm", "safe")
 }

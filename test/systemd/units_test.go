@@ -19,9 +19,9 @@ func managerUnits() []string {
 func exposure(process string) float64 {
 	switch process {
 	case "agent":
-		return 5.2
+		return 5.9
 	case "meshproxy":
-		return 1.9
+		return 2.0
 	default:
 		return 1.5
 	}
