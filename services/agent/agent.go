@@ -191,10 +191,11 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 		if err != nil {
 			return closeReal, err
 		}
+		volumes, pins := cfg.volumes()
 		x, err := executor.New(executor.Config{
 			Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, Pull: cfg.pulls(),
 			Logs: p.Path("logs"), Logger: program, Cluster: p.ID.Cluster, Parallel: cfg.Parallel,
-			Volumes: p.Path("volumes"), Pins: filepath.Join(cfg.RunDir, "volumes"), Init: initd.Program(),
+			Volumes: volumes, Pins: pins, Init: initd.Program(),
 		}, e.Log)
 		if err != nil {
 			return closeReal, err

@@ -114,3 +114,8 @@ func (c Config) pulls() pull.Config {
 	}
 	return out
 }
+
+// volumes are the folder of volumes, and that of the mounts by which containers see them, which ends with the machine's power.
+func (c Config) volumes() (data, pins string) {
+	return path.Join(c.Folder("agent"), "volumes"), path.Join(c.RunDir, "volumes")
+}

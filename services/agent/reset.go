@@ -14,6 +14,7 @@ import (
 	"github.com/shoalproject/shoal/services/agent/internal/memfs"
 	"github.com/shoalproject/shoal/services/agent/internal/network"
 	"github.com/shoalproject/shoal/services/agent/internal/reset"
+	"github.com/shoalproject/shoal/services/agent/internal/volume"
 )
 
 // Reset removes from the machine all that an agent of this cluster has made. The agent must not run.
@@ -39,13 +40,14 @@ func ResetAny(ctx context.Context, env run.Env) error {
 		cfg = DefaultConfig() // absent or broken: both are why this is called
 	}
 	net, files := network.New(cfg.RunDir), memfs.New(path.Join(cfg.RunDir, "secrets"))
+	volumes, pins := cfg.volumes()
 	if _, err := env.Files.Stat(cfg.Socket); errors.Is(err, fs.ErrNotExist) {
 		nobody := func(string) bool { return false }
-		return errors.Join(net.Sweep(ctx, nobody), files.Sweep(ctx, nobody))
+		return errors.Join(net.Sweep(ctx, nobody), files.Sweep(ctx, nobody), volume.New(volumes, pins).Sweep(nobody))
 	}
 	x, err := executor.New(executor.Config{
 		Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, Pull: cfg.pulls(),
-		Logs: path.Join(cfg.Folder("agent"), "logs"), Parallel: cfg.Parallel,
+		Logs: path.Join(cfg.Folder("agent"), "logs"), Volumes: volumes, Pins: pins, Parallel: cfg.Parallel,
 	}, env.Log)
 	if err != nil {
 		return err

@@ -87,8 +87,31 @@ func (Machine) Source(ctx context.Context, hostport string) (netip.Addr, error) 
 	return at.Addr().WithZone(""), err
 }
 
-// RemoveAll deletes a folder and all below it.
-func (Machine) RemoveAll(path string) error { return os.RemoveAll(path) }
+// RemoveAll deletes a folder and all below it, unless something is mounted below: that is kept elsewhere, and is not shoal's to delete.
+func (Machine) RemoveAll(path string) error {
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return fmt.Errorf("look for what is mounted below %s: %w", path, err)
+	}
+	folder, err := filepath.EvalSymlinks(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for line := range strings.Lines(string(table)) {
+		if f := strings.Fields(line); len(f) > 4 && strings.HasPrefix(unescaped(f[4]), folder+"/") {
+			return fmt.Errorf("%s is mounted; run `umount %[1]s` and repeat", unescaped(f[4]))
+		}
+	}
+	return os.RemoveAll(path)
+}
+
+// unescaped is a path of mountinfo, which has blanks and the like in octal (proc_pid_mountinfo(5)).
+func unescaped(path string) string {
+	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
+}
 
 // Space asks the nearest folder that is there.
 func (Machine) Space(path string) (doctor.Space, error) {

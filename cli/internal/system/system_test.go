@@ -1,10 +1,13 @@
 package system_test
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/cli/internal/system"
 )
@@ -77,5 +80,36 @@ func TestWhatAProgramSaysIsInItsError(t *testing.T) {
 	}
 	if _, _, ok := m.Account("shoal-nobody-of-that-name"); ok {
 		t.Error("somebody was found")
+	}
+}
+
+// What is mounted below a folder is kept elsewhere: people's files that a container had, or an image's that others use.
+func TestRemoveAllStopsAtMounts(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("mounting takes root")
+	}
+	dir, source := filepath.Join(t.TempDir(), "run"), t.TempDir()
+	at, kept := filepath.Join(dir, "volumes", "with blanks", "0"), filepath.Join(source, "kept")
+	if err := errors.Join(os.MkdirAll(at, 0o700), os.WriteFile(kept, nil, 0o600), unix.Mount(source, at, "", unix.MS_BIND, "")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) }) // it was
+	var m system.Machine
+	if err := m.RemoveAll(dir); err == nil || !strings.Contains(err.Error(), at+" is mounted") {
+		t.Errorf("removed through a mount: %v", err)
+	}
+	if _, err := os.Stat(kept); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Unmount(at, 0); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // what is not there is no error
+		if err := m.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("it is left: %v", err)
 	}
 }
