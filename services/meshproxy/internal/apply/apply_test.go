@@ -329,3 +329,49 @@ func TestCallersAreKeptAtOnce(t *testing.T) {
 		}
 	})
 }
+
+// What holds back an encrypted network's packets stays while only tables of before the network are known, also where nothing encrypts at
+// the moment: the network's tunnel stays too.
+func TestOldTablesOpenNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		rules := func() string {
+			k, err := m.tables.Read(t.Context(), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return k.Rules.Mark
+		}
+		l, stop := m.start(t)
+		vault := full(7)
+		vault.Networks[0].Encrypted = true
+		if err := l.Take(vault); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		stop()
+		before := rules()
+		old, without := full(6), full(8)
+		old.Networks, without.Networks = nil, nil
+		data, err := proto.Marshal(old)
+		if err == nil {
+			err = m.env.Files.Write("/data/tables.pb", data, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, stop = m.start(t)
+		defer stop()
+		time.Sleep(11 * time.Second)
+		if now := rules(); now != before {
+			t.Errorf("with old tables the rules are %s, were %s", now, before)
+		}
+		if err := l.Take(without); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if rules() == before {
+			t.Error("a network that is gone has left its rules")
+		}
+	})
+}

@@ -10,7 +10,7 @@ func withoutLoss(changes []mesh.Change) []mesh.Change {
 		if c.Entry != nil && c.Verb == mesh.Add {
 			again[c.Entry.Slot] = true
 		}
-		sealed = sealed || (c.Verb == mesh.Remove && c.Link != nil && c.Link.Seal)
+		sealed = sealed || c.Verb == mesh.Remove && (c.Link != nil && c.Link.Seal || c.Entry != nil && c.Entry.Set == mesh.SetSealed)
 	}
 	var out []mesh.Change
 	for _, c := range changes {
