@@ -8,6 +8,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // MAC is the address of a machine's end of the mesh: 02:43 and its IPv4 address, or a part of a digest of its IPv6 one.
@@ -62,4 +63,22 @@ func Sealed(node string, blocks []string, generation uint64) (fixed, ofKey netip
 
 func sealed(bits [3]byte, slot byte) netip.Addr {
 	return netip.AddrFrom4([4]byte{0xf0 | bits[0]>>4, bits[0]<<4 | bits[1]>>4, bits[1]<<4 | bits[2]>>4, bits[2]<<4 | slot})
+}
+
+// Networks are the ranges of the machine network, which the tunnel is for: IPv4's, and IPv6's as the machines' blocks have it. What is no
+// range is left out.
+func Networks(four string, blocks []string) (out []netip.Prefix) {
+	if n, err := netip.ParsePrefix(four); err == nil {
+		out = append(out, n.Masked())
+	}
+	for _, text := range blocks {
+		block, err := netip.ParsePrefix(text)
+		if err != nil || !block.Addr().Is6() {
+			continue
+		}
+		if cluster, err := block.Addr().Prefix(48); err == nil && !slices.Contains(out, cluster) { // a cluster's range is a /48
+			out = append(out, cluster)
+		}
+	}
+	return out
 }

@@ -39,9 +39,12 @@ func Diff(want, have Kernel) []Change {
 	out = append(out, diffSet(want.Policies, have.Policies, func(p Policy) Change { return Change{Verb: Remove, Policy: &p} })...)
 	out = append(out, diffSet(want.Forwards, forwards, func(f Forward) Change { return Change{Verb: Remove, Forward: &f} })...)
 	out = append(out, diffSet(want.Neighbours, neighbours, func(n Neighbour) Change { return Change{Verb: Remove, Neighbour: &n} })...)
-	out = append(out, diffSet(want.Routes, routes, func(r Route) Change { return Change{Verb: Remove, Route: &r} })...)
+	// A sealed way goes after the tunnels that stand on it: before, their last packets would take another.
+	left := diffSet(want.Routes, routes, func(r Route) Change { return Change{Verb: Remove, Route: &r} })
+	out = append(out, slices.DeleteFunc(slices.Clone(left), func(c Change) bool { return isSeal(c.Route.Link) })...)
 	out = append(out, diffSet(want.Addresses, addresses, func(a Address) Change { return Change{Verb: Remove, Address: &a} })...)
 	out = append(out, links...)
+	out = append(out, slices.DeleteFunc(left, func(c Change) bool { return !isSeal(c.Route.Link) })...)
 	out = append(out, diffSettings(want, have, gone)...)
 	for _, name := range slices.Sorted(maps.Keys(want.Links)) {
 		if l := want.Links[name]; l.Up && (gone[name] || !have.Links[name].Up) {

@@ -121,6 +121,8 @@ type Rules struct {
 	Transparent bool
 	// Sealed says that some networks' tunnel packets must be within WireGuard.
 	Sealed bool
+	// SealedNetworks are the machine network's where it must be encrypted: what is for another machine's task goes by the tunnel alone.
+	SealedNetworks []netip.Prefix
 	// Own are TCP ports of our processes that no container may dial.
 	Own []uint16
 	// Blocks are this machine's part of the machine network, Networks is all of it.
@@ -151,6 +153,9 @@ func (r Rules) Text() string {
 	}
 	if r.Sealed {
 		text += " sealed"
+	}
+	if len(r.SealedNetworks) > 0 {
+		text += fmt.Sprintf(" sealed-networks=%s", r.SealedNetworks)
 	}
 	for _, g := range r.Gateways {
 		if g.IsValid() {

@@ -89,6 +89,11 @@ func (m *Model) sealed(self Self, k *Kernel) {
 	elements := map[Slot]string{}
 	if m.Encryption().GetMesh() {
 		put(elements, SetSealed, "", "%d", machineVNI)
+		var blocks []string
+		for machine := range inOrder(m.machines) {
+			blocks = append(blocks, machine.GetBlocks()...)
+		}
+		k.Rules.SealedNetworks = ends.Networks(m.machineNetwork, blocks)
 	}
 	for _, n := range m.networks {
 		if n.GetEncrypted() {

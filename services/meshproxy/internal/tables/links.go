@@ -45,6 +45,9 @@ func (k *Kernel) changeLink(v mesh.Verb, l mesh.Link) error {
 	return k.shape(link, l)
 }
 
+// sealed says that it is a tunnel whose packets must go by WireGuard: it has no end of its own on the wire.
+func sealed(l *mesh.Link) bool { return l != nil && l.VNI != 0 && !l.Local.IsValid() }
+
 func makeLink(l mesh.Link) netlink.Link {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = l.Name, l.MTU

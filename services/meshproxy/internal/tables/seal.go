@@ -21,6 +21,15 @@ func (f filter) seal(add func(*nftables.Chain, ...match), r mesh.Rules) {
 	add(f.tunnelled, f.sealedNetwork(), drop())
 	add(f.sent, tunnel, oifname(anySeal), match{&expr.Notrack{}}, accept())
 	add(f.sent, tunnel, f.sealedNetwork(), drop())
+	// Before they are in an envelope packets are held back too: while the tunnel is made anew no route leads into it, and connections
+	// that were led there would go on by whatever route leads anywhere. What comes out of a task goes back by where it was asked from.
+	for _, n := range r.SealedNetworks {
+		add(f.forward, to(n), notOifname(anyOfOurs), drop())
+		add(f.output, to(n), notOifname(anyOfOurs), notOifname("lo"), drop())
+	}
+	if len(r.SealedNetworks) > 0 {
+		add(f.forward, iifname(mesh.MachineBridge), ctBits(expr.CtKeyMARK, mesh.ReturnFlag), notOifname(anyOfOurs), drop())
+	}
 }
 
 // sealedNetwork looks at the identifier in the VXLAN header, behind UDP's 8 bytes and 4 of its own. The byte after it is no part of it,

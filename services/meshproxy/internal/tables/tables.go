@@ -133,7 +133,8 @@ func (k *Kernel) Addresses(context.Context) ([]netip.Addr, error) {
 	return slices.Compact(out), nil
 }
 
-// Apply does the packet filter's part in one transaction: guarded before and guarded after, with no moment between.
+// Apply does the packet filter's part in one transaction: guarded before and guarded after, with no moment between. If that fails no
+// tunnel is made that must be guarded.
 func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
 	filter := make([]mesh.Change, 0, len(changes)) // nearly all, and many at the start
 	var ways []mesh.Change
@@ -146,16 +147,17 @@ func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
 			filter = append(filter, c)
 		}
 	}
+	guarded := true
 	if len(filter) > 0 {
 		if err := k.applyFilter(filter); err != nil {
-			faults = append(faults, fmt.Errorf("packet filter: %w", err))
+			faults, guarded = append(faults, fmt.Errorf("packet filter: %w", err)), false
 		}
 	}
 	for _, c := range changes {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(faults, err)...)
 		}
-		if isFilter(c) || isWay(c) {
+		if isFilter(c) || isWay(c) || !guarded && c.Verb != mesh.Remove && sealed(c.Link) {
 			continue
 		}
 		if err := k.step(c); err != nil {
