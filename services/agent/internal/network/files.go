@@ -100,7 +100,7 @@ func hosts(w container.Wiring) string {
 // address there.
 const hostGateway = "host-gateway"
 
-// Where the meshproxy of every machine answers its containers; see services/meshproxy/internal/mesh/nameserver.go.
+// Where the meshproxy of every machine answers its containers; see services/meshproxy/internal/ends/nameserver.go.
 const (
 	nameServer4 = "169.254.53.53"
 	nameServer6 = "fd73:686f:616c::53"

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/ends"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/names"
 )
@@ -57,7 +58,7 @@ func New(env run.Env, health Health) *Server {
 	env.Metrics.MustRegister(results)
 	s := &Server{
 		env: env, health: health, results: results, tried: make(chan struct{}),
-		addresses: []netip.AddrPort{netip.AddrPortFrom(mesh.NameServer4(), port), netip.AddrPortFrom(mesh.NameServer6(), port)},
+		addresses: []netip.AddrPort{netip.AddrPortFrom(ends.NameServer4(), port), netip.AddrPortFrom(ends.NameServer6(), port)},
 		limits:    newLimits(), outside: newOutside(env), tasks: run.NewSpawner(env.Log), needed: make(chan struct{}, 1),
 	}
 	s.untried.Store(int32(2 * len(s.addresses)))

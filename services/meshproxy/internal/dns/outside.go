@@ -16,7 +16,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/run"
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/ends"
 )
 
 const (
@@ -148,7 +148,7 @@ func serversIn(text string) []netip.Addr {
 			continue
 		}
 		a, err := netip.ParseAddr(f[1])
-		if err == nil && a != mesh.NameServer4() && a != mesh.NameServer6() && len(out) < mostServers {
+		if err == nil && a != ends.NameServer4() && a != ends.NameServer6() && len(out) < mostServers {
 			out = append(out, a)
 		}
 	}

@@ -1,5 +1,5 @@
-// Package ends has the addresses of the tunnels' ends, which follow from what the cluster knows of a machine, so that nobody need tell
-// them.
+// Package ends has the addresses of the tunnels' ends, which follow from what the cluster knows of a machine, and those of the name
+// servers, which are the same everywhere, so that nobody need tell them.
 //
 // It is pure, and keeps nothing. Two machines must never have the same.
 package ends

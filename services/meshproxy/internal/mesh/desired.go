@@ -8,6 +8,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/ends"
 )
 
 // Names of links. The numbers are network identifiers. Host ends are made by the agent.
@@ -146,9 +147,9 @@ func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
 			cluster, _ := block.Addr().Prefix(48) // a cluster's range is a /48
 			k.Rules.Networks = append(k.Rules.Networks, cluster)
 		}
-		server := NameServer4()
+		server := ends.NameServer4()
 		if block.Addr().Is6() {
-			server = NameServer6()
+			server = ends.NameServer6()
 		}
 		k.Addresses[Address{MachineBridge, netip.PrefixFrom(server, server.BitLen())}] = struct{}{}
 		k.Rules.Blocks = append(k.Rules.Blocks, block)
@@ -249,4 +250,21 @@ func (m *Model) tunnelOf(node string, is4 bool) (netip.Addr, bool) {
 func MAC(a netip.Addr) string {
 	b := a.As4()
 	return fmt.Sprintf("02:42:%02x:%02x:%02x:%02x", b[0], b[1], b[2], b[3])
+}
+
+const (
+	// TransparentFlag is on packets that containers send to a connection which the meshproxy has opened with its client's
+	// address.
+	TransparentFlag = 0x8000_0000
+	// transparentTable is the routing table by which the machine takes them as its own.
+	transparentTable = 8478
+)
+
+// transparent has the machine take what containers answer to the meshproxy, whatever address it spoke with.
+func transparent(k *Kernel) {
+	k.Rules.Transparent = true
+	for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
+		k.Routes[Route{Link: MachineBridge, Prefix: netip.PrefixFrom(all, 0), Table: transparentTable, Local: true}] = struct{}{}
+		k.Policies[Policy{IPv6: all.Is6(), In: MachineBridge, Mark: TransparentFlag, Mask: TransparentFlag, Table: transparentTable}] = struct{}{}
+	}
 }

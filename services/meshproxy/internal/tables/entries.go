@@ -175,3 +175,13 @@ func chainOf(data []byte) string {
 	}
 	return ""
 }
+
+// Elements are what is in the kernel's sets and maps now. It may be called beside everything else.
+func (k *Kernel) Elements() (map[mesh.Slot]string, error) {
+	conn, err := open()
+	if err != nil {
+		return nil, fmt.Errorf("open nftables: %w", err)
+	}
+	out := map[mesh.Slot]string{}
+	return out, newFilter().maps.read(conn, out)
+}

@@ -9,6 +9,7 @@ import (
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
+	"github.com/shoalproject/shoal/services/meshproxy/internal/ends"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -93,7 +94,7 @@ func (f filter) guardMachine(add func(*nftables.Chain, ...match), r mesh.Rules) 
 }
 
 func nameServers() []netip.Prefix {
-	return []netip.Prefix{netip.PrefixFrom(mesh.NameServer4(), 32), netip.PrefixFrom(mesh.NameServer6(), 128)}
+	return []netip.Prefix{netip.PrefixFrom(ends.NameServer4(), 32), netip.PrefixFrom(ends.NameServer6(), 128)}
 }
 
 // guardForward adds the rules for what passes through: what no container may reach, the administrator's chain, and then who

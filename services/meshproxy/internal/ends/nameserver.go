@@ -1,4 +1,4 @@
-package mesh
+package ends
 
 import "net/netip"
 
