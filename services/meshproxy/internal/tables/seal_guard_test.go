@@ -42,7 +42,7 @@ func TestSealedMesh(t *testing.T) {
 	if got, err := ask(client, "198.51.100.1:30000"); err != nil || !strings.HasPrefix(got, secret+"203.0.113.9:") {
 		t.Errorf("answered %q, %v; want the client's own address", got, err)
 	}
-	if plain, vxlan, all := wire.leaks(secret); plain+vxlan > 0 || all == 0 {
+	if plain, vxlan, all := wire.saw().leaks(secret); plain+vxlan > 0 || all == 0 {
 		t.Errorf("on the wire: %d frames with clear text, %d of the tunnel in the clear, of %d", plain, vxlan, all)
 	}
 }
