@@ -301,11 +301,7 @@ func TestWhoWaitsForItsTurnIsNotSilent(t *testing.T) {
 				d1.table.Heard(fmt.Sprintf("n%04d", j), 1, time.Now())
 			}
 			if i%50 == 0 {
-				for j := range machines {
-					if got := stateOf(store, fmt.Sprintf("n%04d", j)); got != ready {
-						t.Fatalf("machine %d, whose turn it is not at %d: %s, want READY", j, i, got)
-					}
-				}
+				allReady(t, store, machines, i)
 			}
 		}
 		time.Sleep(6 * time.Second)
@@ -357,11 +353,7 @@ func TestWhoQueuesElsewhereIsNotLost(t *testing.T) {
 				d2.table.Heard(id(j), 2, time.Now())
 			}
 			if i%50 == 0 {
-				for j := range machines {
-					if got := stateOf(store, id(j)); got != ready {
-						t.Fatalf("machine %d, whose turn it is not at %d: %s, want READY", j, i, got)
-					}
-				}
+				allReady(t, store, machines, i)
 			}
 		}
 		time.Sleep(4 * time.Second)
@@ -527,4 +519,14 @@ func TestUnknownDispatcherHasItsTime(t *testing.T) {
 			t.Fatalf("after 7 s: %s, want DOWN", got)
 		}
 	})
+}
+
+// allReady fails unless all machines are READY while that one has its turn.
+func allReady(t *testing.T, store *replicatest.Store, machines, turn int) {
+	t.Helper()
+	for i := range machines {
+		if got := stateOf(store, fmt.Sprintf("n%04d", i)); got != ready {
+			t.Fatalf("machine %d, whose turn it is not at %d: %s, want READY", i, turn, got)
+		}
+	}
 }

@@ -281,15 +281,7 @@ func TestOldTablesTakeNothingAway(t *testing.T) {
 		synctest.Wait()
 		stop()
 		before := m.tables.Links()
-		old, without := full(6), full(8)
-		old.Networks, without.Networks = nil, nil
-		data, err := proto.Marshal(old)
-		if err == nil {
-			err = m.env.Files.Write("/data/tables.pb", data, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		without := m.keepOld(t)
 		l, stop = m.start(t)
 		defer stop()
 		time.Sleep(11 * time.Second)
@@ -351,15 +343,7 @@ func TestOldTablesOpenNothing(t *testing.T) {
 		synctest.Wait()
 		stop()
 		before := rules()
-		old, without := full(6), full(8)
-		old.Networks, without.Networks = nil, nil
-		data, err := proto.Marshal(old)
-		if err == nil {
-			err = m.env.Files.Write("/data/tables.pb", data, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		without := m.keepOld(t)
 		l, stop = m.start(t)
 		defer stop()
 		time.Sleep(11 * time.Second)
@@ -374,4 +358,19 @@ func TestOldTablesOpenNothing(t *testing.T) {
 			t.Error("a network that is gone has left its rules")
 		}
 	})
+}
+
+// keepOld makes the kept tables those of before the networks of version 7. What it gives are later ones that have none any more.
+func (m *machine) keepOld(t *testing.T) (without *dispatcherv1.EndpointsResponse) {
+	t.Helper()
+	old, without := full(6), full(8)
+	old.Networks, without.Networks = nil, nil
+	data, err := proto.Marshal(old)
+	if err == nil {
+		err = m.env.Files.Write("/data/tables.pb", data, 0o600)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return without
 }

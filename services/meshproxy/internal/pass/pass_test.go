@@ -1,50 +1,13 @@
 package pass_test
 
 import (
-	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"testing"
 
-	"github.com/vishvananda/netns"
-
+	"github.com/shoalproject/shoal/internal/testx/nstest"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/pass"
 )
-
-// inside runs a test on a thread in a network namespace that ends with it.
-func inside(t *testing.T, f func()) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for network namespaces")
-	}
-	if _, err := exec.LookPath("iptables"); err != nil {
-		t.Skip("needs iptables; on Debian: tools/make/deps")
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ns, err := netns.New()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer ns.Close()
-		f()
-	}()
-	<-done
-}
-
-// sh runs a script where the test runs.
-func sh(t *testing.T, script string) string {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "sh", "-ec", script).CombinedOutput()
-	if err != nil {
-		t.Errorf("%s: %v: %s", script, err, out)
-	}
-	return string(out)
-}
 
 // dockerd's rules, as Docker 20.10 makes them.
 const dockerd = `
@@ -60,16 +23,19 @@ done`
 // TestBesideDocker: our links pass a chain whose policy is to drop, once, behind what others have said; flushed, they are back
 // with the next look; nothing of others is touched, and nothing of ours stays.
 func TestBesideDocker(t *testing.T) {
-	inside(t, func() {
+	if _, err := exec.LookPath("iptables"); err != nil {
+		t.Skip("needs iptables; on Debian: tools/make/deps")
+	}
+	nstest.Inside(t, func() {
 		if n, err := pass.Open(); n != 0 || err != nil {
 			t.Errorf("without another firewall: %d rules, %v", n, err)
 		}
-		sh(t, "iptables -A FORWARD -j ACCEPT")
+		nstest.Sh(t, "iptables -A FORWARD -j ACCEPT")
 		if n, err := pass.Open(); n != 0 || err != nil {
 			t.Errorf("where the policy is to accept: %d rules, %v", n, err)
 		}
-		sh(t, "iptables -F FORWARD"+dockerd)
-		list := func() string { return sh(t, "iptables -S; ip6tables -S") }
+		nstest.Sh(t, "iptables -F FORWARD"+dockerd)
+		list := func() string { return nstest.Sh(t, "iptables -S; ip6tables -S") }
 		before := list()
 		for range 2 {
 			if _, err := pass.Open(); err != nil {
@@ -82,18 +48,18 @@ func TestBesideDocker(t *testing.T) {
 				t.Errorf("%q is there %d times, want once for each family:\n%s", rule, n, with)
 			}
 		}
-		if !strings.HasSuffix(strings.TrimSpace(sh(t, "iptables -S FORWARD")), "-o shoal+ -m comment --comment shoal -j ACCEPT") {
+		if !strings.HasSuffix(strings.TrimSpace(nstest.Sh(t, "iptables -S FORWARD")), "-o shoal+ -m comment --comment shoal -j ACCEPT") {
 			t.Errorf("ours are not the last:\n%s", with)
 		}
-		sh(t, "iptables -A FORWARD -s 192.0.2.7 -j REJECT") // somebody's, which ours must not shadow
+		nstest.Sh(t, "iptables -A FORWARD -s 192.0.2.7 -j REJECT") // somebody's, which ours must not shadow
 		if n, err := pass.Open(); n != 2 || err != nil {
 			t.Errorf("after a rule was added behind ours: %d rules, %v; want those of one family", n, err)
 		}
-		if end := strings.TrimSpace(sh(t, "iptables -S FORWARD")); !strings.HasSuffix(end, "-o shoal+ -m comment --comment shoal -j ACCEPT") ||
+		if end := strings.TrimSpace(nstest.Sh(t, "iptables -S FORWARD")); !strings.HasSuffix(end, "-o shoal+ -m comment --comment shoal -j ACCEPT") ||
 			strings.Count(end, "shoal+") != 2 {
 			t.Errorf("after a rule was added behind ours:\n%s", end)
 		}
-		sh(t, "iptables -F FORWARD; ip6tables -D FORWARD -i shoal+ -m comment --comment shoal -j ACCEPT")
+		nstest.Sh(t, "iptables -F FORWARD; ip6tables -D FORWARD -i shoal+ -m comment --comment shoal -j ACCEPT")
 		if n, err := pass.Open(); n != 4 || err != nil {
 			t.Errorf("after a flush and a removal: %d rules, %v; want both of both", n, err)
 		}

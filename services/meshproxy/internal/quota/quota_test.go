@@ -2,8 +2,6 @@ package quota_test
 
 import (
 	"net"
-	"os"
-	"os/exec"
 	"runtime"
 	"strconv"
 	"strings"
@@ -11,39 +9,9 @@ import (
 
 	"github.com/vishvananda/netns"
 
+	"github.com/shoalproject/shoal/internal/testx/nstest"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/quota"
 )
-
-// inside runs a test on a thread in a network namespace that ends with it.
-func inside(t *testing.T, f func()) {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for network namespaces")
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		ns, err := netns.New()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		defer ns.Close()
-		f()
-	}()
-	<-done
-}
-
-// sh runs a script where the test runs.
-func sh(t *testing.T, script string) string {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "sh", "-ec", script).CombinedOutput()
-	if err != nil {
-		t.Errorf("%s: %v: %s", script, err, out)
-	}
-	return strings.TrimSpace(string(out))
-}
 
 // A machine whose link shoal0 leads to two containers' addresses, and that tracks connections.
 const world = `
@@ -63,7 +31,7 @@ func flood(t *testing.T, pid, from string, n int) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		runtime.LockOSThread()         // as above
+		runtime.LockOSThread()         // never unlocked: the thread ends with the goroutine
 		number, _ := strconv.Atoi(pid) // 0 is nobody
 		ns, err := netns.GetFromPid(number)
 		if err == nil {
@@ -89,7 +57,7 @@ func flood(t *testing.T, pid, from string, n int) {
 
 // TestFlood: a container that floods connections gets as many as the limit, and another one is not harmed.
 func TestFlood(t *testing.T) {
-	inside(t, func() {
+	nstest.Inside(t, func() {
 		const most = 40
 		for range 2 { // the second time there is nothing to do
 			if _, err := quota.Enforce(most); err != nil {
@@ -99,11 +67,11 @@ func TestFlood(t *testing.T) {
 		if made, err := quota.Enforce(most); made || err != nil {
 			t.Errorf("done again: %t, %v", made, err)
 		}
-		pid := sh(t, strings.Replace(world, "sleep 60 &", "sleep 60 >/dev/null 2>&1 &", 1))
-		defer sh(t, "kill "+pid)
+		pid := strings.TrimSpace(nstest.Sh(t, strings.Replace(world, "sleep 60 &", "sleep 60 >/dev/null 2>&1 &", 1)))
+		defer nstest.Sh(t, "kill "+pid)
 		begin := func(from string, n int) int {
 			flood(t, pid, from, n)
-			known, err := strconv.Atoi(sh(t, "grep -c 'src="+from+" dst=10.128.1.1' /proc/net/nf_conntrack || true"))
+			known, err := strconv.Atoi(strings.TrimSpace(nstest.Sh(t, "grep -c 'src="+from+" dst=10.128.1.1' /proc/net/nf_conntrack || true")))
 			if err != nil {
 				t.Error(err)
 			}
@@ -118,7 +86,7 @@ func TestFlood(t *testing.T) {
 		if err := quota.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if left := sh(t, "nft list tables"); strings.Contains(left, "quota") {
+		if left := nstest.Sh(t, "nft list tables"); strings.Contains(left, "quota") {
 			t.Errorf("left: %s", left)
 		}
 	})
