@@ -61,18 +61,36 @@ func git(ctx context.Context, dir string, args ...string) error {
 	return nil
 }
 
-// outcome is what go test said. Tests are named; an event without a test is the package's.
+// outcome is what a test binary said. Tests are named.
 type outcome struct {
 	passed, failed []string
-	buildFailed    bool
 	output         string // the end of it, to show
 }
 
-// runTest runs one target in the copy. A red test is no error: the error is about go test itself.
-func runTest(ctx context.Context, dir string, t target) (outcome, error) {
-	cmd := exec.CommandContext(ctx, "go", "-C", filepath.Join(dir, t.module), "test", "-json", "-count=1", "-timeout=5m", "-run", t.run, t.pkg)
+// faulty is a package that does not build, with what the compiler said.
+type faulty struct{ output string }
+
+func (f faulty) Error() string { return f.output }
+
+// build makes the test binary of a package of the copy in dir; a faulty error is the package's own.
+func build(ctx context.Context, dir string, p pack, binary string) error {
+	// vet has had its turn on the healthy source. Nobody debugs the binary.
+	cmd := exec.CommandContext(ctx, "go", "-C", filepath.Join(dir, p.module), "test", "-c", "-vet=off", "-ldflags=-w", "-o", binary, p.path)
 	// The flags of `make build`: paths are trimmed, so that the build cache serves copies in any folder.
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS="+os.Getenv("GOFLAGS")+" -trimpath")
+	output, err := cmd.CombinedOutput()
+	if _, exited := errors.AsType[*exec.ExitError](err); exited && ctx.Err() == nil {
+		return faulty{tail(string(output))}
+	}
+	return errors.Join(err, ctx.Err())
+}
+
+// runTest runs one target by its package's binary, in the package's folder as go test does, until its first red test. A red
+// test is no error: the error is about the run itself.
+func runTest(ctx context.Context, dir, binary string, t target) (outcome, error) {
+	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", binary,
+		"-test.v=test2json", "-test.failfast", "-test.paniconexit0", "-test.timeout=5m", "-test.run", t.run)
+	cmd.Dir = filepath.Join(dir, t.module, t.path)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
 	err := cmd.Run()
@@ -84,12 +102,10 @@ func runTest(ctx context.Context, dir string, t target) (outcome, error) {
 	}
 	result, decodeErr := read(&stdout)
 	if decodeErr != nil {
-		return outcome{}, fmt.Errorf("read go test's events: %w: %s", decodeErr, stderr.String())
+		return outcome{}, fmt.Errorf("read the test's events: %w: %s", decodeErr, stderr.String())
 	}
 	if err != nil && len(result.failed) == 0 {
-		// Neither a test nor the build said why: a bad package pattern, a broken go.mod, a death before the first test.
-		result.buildFailed = true
-		result.output += tail(stderr.String())
+		return outcome{}, fmt.Errorf("it died before its first test: %s", tail(result.output+stderr.String()))
 	}
 	return result, nil
 }
@@ -98,7 +114,7 @@ func read(events io.Reader) (outcome, error) {
 	var result outcome
 	var output strings.Builder
 	for dec := json.NewDecoder(events); ; {
-		var e struct{ Action, Test, Output, FailedBuild string }
+		var e struct{ Action, Test, Output string }
 		if err := dec.Decode(&e); errors.Is(err, io.EOF) {
 			result.output = tail(output.String())
 			return result, nil
@@ -107,8 +123,6 @@ func read(events io.Reader) (outcome, error) {
 		}
 		output.WriteString(e.Output)
 		switch {
-		case e.Action == "build-fail" || e.FailedBuild != "":
-			result.buildFailed = true
 		case strings.HasPrefix(e.Output, "panic: test timed out after"): // a guarantee whose loss is a test without end
 			result.failed = append(result.failed, e.Test)
 		case e.Test != "" && e.Action == "pass":

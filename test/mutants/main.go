@@ -2,7 +2,7 @@
 // check) from a copy of the source, and the test that its header names must turn red, by a failing test and not because
 // the copy does not build. A guarantee without its mutant is a wish.
 //
-// It works on a copy in a temporary folder, never on the checkout, one mutant at a time, and ends with the line
+// It works on a copy in a temporary folder, never on the checkout, one mutant a processor at a time, and ends with the line
 // "N passed, N failed".
 package main
 

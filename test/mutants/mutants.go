@@ -1,15 +1,22 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
+	"strconv"
+	"sync"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // patchDir is where the mutants are, from the root of the repository.
@@ -22,29 +29,78 @@ func Run(ctx context.Context, root, filter string, out io.Writer) (failed int, e
 	if err != nil {
 		return 0, err
 	}
-	copied, err := os.MkdirTemp("", "shoal-mutants-")
+	temp, err := os.MkdirTemp("", "shoal-mutants-")
 	if err != nil {
 		return 0, err
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(copied)) }()
-	if err := copySource(ctx, root, copied); err != nil {
-		return 0, fmt.Errorf("copy the source: %w", err)
+	defer func() { err = errors.Join(err, os.RemoveAll(temp)) }()
+
+	// A copy of the source a worker; each takes the mutants of one package after those of another.
+	queue := byPackage(mutants)
+	r := report{out: out}
+	work, ctx := errgroup.WithContext(ctx)
+	for i := range min(runtime.NumCPU(), len(queue)) {
+		work.Go(func() error {
+			l := lab{dir: filepath.Join(temp, strconv.Itoa(i), "source"), binary: filepath.Join(temp, strconv.Itoa(i), "test")}
+			if err := copySource(ctx, root, l.dir); err != nil {
+				return fmt.Errorf("copy the source: %w", err)
+			}
+			for group := r.take(&queue); len(group) > 0; group = r.take(&queue) {
+				l.tryAll(ctx, group, &r)
+				if ctx.Err() != nil {
+					return ctx.Err()
+				}
+			}
+			return nil
+		})
 	}
-	l := lab{dir: copied, healthy: map[target]error{}}
+	if err := work.Wait(); err != nil {
+		return r.failed, err
+	}
+	fmt.Fprintf(out, "%d passed, %d failed\n", len(mutants)-r.failed, r.failed)
+	return r.failed, nil
+}
+
+// byPackage groups mutants by the package whose test judges them, the largest group first: it takes the longest.
+func byPackage(mutants []mutant) [][]mutant {
+	packs := map[pack][]mutant{}
 	for _, m := range mutants {
-		start := time.Now()
-		verdict := "caught"
-		if err := l.try(ctx, m); err != nil {
-			verdict = "MISSED: " + err.Error()
-			failed++
-		}
-		fmt.Fprintf(out, "%-28s %6.1fs  %s\n%30s %s\n%30s %s\n", m.name, time.Since(start).Seconds(), verdict, "", m.promise, "", m.target)
-		if ctx.Err() != nil {
-			return failed, ctx.Err()
-		}
+		packs[m.target.pack] = append(packs[m.target.pack], m)
 	}
-	fmt.Fprintf(out, "%d passed, %d failed\n", len(mutants)-failed, failed)
-	return failed, nil
+	groups := slices.Collect(maps.Values(packs))
+	slices.SortFunc(groups, func(a, b []mutant) int {
+		return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a[0].name, b[0].name))
+	})
+	return groups
+}
+
+// report is what all workers share: the groups still to take, and what was said of those taken.
+type report struct {
+	mu     sync.Mutex
+	out    io.Writer
+	failed int
+}
+
+// take removes the next group from the queue for one worker; none is left when it is empty.
+func (r *report) take(queue *[][]mutant) (group []mutant) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(*queue) > 0 {
+		group, *queue = (*queue)[0], (*queue)[1:]
+	}
+	return group
+}
+
+// judge counts and prints one mutant's verdict; nil is a caught one.
+func (r *report) judge(m mutant, since time.Time, err error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	verdict := "caught"
+	if err != nil {
+		verdict = "MISSED: " + err.Error()
+		r.failed++
+	}
+	fmt.Fprintf(r.out, "%-28s %6.1fs  %s\n%30s %s\n%30s %s\n", m.name, time.Since(since).Seconds(), verdict, "", m.promise, "", m.target)
 }
 
 func list(dir, filter string) ([]mutant, error) {
@@ -74,55 +130,4 @@ func list(dir, filter string) ([]mutant, error) {
 		return nil, fmt.Errorf("no patch in %s matches %q", dir, filter)
 	}
 	return mutants, nil
-}
-
-// lab is the copy of the source, in which at most one patch is applied at a time.
-type lab struct {
-	dir     string
-	healthy map[target]error // outcome of a test on the unchanged copy, once for all mutants that name it
-}
-
-// try applies one mutant, runs its test and takes the mutant back. A nil error means that the test turned red.
-func (l *lab) try(ctx context.Context, m mutant) error {
-	// Step 1: the test must be green without the patch, or its red would say nothing.
-	err, known := l.healthy[m.target]
-	if !known {
-		err = l.green(ctx, m.target)
-		l.healthy[m.target] = err
-	}
-	if err != nil {
-		return err
-	}
-	// Step 2: the patch must apply, or the guarantee that it removes has moved.
-	if err := git(ctx, l.dir, "apply", m.file); err != nil {
-		return fmt.Errorf("the patch no longer applies: %w", err)
-	}
-	// Step 3: red, by a test.
-	result, err := runTest(ctx, l.dir, m.target)
-	// Step 4: the copy is healthy again for the next one, whatever the outcome; also after an interrupt.
-	if undo := git(context.WithoutCancel(ctx), l.dir, "apply", "--reverse", m.file); undo != nil {
-		return fmt.Errorf("take the patch back: %w", undo)
-	}
-	switch {
-	case err != nil:
-		return err
-	case result.buildFailed:
-		return fmt.Errorf("the mutant does not build, so no test judged it:\n%s", result.output)
-	case len(result.failed) == 0:
-		return fmt.Errorf("%s stayed green", m.target)
-	}
-	return nil
-}
-
-func (l *lab) green(ctx context.Context, t target) error {
-	result, err := runTest(ctx, l.dir, t)
-	switch {
-	case err != nil:
-		return err
-	case result.buildFailed || len(result.failed) > 0:
-		return fmt.Errorf("%s is red without the patch:\n%s", t, result.output)
-	case len(result.passed) == 0:
-		return fmt.Errorf("%s matches no test that ran and passed", t)
-	}
-	return nil
 }

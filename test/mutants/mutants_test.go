@@ -81,7 +81,7 @@ func TestPatchesApply(t *testing.T) {
 			t.Error(err)
 			continue
 		}
-		if _, err := os.Stat(filepath.Join(root, m.target.module, m.target.pkg)); err != nil {
+		if _, err := os.Stat(filepath.Join(root, m.target.module, m.target.path)); err != nil {
 			t.Errorf("%s: its test's package: %v", file, err)
 		}
 		if err := git(t.Context(), root, "apply", "--check", m.file); err != nil {

@@ -15,11 +15,17 @@ type mutant struct {
 	target  target // the test that must turn red
 }
 
-// target names a test: go -C module test -run run pkg.
-type target struct{ module, pkg, run string }
+// pack is a package: a module's folder and the path in it, as go test takes them.
+type pack struct{ module, path string }
+
+// target names a test: go -C module test path -run run.
+type target struct {
+	pack
+	run string
+}
 
 func (t target) String() string {
-	return fmt.Sprintf("go -C %s test %s -run %s", t.module, t.pkg, t.run)
+	return fmt.Sprintf("go -C %s test %s -run %s", t.module, t.path, t.run)
 }
 
 // parse reads the header of a patch: the lines before the diff that start with "# ".
@@ -47,7 +53,7 @@ func parse(file string) (mutant, error) {
 			if len(words) != 3 {
 				return mutant{}, fmt.Errorf(`%s: "# test:" wants <module folder> <package> <regexp>, got %q`, file, value)
 			}
-			m.target = target{words[0], words[1], words[2]}
+			m.target = target{pack{words[0], words[1]}, words[2]}
 		}
 	}
 	if m.promise == "" || m.target == (target{}) {
