@@ -26,8 +26,8 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/seal"
 )
 
-// look is how often handshakes are looked at while a key follows another.
-const look = time.Second
+// pause is how often handshakes are looked at while a key follows another.
+const pause = time.Second
 
 // Devices are what uses the keys.
 type Devices interface {
@@ -61,6 +61,7 @@ type Ring struct {
 	model   *mesh.Model
 	self    mesh.Self
 	plan    seal.Plan
+	seen    seal.Seen // while a key follows another
 	trouble error // of the devices or the file
 	told    *meshv1.DataplaneResponse
 	changed chan struct{} // closed when told is replaced
@@ -108,17 +109,37 @@ func (r *Ring) Plan(m *mesh.Model, self mesh.Self) mesh.Seal {
 
 // next plans with what is seen now. Handshakes matter only while a key follows another.
 func (r *Ring) next() seal.Plan {
-	p := seal.Make(r.model, r.self, r.keys, nil, r.env.Now())
+	now := r.env.Now()
+	p := seal.Make(r.model, r.self, r.keys, nil, now)
 	if !p.Turning {
+		r.seen = nil
 		return p
 	}
+	r.look(p.Devices, now)
+	return seal.Make(r.model, r.self, r.keys, r.seen, now)
+}
+
+// look sees which keys have shaken hands. A device says when two did last; that they did before is for this ring to remember.
+func (r *Ring) look(devices map[string]seal.Device, now time.Time) {
 	seen := seal.Seen{}
-	for name := range p.Devices {
-		if shook, err := r.devices.Seen(name); err == nil { // else it is about to be made
-			seen[name] = shook
+	for name := range devices {
+		shook, err := r.devices.Seen(name)
+		if err != nil {
+			continue // it is about to be made
+		}
+		seen[name] = map[seal.PublicKey]seal.Shake{}
+		for key, last := range shook {
+			if last.IsZero() {
+				continue
+			}
+			shake := seal.Shake{First: now, Last: last}
+			if before, ok := r.seen[name][key]; ok {
+				shake.First = before.First
+			}
+			seen[name][key] = shake
 		}
 	}
-	return seal.Make(r.model, r.self, r.keys, seen, r.env.Now())
+	r.seen = seen
 }
 
 // Configure has the devices be as planned. Their links must be there. What fails is told, and tried again. A plan by remembered tables
@@ -139,7 +160,7 @@ func (r *Ring) Configure(remembered bool) {
 
 // Run has the loop plan again when a handshake has changed what is best, or something failed, until ctx ends.
 func (r *Ring) Run(ctx context.Context, again func()) error {
-	for run.Sleep(ctx, look) == nil {
+	for run.Sleep(ctx, pause) == nil {
 		if r.stale() {
 			again()
 		}

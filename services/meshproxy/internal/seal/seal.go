@@ -13,9 +13,13 @@
 //	Step 2: who hears of it takes the new key as one more peer, which may send from the new key's address. Both shake hands.
 //	Step 3: who has seen that handshake sends by the new key: the machine by turning its route to the other, the other by turning the
 //	        address that stays to the new peer. Each is one step in the kernel, and both keys are taken all the while.
-//	Step 4: when all the others have shaken hands with the new key, the old one goes with its device.
+//	Step 4: when the newest key of each of the others has shaken hands with the new key, and both ends have had time to see it and to
+//	        turn, the old one goes with its device.
 //
-// Two machines may do so at the same time: each of both keys shakes hands with each of the other's.
+// Two machines may do so at the same time: each of both keys shakes hands with each of the other's. Any of these four handshakes may be
+// long in coming: when both ends begin one at the same moment each takes itself for the one that was asked, and neither tries again for 5
+// to 25 s. Until then they send by what has shaken hands, which may be the new key of the one and the old key of the other. So a handshake
+// of the new key with an old one says nothing of whether its own old one is still used; that of the two newest does.
 package seal
 
 import (
@@ -41,7 +45,8 @@ const (
 	// alive is how long a handshake says that the other holds its key: WireGuard shakes hands again after 120 s, and takes nothing
 	// more by a handshake of 180 s (whitepaper, 6.1).
 	alive = 180 * time.Second
-	// linger is the least that an old key is kept, in which those who have seen the new one turn to it.
+	// linger is how long an old key is kept after the newest have shaken hands, in which both ends turn to them. The end that was asked
+	// knows of the handshake by the first packet that follows: at the latest the keepalive, every 25 s.
 	linger = 30 * time.Second
 	// overlap is the most, for machines that are away.
 	overlap = time.Hour
@@ -74,8 +79,11 @@ type Peer struct {
 	Allowed []netip.Prefix
 }
 
-// Seen are the last handshakes, by device and key of the other.
-type Seen map[string]map[PublicKey]time.Time
+// Seen are the handshakes, by device and key of the other.
+type Seen map[string]map[PublicKey]Shake
+
+// Shake is when two keys shook hands, for the first time and the last.
+type Shake struct{ First, Last time.Time }
 
 // Plan is what follows.
 type Plan struct {
@@ -214,9 +222,9 @@ func (o other) into(d Device, m *mesh.Model, used int) {
 }
 
 // used is which of the other's keys a device sends by: the newest that has shaken hands, and the oldest before any has.
-func used(o other, seen map[PublicKey]time.Time, now time.Time) int {
+func used(o other, seen map[PublicKey]Shake, now time.Time) int {
 	for i := len(o.keys) - 1; i > 0; i-- {
-		if public, _ := publicOf(o.keys[i]); fresh(seen[public], now) {
+		if public, _ := publicOf(o.keys[i]); seen[public].fresh(now) {
 			return i
 		}
 	}
@@ -235,14 +243,21 @@ func chosen(keys []Key, o other, seen Seen, now time.Time) string {
 	return name
 }
 
-func (o other) shook(seen map[PublicKey]time.Time, now time.Time) bool {
+func (o other) shook(seen map[PublicKey]Shake, now time.Time) bool {
 	return slices.ContainsFunc(o.keys, func(k *typesv1.TunnelKey) bool {
 		public, _ := publicOf(k)
-		return fresh(seen[public], now)
+		return seen[public].fresh(now)
 	})
 }
 
-func fresh(at, now time.Time) bool { return !at.IsZero() && now.Sub(at) < alive }
+// settled says that both ends send by the newest key of the other and that one of this machine that has seen these handshakes.
+func (o other) settled(seen map[PublicKey]Shake, now time.Time) bool {
+	newest, _ := publicOf(o.keys[len(o.keys)-1])
+	shake := seen[newest]
+	return shake.fresh(now) && now.Sub(shake.First) >= linger
+}
+
+func (s Shake) fresh(now time.Time) bool { return !s.Last.IsZero() && now.Sub(s.Last) < alive }
 
 // rotate says when the next key is made, and when the old one goes. Neither happens before the cluster knows the newest: who is told
 // of a key that it has never heard of cannot take it.
@@ -260,7 +275,7 @@ func (p *Plan) rotate(m *mesh.Model, node string, keys []Key, others []other, se
 		return
 	}
 	name, _ := device(newest.Generation)
-	all := !slices.ContainsFunc(others, func(o other) bool { return !o.shook(seen[name], now) })
+	all := !slices.ContainsFunc(others, func(o other) bool { return !o.settled(seen[name], now) })
 	if age >= overlap || (all && age >= linger) {
 		p.Drop = keys[0].Generation
 	}

@@ -24,7 +24,7 @@ import (
 //	tables [mesh] [life=D] [rotation=N]  what the cluster says: "machine ID [vtep=A] [block=B] [key=GENERATION:NAME…]", and
 //	                                     "network ID [clear] [on=ID…]" with the machines that have a task on it
 //	keys                                 machine a's: "GENERATION NAME made=D [rotation=N]"
-//	seen at=D                            handshakes: "DEVICE NAME…"
+//	seen at=D                            handshakes, one more of each: "DEVICE NAME…"
 //	plan at=D                            what follows
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
@@ -148,10 +148,14 @@ func (s *script) shake(d *datadriven.TestData) string {
 	for line := range strings.Lines(d.Input) {
 		f := strings.Fields(line)
 		if s.seen[f[0]] == nil {
-			s.seen[f[0]] = map[seal.PublicKey]time.Time{}
+			s.seen[f[0]] = map[seal.PublicKey]seal.Shake{}
 		}
 		for _, name := range f[1:] {
-			s.seen[f[0]][s.public(name)] = s.at(at)
+			shake := s.seen[f[0]][s.public(name)]
+			if shake.Last = s.at(at); shake.First.IsZero() {
+				shake.First = shake.Last
+			}
+			s.seen[f[0]][s.public(name)] = shake
 		}
 	}
 	return ""

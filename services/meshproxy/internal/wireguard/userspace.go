@@ -21,8 +21,8 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/seal"
 )
 
-// patience bounds a word with a device's process, and its start.
-const patience = 3 * time.Second
+// patience bounds a word with a device's process, and its start: it is long for a machine that is short of processor time.
+const patience = 10 * time.Second
 
 // Spawn starts the process of a device, which makes its link, in a session of its own: it outlives this process. It returns when the
 // process listens.
