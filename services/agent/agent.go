@@ -209,12 +209,9 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 // disks are those that this machine depends on; of a machine in memory there is none.
 func (e *Env) disks() (out []disk.Disk) {
 	if m, ok := e.Machine.(interface {
-		Free() (total, free int64, err error)
+		Free() (disk.Use, error)
 	}); ok {
-		out = append(out, disk.Disk{Name: "data", Look: func(context.Context) (disk.Use, error) {
-			total, free, err := m.Free()
-			return disk.Use{Total: total, Free: free}, err
-		}})
+		out = append(out, disk.Disk{Name: "data", Look: func(context.Context) (disk.Use, error) { return m.Free() }})
 	}
 	if runtime, ok := e.Executor.(prune.Runtime); ok {
 		out = append(out, disk.Disk{Name: "images", Look: runtime.Disk})

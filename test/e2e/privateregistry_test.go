@@ -211,7 +211,7 @@ func (p *private) faults(t *testing.T, c *cluster) {
 		spoil      func(io.Reader) io.Reader
 		pause      time.Duration // between two questions
 	}{
-		{"stalls", "has sent nothing for 2s; tries again in 1s", func(w http.ResponseWriter, r *http.Request) {
+		{"stalls", "has sent nothing for 2s; tries again in ", func(w http.ResponseWriter, r *http.Request) {
 			select {
 			case <-hang:
 			case <-r.Context().Done():
@@ -219,8 +219,8 @@ func (p *private) faults(t *testing.T, c *cluster) {
 		}, nil, 2 * time.Second},
 		{"401", "does not accept the login", status(http.StatusUnauthorized, ""), nil, 0},
 		{"429", "asked too often (429); tries again in 3s", status(http.StatusTooManyRequests, "3"), nil, 3 * time.Second},
-		{"500", "answers with status 500; tries again in 1s", status(http.StatusInternalServerError, ""), nil, 0},
-		{"corrupt", "does not have the digest that it should have; tries again in 1s", nil, func(r io.Reader) io.Reader {
+		{"500", "answers with status 500; tries again in ", status(http.StatusInternalServerError, ""), nil, 0},
+		{"corrupt", "does not have the digest that it should have; tries again in ", nil, func(r io.Reader) io.Reader {
 			data, _ := io.ReadAll(r)
 			data[len(data)/2] ^= 1
 			return bytes.NewReader(data)

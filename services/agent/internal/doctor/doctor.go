@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,6 +22,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/finding"
 	"github.com/shoalproject/shoal/services/agent/internal/disk"
+	"github.com/shoalproject/shoal/services/agent/internal/system"
 )
 
 const (
@@ -90,15 +92,14 @@ func (m Machine) containerd(ctx context.Context) []finding.Finding {
 // room looks at the file system of a folder, or of what it will be in.
 func (m Machine) room(what, folder string) finding.Finding {
 	check := "disk of " + what
-	var st unix.Statfs_t
-	err := unix.Statfs(folder, &st)
-	for ; errors.Is(err, unix.ENOENT) && folder != filepath.Dir(folder); err = unix.Statfs(folder, &st) {
+	u, err := system.Room(folder)
+	for errors.Is(err, fs.ErrNotExist) && folder != filepath.Dir(folder) {
 		folder = filepath.Dir(folder)
+		u, err = system.Room(folder)
 	}
 	if err != nil {
 		return finding.Warned(check, fmt.Sprintf("%s can't be looked at: %s", folder, err), "", "")
 	}
-	u := disk.Use{Total: int64(st.Blocks) * st.Frsize, Free: int64(st.Bavail) * st.Frsize}
 	state := fmt.Sprintf("%s is %d %% full, %d MB are free", folder, u.Percent(), u.Free/1e6)
 	switch {
 	case u.Percent() >= disk.Full:

@@ -10,12 +10,12 @@ import (
 	introspection "github.com/containerd/containerd/api/services/introspection/v1"
 	containerd "github.com/containerd/containerd/v2/client"
 	cimages "github.com/containerd/containerd/v2/core/images"
-	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/services/agent/internal/disk"
 	"github.com/shoalproject/shoal/services/agent/internal/prune"
 	"github.com/shoalproject/shoal/services/agent/internal/pull"
+	"github.com/shoalproject/shoal/services/agent/internal/system"
 )
 
 // Disk is the file system of the snapshotter, where images are unpacked. NotFound: containerd does not say where that is, or
@@ -31,13 +31,11 @@ func (e *Executor) Disk(ctx context.Context) (disk.Use, error) {
 	if i < 0 {
 		return disk.Use{}, errs.New(errs.NotFound, "containerd does not say where its snapshots are")
 	}
-	var at unix.Statfs_t
-	if err := unix.Statfs(resp.GetPlugins()[i].GetExports()["root"], &at); errors.Is(err, fs.ErrNotExist) {
+	use, err := system.Room(resp.GetPlugins()[i].GetExports()["root"])
+	if errors.Is(err, fs.ErrNotExist) {
 		return disk.Use{}, errs.New(errs.NotFound, "containerd's snapshots are not to be seen from here")
-	} else if err != nil {
-		return disk.Use{}, err
 	}
-	return disk.Use{Total: int64(at.Blocks) * at.Bsize, Free: int64(at.Bavail) * at.Bsize}, nil
+	return use, err
 }
 
 // labelPinned is the label by which Kubernetes and people keep an image (containerd's docs/cri/config.md).

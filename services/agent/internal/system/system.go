@@ -15,6 +15,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/run"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/disk"
 )
 
 // Machine is the real one. Data is the folder of what the agent keeps.
@@ -24,7 +25,7 @@ type Machine struct{ Data string }
 func (m Machine) Describe() *typesv1.NodeDescription {
 	d := &typesv1.NodeDescription{
 		Platform: &typesv1.Platform{Os: runtime.GOOS, Architecture: runtime.GOARCH},
-		NanoCpus: int64(runtime.NumCPU()) * 1e9, MemoryBytes: memory(), DiskBytes: disk(m.Data), Kernel: kernel(), Version: run.Version(),
+		NanoCpus: int64(runtime.NumCPU()) * 1e9, MemoryBytes: memory(), DiskBytes: size(m.Data), Kernel: kernel(), Version: run.Version(),
 	}
 	d.Hostname, _ = os.Hostname()
 	return d
@@ -47,19 +48,27 @@ func memory() int64 {
 	return 0
 }
 
-// Free is what is free for us of the file system of what the agent keeps, with its size, in bytes.
-func (m Machine) Free() (total, free int64, err error) {
+// Free is the file system of what the agent keeps.
+func (m Machine) Free() (disk.Use, error) { return Room(m.Data) }
+
+// Room is the file system of a folder as df(1) counts it: what is kept back for root, or by whoever owns the disk below, is no part of
+// it, as nobody fills that.
+func Room(folder string) (disk.Use, error) {
 	var st unix.Statfs_t
-	if err := unix.Statfs(m.Data, &st); err != nil {
-		return 0, 0, err
+	if err := unix.Statfs(folder, &st); err != nil {
+		return disk.Use{}, err
 	}
-	return int64(st.Blocks) * st.Frsize, int64(st.Bavail) * st.Frsize, nil
+	return room(st), nil
 }
 
-// disk is the size of a folder's file system, in bytes (statfs(2)).
-func disk(dir string) int64 {
+func room(st unix.Statfs_t) disk.Use {
+	return disk.Use{Total: int64(st.Blocks-st.Bfree+st.Bavail) * st.Frsize, Free: int64(st.Bavail) * st.Frsize}
+}
+
+// size is that of a folder's file system, in bytes; 0 when there is none.
+func size(folder string) int64 {
 	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
+	if err := unix.Statfs(folder, &st); err != nil {
 		return 0
 	}
 	return int64(st.Blocks) * st.Frsize
