@@ -10,20 +10,23 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
 // Tables are a machine's network in memory. They outlive the meshproxy that uses them, as a kernel does.
 type Tables struct {
 	mu       sync.Mutex // guards all below
-	kernel   mesh.Kernel
-	elements map[mesh.Slot]string
+	kernel   kernel.Kernel
+	elements map[kernel.Slot]string
 	applied  int
 	fault    error
 }
 
 // NewTables makes the network of a machine that has nothing of ours.
-func NewTables() *Tables { return &Tables{kernel: mesh.NewKernel(), elements: map[mesh.Slot]string{}} }
+func NewTables() *Tables {
+	return &Tables{kernel: kernel.NewKernel(), elements: map[kernel.Slot]string{}}
+}
 
 // Underlay is that of an Ethernet, whatever the address.
 func (t *Tables) Underlay(context.Context, netip.Addr) (int, error) { return 1500, nil }
@@ -43,21 +46,21 @@ func (t *Tables) Watch(ctx context.Context, _ func()) error {
 func (t *Tables) Holder(mesh.Listener) string { return "" }
 
 // Read copies what there is.
-func (t *Tables) Read(_ context.Context, settings []string) (mesh.Kernel, error) {
+func (t *Tables) Read(_ context.Context, settings []string) (kernel.Kernel, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	k := t.kernel
 	k.Links, k.Addresses, k.Routes = maps.Clone(k.Links), maps.Clone(k.Addresses), maps.Clone(k.Routes)
 	k.Neighbours, k.Forwards, k.Peers = maps.Clone(k.Neighbours), maps.Clone(k.Forwards), maps.Clone(k.Peers)
 	k.Settings, k.Policies = maps.Clone(k.Settings), maps.Clone(k.Policies)
-	k.Entries = mesh.Entries{"kernel": mesh.NewPart(maps.Clone(t.elements))}
+	k.Entries = kernel.Entries{"kernel": kernel.NewPart(maps.Clone(t.elements))}
 	maps.DeleteFunc(k.Settings, func(path, _ string) bool { return !slices.Contains(settings, path) })
-	k.Rules = mesh.Rules{Mark: k.Rules.Mark}
+	k.Rules = kernel.Rules{Mark: k.Rules.Mark}
 	return k, nil
 }
 
 // Apply does what a kernel would, and refuses what it would refuse: an entry on a link that is not there.
-func (t *Tables) Apply(ctx context.Context, changes []mesh.Change) error {
+func (t *Tables) Apply(ctx context.Context, changes []kernel.Change) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.fault != nil {
@@ -103,10 +106,10 @@ func (t *Tables) Links() []string {
 func (t *Tables) HasBridge(vni uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.kernel.Links[mesh.Bridge(vni)].Up
+	return t.kernel.Links[kernel.Bridge(vni)].Up
 }
 
-func (t *Tables) step(c mesh.Change) error {
+func (t *Tables) step(c kernel.Change) error {
 	k := &t.kernel
 	switch {
 	case c.Link != nil:
@@ -114,8 +117,8 @@ func (t *Tables) step(c mesh.Change) error {
 	case c.Address != nil:
 		return change(k, c.Verb, k.Addresses, *c.Address, c.Address.Link)
 	case c.Route != nil:
-		if c.Verb == mesh.Set { // in the place of another of its prefix
-			maps.DeleteFunc(k.Routes, func(r mesh.Route, _ struct{}) bool { return r.Prefix == c.Route.Prefix && r.Table == c.Route.Table })
+		if c.Verb == kernel.Set { // in the place of another of its prefix
+			maps.DeleteFunc(k.Routes, func(r kernel.Route, _ struct{}) bool { return r.Prefix == c.Route.Prefix && r.Table == c.Route.Table })
 		}
 		return change(k, c.Verb, k.Routes, *c.Route, c.Route.Link)
 	case c.Neighbour != nil:
@@ -131,8 +134,8 @@ func (t *Tables) step(c mesh.Change) error {
 	case c.Entry != nil:
 		return t.changeEntry(c.Verb, *c.Entry)
 	case c.Return:
-		k.Return = mesh.ReturnMark
-	case c.Verb == mesh.Add:
+		k.Return = kernel.ReturnMark
+	case c.Verb == kernel.Add:
 		k.Peers[c.Peer] = struct{}{}
 	default:
 		delete(k.Peers, c.Peer)
@@ -141,14 +144,14 @@ func (t *Tables) step(c mesh.Change) error {
 }
 
 // changeEntry refuses what nftables would: to remove what is not there, or to add it with another value.
-func (t *Tables) changeEntry(v mesh.Verb, e mesh.Entry) error {
+func (t *Tables) changeEntry(v kernel.Verb, e kernel.Entry) error {
 	was, there := t.elements[e.Slot]
 	switch {
-	case v == mesh.Remove && !there:
+	case v == kernel.Remove && !there:
 		return fmt.Errorf("no element %s", e)
-	case v == mesh.Add && there && was != e.Value:
+	case v == kernel.Add && there && was != e.Value:
 		return fmt.Errorf("element %s is %s already", e, was)
-	case v == mesh.Remove:
+	case v == kernel.Remove:
 		delete(t.elements, e.Slot)
 	default:
 		t.elements[e.Slot] = e.Value
@@ -169,20 +172,20 @@ func (t *Tables) Elements(set string) int {
 	return n
 }
 
-func (t *Tables) changeLink(v mesh.Verb, l mesh.Link) error {
+func (t *Tables) changeLink(v kernel.Verb, l kernel.Link) error {
 	k := &t.kernel
 	have, there := k.Links[l.Name]
 	switch v {
-	case mesh.Remove: // and all that is on it
-		if delete(k.Links, l.Name); l.Name == mesh.MachineTunnel {
+	case kernel.Remove: // and all that is on it
+		if delete(k.Links, l.Name); l.Name == kernel.MachineTunnel {
 			k.Return = ""
 		}
-		maps.DeleteFunc(k.Addresses, func(a mesh.Address, _ struct{}) bool { return a.Link == l.Name })
-		maps.DeleteFunc(k.Routes, func(r mesh.Route, _ struct{}) bool { return r.Link == l.Name })
-		maps.DeleteFunc(k.Neighbours, func(n mesh.Neighbour, _ struct{}) bool { return n.Link == l.Name })
-		maps.DeleteFunc(k.Forwards, func(f mesh.Forward, _ struct{}) bool { return f.Link == l.Name })
+		maps.DeleteFunc(k.Addresses, func(a kernel.Address, _ struct{}) bool { return a.Link == l.Name })
+		maps.DeleteFunc(k.Routes, func(r kernel.Route, _ struct{}) bool { return r.Link == l.Name })
+		maps.DeleteFunc(k.Neighbours, func(n kernel.Neighbour, _ struct{}) bool { return n.Link == l.Name })
+		maps.DeleteFunc(k.Forwards, func(f kernel.Forward, _ struct{}) bool { return f.Link == l.Name })
 		return nil
-	case mesh.Add:
+	case kernel.Add:
 		l.Up = false
 		k.Links[l.Name] = l
 		return nil
@@ -190,7 +193,7 @@ func (t *Tables) changeLink(v mesh.Verb, l mesh.Link) error {
 	if !there {
 		return fmt.Errorf("no link %s", l.Name)
 	}
-	if v == mesh.Up {
+	if v == kernel.Up {
 		have.Up = true
 		l = have
 	}
@@ -199,8 +202,8 @@ func (t *Tables) changeLink(v mesh.Verb, l mesh.Link) error {
 	return nil
 }
 
-func change[T comparable](k *mesh.Kernel, v mesh.Verb, set map[T]struct{}, value T, link string) error {
-	if v == mesh.Remove {
+func change[T comparable](k *kernel.Kernel, v kernel.Verb, set map[T]struct{}, value T, link string) error {
+	if v == kernel.Remove {
 		delete(set, value)
 		return nil
 	}
@@ -215,5 +218,5 @@ func change[T comparable](k *mesh.Kernel, v mesh.Verb, set map[T]struct{}, value
 func (t *Tables) Lose(link string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	_ = t.changeLink(mesh.Remove, mesh.Link{Name: link}) // a removal never fails
+	_ = t.changeLink(kernel.Remove, kernel.Link{Name: link}) // a removal never fails
 }

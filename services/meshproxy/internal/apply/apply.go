@@ -25,6 +25,7 @@ import (
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 )
@@ -88,13 +89,13 @@ type Loop struct {
 	// remembered says that the model is that of the file.
 	remembered bool
 	applied    *typesv1.Version
-	changed    chan struct{}        // closed when applied is replaced
-	look       bool                 // the kernel must be read, whatever the model says
-	withdrawn  map[string]time.Time // when, by task
-	silent     map[string]bool      // machines to which no new connection is led
-	view       *mesh.Model          // the model without them; nil: to be made
-	counted    map[mesh.Slot]string // what the kernel counts, for which service
-	shown      *mesh.Published      // what is in force
+	changed    chan struct{}          // closed when applied is replaced
+	look       bool                   // the kernel must be read, whatever the model says
+	withdrawn  map[string]time.Time   // when, by task
+	silent     map[string]bool        // machines to which no new connection is led
+	view       *mesh.Model            // the model without them; nil: to be made
+	counted    map[kernel.Slot]string // what the kernel counts, for which service
+	shown      *mesh.Published        // what is in force
 }
 
 // state is what the loop has done so far.
@@ -104,9 +105,9 @@ type state struct {
 	numbers                map[string]uint16      // of the peers; nil until the kernel was read
 	held                   map[mesh.Listener]bool // ports that another process has
 	published              *mesh.Published
-	settled                mesh.Kernel // what the kernel was brought to last
-	heavy                  bool        // that was much
-	recalls                bool        // the tables at work are those of the file
+	settled                kernel.Kernel // what the kernel was brought to last
+	heavy                  bool          // that was much
+	recalls                bool          // the tables at work are those of the file
 }
 
 // New makes a loop. File is where the last known tables are kept. The parts are put in force in their order, before the forwarder.
@@ -152,7 +153,7 @@ func (l *Loop) Applied() (*typesv1.Version, <-chan struct{}) {
 }
 
 // Counted leads from what the kernel counts to the ids of services.
-func (l *Loop) Counted() map[mesh.Slot]string {
+func (l *Loop) Counted() map[kernel.Slot]string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.counted
@@ -390,7 +391,7 @@ func heldOf(unbound []forward.Unbound) map[mesh.Listener]bool {
 }
 
 // program brings the kernel to what is wanted: from what it was brought to last, or from what is really there.
-func (l *Loop) program(ctx context.Context, m *mesh.Model, want mesh.Kernel, look bool) error {
+func (l *Loop) program(ctx context.Context, m *mesh.Model, want kernel.Kernel, look bool) error {
 	have := l.settled
 	if look {
 		var err error
@@ -398,7 +399,7 @@ func (l *Loop) program(ctx context.Context, m *mesh.Model, want mesh.Kernel, loo
 			return fmt.Errorf("read the kernel: %w", err)
 		}
 	}
-	changes := mesh.Diff(want, have)
+	changes := kernel.Diff(want, have)
 	if l.recalls {
 		changes = withoutLoss(changes)
 		defer l.suspect() // there may be more than is wanted

@@ -10,7 +10,7 @@ import (
 	"sync"
 
 	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/space"
 )
 
@@ -20,8 +20,8 @@ const most = 1000
 // Sources are where connections are counted; nil: nowhere.
 type Sources struct {
 	// Kernel reads the machine's own tables, Counted says for which service each of their counters is.
-	Kernel  func() (map[mesh.Slot]uint64, error)
-	Counted func() map[mesh.Slot]string
+	Kernel  func() (map[kernel.Slot]uint64, error)
+	Counted func() map[kernel.Slot]string
 	// Spaces are the containers' tables.
 	Spaces func() []space.Count
 	// Forwarder counts what goes through user space, by service.

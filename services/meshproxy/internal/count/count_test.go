@@ -8,20 +8,20 @@ import (
 	"testing"
 
 	"github.com/shoalproject/shoal/services/meshproxy/internal/count"
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/space"
 )
 
 // Counts add up over the kernel, the containers and user space, and only rise: not from what was counted before the process
 // began, nor when a table is made anew, nor when a container goes.
 func TestCountsRise(t *testing.T) {
-	web := mesh.Slot{Set: "counted4", Key: "tcp 30000"}
-	kernel, broken := map[mesh.Slot]uint64{web: 1000, {Set: "counted4", Key: "tcp 1"}: 7}, error(nil)
+	web := kernel.Slot{Set: "counted4", Key: "tcp 30000"}
+	known, broken := map[kernel.Slot]uint64{web: 1000, {Set: "counted4", Key: "tcp 1"}: 7}, error(nil)
 	var spaces []space.Count
 	forwarded := map[string]uint64{}
 	b := count.New(42, count.Sources{
-		Kernel:    func() (map[mesh.Slot]uint64, error) { return kernel, broken },
-		Counted:   func() map[mesh.Slot]string { return map[mesh.Slot]string{web: "web"} },
+		Kernel:    func() (map[kernel.Slot]uint64, error) { return known, broken },
+		Counted:   func() map[kernel.Slot]string { return map[kernel.Slot]string{web: "web"} },
 		Spaces:    func() []space.Count { return spaces },
 		Forwarder: func() map[string]uint64 { return forwarded },
 	})
@@ -40,19 +40,19 @@ func TestCountsRise(t *testing.T) {
 		}
 	}
 	expect("what was before does not count", "")
-	kernel[web] = 1010
+	known[web] = 1010
 	expect("the kernel's", "web 10")
 	spaces = []space.Count{in("t1.0", 5), in("t2.0", 3)}
 	forwarded["web"], forwarded["api"] = 2, 4
 	expect("all together", "api 4, web 20")
 	spaces = []space.Count{in("t1.0", 6)}
 	expect("a container goes", "api 4, web 21")
-	kernel[web], spaces[0].Count = 1, 2
+	known[web], spaces[0].Count = 1, 2
 	expect("tables are made anew", "api 4, web 24")
 	broken = errors.New("no answer")
 	if _, err := b.Read(); err == nil {
 		t.Error("the kernel does not answer, and it is not told")
 	}
-	broken, kernel[web] = nil, 3
+	broken, known[web] = nil, 3
 	expect("nothing is lost by that", "api 4, web 26")
 }

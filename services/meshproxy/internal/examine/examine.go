@@ -11,7 +11,7 @@ import (
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/finding"
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 // Facts are what a machine's kernel says of its network.
@@ -53,8 +53,8 @@ type Network struct {
 // Settings are the paths that Machine looks at.
 func Settings() []string {
 	return []string{
-		"net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/" + mesh.MachineBridge + "/rp_filter",
-		"net/ipv4/conf/" + mesh.MachineTunnel + "/rp_filter", "net/bridge/bridge-nf-call-iptables",
+		"net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/" + kernel.MachineBridge + "/rp_filter",
+		"net/ipv4/conf/" + kernel.MachineTunnel + "/rp_filter", "net/bridge/bridge-nf-call-iptables",
 	}
 }
 
@@ -69,7 +69,7 @@ func reverse(f Facts) []finding.Finding {
 	const check = "rp_filter"
 	all := f.Settings["net/ipv4/conf/all/rp_filter"]
 	var out []finding.Finding
-	for _, link := range []string{mesh.MachineBridge, mesh.MachineTunnel} {
+	for _, link := range []string{kernel.MachineBridge, kernel.MachineTunnel} {
 		own, there := f.Settings["net/ipv4/conf/"+link+"/rp_filter"]
 		if there && max(all, own) == "1" {
 			out = append(out, finding.Faulty(check, link+" takes packets only from where it would send the answer (rp_filter 1)",

@@ -1,6 +1,6 @@
 // Package flows forgets tracked connections that were led to places which are no more.
 //
-// It owns the list of places where connections may be (mesh.SetFlows, which is no set of the kernel's), and touches nothing of
+// It owns the list of places where connections may be (kernel.SetFlows, which is no set of the kernel's), and touches nothing of
 // the kernel but its table of connections. It decides nothing: which places there are is said to it. One goroutine at a time may
 // use a Book.
 package flows
@@ -18,13 +18,13 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 // Book is one machine's.
 type Book struct {
 	nl    *netlink.Handle
-	slots map[mesh.Slot]string
+	slots map[kernel.Slot]string
 	gone  places // those that the kernel may know connections to
 	// swept says that connections of before our start have been looked at.
 	swept bool
@@ -32,23 +32,23 @@ type Book struct {
 
 // New has no places yet.
 func New(nl *netlink.Handle) *Book {
-	return &Book{nl: nl, slots: map[mesh.Slot]string{}, gone: places{}}
+	return &Book{nl: nl, slots: map[kernel.Slot]string{}, gone: places{}}
 }
 
 // Slots are the places as elements.
-func (b *Book) Slots() map[mesh.Slot]string { return maps.Clone(b.slots) }
+func (b *Book) Slots() map[kernel.Slot]string { return maps.Clone(b.slots) }
 
 // Note keeps where connections may be, and what is to be forgotten. A place that has come back is not.
-func (b *Book) Note(changes []mesh.Change) error {
+func (b *Book) Note(changes []kernel.Change) error {
 	for _, c := range changes {
-		if c.Entry == nil || c.Entry.Set != mesh.SetFlows {
+		if c.Entry == nil || c.Entry.Set != kernel.SetFlows {
 			continue
 		}
 		p, err := placeOf(c.Entry.Key)
 		if err != nil {
 			return err
 		}
-		if c.Verb == mesh.Add {
+		if c.Verb == kernel.Add {
 			b.slots[c.Entry.Slot] = ""
 			delete(b.gone, p)
 			continue

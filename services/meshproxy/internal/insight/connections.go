@@ -12,8 +12,8 @@ import (
 
 const (
 	// usual and limit bound how many connections are told, and part how many in one message.
-	usual, limit, part = 1000, 10_000, 500
-	kernel, userSpace  = "kernel", "userspace"
+	usual, limit, part  = 1000, 10_000, 500
+	byKernel, userSpace = "kernel", "userspace"
 )
 
 // ListConnections implements NodeNetworkService.
@@ -70,7 +70,7 @@ func (s *Server) each(ctx context.Context, do func(*logsv1.MeshConnection)) erro
 	if s.Flows != nil {
 		err := s.Flows(func(f tracked.Flow) {
 			if _, ours := places[f.LedTo.Addr()]; ours && f.Translated() {
-				tell(f, kernel, "")
+				tell(f, byKernel, "")
 			}
 		})
 		if err != nil {
@@ -80,7 +80,7 @@ func (s *Server) each(ctx context.Context, do func(*logsv1.MeshConnection)) erro
 	if s.Virtual == nil {
 		return nil
 	}
-	return s.Virtual.Flows(func(container string, f tracked.Flow) { tell(f, kernel, container) })
+	return s.Virtual.Flows(func(container string, f tracked.Flow) { tell(f, byKernel, container) })
 }
 
 func text(a netip.AddrPort) string {

@@ -24,6 +24,7 @@ import (
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/examine"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tracked"
 )
@@ -62,7 +63,7 @@ type Server struct {
 	// Echo says whether a packet of a size comes through the tunnel, from and to machines' own addresses in it.
 	Echo func(from, to netip.Addr, size int) (bool, error)
 	// Elements are what is in the kernel's maps; nil: there are none.
-	Elements func() (map[mesh.Slot]string, error)
+	Elements func() (map[kernel.Slot]string, error)
 	// Flows hands on the connections that the kernel tracks, Opened are those that the forwarder carries.
 	Flows  func(func(tracked.Flow)) error
 	Opened func() []forward.Open

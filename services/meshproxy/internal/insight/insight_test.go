@@ -20,6 +20,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/examine"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/insight"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tracked"
 )
@@ -82,13 +83,13 @@ func flow(text string) tracked.Flow {
 // server has one element of the kernel's maps taken away by somebody.
 func server(t *testing.T) *insight.Server {
 	m := newMachine(t)
-	elements := map[mesh.Slot]string{
+	elements := map[kernel.Slot]string{
 		{Set: "ports4", Key: "tcp 30000"}: "0x00310002", {Set: "turns4", Key: "0x00310002"}: "turn4-2-49", {Set: "backends4", Key: "tcp 30000 0"}: "10.128.1.5 8000",
 	}
 	return &insight.Server{
 		Env: testx.Env(t), Node: "a", Mesh: m, Virtual: m,
 		Members:  func(authzv1.Role) []*cav1.DirectoryEntry { return nil },
-		Elements: func() (map[mesh.Slot]string, error) { return elements, nil },
+		Elements: func() (map[kernel.Slot]string, error) { return elements, nil },
 		Flows: func(do func(tracked.Flow)) error {
 			do(flow("tcp 203.0.113.9:5000 198.51.100.1:30000 10.128.2.5:8000 established"))
 			do(flow("tcp 203.0.113.9:5001 198.51.100.1:30000 10.128.2.5:8000 time-wait"))

@@ -4,13 +4,14 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/turn"
 )
 
 // step is an element that connections to a port pass, and what it should lead to.
 type step struct {
-	mesh.Slot
+	kernel.Slot
 	value string
 }
 
@@ -23,7 +24,7 @@ func stepsOf(p mesh.Port, is4 bool) (steps, ends []step) {
 	for _, b := range p.Backends {
 		if at, ok := ofFamily(b, is4); ok {
 			ends = append(ends, step{
-				mesh.Slot{Set: mesh.Family(mesh.SetBackends, is4), Key: fmt.Sprintf("%s %d %d", p.Network, p.Port, len(ends))}, elementOf(at),
+				kernel.Slot{Set: kernel.Family(kernel.SetBackends, is4), Key: fmt.Sprintf("%s %d %d", p.Network, p.Port, len(ends))}, elementOf(at),
 			})
 		}
 	}
@@ -32,14 +33,14 @@ func stepsOf(p mesh.Port, is4 bool) (steps, ends []step) {
 	}
 	t := turn.Of(p.Port, len(ends), p.Affinity)
 	if p.Bind == nil {
-		steps = append(steps, step{mesh.Slot{Set: mesh.Family(mesh.SetPorts, is4), Key: fmt.Sprintf("%s %d", p.Network, p.Port)}, t.String()})
+		steps = append(steps, step{kernel.Slot{Set: kernel.Family(kernel.SetPorts, is4), Key: fmt.Sprintf("%s %d", p.Network, p.Port)}, t.String()})
 	}
 	for _, a := range p.Bind {
 		if a.Is4() == is4 {
-			steps = append(steps, step{mesh.Slot{Set: mesh.Family(mesh.SetBound, is4), Key: fmt.Sprintf("%s %s %d", a, p.Network, p.Port)}, t.String()})
+			steps = append(steps, step{kernel.Slot{Set: kernel.Family(kernel.SetBound, is4), Key: fmt.Sprintf("%s %s %d", a, p.Network, p.Port)}, t.String()})
 		}
 	}
-	return append(steps, step{mesh.Slot{Set: mesh.Family(mesh.SetTurns, is4), Key: t.String()}, t.Chain(is4)}), ends
+	return append(steps, step{kernel.Slot{Set: kernel.Family(kernel.SetTurns, is4), Key: t.String()}, t.Chain(is4)}), ends
 }
 
 func elementOf(at netip.AddrPort) string { return fmt.Sprintf("%s %d", at.Addr(), at.Port()) }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -25,7 +26,7 @@ func (s *Server) TraceService(req *logsv1.TraceServiceRequest, out grpc.ServerSt
 	if svc == nil && len(virtual) == 0 {
 		return errs.New(errs.NotFound, "service %.100q has no published port, and no task of a network of its own runs on this machine", ref)
 	}
-	elements := map[mesh.Slot]string{}
+	elements := map[kernel.Slot]string{}
 	if s.Elements != nil {
 		var err error
 		if elements, err = s.Elements(); err != nil {
@@ -84,8 +85,8 @@ func useOf(c *logsv1.MeshConnection) use {
 }
 
 // published is the way to a port. Its steps are compared with what is in the kernel.
-func published(p mesh.Port, elements map[mesh.Slot]string, open map[use]uint64) *logsv1.TraceWay {
-	way := &logsv1.TraceWay{Dialled: p.String(), Carrier: kernel}
+func published(p mesh.Port, elements map[kernel.Slot]string, open map[use]uint64) *logsv1.TraceWay {
+	way := &logsv1.TraceWay{Dialled: p.String(), Carrier: byKernel}
 	switch {
 	case p.Refused:
 		way.Carrier = "refused"
@@ -128,7 +129,7 @@ func (s *Server) virtual(vip string, places map[netip.Addr]place, open map[use]u
 	behind := s.Virtual.Behind(at)
 	var out []*logsv1.TraceWay
 	for _, container := range slices.Sorted(maps.Keys(behind)) {
-		way := &logsv1.TraceWay{Dialled: vip, Carrier: kernel, Container: container}
+		way := &logsv1.TraceWay{Dialled: vip, Carrier: byKernel, Container: container}
 		if len(behind[container]) == 0 {
 			way.Carrier = "refused"
 		}

@@ -3,21 +3,12 @@ package mesh
 import (
 	"fmt"
 	"net/netip"
-	"strconv"
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ends"
-)
-
-// Names of links. The numbers are network identifiers. Host ends are made by the agent.
-const (
-	MachineBridge = "shoal0"
-	MachineTunnel = "shoal-mesh"
-	bridgePrefix  = "shoalbr"
-	tunnelPrefix  = "shoalvx"
-	hostEndPrefix = "shoalv"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 const (
@@ -25,8 +16,6 @@ const (
 	defaultDataPort = 8477
 	// overhead is what a VXLAN header adds over IPv4: outer IP 20, UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348).
 	overhead = 50
-	// NoSetting is read for a sysctl of a part that this kernel lacks (IPv6); it counts as right.
-	NoSetting = "-"
 )
 
 // Self is what a machine must know of itself to say what it should be.
@@ -52,12 +41,6 @@ type Self struct {
 	Held      map[Listener]bool
 }
 
-// Bridge is the name of a network's bridge.
-func Bridge(vni uint32) string { return bridgePrefix + strconv.FormatUint(uint64(vni), 10) }
-
-// Tunnel is the name of a network's VXLAN device.
-func Tunnel(vni uint32) string { return tunnelPrefix + strconv.FormatUint(uint64(vni), 10) }
-
 // Tunnel is the machine's own tunnel end: the first that the cluster knows, else the first that it advertises itself.
 func (m *Model) Tunnel(self string, advertised []string) netip.Addr {
 	if m == nil {
@@ -72,8 +55,8 @@ func (m *Model) Tunnel(self string, advertised []string) netip.Addr {
 
 // Desired is the kernel as it should be, with what Publish has made for it. What is wrong in the tables is left out and told in the error, one fault each,
 // beside the part that is right.
-func (m *Model) Desired(self Self, published *Published) (Kernel, error) {
-	k := NewKernel()
+func (m *Model) Desired(self Self, published *Published) (kernel.Kernel, error) {
+	k := kernel.NewKernel()
 	k.Entries = published.Entries()
 	var faults errs.Collector
 	port := m.dataPort
@@ -81,7 +64,7 @@ func (m *Model) Desired(self Self, published *Published) (Kernel, error) {
 		port = defaultDataPort
 	}
 	// 2384 is the gateway's, which containers may well be clients of; the rest is only ours.
-	k.Rules = Rules{DataPort: uint16(port), Mesh: !self.UserSpace, Own: []uint16{2377, 2381, 2382, 2383, 2385}}
+	k.Rules = kernel.Rules{DataPort: uint16(port), Mesh: !self.UserSpace, Own: []uint16{2377, 2381, 2382, 2383, 2385}}
 	for machine := range inOrder(m.machines) {
 		if machine.GetNodeId() != self.Node {
 			m.peer(machine, &k, &faults)
@@ -98,7 +81,7 @@ func (m *Model) Desired(self Self, published *Published) (Kernel, error) {
 	return k, faults.Err("tables")
 }
 
-func (m *Model) peer(machine *dispatcherv1.MeshMachine, k *Kernel, faults *errs.Collector) {
+func (m *Model) peer(machine *dispatcherv1.MeshMachine, k *kernel.Kernel, faults *errs.Collector) {
 	for _, v := range machine.GetVteps() {
 		a, err := netip.ParseAddr(v)
 		if err != nil {
@@ -110,7 +93,7 @@ func (m *Model) peer(machine *dispatcherv1.MeshMachine, k *Kernel, faults *errs.
 }
 
 // machineSide is the machine's own part of the machine network. Without a block the machine runs no containers.
-func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
+func (m *Model) machineSide(self Self, k *kernel.Kernel, faults *errs.Collector) {
 	blocks := m.machines[self.Node].GetBlocks()
 	if len(blocks) == 0 {
 		return
@@ -118,9 +101,9 @@ func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
 	k.Settings["net/ipv4/ip_forward"] = "1"
 	// Redirects would send a container straight to its neighbour, past the gateway. The kernel sends them when either says so.
 	k.Settings["net/ipv4/conf/all/send_redirects"] = "0"
-	k.Settings["net/ipv4/conf/"+MachineBridge+"/send_redirects"] = "0"
-	k.Settings["net/ipv4/conf/"+MachineBridge+"/rp_filter"] = "2"
-	link := Link{Name: MachineBridge, Up: true, MTU: self.MTU - overhead}
+	k.Settings["net/ipv4/conf/"+kernel.MachineBridge+"/send_redirects"] = "0"
+	k.Settings["net/ipv4/conf/"+kernel.MachineBridge+"/rp_filter"] = "2"
+	link := kernel.Link{Name: kernel.MachineBridge, Up: true, MTU: self.MTU - overhead}
 	if m.Encryption().GetMesh() {
 		link.MTU = self.sealMTU() - overhead
 	}
@@ -143,7 +126,7 @@ func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
 		if block.Addr().Is6() {
 			k.Settings["net/ipv6/conf/all/forwarding"] = "1"
 			// Ours is a private network: it is IPv6's also on a machine that was told to do without on its own links.
-			k.Settings["net/ipv6/conf/"+MachineBridge+"/disable_ipv6"] = "0"
+			k.Settings["net/ipv6/conf/"+kernel.MachineBridge+"/disable_ipv6"] = "0"
 			cluster, _ := block.Addr().Prefix(48) // a cluster's range is a /48
 			k.Rules.Networks = append(k.Rules.Networks, cluster)
 		}
@@ -151,11 +134,11 @@ func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
 		if block.Addr().Is6() {
 			server = ends.NameServer6()
 		}
-		k.Addresses[Address{MachineBridge, netip.PrefixFrom(server, server.BitLen())}] = struct{}{}
+		k.Addresses[kernel.Address{Link: kernel.MachineBridge, Prefix: netip.PrefixFrom(server, server.BitLen())}] = struct{}{}
 		k.Rules.Blocks = append(k.Rules.Blocks, block)
-		k.Rules.gateway(gateway)
-		k.Addresses[Address{MachineBridge, netip.PrefixFrom(gateway, gateway.BitLen())}] = struct{}{}
-		k.Routes[Route{Link: MachineBridge, Prefix: block, Source: gateway}] = struct{}{}
+		k.Rules.AddGateway(gateway)
+		k.Addresses[kernel.Address{Link: kernel.MachineBridge, Prefix: netip.PrefixFrom(gateway, gateway.BitLen())}] = struct{}{}
+		k.Routes[kernel.Route{Link: kernel.MachineBridge, Prefix: block, Source: gateway}] = struct{}{}
 	}
 	k.Links[link.Name] = link
 	if self.Transparent {
@@ -165,7 +148,7 @@ func (m *Model) machineSide(self Self, k *Kernel, faults *errs.Collector) {
 
 // overlay is one user network. Its bridge has no address and no route: nothing leaves it but through the tunnel, and what
 // containers send to the outside goes by the machine network.
-func (m *Model) overlay(n *dispatcherv1.MeshNetwork, self Self, k *Kernel, faults *errs.Collector) {
+func (m *Model) overlay(n *dispatcherv1.MeshNetwork, self Self, k *kernel.Kernel, faults *errs.Collector) {
 	where := "network " + n.GetName()
 	if n.GetVni() == 0 || n.GetVni() >= 1<<24 {
 		faults.Add(where, "network identifier %d is not between 1 and %d", n.GetVni(), 1<<24-1)
@@ -184,12 +167,12 @@ func (m *Model) overlay(n *dispatcherv1.MeshNetwork, self Self, k *Kernel, fault
 	if n.GetMtu() != 0 {
 		mtu = min(mtu, int(n.GetMtu()))
 	}
-	bridge, tunnel := Bridge(n.GetVni()), Tunnel(n.GetVni())
+	bridge, tunnel := kernel.Bridge(n.GetVni()), kernel.Tunnel(n.GetVni())
 	// The kernel forgets all neighbours of a bridge whose address changes, as it does with its ports unless it is fixed.
 	// Containers' addresses never begin so: 255 is in no subnet.
 	mac := fmt.Sprintf("02:42:ff:%02x:%02x:%02x", n.GetVni()>>16, n.GetVni()>>8&0xff, n.GetVni()&0xff)
-	k.Links[bridge] = Link{Name: bridge, Up: true, MTU: mtu, MAC: mac}
-	k.Links[tunnel] = Link{
+	k.Links[bridge] = kernel.Link{Name: bridge, Up: true, MTU: mtu, MAC: mac}
+	k.Links[tunnel] = kernel.Link{
 		Name: tunnel, Up: true, MTU: mtu, Master: bridge,
 		VNI: n.GetVni(), Port: k.Rules.DataPort, Local: way.local,
 	}
@@ -212,7 +195,7 @@ func (m *Model) overlay(n *dispatcherv1.MeshNetwork, self Self, k *Kernel, fault
 }
 
 // entry is one task of another machine.
-func (m *Model) entry(e *dispatcherv1.NetworkEntry, bridge, tunnel string, way path, self Self, k *Kernel) error {
+func (m *Model) entry(e *dispatcherv1.NetworkEntry, bridge, tunnel string, way path, self Self, k *kernel.Kernel) error {
 	a, err := first(e.GetAddresses())
 	if err != nil {
 		return err
@@ -225,13 +208,13 @@ func (m *Model) entry(e *dispatcherv1.NetworkEntry, bridge, tunnel string, way p
 		return err
 	}
 	mac := MAC(a)
-	k.Forwards[Forward{Link: tunnel, MAC: mac, VTEP: vtep}] = struct{}{}
+	k.Forwards[kernel.Forward{Link: tunnel, MAC: mac, VTEP: vtep}] = struct{}{}
 	for _, text := range e.GetAddresses() {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
 			return errs.New(errs.Invalid, "%q is not an IP address", text)
 		}
-		k.Neighbours[Neighbour{bridge, addr.Unmap(), mac}] = struct{}{}
+		k.Neighbours[kernel.Neighbour{Link: bridge, Addr: addr.Unmap(), MAC: mac}] = struct{}{}
 	}
 	return nil
 }
@@ -253,18 +236,15 @@ func MAC(a netip.Addr) string {
 }
 
 const (
-	// TransparentFlag is on packets that containers send to a connection which the meshproxy has opened with its client's
-	// address.
-	TransparentFlag = 0x8000_0000
 	// transparentTable is the routing table by which the machine takes them as its own.
 	transparentTable = 8478
 )
 
 // transparent has the machine take what containers answer to the meshproxy, whatever address it spoke with.
-func transparent(k *Kernel) {
+func transparent(k *kernel.Kernel) {
 	k.Rules.Transparent = true
 	for _, all := range []netip.Addr{netip.IPv4Unspecified(), netip.IPv6Unspecified()} {
-		k.Routes[Route{Link: MachineBridge, Prefix: netip.PrefixFrom(all, 0), Table: transparentTable, Local: true}] = struct{}{}
-		k.Policies[Policy{IPv6: all.Is6(), In: MachineBridge, Mark: TransparentFlag, Mask: TransparentFlag, Table: transparentTable}] = struct{}{}
+		k.Routes[kernel.Route{Link: kernel.MachineBridge, Prefix: netip.PrefixFrom(all, 0), Table: transparentTable, Local: true}] = struct{}{}
+		k.Policies[kernel.Policy{IPv6: all.Is6(), In: kernel.MachineBridge, Mark: kernel.TransparentFlag, Mask: kernel.TransparentFlag, Table: transparentTable}] = struct{}{}
 	}
 }

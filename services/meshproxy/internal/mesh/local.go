@@ -4,15 +4,16 @@ import (
 	"net/netip"
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 // localTasks says of each container of this machine which interface has its address, so that no neighbour speaks or answers for it,
 // and which of them have no way out.
-func (m *Model) localTasks(k *Kernel) {
+func (m *Model) localTasks(k *kernel.Kernel) {
 	if len(k.Rules.Blocks) == 0 {
 		return
 	}
-	elements := map[Slot]string{}
+	elements := map[kernel.Slot]string{}
 	for task := range m.LocalTasks() {
 		first, err := first(task.GetAddresses())
 		if err != nil || !first.Is4() {
@@ -24,14 +25,14 @@ func (m *Model) localTasks(k *Kernel) {
 				continue
 			}
 			a = a.Unmap()
-			k.Neighbours[Neighbour{MachineBridge, a, MAC(first)}] = struct{}{}
-			put(elements, Family(SetOwners, a.Is4()), "", "%s %s", MAC(first), a)
+			k.Neighbours[kernel.Neighbour{Link: kernel.MachineBridge, Addr: a, MAC: MAC(first)}] = struct{}{}
+			put(elements, kernel.Family(kernel.SetOwners, a.Is4()), "", "%s %s", MAC(first), a)
 			if m.enclosed(task) {
-				put(elements, Family(SetEnclosed, a.Is4()), "", "%s", a)
+				put(elements, kernel.Family(kernel.SetEnclosed, a.Is4()), "", "%s", a)
 			}
 		}
 	}
-	k.Entries["local"] = NewPart(elements)
+	k.Entries["local"] = kernel.NewPart(elements)
 }
 
 // enclosed says that all networks of a task are internal.
@@ -42,17 +43,4 @@ func (m *Model) enclosed(task *dispatcherv1.LocalTask) bool {
 		}
 	}
 	return len(task.GetNetworkIds()) > 0
-}
-
-// Always says that a set is there also where the kernel does not carry published ports.
-func Always(set string) bool {
-	if set == SetSealed {
-		return true
-	}
-	for _, name := range []string{SetOwners, SetEnclosed} {
-		if set == Family(name, true) || set == Family(name, false) {
-			return true
-		}
-	}
-	return false
 }

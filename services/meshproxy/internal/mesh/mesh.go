@@ -1,8 +1,8 @@
 // Package mesh says what a machine's data path should be: which ports answer and who stands behind them, and which links,
 // addresses, routes, entries and rules the kernel should have.
 //
-// It owns the model that the dispatcher's stream builds up (Model), what follows from it for this machine (Publish, Peers,
-// Desired), and the difference between that and what is in force (Diff). It is pure: no kernel, no socket, no clock. A
+// It owns the model that the dispatcher's stream builds up (Model), and what follows from it for this machine (Publish,
+// Desired). It is pure: no kernel, no socket, no clock. A
 // Model is immutable once made, so it is safe for concurrent use.
 package mesh
 

@@ -10,22 +10,37 @@ import (
 
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/turn"
 )
 
 // Published is what a machine does for the published ports: who listens, and what the packet filter's maps have. It is made
 // from another one, of which it keeps what has not changed. It is never changed once made.
 type Published struct {
-	parts Entries
+	parts map[string]*portion // by service
 	// turns counts the ports of each turn and family. Its elements have no owner: ports share them.
-	turns map[Slot]turnUse
+	turns map[kernel.Slot]turnUse
 	// use is the part of turns in the elements.
-	use *Part
+	use *kernel.Part
 }
 
 type turnUse struct {
 	chain string
 	ports int
+}
+
+// portion is a service's share.
+type portion struct {
+	// elements are those of part, while it is made.
+	elements map[kernel.Slot]string
+	part     *kernel.Part
+	// ports are the service's, with the turns that they take; from says what the portion was made of, so that it is made again
+	// only when that changes.
+	ports   []Port
+	turns   []kernel.Entry
+	counted []kernel.Slot
+	faults  faults
+	from    partSource
 }
 
 // partSource says all that a service's part is made of: while it is the same, so is the part.
@@ -52,7 +67,7 @@ func (f *faults) add(where, format string, args ...any) {
 // Publish makes what follows from the model for this machine. Prev may be nil. What is wrong in the tables is left out and
 // told in the error, one fault each, beside what is right.
 func (m *Model) Publish(self Self, prev *Published) (*Published, error) {
-	next := &Published{turns: map[Slot]turnUse{}}
+	next := &Published{turns: map[kernel.Slot]turnUse{}}
 	if prev == nil {
 		prev = &Published{}
 	}
@@ -62,7 +77,7 @@ func (m *Model) Publish(self Self, prev *Published) (*Published, error) {
 	maps.Copy(next.turns, prev.turns)
 	about := self.text()
 	changed := prev.use == nil
-	made := Entries{}
+	made := map[string]*portion{}
 	var wrong []errs.Fault
 	for id, svc := range m.services {
 		from := partSource{service: svc, era: m.era, self: about, out: self.leftOut(svc)}
@@ -80,14 +95,14 @@ func (m *Model) Publish(self Self, prev *Published) (*Published, error) {
 			changed = next.count(p, nil) || changed
 		}
 	}
-	next.parts = prev.parts.with(made, m.services)
+	next.parts = with(prev.parts, made, m.services)
 	next.use = prev.use
 	if changed {
-		elements := map[Slot]string{}
+		elements := map[kernel.Slot]string{}
 		for slot, t := range next.turns {
 			elements[slot] = t.chain
 		}
-		next.use = NewPart(elements)
+		next.use = kernel.NewPart(elements)
 	}
 	var all errs.Collector
 	slices.SortFunc(wrong, func(a, b errs.Fault) int {
@@ -101,23 +116,23 @@ func (m *Model) Publish(self Self, prev *Published) (*Published, error) {
 
 // with are these and what was made anew, for the services that there are. It is the same map when that changes nothing: there may be
 // very many, of which one has changed.
-func (e Entries) with(made Entries, services map[string]*dispatcherv1.MeshService) Entries {
-	if len(made) == 0 && len(e) == len(services) {
-		return e
+func with(these, made map[string]*portion, services map[string]*dispatcherv1.MeshService) map[string]*portion {
+	if len(made) == 0 && len(these) == len(services) {
+		return these
 	}
-	if len(e) == 0 {
+	if len(these) == 0 {
 		return made
 	}
-	out := maps.Clone(e)
+	out := maps.Clone(these)
 	maps.Copy(out, made)
 	if len(out) > len(services) {
-		maps.DeleteFunc(out, func(id string, _ *Part) bool { return services[id] == nil })
+		maps.DeleteFunc(out, func(id string, _ *portion) bool { return services[id] == nil })
 	}
 	return out
 }
 
 // count keeps the uses of turns, and says whether one came or went.
-func (p *Published) count(old, next *Part) (changed bool) {
+func (p *Published) count(old, next *portion) (changed bool) {
 	for _, t := range next.turnsOf() {
 		was := p.turns[t.Slot]
 		changed = changed || was.ports == 0
@@ -135,7 +150,7 @@ func (p *Published) count(old, next *Part) (changed bool) {
 	return changed
 }
 
-func (p *Part) turnsOf() []Entry {
+func (p *portion) turnsOf() []kernel.Entry {
 	if p == nil {
 		return nil
 	}
@@ -143,13 +158,13 @@ func (p *Part) turnsOf() []Entry {
 }
 
 // Entries are the elements of the packet filter's maps.
-func (p *Published) Entries() Entries {
+func (p *Published) Entries() kernel.Entries {
 	if p == nil {
-		return Entries{}
+		return kernel.Entries{}
 	}
-	out := maps.Clone(p.parts)
-	if out == nil {
-		out = Entries{}
+	out := make(kernel.Entries, len(p.parts)+1)
+	for id, own := range p.parts {
+		out[id] = own.part
 	}
 	if p.use != nil {
 		out["turns"] = p.use // ids of services are longer
@@ -208,8 +223,8 @@ func (s Self) answers(svc *dispatcherv1.MeshService, l Listener) bool {
 }
 
 // partOf is one service's.
-func (m *Model) partOf(svc *dispatcherv1.MeshService, self Self, from partSource) *Part {
-	p := &Part{elements: map[Slot]string{}, from: from}
+func (m *Model) partOf(svc *dispatcherv1.MeshService, self Self, from partSource) *portion {
+	p := &portion{elements: map[kernel.Slot]string{}, from: from}
 	p.ports = m.portsOf(svc, self, &p.faults)
 	for _, port := range p.ports {
 		m.flows(p, port)
@@ -223,57 +238,58 @@ func (m *Model) partOf(svc *dispatcherv1.MeshService, self Self, from partSource
 	for _, e := range svc.GetEndpoints() {
 		p.lasting(svc, e)
 	}
+	p.part = kernel.NewPart(p.elements)
 	return p
 }
 
 // carry has the kernel lead a port's connections of one family to its tasks.
-func (m *Model) carry(p *Part, port Port, self Self, is4 bool) {
+func (m *Model) carry(p *portion, port Port, self Self, is4 bool) {
 	n := 0
 	for _, b := range port.Backends {
 		at, ok := b.of(is4)
 		if !ok {
 			continue
 		}
-		put(p.elements, Family(SetBackends, is4), fmt.Sprintf("%s %d", at.Addr(), at.Port()), "%s %d %d", port.Network, port.Port, n)
+		put(p.elements, kernel.Family(kernel.SetBackends, is4), fmt.Sprintf("%s %d", at.Addr(), at.Port()), "%s %d %d", port.Network, port.Port, n)
 		n++
 		if b.Node == self.Node {
-			put(p.elements, Family(SetHairpins, is4), "", "%s %s", at.Addr(), at.Addr())
+			put(p.elements, kernel.Family(kernel.SetHairpins, is4), "", "%s %s", at.Addr(), at.Addr())
 			continue
 		}
 		for _, a := range m.addressesOf(b.Node, is4) {
-			put(p.elements, Family(SetReturns, is4), "", "%s %s", a, at.Addr())
+			put(p.elements, kernel.Family(kernel.SetReturns, is4), "", "%s %s", a, at.Addr())
 		}
 	}
 	if n == 0 {
 		return
 	}
 	t := turn.Of(port.Port, n, port.Affinity)
-	p.turns = append(p.turns, Entry{Slot{Family(SetTurns, is4), t.String()}, t.Chain(is4)})
+	p.turns = append(p.turns, kernel.Entry{Slot: kernel.Slot{Set: kernel.Family(kernel.SetTurns, is4), Key: t.String()}, Value: t.Chain(is4)})
 	if port.Bind == nil {
-		put(p.elements, Family(SetPorts, is4), t.String(), "%s %d", port.Network, port.Port)
-		p.count(port, Family(SetCounted, is4), fmt.Sprintf("%s %d", port.Network, port.Port))
+		put(p.elements, kernel.Family(kernel.SetPorts, is4), t.String(), "%s %d", port.Network, port.Port)
+		p.count(port, kernel.Family(kernel.SetCounted, is4), fmt.Sprintf("%s %d", port.Network, port.Port))
 		return
 	}
 	for _, a := range port.Bind {
 		if a.Is4() == is4 {
-			put(p.elements, Family(SetBound, is4), t.String(), "%s %s %d", a, port.Network, port.Port)
-			p.count(port, Family(SetCountedAt, is4), fmt.Sprintf("%s %s %d", a, port.Network, port.Port))
+			put(p.elements, kernel.Family(kernel.SetBound, is4), t.String(), "%s %s %d", a, port.Network, port.Port)
+			p.count(port, kernel.Family(kernel.SetCountedAt, is4), fmt.Sprintf("%s %s %d", a, port.Network, port.Port))
 		}
 	}
 }
 
 // count has the kernel count the connections to a port.
-func (p *Part) count(port Port, set, key string) {
+func (p *portion) count(port Port, set, key string) {
 	if port.Count != "" {
-		slot := Slot{set, key}
+		slot := kernel.Slot{Set: set, Key: key}
 		p.elements[slot] = ""
 		p.counted = append(p.counted, slot)
 	}
 }
 
 // Counted leads from what the kernel counts to the ids of services.
-func (p *Published) Counted() map[Slot]string {
-	out := map[Slot]string{}
+func (p *Published) Counted() map[kernel.Slot]string {
+	out := map[kernel.Slot]string{}
 	if p != nil {
 		for id, part := range p.parts {
 			for _, slot := range part.counted {
@@ -286,21 +302,21 @@ func (p *Published) Counted() map[Slot]string {
 
 // flows notes where UDP clients may be led now. What is led elsewhere later must not stay with who has left: a client with
 // one port would never notice.
-func (m *Model) flows(p *Part, port Port) {
+func (m *Model) flows(p *portion, port Port) {
 	if port.Network != "udp" {
 		return
 	}
 	for _, b := range port.Backends {
 		for _, is4 := range []bool{true, false} {
 			if at, ok := b.of(is4); ok {
-				put(p.elements, SetFlows, "", "udp %s %d", at.Addr(), at.Port())
+				put(p.elements, kernel.SetFlows, "", "udp %s %d", at.Addr(), at.Port())
 			}
 		}
 	}
 }
 
 // lasting notes where TCP connections and SCTP associations may be: at all tasks that run, also those that take no new ones.
-func (p *Part) lasting(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEndpoint) {
+func (p *portion) lasting(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEndpoint) {
 	if wrong(e) != "" {
 		return
 	}
@@ -312,7 +328,7 @@ func (p *Part) lasting(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEndpoi
 		b := backendOf(e, uint16(pc.GetTargetPort()))
 		for _, is4 := range []bool{true, false} {
 			if at, ok := b.of(is4); ok {
-				put(p.elements, SetFlows, "", "%s %s %d", network, at.Addr(), at.Port())
+				put(p.elements, kernel.SetFlows, "", "%s %s %d", network, at.Addr(), at.Port())
 			}
 		}
 	}
@@ -350,4 +366,8 @@ func know(machines map[string]*dispatcherv1.MeshMachine) map[string]addresses {
 		out[id] = known
 	}
 	return out
+}
+
+func put(into map[kernel.Slot]string, set, value, format string, args ...any) {
+	into[kernel.Slot{Set: set, Key: fmt.Sprintf(format, args...)}] = value
 }

@@ -12,6 +12,7 @@ import (
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/silence"
 )
@@ -27,7 +28,7 @@ import (
 //	silent [A…]                                          machines that do not answer while the cluster has no leader
 func TestScripts(t *testing.T) {
 	datadriven.Walk(t, "testdata", func(t *testing.T, path string) {
-		s := &script{kernel: mesh.NewKernel()}
+		s := &script{kernel: kernel.NewKernel()}
 		datadriven.RunTest(t, path, func(t *testing.T, d *datadriven.TestData) string {
 			switch d.Cmd {
 			case "tables":
@@ -57,7 +58,7 @@ func TestScripts(t *testing.T) {
 
 type script struct {
 	model     *mesh.Model
-	kernel    mesh.Kernel
+	kernel    kernel.Kernel
 	published *mesh.Published
 	numbers   map[string]uint16
 	seal      mesh.Seal
@@ -226,7 +227,7 @@ func (s *script) entries(t *testing.T, d *datadriven.TestData) string {
 		t.Fatal(err)
 	}
 	var out strings.Builder
-	for _, c := range mesh.Diff(want, s.kernel) {
+	for _, c := range kernel.Diff(want, s.kernel) {
 		if c.Entry != nil && (only == "" || slices.Contains(strings.Split(only, ","), c.Entry.Set)) {
 			fmt.Fprintf(&out, "%s %s\n", c.Verb, c.Entry)
 		}
@@ -246,7 +247,7 @@ func (s *script) steps(t *testing.T, d *datadriven.TestData) string {
 	if err != nil {
 		fmt.Fprintln(&out, err)
 	}
-	for _, c := range mesh.Diff(want, s.kernel) {
+	for _, c := range kernel.Diff(want, s.kernel) {
 		fmt.Fprintln(&out, c)
 	}
 	s.kernel = want
@@ -257,7 +258,7 @@ func (s *script) steps(t *testing.T, d *datadriven.TestData) string {
 }
 
 // desired is what machine a should be. What is wrong with ports is told by the command ports.
-func (s *script) desired(mtu int) (mesh.Kernel, error) {
+func (s *script) desired(mtu int) (kernel.Kernel, error) {
 	self := s.self(mtu)
 	model := silence.Without(s.model, s.silent)
 	s.published, _ = model.Publish(self, s.published)
@@ -306,7 +307,7 @@ func TestOnlyOurLinksAreOurs(t *testing.T) {
 		"shoal": {false, false}, "shoal1": {false, false}, "shoaling": {false, false}, "shoalbr": {false, false},
 		"shoalbr-x": {false, false}, "eth0": {false, false}, "docker0": {false, false}, "shoalv": {false, false},
 	} {
-		if got := [2]bool{mesh.Ours(name), mesh.Managed(name)}; got != want {
+		if got := [2]bool{kernel.Ours(name), kernel.Managed(name)}; got != want {
 			t.Errorf("%s: ours and managed are %v, want %v", name, got, want)
 		}
 	}

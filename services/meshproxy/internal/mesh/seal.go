@@ -3,19 +3,12 @@ package mesh
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ends"
-)
-
-// SealPrefix begins the names of WireGuard devices; a number follows. SetSealed has the identifiers of the networks whose tunnel
-// packets must be within WireGuard.
-const (
-	SealPrefix = "shoal-wg"
-	SetSealed  = "sealed"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 // What WireGuard adds to a packet: the outer IP header of 20 or 40 bytes, UDP 8, its own header 16 and tag 16 (whitepaper, 5.4.6).
@@ -85,10 +78,10 @@ func (m *Model) Sealed() bool {
 
 // sealed is the encrypted way: its devices, what leads to the other machines by them, and what must go by no other way. The packet
 // filter has the identifiers whether or not there is a way: what cannot be encrypted does not go.
-func (m *Model) sealed(self Self, k *Kernel) {
-	elements := map[Slot]string{}
+func (m *Model) sealed(self Self, k *kernel.Kernel) {
+	elements := map[kernel.Slot]string{}
 	if m.Encryption().GetMesh() {
-		put(elements, SetSealed, "", "%d", machineVNI)
+		put(elements, kernel.SetSealed, "", "%d", machineVNI)
 		var blocks []string
 		for machine := range inOrder(m.machines) {
 			blocks = append(blocks, machine.GetBlocks()...)
@@ -97,25 +90,25 @@ func (m *Model) sealed(self Self, k *Kernel) {
 	}
 	for _, n := range m.networks {
 		if n.GetEncrypted() {
-			put(elements, SetSealed, "", "%d", n.GetVni())
+			put(elements, kernel.SetSealed, "", "%d", n.GetVni())
 		}
 	}
-	k.Entries["sealed"] = NewPart(elements)
+	k.Entries["sealed"] = kernel.NewPart(elements)
 	k.Rules.Sealed = len(elements) > 0
 	if self.Seal.Why != "" || len(elements) == 0 {
 		return
 	}
 	for device, source := range self.Seal.Sources {
-		k.Links[device] = Link{Name: device, Up: true, MTU: self.sealMTU(), Seal: true}
-		k.Addresses[Address{device, netip.PrefixFrom(source, 32)}] = struct{}{}
-		k.Addresses[Address{device, netip.PrefixFrom(self.Seal.Address, 32)}] = struct{}{}
+		k.Links[device] = kernel.Link{Name: device, Up: true, MTU: self.sealMTU(), Seal: true}
+		k.Addresses[kernel.Address{Link: device, Prefix: netip.PrefixFrom(source, 32)}] = struct{}{}
+		k.Addresses[kernel.Address{Link: device, Prefix: netip.PrefixFrom(self.Seal.Address, 32)}] = struct{}{}
 		k.Settings["net/ipv6/conf/"+device+"/disable_ipv6"] = "1" // its tunnels are IPv4's alone
 		// A machine is answered by the device of its newest key, which may be another than the one that it came in by.
 		k.Settings["net/ipv4/conf/"+device+"/rp_filter"] = "2"
 	}
 	for _, way := range self.Seal.Ways {
 		for _, a := range append([]netip.Addr{way.Address}, way.Sources...) { // the kernel takes nothing from where no route leads
-			k.Routes[Route{Link: way.Device, Prefix: netip.PrefixFrom(a, 32), Source: self.Seal.Sources[way.Device]}] = struct{}{}
+			k.Routes[kernel.Route{Link: way.Device, Prefix: netip.PrefixFrom(a, 32), Source: self.Seal.Sources[way.Device]}] = struct{}{}
 		}
 	}
 }
@@ -169,9 +162,4 @@ func (m *Model) beyondSeal(backends []Backend, self Self) bool {
 		_, way := self.Seal.Ways[b.Node]
 		return b.Node != self.Node && (!way || self.Seal.Why != "")
 	})
-}
-
-func isSeal(name string) bool {
-	n, ok := strings.CutPrefix(name, SealPrefix)
-	return ok && isNumber(n)
 }

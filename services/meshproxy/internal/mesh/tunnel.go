@@ -6,27 +6,19 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strconv"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ends"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 const (
 	// machineVNI is the machine network's identifier: user networks begin at 4096.
 	machineVNI = 4095
-	// ReturnFlag is on each packet and connection that has come by a peer's tunnel; the peer's number is above bit 16.
-	ReturnFlag = 0x4000_0000
-	// ReturnMask has the flag and the number. The other bits of a mark are other people's.
-	ReturnMask = 0x7fff_0000
 	numberBit  = 16
 	numbers    = 1<<14 - 1 // 0 is nobody
-	// EchoPort is the UDP port within the tunnel that each machine refuses, so that others see that they reach it.
-	EchoPort = 8479
 	// returnTable is the routing table of replies.
 	returnTable = 8477
-	// ReturnMark changes with each change of the rule on the tunnel.
-	ReturnMark = "return 1"
 )
 
 // nobody4 and nobody6 are the next hops of replies, on no machine: the tunnel's rule writes the right one's MAC address
@@ -76,21 +68,8 @@ func (m *Model) Number(self Self, known map[string]uint16) map[string]uint16 {
 	return out
 }
 
-// Numbers are those that the peers have in a kernel that was read.
-func (k Kernel) Numbers() map[string]uint16 {
-	out := map[string]uint16{}
-	for _, p := range k.Entries {
-		for slot, value := range p.elements {
-			if n, err := strconv.ParseUint(value, 10, 16); slot.Set == SetZones && err == nil {
-				out[slot.Key] = uint16(n)
-			}
-		}
-	}
-	return out
-}
-
 // machineTunnel joins the machines' blocks by layer 3: a route to each peer's, and the way back for what came from it.
-func (m *Model) machineTunnel(self Self, k *Kernel, faults *errs.Collector) {
+func (m *Model) machineTunnel(self Self, k *kernel.Kernel, faults *errs.Collector) {
 	if self.UserSpace || !self.Tunnel.IsValid() || !m.hasBlocks() {
 		return
 	}
@@ -99,22 +78,22 @@ func (m *Model) machineTunnel(self Self, k *Kernel, faults *errs.Collector) {
 		faults.Add("machine network", "%s; published ports go from meshproxy to meshproxy", err)
 		return
 	}
-	k.Links[MachineTunnel] = Link{
-		Name: MachineTunnel, Up: true, MTU: path.mtu, MAC: ends.MAC(self.Tunnel),
+	k.Links[kernel.MachineTunnel] = kernel.Link{
+		Name: kernel.MachineTunnel, Up: true, MTU: path.mtu, MAC: ends.MAC(self.Tunnel),
 		VNI: machineVNI, Port: k.Rules.DataPort, Local: path.local,
 	}
-	k.Addresses[Address{MachineTunnel, netip.PrefixFrom(here4, 32)}] = struct{}{}
+	k.Addresses[kernel.Address{Link: kernel.MachineTunnel, Prefix: netip.PrefixFrom(here4, 32)}] = struct{}{}
 	k.Settings["net/ipv4/ip_forward"] = "1"
 	// What comes by the tunnel has clients' addresses, which this machine reaches some other way: the sender is known by its
 	// tunnel end, not by its address.
-	k.Settings["net/ipv4/conf/"+MachineTunnel+"/rp_filter"] = "2"
-	k.Settings["net/ipv4/conf/"+MachineTunnel+"/send_redirects"] = "0"
-	k.Settings["net/ipv6/conf/"+MachineTunnel+"/disable_ipv6"] = "0"
-	k.Settings["net/ipv6/conf/"+MachineTunnel+"/addr_gen_mode"] = "1"
+	k.Settings["net/ipv4/conf/"+kernel.MachineTunnel+"/rp_filter"] = "2"
+	k.Settings["net/ipv4/conf/"+kernel.MachineTunnel+"/send_redirects"] = "0"
+	k.Settings["net/ipv6/conf/"+kernel.MachineTunnel+"/disable_ipv6"] = "0"
+	k.Settings["net/ipv6/conf/"+kernel.MachineTunnel+"/addr_gen_mode"] = "1"
 	if len(k.Rules.Blocks) == 0 {
-		k.Rules.gateway(self.Tunnel)
+		k.Rules.AddGateway(self.Tunnel)
 	}
-	elements := map[Slot]string{}
+	elements := map[kernel.Slot]string{}
 	for machine := range inOrder(m.machines) {
 		if machine.GetNodeId() == self.Node {
 			continue
@@ -129,16 +108,16 @@ func (m *Model) machineTunnel(self Self, k *Kernel, faults *errs.Collector) {
 			faults.Add("machine network", "%s", err)
 			continue
 		}
-		k.Forwards[Forward{Link: MachineTunnel, MAC: mac, VTEP: end}] = struct{}{}
+		k.Forwards[kernel.Forward{Link: kernel.MachineTunnel, MAC: mac, VTEP: end}] = struct{}{}
 		m.routesTo(machine.GetNodeId(), vtep, machine.GetBlocks(), k, faults)
 		if n := self.Numbers[mac]; n != 0 {
-			mark := fmt.Sprintf("%#x", ReturnFlag|uint32(n)<<numberBit)
-			elements[Slot{SetSenders, mac}] = mark
-			elements[Slot{SetZones, mac}] = fmt.Sprint(n)
-			elements[Slot{SetWays, mark}] = mac
+			mark := fmt.Sprintf("%#x", kernel.ReturnFlag|uint32(n)<<numberBit)
+			elements[kernel.Slot{Set: kernel.SetSenders, Key: mac}] = mark
+			elements[kernel.Slot{Set: kernel.SetZones, Key: mac}] = fmt.Sprint(n)
+			elements[kernel.Slot{Set: kernel.SetWays, Key: mark}] = mac
 		}
 	}
-	k.Entries["tunnel"] = NewPart(elements)
+	k.Entries["tunnel"] = kernel.NewPart(elements)
 	if len(k.Rules.Blocks) > 0 {
 		wayBack(k)
 	}
@@ -154,7 +133,7 @@ func (m *Model) hasBlocks() bool {
 }
 
 // routesTo leads to a peer's blocks.
-func (m *Model) routesTo(node string, vtep netip.Addr, blocks []string, k *Kernel, faults *errs.Collector) {
+func (m *Model) routesTo(node string, vtep netip.Addr, blocks []string, k *kernel.Kernel, faults *errs.Collector) {
 	mac := ends.MAC(vtep)
 	for _, text := range blocks {
 		block, err := netip.ParsePrefix(text)
@@ -163,8 +142,8 @@ func (m *Model) routesTo(node string, vtep netip.Addr, blocks []string, k *Kerne
 			continue
 		}
 		hop := ends.NextHop(vtep, block.Addr().Is4())
-		k.Routes[Route{Link: MachineTunnel, Prefix: block.Masked(), Via: hop}] = struct{}{}
-		k.Neighbours[Neighbour{MachineTunnel, hop, mac}] = struct{}{}
+		k.Routes[kernel.Route{Link: kernel.MachineTunnel, Prefix: block.Masked(), Via: hop}] = struct{}{}
+		k.Neighbours[kernel.Neighbour{Link: kernel.MachineTunnel, Addr: hop, MAC: mac}] = struct{}{}
 		if block.Addr().Is6() {
 			k.Settings["net/ipv6/conf/all/forwarding"] = "1"
 		}
@@ -173,15 +152,15 @@ func (m *Model) routesTo(node string, vtep netip.Addr, blocks []string, k *Kerne
 
 // wayBack sends replies of containers to the machine by which the connection came. The rule looks at what comes from
 // containers alone: a packet in its envelope has the mark of what is inside, and would be led into the tunnel once more.
-func wayBack(k *Kernel) {
-	k.Return = ReturnMark
+func wayBack(k *kernel.Kernel) {
+	k.Return = kernel.ReturnMark
 	for _, hop := range []netip.Addr{nobody4, nobody6} {
 		everything := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 		if hop.Is6() {
 			everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 		}
-		k.Routes[Route{Link: MachineTunnel, Prefix: everything, Via: hop, Table: returnTable}] = struct{}{}
-		k.Neighbours[Neighbour{MachineTunnel, hop, nobodyMAC}] = struct{}{}
-		k.Policies[Policy{IPv6: hop.Is6(), In: MachineBridge, Mark: ReturnFlag, Mask: ReturnFlag, Table: returnTable}] = struct{}{}
+		k.Routes[kernel.Route{Link: kernel.MachineTunnel, Prefix: everything, Via: hop, Table: returnTable}] = struct{}{}
+		k.Neighbours[kernel.Neighbour{Link: kernel.MachineTunnel, Addr: hop, MAC: nobodyMAC}] = struct{}{}
+		k.Policies[kernel.Policy{IPv6: hop.Is6(), In: kernel.MachineBridge, Mark: kernel.ReturnFlag, Mask: kernel.ReturnFlag, Table: returnTable}] = struct{}{}
 	}
 }

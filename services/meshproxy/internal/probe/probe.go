@@ -18,6 +18,7 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 )
@@ -99,5 +100,5 @@ func probe(ctx context.Context, self mesh.Self) error {
 	if err != nil {
 		return err
 	}
-	return k.Apply(ctx, mesh.Diff(want, mesh.NewKernel()))
+	return k.Apply(ctx, kernel.Diff(want, kernel.NewKernel()))
 }

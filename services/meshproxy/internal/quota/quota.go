@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -152,7 +153,7 @@ func write(conn *nftables.Conn, table *nftables.Table, most uint32) error {
 			return err
 		}
 		link := make([]byte, unix.IFNAMSIZ)
-		copy(link, mesh.MachineBridge)
+		copy(link, kernel.MachineBridge)
 		begins := binaryutil.NativeEndian.PutUint32(expr.CtStateBitNEW)
 		conn.AddRule(&nftables.Rule{
 			Table: table, Chain: chain, UserData: userdata.AppendString(nil, userdata.TypeComment, comment(most)),

@@ -33,6 +33,7 @@ import (
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -100,7 +101,7 @@ type Plan struct {
 
 // device is where a key of this generation has its own.
 func device(generation uint64) (name string, port uint16) {
-	return fmt.Sprintf("%s%d", mesh.SealPrefix, generation%2), Port + uint16(generation%2)
+	return fmt.Sprintf("%s%d", kernel.SealPrefix, generation%2), Port + uint16(generation%2)
 }
 
 // other is another machine whose keys are known.

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/services/meshproxy/internal/examine"
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 )
 
@@ -51,7 +51,7 @@ func Facts() (examine.Facts, error) {
 			faults = append(faults, err)
 		}
 	}
-	if l, err := netlink.LinkByName(mesh.MachineTunnel); err == nil {
+	if l, err := netlink.LinkByName(kernel.MachineTunnel); err == nil {
 		f.Tunnel = l.Attrs().MTU
 	} // else the machine carries nothing in its kernel
 	var err error
@@ -85,7 +85,7 @@ func routes() (out []examine.Route, err error) {
 			return nil, err
 		}
 		for _, r := range all {
-			if r.Protocol == tables.Protocol || r.Dst == nil || mesh.Ours(names[r.LinkIndex]) {
+			if r.Protocol == tables.Protocol || r.Dst == nil || kernel.Ours(names[r.LinkIndex]) {
 				continue
 			}
 			addr, ok := netip.AddrFromSlice(r.Dst.IP)
@@ -170,7 +170,7 @@ func Echo(from, to netip.Addr, size int) (bool, error) {
 		unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER, unix.IP_PMTUDISC_PROBE),
 		unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: patience}),
 		unix.Bind(fd, &unix.SockaddrInet4{Addr: from.As4()}),
-		unix.Connect(fd, &unix.SockaddrInet4{Addr: to.As4(), Port: mesh.EchoPort}),
+		unix.Connect(fd, &unix.SockaddrInet4{Addr: to.As4(), Port: kernel.EchoPort}),
 	)
 	if err != nil {
 		return false, fmt.Errorf("from %s to %s: %w", from, to, err)

@@ -11,7 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 const sysctls = "/proc/sys/"
@@ -25,7 +25,7 @@ func Read(path string) (value string, ok bool) {
 	data, err := os.ReadFile(sysctls + path)
 	if errors.Is(err, fs.ErrNotExist) && strings.HasPrefix(path, "net/ipv6/") {
 		if _, err := os.Stat(sysctls + "net/ipv6"); errors.Is(err, fs.ErrNotExist) {
-			return mesh.NoSetting, true
+			return kernel.NoSetting, true
 		}
 	}
 	return strings.TrimSpace(string(data)), err == nil

@@ -8,6 +8,7 @@ import (
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 )
@@ -45,7 +46,7 @@ type bench struct {
 	k         *tables.Kernel
 	model     *mesh.Model
 	published *mesh.Published
-	kernel    mesh.Kernel
+	kernel    kernel.Kernel
 
 	computing, applying time.Duration
 }
@@ -66,7 +67,7 @@ func (x *bench) take(r *dispatcherv1.EndpointsResponse) error {
 	if err != nil {
 		return err
 	}
-	changes := mesh.Diff(want, x.kernel)
+	changes := kernel.Diff(want, x.kernel)
 	computed := time.Now()
 	if err := x.k.Apply(x.h.t.Context(), changes); err != nil {
 		return err
@@ -79,7 +80,7 @@ func newBench(b *testing.B, services int) *bench {
 	b.Helper()
 	x := &bench{h: newHost(b)}
 	x.k = x.h.tables()
-	x.kernel = mesh.NewKernel()
+	x.kernel = kernel.NewKernel()
 	x.h.do(func() error { return x.take(published(services)) })
 	return x
 }

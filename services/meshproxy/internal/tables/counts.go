@@ -3,12 +3,12 @@ package tables
 import (
 	"fmt"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 // Counts are how many connections the kernel has found by each element that counts, since it was added. It may be called
 // beside everything else.
-func (k *Kernel) Counts() (map[mesh.Slot]uint64, error) {
+func (k *Kernel) Counts() (map[kernel.Slot]uint64, error) {
 	conn, err := open()
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
@@ -18,10 +18,10 @@ func (k *Kernel) Counts() (map[mesh.Slot]uint64, error) {
 	if err := ignoreAbsent(err); err != nil {
 		return nil, err
 	}
-	out := map[mesh.Slot]uint64{}
+	out := map[kernel.Slot]uint64{}
 	for _, s := range there {
 		l := f.maps.layouts[s.Name]
-		if !l.counter {
+		if !l.Counter {
 			continue
 		}
 		elements, err := conn.GetSetElements(f.maps.sets[s.Name])
@@ -30,7 +30,7 @@ func (k *Kernel) Counts() (map[mesh.Slot]uint64, error) {
 		}
 		for _, e := range elements {
 			if e.Counter != nil {
-				out[mesh.Slot{Set: s.Name, Key: decodeAll(l.key, e.Key)}] = e.Counter.Packets
+				out[kernel.Slot{Set: s.Name, Key: l.Key(e)}] = e.Counter.Packets
 			}
 		}
 	}

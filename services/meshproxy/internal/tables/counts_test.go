@@ -7,7 +7,7 @@ import (
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 // TestConnectionsAreCountedOnce: each new connection counts on the machine that leads it, once, from outside and from the
@@ -27,7 +27,7 @@ func TestConnectionsAreCountedOnce(t *testing.T) {
 	}
 	expect := func(machine string, want map[string]uint64) {
 		t.Helper()
-		var counts map[mesh.Slot]uint64
+		var counts map[kernel.Slot]uint64
 		w.machines[machine].do(func() (err error) { counts, err = w.tables[machine].Counts(); return err })
 		got, slots := map[string]uint64{}, w.published[machine].Counted()
 		for slot, n := range counts {

@@ -4,24 +4,22 @@ import (
 	"fmt"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/expr"
-	"github.com/mdlayher/netlink"
-	"golang.org/x/sys/unix"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/layout"
 )
 
 // mapped are our table's sets and maps by name, with what is in them.
 type mapped struct {
 	table   *nftables.Table
-	layouts map[string]layout
+	layouts map[string]layout.Layout
 	sets    map[string]*nftables.Set
 }
 
-func newMaps(t *nftables.Table, all map[string]layout) mapped {
+func newMaps(t *nftables.Table, all map[string]layout.Layout) mapped {
 	m := mapped{table: t, layouts: all, sets: map[string]*nftables.Set{}}
 	for name, l := range all {
-		m.sets[name] = l.set(t, name)
+		m.sets[name] = l.Set(t, name)
 	}
 	return m
 }
@@ -29,7 +27,7 @@ func newMaps(t *nftables.Table, all map[string]layout) mapped {
 // make has all sets and maps be there; without the mesh only those that stand alone.
 func (m mapped) make(conn *nftables.Conn, all bool) error {
 	for name, s := range m.sets {
-		if !all && !mesh.Always(name) {
+		if !all && !kernel.Always(name) {
 			continue
 		}
 		if err := conn.AddSet(s, nil); err != nil {
@@ -41,18 +39,18 @@ func (m mapped) make(conn *nftables.Conn, all bool) error {
 
 // change puts a transaction's share of the elements together, in the order that they come in: removals first, so that what changes its
 // value is free when it comes again; chains before the elements that lead to them, and away after.
-func (m mapped) change(conn *nftables.Conn, changes []mesh.Change) error {
+func (m mapped) change(conn *nftables.Conn, changes []kernel.Change) error {
 	made, run := map[string]bool{}, batched{conn: conn}
 	for _, c := range changes {
 		l, ours := m.layouts[entrySet(c)]
 		if !ours {
 			continue
 		}
-		e, err := l.element(*c.Entry)
+		e, err := l.Element(*c.Entry)
 		if err != nil {
 			return fmt.Errorf("%s: %w", c, err)
 		}
-		if l.verdict && c.Verb == mesh.Add {
+		if l.Verdict && c.Verb == kernel.Add {
 			if err := m.addTurn(conn, c.Entry.Value); err != nil {
 				return err
 			}
@@ -66,7 +64,7 @@ func (m mapped) change(conn *nftables.Conn, changes []mesh.Change) error {
 		return err
 	}
 	for _, c := range changes {
-		if l, ours := m.layouts[entrySet(c)]; ours && l.verdict && c.Verb == mesh.Remove && !made[c.Entry.Value] && c.Entry.Value != changedTurn {
+		if l, ours := m.layouts[entrySet(c)]; ours && l.Verdict && c.Verb == kernel.Remove && !made[c.Entry.Value] && c.Entry.Value != changedTurn {
 			chain := &nftables.Chain{Table: m.table, Name: c.Entry.Value}
 			conn.FlushChain(chain)
 			conn.DelChain(chain)
@@ -79,11 +77,11 @@ func (m mapped) change(conn *nftables.Conn, changes []mesh.Change) error {
 type batched struct {
 	conn     *nftables.Conn
 	set      *nftables.Set
-	verb     mesh.Verb
+	verb     kernel.Verb
 	elements []nftables.SetElement
 }
 
-func (b *batched) put(s *nftables.Set, v mesh.Verb, e nftables.SetElement) error {
+func (b *batched) put(s *nftables.Set, v kernel.Verb, e nftables.SetElement) error {
 	if b.set != s || b.verb != v || len(b.elements) == batch {
 		if err := b.flush(); err != nil {
 			return err
@@ -97,7 +95,7 @@ func (b *batched) put(s *nftables.Set, v mesh.Verb, e nftables.SetElement) error
 func (b *batched) flush() (err error) {
 	switch {
 	case len(b.elements) == 0:
-	case b.verb == mesh.Remove:
+	case b.verb == kernel.Remove:
 		err = b.conn.SetDeleteElements(b.set, b.elements)
 	default:
 		err = b.conn.SetAddElements(b.set, b.elements)
@@ -106,32 +104,15 @@ func (b *batched) flush() (err error) {
 	return err
 }
 
-func entrySet(c mesh.Change) string {
+func entrySet(c kernel.Change) string {
 	if c.Entry == nil {
 		return ""
 	}
 	return c.Entry.Set
 }
 
-func (l layout) element(e mesh.Entry) (nftables.SetElement, error) {
-	key, err := encodeAll(l.key, e.Key)
-	if err != nil {
-		return nftables.SetElement{}, err
-	}
-	out := nftables.SetElement{Key: key}
-	switch {
-	case l.verdict:
-		out.VerdictData = &expr.Verdict{Kind: expr.VerdictJump, Chain: e.Value}
-	case len(l.value) > 0:
-		if out.Val, err = encodeAll(l.value, e.Value); err != nil {
-			return nftables.SetElement{}, err
-		}
-	}
-	return out, nil
-}
-
 // read lists what is in the sets and maps. One that is not there is empty.
-func (m mapped) read(conn *nftables.Conn, into map[mesh.Slot]string) error {
+func (m mapped) read(conn *nftables.Conn, into map[kernel.Slot]string) error {
 	there, err := conn.GetSets(m.table)
 	if err != nil {
 		return ignoreAbsent(err)
@@ -147,13 +128,7 @@ func (m mapped) read(conn *nftables.Conn, into map[mesh.Slot]string) error {
 			return fmt.Errorf("list %s: %w", name, err)
 		}
 		for _, e := range elements {
-			slot := mesh.Slot{Set: name, Key: decodeAll(l.key, e.Key)}
-			switch {
-			case l.verdict:
-				into[slot] = chainOf(e.Val)
-			default:
-				into[slot] = decodeAll(l.value, e.Val)
-			}
+			into[kernel.Slot{Set: name, Key: l.Key(e)}] = l.Text(e)
 		}
 	}
 	return nil
@@ -162,26 +137,12 @@ func (m mapped) read(conn *nftables.Conn, into map[mesh.Slot]string) error {
 // changedTurn is read for the chain of a turn that somebody has changed. Adding the turn makes it right again.
 const changedTurn = "changed"
 
-// chainOf reads the chain that an element leads to. What the library gives is the kernel's nested attributes.
-func chainOf(data []byte) string {
-	attributes, err := netlink.NewAttributeDecoder(data)
-	if err != nil {
-		return ""
-	}
-	for attributes.Next() {
-		if attributes.Type() == unix.NFTA_VERDICT_CHAIN {
-			return attributes.String()
-		}
-	}
-	return ""
-}
-
 // Elements are what is in the kernel's sets and maps now. It may be called beside everything else.
-func (k *Kernel) Elements() (map[mesh.Slot]string, error) {
+func (k *Kernel) Elements() (map[kernel.Slot]string, error) {
 	conn, err := open()
 	if err != nil {
 		return nil, fmt.Errorf("open nftables: %w", err)
 	}
-	out := map[mesh.Slot]string{}
+	out := map[kernel.Slot]string{}
 	return out, newFilter().maps.read(conn, out)
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/google/nftables/userdata"
 	"github.com/mdlayher/netlink"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/layout"
 )
 
 const (
@@ -78,7 +79,7 @@ func newFilter() filter {
 	f.user = &nftables.Chain{Name: userChain, Table: f.table}
 	f.peers4 = &nftables.Set{Table: f.table, Name: peers4, KeyType: nftables.TypeIPAddr}
 	f.peers6 = &nftables.Set{Table: f.table, Name: peers6, KeyType: nftables.TypeIP6Addr}
-	all, _ := layouts()
+	all, _ := layout.All()
 	f.maps = newMaps(f.table, all)
 	return f
 }
@@ -135,7 +136,7 @@ func (k *Kernel) drop() {
 }
 
 // applyFilter makes one transaction of all changes of rules, peers and elements.
-func (k *Kernel) applyFilter(changes []mesh.Change) error {
+func (k *Kernel) applyFilter(changes []kernel.Change) error {
 	conn, err := k.lasting()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
@@ -147,10 +148,10 @@ func (k *Kernel) applyFilter(changes []mesh.Change) error {
 	return nil
 }
 
-func (k *Kernel) inOne(conn *nftables.Conn, changes []mesh.Change) error {
+func (k *Kernel) inOne(conn *nftables.Conn, changes []kernel.Change) error {
 	f := newFilter()
 	// Step 1: what the rest stands on, where it may be missing. All of it is left as it is where it is there.
-	var rules *mesh.Rules
+	var rules *kernel.Rules
 	for _, c := range changes {
 		if c.Rules != nil {
 			rules = c.Rules
@@ -197,8 +198,8 @@ func (f filter) ground(conn *nftables.Conn, mesh bool) error {
 	return f.maps.make(conn, mesh)
 }
 
-func (f filter) changePeers(conn *nftables.Conn, changes []mesh.Change) error {
-	elements := map[*nftables.Set]map[mesh.Verb][]nftables.SetElement{f.peers4: {}, f.peers6: {}}
+func (f filter) changePeers(conn *nftables.Conn, changes []kernel.Change) error {
+	elements := map[*nftables.Set]map[kernel.Verb][]nftables.SetElement{f.peers4: {}, f.peers6: {}}
 	for _, c := range changes {
 		if !c.Peer.IsValid() {
 			continue
@@ -210,10 +211,10 @@ func (f filter) changePeers(conn *nftables.Conn, changes []mesh.Change) error {
 		elements[set][c.Verb] = append(elements[set][c.Verb], nftables.SetElement{Key: c.Peer.AsSlice()})
 	}
 	for set, verbs := range elements {
-		if err := inBatches(verbs[mesh.Add], func(e []nftables.SetElement) error { return conn.SetAddElements(set, e) }); err != nil {
+		if err := inBatches(verbs[kernel.Add], func(e []nftables.SetElement) error { return conn.SetAddElements(set, e) }); err != nil {
 			return err
 		}
-		if err := inBatches(verbs[mesh.Remove], func(e []nftables.SetElement) error { return conn.SetDeleteElements(set, e) }); err != nil {
+		if err := inBatches(verbs[kernel.Remove], func(e []nftables.SetElement) error { return conn.SetDeleteElements(set, e) }); err != nil {
 			return err
 		}
 	}
@@ -233,7 +234,7 @@ func inBatches(all []nftables.SetElement, f func([]nftables.SetElement) error) e
 
 // install replaces our rules. Each carries a comment with the digest of what it was made from, its number and how many there
 // are, so that reading back sees a rule that is missing, added or replaced.
-func (f filter) install(conn *nftables.Conn, r mesh.Rules) {
+func (f filter) install(conn *nftables.Conn, r kernel.Rules) {
 	flushed := f.guards()
 	if r.Mesh {
 		flushed = f.chains()
@@ -253,17 +254,17 @@ func (f filter) install(conn *nftables.Conn, r mesh.Rules) {
 	}
 }
 
-func (k *Kernel) readFilter(out *mesh.Kernel) error {
+func (k *Kernel) readFilter(out *kernel.Kernel) error {
 	conn, err := open()
 	if err != nil {
 		return err
 	}
 	f := newFilter()
-	elements := map[mesh.Slot]string{}
+	elements := map[kernel.Slot]string{}
 	if out.Return, err = newTunnelSide().read(conn, elements); err != nil {
 		return err
 	}
-	out.Entries = mesh.Entries{"kernel": mesh.NewPart(elements)}
+	out.Entries = kernel.Entries{"kernel": kernel.NewPart(elements)}
 	if _, err := conn.ListTableOfFamily(tableName, nftables.TableFamilyINet); err != nil {
 		return ignoreAbsent(err)
 	}
@@ -301,7 +302,7 @@ func (k *Kernel) readFilter(out *mesh.Kernel) error {
 	}
 	// A turn whose chain has lost its rule, or has another's, is no turn.
 	for slot, chain := range elements {
-		if f.maps.layouts[slot.Set].verdict && !slices.Equal(rules[chain], []string{chain}) {
+		if f.maps.layouts[slot.Set].Verdict && !slices.Equal(rules[chain], []string{chain}) {
 			elements[slot] = changedTurn
 		}
 	}

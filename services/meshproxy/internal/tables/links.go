@@ -10,33 +10,33 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
-func (k *Kernel) changeLink(v mesh.Verb, l mesh.Link) error {
-	if v == mesh.Add && l.Seal && k.spawn != nil {
+func (k *Kernel) changeLink(v kernel.Verb, l kernel.Link) error {
+	if v == kernel.Add && l.Seal && k.spawn != nil {
 		if err := k.spawn(l.Name, l.MTU); err != nil {
 			return err
 		}
-	} else if v == mesh.Add {
+	} else if v == kernel.Add {
 		if err := k.nl.LinkAdd(makeLink(l)); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 	}
 	link, err := k.nl.LinkByName(l.Name)
 	if err != nil {
-		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone && v == mesh.Remove {
+		if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone && v == kernel.Remove {
 			return nil
 		}
 		return err
 	}
 	switch v {
-	case mesh.Remove:
+	case kernel.Remove:
 		return k.nl.LinkDel(link)
-	case mesh.Up:
+	case kernel.Up:
 		return k.nl.LinkSetUp(link)
 	}
-	if v == mesh.Add && l.VNI == 0 && !l.Seal {
+	if v == kernel.Add && l.VNI == 0 && !l.Seal {
 		// A bridge follows its ports' MTU until it is told one that differs from what it has.
 		if err := k.nl.LinkSetMTU(link, l.MTU-1); err != nil {
 			return fmt.Errorf("set the MTU: %w", err)
@@ -46,9 +46,9 @@ func (k *Kernel) changeLink(v mesh.Verb, l mesh.Link) error {
 }
 
 // sealed says that it is a tunnel whose packets must go by WireGuard: it has no end of its own on the wire.
-func sealed(l *mesh.Link) bool { return l != nil && l.VNI != 0 && !l.Local.IsValid() }
+func sealed(l *kernel.Link) bool { return l != nil && l.VNI != 0 && !l.Local.IsValid() }
 
-func makeLink(l mesh.Link) netlink.Link {
+func makeLink(l kernel.Link) netlink.Link {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = l.Name, l.MTU
 	if l.Seal {
@@ -64,7 +64,7 @@ func makeLink(l mesh.Link) netlink.Link {
 }
 
 // shape sets what can be set of a link that is there.
-func (k *Kernel) shape(link netlink.Link, l mesh.Link) error {
+func (k *Kernel) shape(link netlink.Link, l kernel.Link) error {
 	if err := k.nl.LinkSetMTU(link, l.MTU); err != nil {
 		return fmt.Errorf("set the MTU: %w", err)
 	}
@@ -92,18 +92,18 @@ func (k *Kernel) shape(link netlink.Link, l mesh.Link) error {
 }
 
 // index is a link's, or 0 and no error if the link has gone and that is as good as done.
-func (k *Kernel) index(v mesh.Verb, name string) (int, error) {
+func (k *Kernel) index(v kernel.Verb, name string) (int, error) {
 	link, err := k.nl.LinkByName(name)
 	if err == nil {
 		return link.Attrs().Index, nil
 	}
-	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone && v == mesh.Remove {
+	if _, gone := errors.AsType[netlink.LinkNotFoundError](err); gone && v == kernel.Remove {
 		return 0, nil
 	}
 	return 0, err
 }
 
-func (k *Kernel) changeAddress(v mesh.Verb, a mesh.Address) error {
+func (k *Kernel) changeAddress(v kernel.Verb, a kernel.Address) error {
 	index, err := k.index(v, a.Link)
 	if err != nil || index == 0 {
 		return err
@@ -113,7 +113,7 @@ func (k *Kernel) changeAddress(v mesh.Verb, a mesh.Address) error {
 		addr.Flags = unix.IFA_F_NODAD // claimed in the store, and needed at once
 	}
 	link := &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index, Name: a.Link}}
-	if v == mesh.Remove {
+	if v == kernel.Remove {
 		return ignore(k.nl.AddrDel(link, addr), unix.EADDRNOTAVAIL)
 	}
 	return possible(a.Prefix.Addr(), k.nl.AddrReplace(link, addr))
@@ -127,7 +127,7 @@ func possible(a netip.Addr, err error) error {
 	return ignore(err, unix.EOPNOTSUPP, unix.EAFNOSUPPORT)
 }
 
-func (k *Kernel) changeRoute(v mesh.Verb, r mesh.Route) error {
+func (k *Kernel) changeRoute(v kernel.Verb, r kernel.Route) error {
 	index, err := k.index(v, r.Link)
 	if err != nil || index == 0 {
 		return err
@@ -146,16 +146,16 @@ func (k *Kernel) changeRoute(v mesh.Verb, r mesh.Route) error {
 		}
 	}
 	route.Table = r.Table
-	if v == mesh.Set { // it takes the place of another of its prefix
+	if v == kernel.Set { // it takes the place of another of its prefix
 		return k.nl.RouteReplace(route)
 	}
-	if v == mesh.Remove {
+	if v == kernel.Remove {
 		return ignore(k.nl.RouteDel(route), unix.ESRCH)
 	}
 	return possible(r.Prefix.Addr(), k.nl.RouteReplace(route))
 }
 
-func (k *Kernel) changeNeighbour(v mesh.Verb, n mesh.Neighbour) error {
+func (k *Kernel) changeNeighbour(v kernel.Verb, n kernel.Neighbour) error {
 	index, err := k.index(v, n.Link)
 	if err != nil || index == 0 {
 		return err
@@ -172,7 +172,7 @@ func (k *Kernel) changeNeighbour(v mesh.Verb, n mesh.Neighbour) error {
 		LinkIndex: index, Family: family, State: netlink.NUD_PERMANENT, Type: unix.RTN_UNICAST,
 		IP: n.Addr.AsSlice(), HardwareAddr: mac,
 	}
-	if v == mesh.Remove {
+	if v == kernel.Remove {
 		return k.dropNeighbour(entry)
 	}
 	return possible(n.Addr, k.nl.NeighSet(entry))
@@ -181,7 +181,7 @@ func (k *Kernel) changeNeighbour(v mesh.Verb, n mesh.Neighbour) error {
 // policyPriority is before those of a machine's own tables, which end at 32766.
 const policyPriority = 8477
 
-func (k *Kernel) changePolicy(v mesh.Verb, p mesh.Policy) error {
+func (k *Kernel) changePolicy(v kernel.Verb, p kernel.Policy) error {
 	rule := netlink.NewRule()
 	rule.Family, rule.Priority, rule.Protocol = netlink.FAMILY_V4, policyPriority, Protocol
 	rule.IifName, rule.Mark, rule.Mask, rule.Table = p.In, p.Mark, &p.Mask, p.Table
@@ -189,7 +189,7 @@ func (k *Kernel) changePolicy(v mesh.Verb, p mesh.Policy) error {
 	if p.IPv6 {
 		rule.Family, family = netlink.FAMILY_V6, netip.IPv6Unspecified()
 	}
-	if v == mesh.Remove {
+	if v == kernel.Remove {
 		return possible(family, ignore(k.nl.RuleDel(rule), unix.ENOENT))
 	}
 	return possible(family, ignore(k.nl.RuleAdd(rule), unix.EEXIST))
@@ -197,7 +197,7 @@ func (k *Kernel) changePolicy(v mesh.Verb, p mesh.Policy) error {
 
 // changeForward writes two entries: the tunnel's own, which says behind which end the address is, and the bridge's, which
 // says that it is behind the tunnel. The bridge's is NOARP, which is static; PERMANENT would mean this machine itself.
-func (k *Kernel) changeForward(v mesh.Verb, f mesh.Forward) error {
+func (k *Kernel) changeForward(v kernel.Verb, f kernel.Forward) error {
 	index, err := k.index(v, f.Link)
 	if err != nil || index == 0 {
 		return err
@@ -213,13 +213,13 @@ func (k *Kernel) changeForward(v mesh.Verb, f mesh.Forward) error {
 		LinkIndex: index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_SELF,
 		State: netlink.NUD_NOARP | netlink.NUD_PERMANENT, HardwareAddr: mac, IP: f.VTEP.AsSlice(),
 	}
-	if f.Link == mesh.MachineTunnel { // it is no port of a bridge
-		if v == mesh.Remove {
+	if f.Link == kernel.MachineTunnel { // it is no port of a bridge
+		if v == kernel.Remove {
 			return ignore(k.nl.NeighDel(tunnel), unix.ENOENT)
 		}
 		return k.nl.NeighSet(tunnel)
 	}
-	if v == mesh.Remove {
+	if v == kernel.Remove {
 		err := ignore(k.nl.NeighDel(bridge), unix.ENOENT)
 		if f.VTEP.IsValid() {
 			err = errors.Join(err, ignore(k.nl.NeighDel(tunnel), unix.ENOENT))

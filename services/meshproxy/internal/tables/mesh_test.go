@@ -18,6 +18,7 @@ import (
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 )
@@ -30,7 +31,7 @@ type world struct {
 	client     *host
 	machines   map[string]*host
 	tables     map[string]*tables.Kernel
-	kernel     map[string]mesh.Kernel
+	kernel     map[string]kernel.Kernel
 	published  map[string]*mesh.Published
 	containers map[string]*host
 	revision   uint64
@@ -62,7 +63,7 @@ func newWorldOn(t testing.TB, mtu int) *world {
 	t.Helper()
 	w := &world{
 		t: t, mtu: mtu, client: newHost(t), machines: map[string]*host{"a": newHost(t), "b": newHost(t), "c": newHost(t)}, tables: map[string]*tables.Kernel{},
-		kernel: map[string]mesh.Kernel{}, published: map[string]*mesh.Published{}, containers: map[string]*host{},
+		kernel: map[string]kernel.Kernel{}, published: map[string]*mesh.Published{}, containers: map[string]*host{},
 	}
 	ground := newHost(t)
 	ground.do(func() error { return makeBridge("wire") })
@@ -123,7 +124,7 @@ func (w *world) container(name, machine string) {
 	c, h := newHost(w.t), w.machines[machine]
 	w.containers[name] = c
 	four, six := inside(name, true), inside(name, false)
-	attach(h, c, mesh.MachineBridge, "shoalv"+name, "eth0", four+"/32", mesh.MAC(addr(four)))
+	attach(h, c, kernel.MachineBridge, "shoalv"+name, "eth0", four+"/32", mesh.MAC(addr(four)))
 	h.do(func() error {
 		l, err := netlink.LinkByName("shoalv" + name)
 		if err != nil {
@@ -187,7 +188,7 @@ func (w *world) bring(name string) {
 			w.t.Fatal(err)
 		}
 	}
-	if err := tb.Apply(w.t.Context(), mesh.Diff(want, have)); err != nil {
+	if err := tb.Apply(w.t.Context(), kernel.Diff(want, have)); err != nil {
 		w.t.Fatal(err)
 	}
 	if err := tb.Forget(want.Rules.Networks); err != nil {
@@ -552,7 +553,7 @@ func TestConnectionsOfBeforeTheStart(t *testing.T) {
 	for name, h := range w.machines {
 		w.tables[name] = h.tables()
 	}
-	w.kernel, w.published = map[string]mesh.Kernel{}, map[string]*mesh.Published{}
+	w.kernel, w.published = map[string]kernel.Kernel{}, map[string]*mesh.Published{}
 	w.publish("a1")
 	stays, err := dialFrom(w.client, "198.51.100.9:0", "198.51.100.1:30001")
 	if err != nil {

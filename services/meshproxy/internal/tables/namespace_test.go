@@ -12,7 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 )
 
@@ -191,7 +191,7 @@ type here struct {
 	*tables.Kernel
 }
 
-func (e here) Read(ctx context.Context, settings []string) (k mesh.Kernel, err error) {
+func (e here) Read(ctx context.Context, settings []string) (k kernel.Kernel, err error) {
 	err = e.h.try(func() (err error) {
 		k, err = e.Kernel.Read(ctx, settings)
 		return err
@@ -199,7 +199,7 @@ func (e here) Read(ctx context.Context, settings []string) (k mesh.Kernel, err e
 	return k, err
 }
 
-func (e here) Apply(ctx context.Context, changes []mesh.Change) error {
+func (e here) Apply(ctx context.Context, changes []kernel.Change) error {
 	return e.h.try(func() error { return e.Kernel.Apply(ctx, changes) })
 }
 

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/run"
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 // Watch hears of what somebody takes away: links, addresses, routes, rules, permanent entries, and any change of our tables
@@ -83,7 +83,7 @@ func (k *Kernel) isLoss(m netlink.Message) bool {
 	switch m.Header.Type {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		// struct ifinfomsg is 16 bytes, attributes follow (rtnetlink(7)).
-		return len(m.Data) > unix.SizeofIfInfomsg && mesh.Managed(linkName(m.Data[unix.SizeofIfInfomsg:]))
+		return len(m.Data) > unix.SizeofIfInfomsg && kernel.Managed(linkName(m.Data[unix.SizeofIfInfomsg:]))
 	case unix.RTM_DELROUTE:
 		// struct rtmsg: family, dst_len, src_len, tos, table, protocol.
 		return len(m.Data) > 5 && m.Data[5] == Protocol
@@ -97,7 +97,7 @@ func (k *Kernel) isLoss(m netlink.Message) bool {
 		if len(m.Data) >= 10 && binary.NativeEndian.Uint16(m.Data[8:])&vnetlink.NUD_FAILED != 0 {
 			// The kernel marks a neighbour as failed before it goes, also a permanent one. Those of other links come and go.
 			link, err := k.nl.LinkByIndex(int(int32(binary.NativeEndian.Uint32(m.Data[4:]))))
-			return err == nil && mesh.Managed(link.Attrs().Name) && !spend(&k.ownNeighbours)
+			return err == nil && kernel.Managed(link.Attrs().Name) && !spend(&k.ownNeighbours)
 		}
 		return len(m.Data) >= 10 && binary.NativeEndian.Uint16(m.Data[8:])&lasting != 0
 	case unix.RTM_NEWADDR:
@@ -117,7 +117,7 @@ func (k *Kernel) putBack(data []byte) {
 		return
 	}
 	link, err := k.nl.LinkByIndex(gone.LinkIndex)
-	if err != nil || !mesh.HostEnd(link.Attrs().Name) || link.Attrs().MasterIndex != gone.MasterIndex {
+	if err != nil || !kernel.HostEnd(link.Attrs().Name) || link.Attrs().MasterIndex != gone.MasterIndex {
 		return
 	}
 	_ = k.nl.NeighSet(&vnetlink.Neigh{ // the port may be going at this moment

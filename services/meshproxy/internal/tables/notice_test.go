@@ -6,7 +6,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 // TestWatchHearsOfOthers: what somebody else takes away is noticed at once, whatever it is, and comes back whole; what we
@@ -81,7 +81,7 @@ func TestWatchHearsOfOthers(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if left := mesh.Diff(w.kernel["a"], have); len(left) > 0 {
+		if left := kernel.Diff(w.kernel["a"], have); len(left) > 0 {
 			t.Errorf("after %s and the repair still differs: %s", c, left)
 		}
 	}

@@ -1,48 +1,44 @@
 package tables
 
 import (
-	"net/netip"
-
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/match"
 )
 
-// statusDNAT is IPS_DST_NAT (nf_conntrack_common.h): the destination was translated.
-const statusDNAT = 1 << 5
-
 // publish adds the rules for published ports.
-func (f filter) publish(add func(*nftables.Chain, ...match), r mesh.Rules) {
+func (f filter) publish(add func(*nftables.Chain, ...match.Part), r kernel.Rules) {
 	// The sender of a new connection from the tunnel is noted on it, and a reply of a container takes the note along. This
 	// comes right after conntrack: marks that others add later are beside it.
-	add(f.mark, begins(), iifname(mesh.MachineTunnel), match{
+	add(f.mark, match.Begins(), match.Iifname(kernel.MachineTunnel), match.Part{
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
-		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: mesh.SetSenders, SetID: f.maps.sets[mesh.SetSenders].ID},
+		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: kernel.SetSenders, SetID: f.maps.sets[kernel.SetSenders].ID},
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1, SourceRegister: true},
 	})
-	add(f.mark, ctBits(expr.CtKeyMARK, mesh.ReturnFlag), reply(), iifname(mesh.MachineBridge), match{
-		&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, masked(mesh.ReturnMask),
+	add(f.mark, match.CtBits(expr.CtKeyMARK, kernel.ReturnFlag), match.Reply(), match.Iifname(kernel.MachineBridge), match.Part{
+		&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, match.Masked(kernel.ReturnMask),
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 	})
 	// The administrator's chain sees what is dialled, before it is translated.
 	for _, is4 := range []bool{true, false} {
-		for _, name := range []string{mesh.SetBound, mesh.SetPorts} {
-			add(f.dialled, ofFamily(is4), original(), f.find(name, is4, nil), toThisMachine(), match{&expr.Verdict{Kind: expr.VerdictJump, Chain: userChain}})
+		for _, name := range []string{kernel.SetBound, kernel.SetPorts} {
+			add(f.dialled, match.OfFamily(is4), match.Original(), f.find(name, is4, nil), match.ToThisMachine(), match.Part{&expr.Verdict{Kind: expr.VerdictJump, Chain: userChain}})
 		}
 	}
 	for _, chain := range []*nftables.Chain{f.dstnat, f.local} {
 		for _, is4 := range []bool{true, false} {
 			// These chains see the first packet of each connection, so what is found here is one.
-			for _, name := range []string{mesh.SetCountedAt, mesh.SetCounted} {
-				add(chain, ofFamily(is4), toThisMachine(), notLoopback(is4), f.find(name, is4, nil))
+			for _, name := range []string{kernel.SetCountedAt, kernel.SetCounted} {
+				add(chain, match.OfFamily(is4), match.ToThisMachine(), match.NotLoopback(is4), f.find(name, is4, nil))
 			}
-			for _, name := range []string{mesh.SetBound, mesh.SetPorts} {
+			for _, name := range []string{kernel.SetBound, kernel.SetPorts} {
 				// A rule cannot look into one map with what it has found in another, or nft would not list it: the turn is
 				// carried over in the packet's priority, which nobody has set so early and forwarding sets anew.
-				add(chain, ofFamily(is4), toThisMachine(), notLoopback(is4), f.find(name, is4, match{
+				add(chain, match.OfFamily(is4), match.ToThisMachine(), match.NotLoopback(is4), f.find(name, is4, match.Part{
 					&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: 1},
 					&expr.Verdict{Kind: expr.VerdictGoto, Chain: f.choose(is4).Name},
 				}))
@@ -50,57 +46,57 @@ func (f filter) publish(add func(*nftables.Chain, ...match), r mesh.Rules) {
 		}
 	}
 	for _, is4 := range []bool{true, false} {
-		turns := f.maps.sets[mesh.Family(mesh.SetTurns, is4)]
-		add(f.choose(is4), match{
+		turns := f.maps.sets[kernel.Family(kernel.SetTurns, is4)]
+		add(f.choose(is4), match.Part{
 			&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: 1},
 			&expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: turns.Name, SetID: turns.ID},
 		})
 		// A change may come between the look for the port and that for its turn or place, which have then gone: the first place
 		// is there as long as there is any.
-		first := &expr.Immediate{Register: reg2, Data: binaryutil.NativeEndian.PutUint32(0)}
-		add(f.choose(is4), f.maps.leadTo(is4, match{first}))
+		first := &expr.Immediate{Register: match.Reg2, Data: binaryutil.NativeEndian.PutUint32(0)}
+		add(f.choose(is4), f.maps.leadTo(is4, match.Part{first}))
 	}
 	// Only what was translated may enter the tunnel here, and nothing that comes out of it is for the machine itself. To one port
 	// meshproxies send to find out whether packets come through: it is refused, and the refusal is the answer.
-	knocked := dport(unix.IPPROTO_UDP, mesh.EchoPort)
-	add(f.input, begins(), iifname(mesh.MachineTunnel), knocked, refuse())
-	add(f.output, begins(), oifname(mesh.MachineTunnel), knocked, accept())
-	add(f.input, begins(), iifname(mesh.MachineTunnel), drop())
-	add(f.output, begins(), oifname(mesh.MachineTunnel), reject())
+	knocked := match.Dport(unix.IPPROTO_UDP, kernel.EchoPort)
+	add(f.input, match.Begins(), match.Iifname(kernel.MachineTunnel), knocked, match.Refuse())
+	add(f.output, match.Begins(), match.Oifname(kernel.MachineTunnel), knocked, match.Accept())
+	add(f.input, match.Begins(), match.Iifname(kernel.MachineTunnel), match.Drop())
+	add(f.output, match.Begins(), match.Oifname(kernel.MachineTunnel), match.Reject())
 	for _, is4 := range []bool{true, false} {
-		add(f.leave, f.pair(mesh.SetHairpins, is4), match{&expr.Masq{}})
+		add(f.leave, f.pair(kernel.SetHairpins, is4), match.Part{&expr.Masq{}})
 		if gateway := r.Gateways[map[bool]int{true: 0, false: 1}[is4]]; gateway.IsValid() {
-			add(f.leave, oifname(mesh.MachineTunnel), f.pair(mesh.SetReturns, is4), snat(gateway))
+			add(f.leave, match.Oifname(kernel.MachineTunnel), f.pair(kernel.SetReturns, is4), match.Snat(gateway))
 		}
 	}
 }
 
 // guardMesh adds the rules for forwarded traffic of published ports.
-func (f filter) guardMesh(add func(*nftables.Chain, ...match)) {
-	add(f.forward, oifname(mesh.MachineTunnel), translated(), accept())
-	add(f.forward, oifname(mesh.MachineTunnel), reject())
-	add(f.forward, iifname(mesh.MachineTunnel), oifname(mesh.MachineBridge), accept())
-	add(f.forward, iifname(mesh.MachineTunnel), drop())
-	add(f.forward, oifname(mesh.MachineBridge), translated(), accept())
+func (f filter) guardMesh(add func(*nftables.Chain, ...match.Part)) {
+	add(f.forward, match.Oifname(kernel.MachineTunnel), match.Translated(), match.Accept())
+	add(f.forward, match.Oifname(kernel.MachineTunnel), match.Reject())
+	add(f.forward, match.Iifname(kernel.MachineTunnel), match.Oifname(kernel.MachineBridge), match.Accept())
+	add(f.forward, match.Iifname(kernel.MachineTunnel), match.Drop())
+	add(f.forward, match.Oifname(kernel.MachineBridge), match.Translated(), match.Accept())
 }
 
 // find looks a published port up, by its address too if it is a bound one, and goes on with what was found in register 1.
-func (f filter) find(name string, is4 bool, then match) match {
-	s := f.maps.sets[mesh.Family(name, is4)]
-	var load match
+func (f filter) find(name string, is4 bool, then match.Part) match.Part {
+	s := f.maps.sets[kernel.Family(name, is4)]
+	var load match.Part
 	switch {
-	case name == mesh.SetPorts || name == mesh.SetCounted:
-		load = portKey(reg0, reg1)
+	case name == kernel.SetPorts || name == kernel.SetCounted:
+		load = match.PortKey(match.Reg0, match.Reg1)
 	case is4:
-		target := target4()
-		target.DestRegister = reg0
-		load = append(match{target}, portKey(reg1, reg2)...)
+		target := match.Target4()
+		target.DestRegister = match.Reg0
+		load = append(match.Part{target}, match.PortKey(match.Reg1, match.Reg2)...)
 	default:
-		target := target6()
-		target.DestRegister = reg0
-		load = append(match{target}, portKey(reg4, reg5)...)
+		target := match.Target6()
+		target.DestRegister = match.Reg0
+		load = append(match.Part{target}, match.PortKey(match.Reg4, match.Reg5)...)
 	}
-	look := &expr.Lookup{SourceRegister: reg0, SetName: s.Name, SetID: s.ID}
+	look := &expr.Lookup{SourceRegister: match.Reg0, SetName: s.Name, SetID: s.ID}
 	if s.IsMap {
 		look.DestRegister, look.IsDestRegSet = 1, true
 	}
@@ -108,61 +104,12 @@ func (f filter) find(name string, is4 bool, then match) match {
 }
 
 // pair matches source and destination together.
-func (f filter) pair(set string, is4 bool) match {
-	s := f.maps.sets[mesh.Family(set, is4)]
-	from, to, second := source4(), target4(), uint32(reg1)
+func (f filter) pair(set string, is4 bool) match.Part {
+	s := f.maps.sets[kernel.Family(set, is4)]
+	from, to, second := match.Source4(), match.Target4(), uint32(match.Reg1)
 	if !is4 {
-		from, to, second = source6(), target6(), reg4
+		from, to, second = match.Source6(), match.Target6(), match.Reg4
 	}
-	from.DestRegister, to.DestRegister = reg0, second
-	return append(ofFamily(is4), from, to, &expr.Lookup{SourceRegister: reg0, SetName: s.Name, SetID: s.ID})
-}
-
-func ofFamily(is4 bool) match {
-	if is4 {
-		return family(unix.NFPROTO_IPV4)
-	}
-	return family(unix.NFPROTO_IPV6)
-}
-
-// notLoopback leaves 127.0.0.0/8 and ::1 to the meshproxy's listener: the kernel would take their answers for martians.
-func notLoopback(is4 bool) match {
-	if is4 {
-		return match{
-			target4(), &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: []byte{0xff, 0, 0, 0}, Xor: make([]byte, 4)},
-			&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: []byte{127, 0, 0, 0}},
-		}
-	}
-	return match{target6(), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: netip.IPv6Loopback().AsSlice()}}
-}
-
-func begins() match     { return ctBits(expr.CtKeySTATE, expr.CtStateBitNEW) }
-func translated() match { return ctBits(expr.CtKeySTATUS, statusDNAT) }
-
-func ctBits(key expr.CtKey, bits uint32) match {
-	return match{&expr.Ct{Register: 1, Key: key}, masked(bits), &expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)}}
-}
-
-// masked keeps these bits of the number in register 1.
-func masked(bits uint32) *expr.Bitwise {
-	return &expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: binaryutil.NativeEndian.PutUint32(bits), Xor: make([]byte, 4)}
-}
-
-// reply matches what goes back to who began, original what comes from there.
-func reply() match    { return direction(1) }
-func original() match { return direction(0) }
-
-func direction(d byte) match {
-	return match{&expr.Ct{Register: 1, Key: expr.CtKeyDIRECTION}, &expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{d}}}
-}
-
-func snat(to netip.Addr) match {
-	family := uint32(unix.NFPROTO_IPV4)
-	if to.Is6() {
-		family = unix.NFPROTO_IPV6
-	}
-	return match{
-		&expr.Immediate{Register: 1, Data: to.AsSlice()},
-		&expr.NAT{Type: expr.NATTypeSourceNAT, Family: family, RegAddrMin: 1},
-	}
+	from.DestRegister, to.DestRegister = match.Reg0, second
+	return append(match.OfFamily(is4), from, to, &expr.Lookup{SourceRegister: match.Reg0, SetName: s.Name, SetID: s.ID})
 }

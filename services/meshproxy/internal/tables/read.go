@@ -11,18 +11,18 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/sysctl"
 )
 
 // Read lists what is ours. The agent's host ends are its own, and not told.
-func (k *Kernel) Read(ctx context.Context, settings []string) (mesh.Kernel, error) {
-	out := mesh.NewKernel()
+func (k *Kernel) Read(ctx context.Context, settings []string) (kernel.Kernel, error) {
+	out := kernel.NewKernel()
 	names, err := k.readLinks(&out)
 	if err != nil {
 		return out, fmt.Errorf("read links: %w", err)
 	}
-	for part, read := range map[string]func(*mesh.Kernel, map[int]string) error{
+	for part, read := range map[string]func(*kernel.Kernel, map[int]string) error{
 		"addresses": k.readAddresses, "routes": k.readRoutes, "neighbours": k.readNeighbours, "forwarding entries": k.readForwards,
 		"policies": k.readPolicies,
 	} {
@@ -38,12 +38,12 @@ func (k *Kernel) Read(ctx context.Context, settings []string) (mesh.Kernel, erro
 	if err := k.readFilter(&out); err != nil {
 		return out, fmt.Errorf("read the packet filter: %w", err)
 	}
-	out.Entries["flows"] = mesh.NewPart(k.flows.Slots())
+	out.Entries["flows"] = kernel.NewPart(k.flows.Slots())
 	return out, nil
 }
 
 // readLinks returns the names of our links by index, too.
-func (k *Kernel) readLinks(out *mesh.Kernel) (map[int]string, error) {
+func (k *Kernel) readLinks(out *kernel.Kernel) (map[int]string, error) {
 	links, err := whole(func() ([]netlink.Link, error) { return k.nl.LinkList() })
 	if err != nil {
 		return nil, err
@@ -54,11 +54,11 @@ func (k *Kernel) readLinks(out *mesh.Kernel) (map[int]string, error) {
 	}
 	for _, l := range links {
 		a := l.Attrs()
-		if !mesh.Managed(a.Name) {
+		if !kernel.Managed(a.Name) {
 			continue
 		}
 		names[a.Index] = a.Name
-		link := mesh.Link{Name: a.Name, Up: a.Flags&net.FlagUp != 0, MTU: a.MTU, MAC: a.HardwareAddr.String()}
+		link := kernel.Link{Name: a.Name, Up: a.Flags&net.FlagUp != 0, MTU: a.MTU, MAC: a.HardwareAddr.String()}
 		if v, ok := l.(*netlink.Vxlan); ok {
 			link.VNI, link.Port = uint32(v.VxlanId), uint16(v.Port)
 			local, _ := netip.AddrFromSlice(v.SrcAddr) // invalid if none, and then not what is wanted
@@ -82,7 +82,7 @@ func (k *Kernel) quiet(l netlink.Link) bool {
 	return err == nil && !p.Learning && !p.Flood && p.NeighSuppress
 }
 
-func (k *Kernel) readAddresses(out *mesh.Kernel, names map[int]string) error {
+func (k *Kernel) readAddresses(out *kernel.Kernel, names map[int]string) error {
 	addrs, err := whole(func() ([]netlink.Addr, error) { return k.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return err
@@ -90,13 +90,13 @@ func (k *Kernel) readAddresses(out *mesh.Kernel, names map[int]string) error {
 	for _, a := range addrs {
 		p, ok := prefix(a.IPNet)
 		if ok && names[a.LinkIndex] != "" && (p.Addr().Is4() || !p.Addr().IsLinkLocalUnicast()) {
-			out.Addresses[mesh.Address{Link: names[a.LinkIndex], Prefix: p}] = struct{}{}
+			out.Addresses[kernel.Address{Link: names[a.LinkIndex], Prefix: p}] = struct{}{}
 		}
 	}
 	return nil
 }
 
-func (k *Kernel) readRoutes(out *mesh.Kernel, names map[int]string) error {
+func (k *Kernel) readRoutes(out *kernel.Kernel, names map[int]string) error {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		routes, err := k.ourRoutes(family)
 		if err != nil {
@@ -109,7 +109,7 @@ func (k *Kernel) readRoutes(out *mesh.Kernel, names map[int]string) error {
 			}
 			src, _ := netip.AddrFromSlice(r.Src) // invalid if none, and then not what is wanted
 			via, _ := netip.AddrFromSlice(r.Gw)  // likewise
-			route := mesh.Route{Link: names[r.LinkIndex], Prefix: p, Source: src.Unmap(), Via: via.Unmap(), Local: r.Type == unix.RTN_LOCAL}
+			route := kernel.Route{Link: names[r.LinkIndex], Prefix: p, Source: src.Unmap(), Via: via.Unmap(), Local: r.Type == unix.RTN_LOCAL}
 			if r.Table != unix.RT_TABLE_MAIN {
 				route.Table = r.Table
 			}
@@ -127,14 +127,14 @@ func (k *Kernel) ourRoutes(family int) ([]netlink.Route, error) {
 	})
 }
 
-func (k *Kernel) readPolicies(out *mesh.Kernel, _ map[int]string) error {
+func (k *Kernel) readPolicies(out *kernel.Kernel, _ map[int]string) error {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		rules, err := k.ourPolicies(family)
 		if err != nil {
 			return err
 		}
 		for _, r := range rules {
-			p := mesh.Policy{IPv6: family == netlink.FAMILY_V6, In: r.IifName, Mark: r.Mark, Table: r.Table}
+			p := kernel.Policy{IPv6: family == netlink.FAMILY_V6, In: r.IifName, Mark: r.Mark, Table: r.Table}
 			if r.Mask != nil {
 				p.Mask = *r.Mask
 			}
@@ -150,7 +150,7 @@ func (k *Kernel) ourPolicies(family int) ([]netlink.Rule, error) {
 }
 
 // readNeighbours leaves out those that the kernel learns by itself.
-func (k *Kernel) readNeighbours(out *mesh.Kernel, names map[int]string) error {
+func (k *Kernel) readNeighbours(out *kernel.Kernel, names map[int]string) error {
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
 		entries, err := whole(func() ([]netlink.Neigh, error) { return k.nl.NeighList(0, family) })
 		if err != nil {
@@ -160,7 +160,7 @@ func (k *Kernel) readNeighbours(out *mesh.Kernel, names map[int]string) error {
 			name := names[n.LinkIndex]
 			addr, ok := netip.AddrFromSlice(n.IP)
 			if ok && name != "" && n.State&netlink.NUD_PERMANENT != 0 {
-				out.Neighbours[mesh.Neighbour{Link: name, Addr: addr.Unmap(), MAC: n.HardwareAddr.String()}] = struct{}{}
+				out.Neighbours[kernel.Neighbour{Link: name, Addr: addr.Unmap(), MAC: n.HardwareAddr.String()}] = struct{}{}
 			}
 		}
 	}
@@ -168,7 +168,7 @@ func (k *Kernel) readNeighbours(out *mesh.Kernel, names map[int]string) error {
 }
 
 // readForwards pairs the two entries of each address.
-func (k *Kernel) readForwards(out *mesh.Kernel, names map[int]string) error {
+func (k *Kernel) readForwards(out *kernel.Kernel, names map[int]string) error {
 	entries, err := whole(func() ([]netlink.Neigh, error) { return k.nl.NeighList(0, unix.AF_BRIDGE) })
 	if err != nil {
 		return err
@@ -190,13 +190,13 @@ func (k *Kernel) readForwards(out *mesh.Kernel, names map[int]string) error {
 	}
 	for at, vteps := range tunnel {
 		for _, vtep := range vteps {
-			half := len(vteps) > 1 || (!bridge[at] && at.link != mesh.MachineTunnel)
-			out.Forwards[mesh.Forward{Link: at.link, MAC: at.mac, VTEP: vtep, Half: half}] = struct{}{}
+			half := len(vteps) > 1 || (!bridge[at] && at.link != kernel.MachineTunnel)
+			out.Forwards[kernel.Forward{Link: at.link, MAC: at.mac, VTEP: vtep, Half: half}] = struct{}{}
 		}
 		delete(bridge, at)
 	}
 	for at := range bridge {
-		out.Forwards[mesh.Forward{Link: at.link, MAC: at.mac, Half: true}] = struct{}{}
+		out.Forwards[kernel.Forward{Link: at.link, MAC: at.mac, Half: true}] = struct{}{}
 	}
 	return nil
 }

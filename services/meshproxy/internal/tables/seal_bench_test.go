@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -38,7 +39,7 @@ func (l *sealedLab) beside() {
 	l.converge()
 	for i, m := range []*sealedMachine{l.a, l.b} {
 		own := fmt.Sprintf("10.0.1.%d", 5+i)
-		attach(m.host, m.container, mesh.Bridge(4098), "shoalv2", "eth2", own+"/24", mesh.MAC(addr(own)))
+		attach(m.host, m.container, kernel.Bridge(4098), "shoalv2", "eth2", own+"/24", mesh.MAC(addr(own)))
 		mtu(m.container, "eth2", 1450)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -25,7 +26,7 @@ func newSealedMesh(t *testing.T) (l *sealedLab, client *host) {
 		Endpoints: []*dispatcherv1.MeshEndpoint{{TaskId: "t2", NodeId: "b", Addresses: []string{"10.128.2.5"}}},
 	}
 	l.converge()
-	attach(l.b.host, l.b.container, mesh.MachineBridge, "shoalv0", "eth0", "10.128.2.5/32", mesh.MAC(addr("10.128.2.5")))
+	attach(l.b.host, l.b.container, kernel.MachineBridge, "shoalv0", "eth0", "10.128.2.5/32", mesh.MAC(addr("10.128.2.5")))
 	defaultRoute(l.b.container, "eth0", "10.128.2.1")
 	client = newHost(t)
 	join(client, "eth0", "203.0.113.9/24", l.a.host, "outside", "203.0.113.1/24")
@@ -72,7 +73,7 @@ func TestSealedMeshWithoutTunnel(t *testing.T) {
 	wire := l.a.capture(t)
 	for _, m := range []*sealedMachine{l.a, l.b} {
 		m.do(func() error {
-			link, err := netlink.LinkByName(mesh.MachineTunnel)
+			link, err := netlink.LinkByName(kernel.MachineTunnel)
 			if err != nil {
 				return err
 			}
@@ -130,7 +131,7 @@ func TestUnguardedIsNotSealed(t *testing.T) {
 			return conn.Flush()
 		})
 	}
-	tunnel := mesh.Tunnel(4097)
+	tunnel := kernel.Tunnel(4097)
 	l.a.do(func() error {
 		link, err := netlink.LinkByName(tunnel)
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/shoalproject/shoal/internal/testx"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/keys"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
@@ -92,7 +93,7 @@ func newSealedLabAt(t testing.TB, userSpace bool, a, b string) *sealedLab {
 	}
 	l.converge()
 	for i, m := range []*sealedMachine{l.a, l.b} {
-		attach(m.host, m.container, mesh.Bridge(4097), "shoalv1", "eth1", fmt.Sprintf("10.0.0.%d/24", 5+i), mesh.MAC(addr(fmt.Sprintf("10.0.0.%d", 5+i))))
+		attach(m.host, m.container, kernel.Bridge(4097), "shoalv1", "eth1", fmt.Sprintf("10.0.0.%d/24", 5+i), mesh.MAC(addr(fmt.Sprintf("10.0.0.%d", 5+i))))
 		mtu(m.container, "eth1", 1370)
 	}
 	return l
@@ -195,14 +196,14 @@ func (l *sealedLab) turn(m *sealedMachine) error {
 		if err != nil {
 			return err
 		}
-		if err := m.tables.Apply(l.t.Context(), mesh.Diff(want, have)); err != nil {
+		if err := m.tables.Apply(l.t.Context(), kernel.Diff(want, have)); err != nil {
 			return err
 		}
 		m.ring.Configure(false)
 		if have, err = m.tables.Read(l.t.Context(), paths); err != nil {
 			return err
 		}
-		if left := mesh.Diff(want, have); len(left) > 0 {
+		if left := kernel.Diff(want, have); len(left) > 0 {
 			return fmt.Errorf("still to do: %s", left)
 		}
 		return nil
@@ -394,7 +395,7 @@ func TestSealedOverIPv6(t *testing.T) {
 	if got, err := ask(l.a.container, "10.0.0.6:8000"); err != nil || !strings.HasPrefix(got, large) {
 		t.Errorf("answered %d bytes, %v; want %d", len(got), err, len(large))
 	}
-	for name, want := range map[string]int{"shoal-wg1": 1420, mesh.Bridge(4097): 1370} {
+	for name, want := range map[string]int{"shoal-wg1": 1420, kernel.Bridge(4097): 1370} {
 		l.a.do(func() error {
 			link, err := netlink.LinkByName(name)
 			if err == nil && link.Attrs().MTU != want {

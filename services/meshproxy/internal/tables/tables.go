@@ -1,8 +1,8 @@
 // Package tables reads and changes the machine's own network: links, addresses, routes, neighbours, forwarding entries,
 // sysctls and the packet filter.
 //
-// It is the only place in the meshproxy that touches the kernel. It decides nothing: what should be there is mesh.Desired,
-// and what to do about it is mesh.Diff. It never touches what is not ours: links by their names (mesh.Ours), routes by
+// It is the only place in the meshproxy that touches the kernel. It decides nothing: what should be there is Model.Desired of package mesh,
+// and what to do about it is kernel.Diff. It never touches what is not ours: links by their names (kernel.Ours), routes by
 // their protocol number, rules and sets in the nftables table "shoal" alone, where the chain SHOAL-USER is made and then
 // left to the administrator. Nothing is removed when the process stops.
 //
@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/services/meshproxy/internal/flows"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/sysctl"
 )
@@ -37,9 +38,9 @@ type Tables interface {
 	// Addresses are the machine's, but for those of links that are ours.
 	Addresses(ctx context.Context) ([]netip.Addr, error)
 	// Read is what there is of ours, and the settings of these paths.
-	Read(ctx context.Context, settings []string) (mesh.Kernel, error)
+	Read(ctx context.Context, settings []string) (kernel.Kernel, error)
 	// Apply takes the steps in order. A step that fails stops no other; all errors come together.
-	Apply(ctx context.Context, changes []mesh.Change) error
+	Apply(ctx context.Context, changes []kernel.Change) error
 	// Forget ends what connections to places that are gone have left, since the last time; the first time, what was led to any
 	// other place within these networks, which somebody before us may have done. New ones go elsewhere already, so nobody needs to
 	// wait for it: the kernel looks through all connections that it knows.
@@ -117,7 +118,7 @@ func (k *Kernel) Addresses(context.Context) ([]netip.Addr, error) {
 	}
 	ours := map[int]bool{}
 	for _, l := range links {
-		ours[l.Attrs().Index] = mesh.Ours(l.Attrs().Name)
+		ours[l.Attrs().Index] = kernel.Ours(l.Attrs().Name)
 	}
 	addrs, err := whole(func() ([]netlink.Addr, error) { return k.nl.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
@@ -135,9 +136,9 @@ func (k *Kernel) Addresses(context.Context) ([]netip.Addr, error) {
 
 // Apply does the packet filter's part in one transaction: guarded before and guarded after, with no moment between. If that fails no
 // tunnel is made that must be guarded.
-func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
-	filter := make([]mesh.Change, 0, len(changes)) // nearly all, and many at the start
-	var ways []mesh.Change
+func (k *Kernel) Apply(ctx context.Context, changes []kernel.Change) error {
+	filter := make([]kernel.Change, 0, len(changes)) // nearly all, and many at the start
+	var ways []kernel.Change
 	var faults []error
 	for _, c := range changes {
 		switch {
@@ -157,7 +158,7 @@ func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
 		if err := ctx.Err(); err != nil {
 			return errors.Join(append(faults, err)...)
 		}
-		if isFilter(c) || isWay(c) || !guarded && c.Verb != mesh.Remove && sealed(c.Link) {
+		if isFilter(c) || isWay(c) || !guarded && c.Verb != kernel.Remove && sealed(c.Link) {
 			continue
 		}
 		if err := k.step(c); err != nil {
@@ -173,11 +174,11 @@ func (k *Kernel) Apply(ctx context.Context, changes []mesh.Change) error {
 }
 
 // isFilter says that a change belongs into the one transaction of the packet filter.
-func isFilter(c mesh.Change) bool {
-	return c.Rules != nil || c.Peer.IsValid() || (c.Entry != nil && !isWay(c) && c.Entry.Set != mesh.SetFlows)
+func isFilter(c kernel.Change) bool {
+	return c.Rules != nil || c.Peer.IsValid() || (c.Entry != nil && !isWay(c) && c.Entry.Set != kernel.SetFlows)
 }
 
-func (k *Kernel) step(c mesh.Change) error {
+func (k *Kernel) step(c kernel.Change) error {
 	switch {
 	case c.Link != nil:
 		return k.changeLink(c.Verb, *c.Link)

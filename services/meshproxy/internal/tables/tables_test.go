@@ -17,6 +17,7 @@ import (
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables/tablestest"
@@ -67,15 +68,15 @@ func newLab(t *testing.T) *lab {
 		own, tail   string
 		overlay, v6 string
 	}{{l.a, l.ca, "10.128.1.5", "1", "10.0.0.5", "fd00:5a1::5/64"}, {l.b, l.cb, "10.128.2.5", "2", "10.0.0.6", "fd00:5a1::6/64"}} {
-		attach(c.h, c.c, mesh.MachineBridge, "shoalv0", "eth0", c.own+"/32", mesh.MAC(addr(c.own)))
+		attach(c.h, c.c, kernel.MachineBridge, "shoalv0", "eth0", c.own+"/32", mesh.MAC(addr(c.own)))
 		defaultRoute(c.c, "eth0", "10.128."+c.tail+".1")
-		attach(c.h, c.c, mesh.Bridge(4097), "shoalv1", "eth1", c.overlay+"/24", mesh.MAC(addr(c.overlay)))
+		attach(c.h, c.c, kernel.Bridge(4097), "shoalv1", "eth1", c.overlay+"/24", mesh.MAC(addr(c.overlay)))
 		c.c.do(func() error { return addNoDAD("eth1", c.v6) })
 	}
 	return l
 }
 
-func (l *lab) converge(t *testing.T) []mesh.Change {
+func (l *lab) converge(t *testing.T) []kernel.Change {
 	t.Helper()
 	changes := tablestest.Converge(t, here{l.a, l.tablesA}, l.model, mesh.Self{Node: "a", Tunnel: addr("198.51.100.1"), MTU: 1500})
 	return append(changes, tablestest.Converge(t, here{l.b, l.tablesB}, l.model, mesh.Self{Node: "b", Tunnel: addr("198.51.100.2"), MTU: 1500})...)
@@ -117,7 +118,7 @@ func TestMachineNetwork(t *testing.T) {
 	}
 
 	neighbour := newHost(t)
-	attach(l.a, neighbour, mesh.MachineBridge, "shoalv2", "eth0", "10.128.1.6/32", "02:42:0a:80:01:06")
+	attach(l.a, neighbour, kernel.MachineBridge, "shoalv2", "eth0", "10.128.1.6/32", "02:42:0a:80:01:06")
 	defaultRoute(neighbour, "eth0", "10.128.1.1")
 	serve(t, neighbour, "10.128.1.6:8000")
 	if got, err := ask(l.ca, "10.128.1.6:8000"); err != nil || !strings.HasPrefix(got, "10.128.1.5:") {
@@ -155,7 +156,7 @@ func TestStrangersStayOut(t *testing.T) {
 		l.model = m
 		tablestest.Converge(t, here{l.a, l.tablesA}, m, mesh.Self{Node: "a", Tunnel: addr("198.51.100.1"), MTU: 1500})
 		l.a.do(func() error {
-			return netlink.LinkDel(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: mesh.MachineTunnel}})
+			return netlink.LinkDel(&netlink.Vxlan{LinkAttrs: netlink.LinkAttrs{Name: kernel.MachineTunnel}})
 		})
 	}
 	rules("198.51.100.2")
@@ -195,7 +196,7 @@ func TestIPv6SwitchedOff(t *testing.T) {
 	tablestest.Converge(t, here{h, h.tables()}, m, mesh.Self{Node: "a", Tunnel: addr("198.51.100.1"), MTU: 1500})
 	h.do(func() error {
 		all, err := os.ReadFile(conf + "all/disable_ipv6")
-		ours, ourErr := os.ReadFile(conf + mesh.MachineBridge + "/disable_ipv6")
+		ours, ourErr := os.ReadFile(conf + kernel.MachineBridge + "/disable_ipv6")
 		if string(all) != "1\n" || string(ours) != "0\n" {
 			t.Errorf("disable_ipv6 is %q on the machine and %q on our bridge, want 1 and 0", all, ours)
 		}
@@ -207,7 +208,7 @@ func TestIPv6SwitchedOff(t *testing.T) {
 func TestRepair(t *testing.T) {
 	l := newLab(t)
 	l.a.do(func() error {
-		vx, err := netlink.LinkByName(mesh.Tunnel(4097))
+		vx, err := netlink.LinkByName(kernel.Tunnel(4097))
 		if err != nil {
 			return err
 		}
@@ -226,9 +227,9 @@ func TestRepair(t *testing.T) {
 		conn.AddRule(&nftables.Rule{Table: table, Chain: &nftables.Chain{Name: "SHOAL-USER", Table: table}})
 		return conn.Flush()
 	})
-	bridge := index(t, l.a, mesh.Bridge(4097))
+	bridge := index(t, l.a, kernel.Bridge(4097))
 	l.converge(t)
-	if now := index(t, l.a, mesh.Bridge(4097)); now != bridge {
+	if now := index(t, l.a, kernel.Bridge(4097)); now != bridge {
 		t.Errorf("the bridge was made again: index %d, was %d", now, bridge)
 	}
 	l.a.do(func() error {

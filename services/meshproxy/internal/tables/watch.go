@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/services/meshproxy/internal/holder"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -35,7 +36,7 @@ func (k *Kernel) Reset(ctx context.Context) error {
 	links, err := whole(func() ([]netlink.Link, error) { return k.nl.LinkList() })
 	faults = append(faults, err)
 	for _, l := range links {
-		if mesh.Ours(l.Attrs().Name) {
+		if kernel.Ours(l.Attrs().Name) {
 			faults = append(faults, ignore(k.nl.LinkDel(l), unix.ENODEV))
 		}
 	}

@@ -7,7 +7,9 @@ import (
 	"github.com/google/nftables/expr"
 	"github.com/google/nftables/userdata"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/layout"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/match"
 )
 
 // tunnelSide is our table on the tunnel itself: the rule that sends a reply to the machine that its mark names.
@@ -22,15 +24,15 @@ func newTunnelSide() tunnelSide {
 	accept := nftables.ChainPolicyAccept
 	t.chain = &nftables.Chain{
 		Name: "way-back", Table: t.table, Type: nftables.ChainTypeFilter, Hooknum: nftables.ChainHookEgress,
-		Priority: nftables.ChainPriorityFilter, Policy: &accept, Device: mesh.MachineTunnel,
+		Priority: nftables.ChainPriorityFilter, Policy: &accept, Device: kernel.MachineTunnel,
 	}
-	_, ways := layouts()
-	t.ways = newMaps(t.table, map[string]layout{mesh.SetWays: ways})
+	_, ways := layout.All()
+	t.ways = newMaps(t.table, map[string]layout.Layout{kernel.SetWays: ways})
 	return t
 }
 
 // apply makes the rule where it is asked for, and changes the map.
-func (t tunnelSide) apply(k *Kernel, changes []mesh.Change) error {
+func (t tunnelSide) apply(k *Kernel, changes []kernel.Change) error {
 	conn, err := open()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
@@ -54,11 +56,11 @@ func (t tunnelSide) apply(k *Kernel, changes []mesh.Change) error {
 
 // rule writes the MAC address of the peer's tunnel end over that of nobody, by which the route led here.
 func (t tunnelSide) rule() *nftables.Rule {
-	ways := t.ways.sets[mesh.SetWays]
+	ways := t.ways.sets[kernel.SetWays]
 	return &nftables.Rule{
-		Table: t.table, Chain: t.chain, UserData: userdata.AppendString(nil, userdata.TypeComment, mesh.ReturnMark),
+		Table: t.table, Chain: t.chain, UserData: userdata.AppendString(nil, userdata.TypeComment, kernel.ReturnMark),
 		Exprs: []expr.Any{
-			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, masked(mesh.ReturnMask),
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, match.Masked(kernel.ReturnMask),
 			&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: ways.Name, SetID: ways.ID},
 			&expr.Payload{
 				OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 0, Len: 6,
@@ -67,7 +69,7 @@ func (t tunnelSide) rule() *nftables.Rule {
 	}
 }
 
-func (t tunnelSide) read(conn *nftables.Conn, into map[mesh.Slot]string) (mark string, err error) {
+func (t tunnelSide) read(conn *nftables.Conn, into map[kernel.Slot]string) (mark string, err error) {
 	if _, err := conn.ListTableOfFamily(tableName, nftables.TableFamilyNetdev); err != nil {
 		return "", ignoreAbsent(err)
 	}
@@ -83,4 +85,4 @@ func (t tunnelSide) read(conn *nftables.Conn, into map[mesh.Slot]string) (mark s
 }
 
 // isWay says that a change is about the tunnel's own table.
-func isWay(c mesh.Change) bool { return c.Return || entrySet(c) == mesh.SetWays }
+func isWay(c kernel.Change) bool { return c.Return || entrySet(c) == kernel.SetWays }

@@ -13,7 +13,8 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/match"
 )
 
 // installZones puts the rule in force that gives connections of each peer's tunnel a zone of their own, in their original
@@ -22,10 +23,10 @@ import (
 //
 // The library cannot say "original direction", so this one rule is written by hand, in a chain that has no other.
 func (f filter) installZones(digest string) error {
-	exprs := iifname(mesh.MachineTunnel)
+	exprs := match.Iifname(kernel.MachineTunnel)
 	exprs = append(exprs,
 		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 6, Len: 6},
-		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: mesh.SetZones},
+		&expr.Lookup{SourceRegister: 1, DestRegister: 1, IsDestRegSet: true, SetName: kernel.SetZones},
 	)
 	var list []netlink.Attribute
 	for _, e := range exprs {

@@ -13,13 +13,14 @@ import (
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 // Self is the machine that Conformance speaks of. Its tunnel end must be an address of the tables' machine.
 const Self = "a"
 
 // Converge brings tables to what a model wants, and fails unless reading back shows no difference.
-func Converge(t *testing.T, tb tables.Tables, m *mesh.Model, self mesh.Self) []mesh.Change {
+func Converge(t *testing.T, tb tables.Tables, m *mesh.Model, self mesh.Self) []kernel.Change {
 	t.Helper()
 	self.Numbers = m.Number(self, nil)
 	published, err := m.Publish(self, nil)
@@ -35,7 +36,7 @@ func Converge(t *testing.T, tb tables.Tables, m *mesh.Model, self mesh.Self) []m
 	if err != nil {
 		t.Fatal(err)
 	}
-	changes := mesh.Diff(want, have)
+	changes := kernel.Diff(want, have)
 	if err := tb.Apply(t.Context(), changes); err != nil {
 		t.Fatal(err)
 	}
@@ -43,7 +44,7 @@ func Converge(t *testing.T, tb tables.Tables, m *mesh.Model, self mesh.Self) []m
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, c := range mesh.Diff(want, have) {
+	for _, c := range kernel.Diff(want, have) {
 		t.Errorf("after Apply still differs: %s", c)
 	}
 	return changes

@@ -1,4 +1,10 @@
-package mesh
+// Package kernel says what of a machine's network is ours: its links, addresses, routes, entries and rules as values that can
+// be compared, and the steps that lead from one state to another.
+//
+// It owns those values (Kernel), their names (Bridge, SetPorts) and their difference (Diff). It decides nothing: what should
+// be there is a Model's of package mesh, and the kernel itself is package tables'. It is pure: no kernel, no socket, no clock.
+// Its functions are safe for concurrent use, but nobody may change a Kernel that another reads.
+package kernel
 
 import (
 	"crypto/sha256"
@@ -6,11 +12,10 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
-	"slices"
-	"strings"
+	"strconv"
 )
 
-// Kernel is the part of a machine's network that is ours: as it should be (Desired) or as it is (read back). Sets are maps
+// Kernel is the part of a machine's network that is ours: as it should be or as it is (read back). Sets are maps
 // to nothing.
 type Kernel struct {
 	Links      map[string]Link
@@ -132,7 +137,8 @@ type Rules struct {
 	Gateways [2]netip.Addr
 }
 
-func (r *Rules) gateway(a netip.Addr) {
+// AddGateway takes the first of a family.
+func (r *Rules) AddGateway(a netip.Addr) {
 	i := 0
 	if a.Is6() {
 		i = 1
@@ -171,138 +177,15 @@ func (r Rules) Digest() string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// Verb is what a Change does.
-type Verb string
-
-// The verbs, in words for the log.
-const (
-	Add    Verb = "add"
-	Remove Verb = "remove"
-	Set    Verb = "set"
-	Up     Verb = "up"
-)
-
-// Change is one step from a Kernel to another. Exactly one field beside Verb is set.
-type Change struct {
-	Verb      Verb
-	Link      *Link
-	Address   *Address
-	Route     *Route
-	Neighbour *Neighbour
-	Forward   *Forward
-	Setting   *Setting
-	Rules     *Rules
-	Peer      netip.Addr
-	Policy    *Policy
-	Entry     *Entry
-	Return    bool
-}
-
-// Setting is a sysctl with its value.
-type Setting struct{ Path, Value string }
-
-// String is for logs and scripts.
-func (c Change) String() string {
-	var b strings.Builder
-	fmt.Fprintf(&b, "%s ", c.Verb)
-	switch {
-	case c.Link != nil:
-		b.WriteString("link " + c.Link.text(c.Verb))
-	case c.Address != nil:
-		fmt.Fprintf(&b, "address %s on %s", c.Address.Prefix, c.Address.Link)
-	case c.Route != nil:
-		b.WriteString(c.Route.text())
-	case c.Neighbour != nil:
-		fmt.Fprintf(&b, "neighbour %s is %s on %s", c.Neighbour.Addr, c.Neighbour.MAC, c.Neighbour.Link)
-	case c.Forward != nil:
-		fmt.Fprintf(&b, "forward %s to %s on %s", c.Forward.MAC, c.Forward.VTEP, c.Forward.Link)
-	case c.Setting != nil:
-		fmt.Fprintf(&b, "%s=%s", c.Setting.Path, c.Setting.Value)
-	case c.Rules != nil:
-		fmt.Fprintf(&b, "rules %s", c.Rules.Text())
-	case c.Policy != nil:
-		b.WriteString(c.Policy.text())
-	case c.Entry != nil:
-		fmt.Fprintf(&b, "entry %s", c.Entry)
-	case c.Return:
-		b.WriteString("the way back")
-	default:
-		fmt.Fprintf(&b, "peer %s", c.Peer)
-	}
-	return b.String()
-}
-
-func (r *Route) text() string {
-	text := fmt.Sprintf("route %s on %s", r.Prefix, r.Link)
-	if r.Local {
-		text += " local"
-	}
-	if r.Source.IsValid() {
-		text += " from " + r.Source.String()
-	}
-	if r.Via.IsValid() {
-		text += " via " + r.Via.String()
-	}
-	if r.Table != 0 {
-		text += fmt.Sprintf(" table=%d", r.Table)
-	}
-	return text
-}
-
-func (p *Policy) text() string {
-	family := "ipv4"
-	if p.IPv6 {
-		family = "ipv6"
-	}
-	return fmt.Sprintf("policy %s in=%s mark=%#x/%#x table=%d", family, p.In, p.Mark, p.Mask, p.Table)
-}
-
-func (l *Link) text(v Verb) string {
-	if v == Remove || v == Up {
-		return l.Name
-	}
-	parts := []string{l.Name, fmt.Sprintf("mtu=%d", l.MTU)}
-	if l.MAC != "" {
-		parts = append(parts, "mac="+l.MAC)
-	}
-	if l.Master != "" {
-		parts = append(parts, "master="+l.Master)
-	}
-	if l.VNI != 0 {
-		parts = append(parts, fmt.Sprintf("vni=%d port=%d", l.VNI, l.Port))
-		if l.Local.IsValid() {
-			parts = append(parts, "local="+l.Local.String())
+// Numbers are those that the peers have in a kernel that was read.
+func (k Kernel) Numbers() map[string]uint16 {
+	out := map[string]uint16{}
+	for _, p := range k.Entries {
+		for slot, value := range p.elements {
+			if n, err := strconv.ParseUint(value, 10, 16); slot.Set == SetZones && err == nil {
+				out[slot.Key] = uint16(n)
+			}
 		}
 	}
-	if l.Seal {
-		parts = append(parts, "wireguard")
-	}
-	return strings.Join(parts, " ")
-}
-
-// Ours says that a link's name is one that shoal gives: ours, and the host ends that the agent makes. Only such links are
-// ever removed.
-func Ours(name string) bool {
-	if name == MachineBridge || name == MachineTunnel || isSeal(name) {
-		return true
-	}
-	for _, prefix := range []string{bridgePrefix, tunnelPrefix} {
-		if n, ok := strings.CutPrefix(name, prefix); ok && isNumber(n) {
-			return true
-		}
-	}
-	return len(name) > len(hostEndPrefix) && strings.HasPrefix(name, hostEndPrefix)
-}
-
-// Managed says that a link is one that the meshproxy makes: bridges and tunnels, not the agent's host ends.
-func Managed(name string) bool {
-	n, ok := strings.CutPrefix(name, tunnelPrefix)
-	return Ours(name) && (!strings.HasPrefix(name, hostEndPrefix) || (ok && isNumber(n)))
-}
-
-// HostEnd says that a link is the host's end of a container's, which the agent makes.
-func HostEnd(name string) bool { return Ours(name) && !Managed(name) }
-
-func isNumber(s string) bool {
-	return s != "" && !slices.ContainsFunc([]byte(s), func(c byte) bool { return c < '0' || c > '9' })
+	return out
 }

@@ -1,4 +1,8 @@
-package tables
+// Package layout says how what the packet filter's sets and maps hold is written: as text, by which it is compared and logged,
+// and as the kernel has it.
+//
+// It owns the shape of each set. It never touches the kernel. It is pure, and safe for concurrent use.
+package layout
 
 import (
 	"encoding/hex"
@@ -9,9 +13,11 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
-	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 )
 
 // field is one part of an element's key or value: how it is written in a text, and in the kernel.
@@ -21,11 +27,13 @@ type field struct {
 	decode func([]byte) string
 }
 
-// layout is the shape of a set or map.
-type layout struct {
+// Layout is the shape of a set or map.
+type Layout struct {
 	key, value []field // no value: a set
-	verdict    bool    // the value is a chain
-	counter    bool    // each element counts what is found by it
+	// Verdict says that the value is a chain.
+	Verdict bool
+	// Counter says that each element counts what is found by it.
+	Counter bool
 }
 
 func fields() (protocol, port, four, six, mac, mark, zone, index field) {
@@ -73,42 +81,85 @@ func fields() (protocol, port, four, six, mac, mark, zone, index field) {
 	return protocol, port, four, six, mac, mark, zone, index
 }
 
-// layouts are the sets and maps of the main table by name; ways are the tunnel's.
-func layouts() (all map[string]layout, ways layout) {
+// All are the sets and maps of the main table by name; ways are the tunnel's.
+func All() (all map[string]Layout, ways Layout) {
 	protocol, port, four, six, mac, mark, zone, index := fields()
-	all = map[string]layout{
-		mesh.SetSenders: {key: []field{mac}, value: []field{mark}},
-		mesh.SetZones:   {key: []field{mac}, value: []field{zone}},
-		mesh.SetSealed:  {key: []field{vni()}},
+	all = map[string]Layout{
+		kernel.SetSenders: {key: []field{mac}, value: []field{mark}},
+		kernel.SetZones:   {key: []field{mac}, value: []field{zone}},
+		kernel.SetSealed:  {key: []field{vni()}},
 	}
 	for is4, address := range map[bool]field{true: four, false: six} {
-		all[mesh.Family(mesh.SetPorts, is4)] = layout{key: []field{protocol, port}, value: []field{mark}}
-		all[mesh.Family(mesh.SetBound, is4)] = layout{key: []field{address, protocol, port}, value: []field{mark}}
-		all[mesh.Family(mesh.SetTurns, is4)] = layout{key: []field{mark}, verdict: true}
-		all[mesh.Family(mesh.SetBackends, is4)] = layout{key: []field{protocol, port, index}, value: []field{address, port}}
-		all[mesh.Family(mesh.SetCounted, is4)] = layout{key: []field{protocol, port}, counter: true}
-		all[mesh.Family(mesh.SetCountedAt, is4)] = layout{key: []field{address, protocol, port}, counter: true}
-		all[mesh.Family(mesh.SetOwners, is4)] = layout{key: []field{mac, address}}
-		all[mesh.Family(mesh.SetEnclosed, is4)] = layout{key: []field{address}}
-		all[mesh.Family(mesh.SetHairpins, is4)] = layout{key: []field{address, address}}
-		all[mesh.Family(mesh.SetReturns, is4)] = layout{key: []field{address, address}}
+		all[kernel.Family(kernel.SetPorts, is4)] = Layout{key: []field{protocol, port}, value: []field{mark}}
+		all[kernel.Family(kernel.SetBound, is4)] = Layout{key: []field{address, protocol, port}, value: []field{mark}}
+		all[kernel.Family(kernel.SetTurns, is4)] = Layout{key: []field{mark}, Verdict: true}
+		all[kernel.Family(kernel.SetBackends, is4)] = Layout{key: []field{protocol, port, index}, value: []field{address, port}}
+		all[kernel.Family(kernel.SetCounted, is4)] = Layout{key: []field{protocol, port}, Counter: true}
+		all[kernel.Family(kernel.SetCountedAt, is4)] = Layout{key: []field{address, protocol, port}, Counter: true}
+		all[kernel.Family(kernel.SetOwners, is4)] = Layout{key: []field{mac, address}}
+		all[kernel.Family(kernel.SetEnclosed, is4)] = Layout{key: []field{address}}
+		all[kernel.Family(kernel.SetHairpins, is4)] = Layout{key: []field{address, address}}
+		all[kernel.Family(kernel.SetReturns, is4)] = Layout{key: []field{address, address}}
 	}
-	return all, layout{key: []field{mark}, value: []field{mac}}
+	return all, Layout{key: []field{mark}, value: []field{mac}}
 }
 
-// set is the kernel's object of a layout.
-func (l layout) set(t *nftables.Table, name string) *nftables.Set {
-	s := &nftables.Set{Table: t, Name: name, KeyType: concatenated(l.key), Concatenation: len(l.key) > 1, KeyByteOrder: binaryutil.BigEndian, Counter: l.counter}
+// Set is the kernel's object.
+func (l Layout) Set(t *nftables.Table, name string) *nftables.Set {
+	s := &nftables.Set{Table: t, Name: name, KeyType: concatenated(l.key), Concatenation: len(l.key) > 1, KeyByteOrder: binaryutil.BigEndian, Counter: l.Counter}
 	if s.KeyType.Name == nftables.TypeMark.Name {
 		s.KeyByteOrder = binaryutil.NativeEndian
 	}
 	switch {
-	case l.verdict:
+	case l.Verdict:
 		s.IsMap, s.DataType = true, nftables.TypeVerdict
 	case len(l.value) > 0:
 		s.IsMap, s.DataType = true, concatenated(l.value)
 	}
 	return s
+}
+
+// Element is one as the kernel has it.
+func (l Layout) Element(e kernel.Entry) (nftables.SetElement, error) {
+	key, err := encodeAll(l.key, e.Key)
+	if err != nil {
+		return nftables.SetElement{}, err
+	}
+	out := nftables.SetElement{Key: key}
+	switch {
+	case l.Verdict:
+		out.VerdictData = &expr.Verdict{Kind: expr.VerdictJump, Chain: e.Value}
+	case len(l.value) > 0:
+		if out.Val, err = encodeAll(l.value, e.Value); err != nil {
+			return nftables.SetElement{}, err
+		}
+	}
+	return out, nil
+}
+
+// Key reads an element's.
+func (l Layout) Key(e nftables.SetElement) string { return decodeAll(l.key, e.Key) }
+
+// Text reads an element's value: a chain's name where it leads to one.
+func (l Layout) Text(e nftables.SetElement) string {
+	if l.Verdict {
+		return chainOf(e.Val)
+	}
+	return decodeAll(l.value, e.Val)
+}
+
+// chainOf reads the chain that an element leads to. What the library gives is the kernel's nested attributes.
+func chainOf(data []byte) string {
+	attributes, err := netlink.NewAttributeDecoder(data)
+	if err != nil {
+		return ""
+	}
+	for attributes.Next() {
+		if attributes.Type() == unix.NFTA_VERDICT_CHAIN {
+			return attributes.String()
+		}
+	}
+	return ""
 }
 
 func concatenated(all []field) nftables.SetDatatype {

@@ -1,8 +1,7 @@
-package mesh
+package kernel
 
 import (
 	"cmp"
-	"fmt"
 	"slices"
 )
 
@@ -32,6 +31,8 @@ const (
 	// SetSenders and SetZones lead from the MAC address of a peer's tunnel end to its mark and its zone.
 	SetSenders = "senders"
 	SetZones   = "zones"
+	// SetSealed has the identifiers of the networks whose tunnel packets must be within WireGuard.
+	SetSealed = "sealed"
 	// SetFlows has the places where the kernel may know connections: "tcp 10.128.1.5 8000". It is no set of the kernel's:
 	// removing an element removes those connections.
 	SetFlows = "flows"
@@ -57,16 +58,7 @@ func (e Entry) String() string {
 }
 
 // Part is the share of one owner in the elements: a service's, or all that is read back. It is never changed once made.
-type Part struct {
-	elements map[Slot]string
-	// ports are the service's, with the turns that they take; from says what the part was made of, so that it is made again
-	// only when that changes.
-	ports   []Port
-	turns   []Entry
-	counted []Slot
-	faults  faults
-	from    partSource
-}
+type Part struct{ elements map[Slot]string }
 
 // NewPart makes one of elements that nobody changes any more.
 func NewPart(elements map[Slot]string) *Part { return &Part{elements: elements} }
@@ -166,6 +158,15 @@ func Family(set string, is4 bool) string {
 	return set + "6"
 }
 
-func put(into map[Slot]string, set, value, format string, args ...any) {
-	into[Slot{set, fmt.Sprintf(format, args...)}] = value
+// Always says that a set is there also where the kernel does not carry published ports.
+func Always(set string) bool {
+	if set == SetSealed {
+		return true
+	}
+	for _, name := range []string{SetOwners, SetEnclosed} {
+		if set == Family(name, true) || set == Family(name, false) {
+			return true
+		}
+	}
+	return false
 }
