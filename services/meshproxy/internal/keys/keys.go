@@ -62,7 +62,7 @@ type Ring struct {
 	self    mesh.Self
 	plan    seal.Plan
 	seen    seal.Seen // while a key follows another
-	trouble error // of the devices or the file
+	trouble error     // of the devices or the file
 	told    *meshv1.DataplaneResponse
 	changed chan struct{} // closed when told is replaced
 }
