@@ -53,7 +53,7 @@ type Config struct {
 	// Parallel is how many containers are made or started at once. Unit: containers. Limits: 1 to 64.
 	Parallel int `yaml:"parallel"`
 	// UserIDs is the first of the user and group ids that containers with user namespaces of their own get, 65536 each. No user of
-	// this machine, and nobody in /etc/subuid, may have one of them. Unit: user id. Limits: a multiple of 65536.
+	// this machine or its directory, and nobody in /etc/subuid, may have one of them. Unit: user id. Limits: a multiple of 65536.
 	UserIDs uint32 `yaml:"user_ids"`
 	// UserRanges is for how many such containers there are ids. Unit: containers. Limits: 1 to 16384.
 	UserRanges int `yaml:"user_ranges"`
@@ -66,7 +66,10 @@ func DefaultConfig() Config {
 		CertsDir: "/etc/containerd/certs.d", RunDir: "/run/shoal", MeshSocket: "/run/shoal/mesh/mesh.sock",
 		Pulls: 4, PullStall: 30 * time.Second, ImagesHigh: 85, ImagesLow: 75, ImagesKeep: 10 * time.Minute,
 		MeshPort: 2385, BootID: "/run/shoal/boot-id", Parallel: 8,
-		UserIDs: 1 << 30, UserRanges: 4096,
+		// Above what others give out: useradd's subordinate ids (login.defs(5): up to 600,100,000), systemd-nspawn's (up to 1,879,048,191)
+		// and SSSD's for the users of a directory (up to 2,000,200,000). Below systemd's for foreign disk images (from 2,147,352,576 on)
+		// and below 2^31, from which on programs with signed ids go wrong.
+		UserIDs: 30720 << 16, UserRanges: 2000,
 	}
 }
 

@@ -13,7 +13,9 @@ import (
 // exit code.
 func Doctor(ctx context.Context, env run.Env, args []string, out, said io.Writer) int {
 	return finding.Verb(env.Files, "agent", args, out, said, DefaultConfig(), func(cfg Config) []finding.Finding {
+		volumes, _ := cfg.volumes()
 		return doctor.Machine{
+			Volumes: volumes, IDs: doctor.IDs{First: cfg.UserIDs, Ranges: cfg.UserRanges},
 			Socket: cfg.Socket, Namespace: cfg.Namespace, RunDir: cfg.RunDir, Snapshotter: cfg.Snapshotter, Data: cfg.Data, ImagesHigh: int64(cfg.ImagesHigh), Now: env.Now(),
 		}.Look(ctx)
 	})

@@ -1,5 +1,5 @@
 // Package doctor looks whether this machine can run containers for us: containerd and its parts, runc, control groups, the
-// kernel's filter of system calls.
+// kernel's filter of system calls, user namespaces.
 //
 // It is what `shoal-agent doctor` prints and `shoal doctor`, `init` and `join` ask for. It changes nothing, and keeps nothing.
 package doctor
@@ -43,6 +43,9 @@ type Machine struct {
 	Snapshotter string
 	// Data is the folder of what the agent keeps.
 	Data string
+	// Volumes is the folder of volumes, IDs what containers with user namespaces of their own get.
+	Volumes string
+	IDs     IDs
 	// ImagesHigh is how full the disk is, in percent, from which on unused images go; 0: never.
 	ImagesHigh int64
 	// Now is the wall time of the look.
@@ -52,7 +55,7 @@ type Machine struct {
 // Look makes all checks.
 func (m Machine) Look(ctx context.Context) []finding.Finding {
 	found := m.containerd(ctx)
-	return append(found, m.room("data", m.Data), runc(ctx), cgroups("/sys/fs/cgroup"), seccomp())
+	return append(found, m.room("data", m.Data), runc(ctx), cgroups("/sys/fs/cgroup"), seccomp(), m.users("/etc"))
 }
 
 func (m Machine) containerd(ctx context.Context) []finding.Finding {

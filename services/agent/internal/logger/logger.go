@@ -32,6 +32,8 @@ const (
 	readSize                          = 64 << 10
 	// niceness: a container that says much must not take the machine from the others.
 	niceness = 10
+	// thinAfter is when a logger gives back the memory that it has needed to start.
+	thinAfter = 10 * time.Second
 )
 
 // Main is the process. It returns the exit code.
@@ -43,20 +45,31 @@ func Main(args []string) int {
 	// It lives as long as the container: a terminal's or shim's signals are about somebody else.
 	signal.Ignore(syscall.SIGHUP, syscall.SIGINT, syscall.SIGTERM, syscall.SIGPIPE)
 	runtime.GOMAXPROCS(1)
-	debug.SetGCPercent(25)
 	_ = unix.Setpriority(unix.PRIO_PROCESS, 0, niceness) // fails only for lack of rights; then it is as before
 	pipes := Pipes{Stdout: os.NewFile(stdoutFile, "stdout"), Stderr: os.NewFile(stderrFile, "stderr")}
 	ready := os.NewFile(readyFile, "ready")
 	sink := open(args[0])
-	debug.FreeOSMemory() // what starting has cost
 	if ready != nil {
 		_ = ready.Close() // the shim waits for this, and starts the container
 	}
-	if err := Keep(context.Background(), pipes, sink); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	run.Async(ctx, thin)
+	if err := Keep(ctx, pipes, sink); err != nil {
 		fmt.Fprintln(os.Stderr, "shoal-agent: logger:", err)
 		return 1
 	}
 	return 0
+}
+
+// thin gives back what starting has cost, not before the container beside it, and those that begin with it, have come up.
+func thin(ctx context.Context) (struct{}, error) {
+	if err := run.Sleep(ctx, thinAfter); err != nil {
+		return struct{}{}, err
+	}
+	debug.SetGCPercent(25)
+	debug.FreeOSMemory()
+	return struct{}{}, nil
 }
 
 // Pipes are the read ends of a container's output. A nil one is not there.

@@ -22,26 +22,33 @@ func TestListens(t *testing.T) {
 	}
 	w := wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20")
 	build(t, k, w)
-	inside := func(network, address string) func() {
+	within := func(f func() error) {
 		t.Helper()
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		home, err := netns.Get()
 		must(t, err)
 		defer home.Close()
 		space, err := netns.GetFromPath(k.spaces + "/a.0")
 		must(t, err)
 		defer space.Close()
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
 		must(t, netns.Set(space))
 		defer func() { must(t, netns.Set(home)) }()
-		if network[:3] == "udp" {
-			pc, err := net.ListenPacket(network, address)
-			must(t, err)
-			return func() { pc.Close() }
-		}
-		l, err := net.Listen(network, address)
-		must(t, err)
-		return func() { l.Close() }
+		must(t, f())
+	}
+	inside := func(network, address string) (end func()) {
+		t.Helper()
+		within(func() error {
+			if network[:3] == "udp" {
+				pc, err := net.ListenPacket(network, address)
+				end = func() { pc.Close() }
+				return err
+			}
+			l, err := net.Listen(network, address)
+			end = func() { l.Close() }
+			return err
+		})
+		return end
 	}
 	for _, tc := range []struct {
 		network, address string
@@ -60,6 +67,15 @@ func TestListens(t *testing.T) {
 			if got, err := k.Listens("a.0"); got != tc.want || err != nil {
 				t.Errorf("%t, %v; want %t", got, err, tc.want)
 			}
+			within(func() error {
+				if got, err := asked(); got != tc.want || err != nil {
+					t.Errorf("by asking: %t, %v; want %t", got, err, tc.want)
+				}
+				if got := read(); got != tc.want {
+					t.Errorf("by reading: %t, want %t", got, tc.want)
+				}
+				return nil
+			})
 		})
 	}
 }

@@ -156,6 +156,8 @@ func (w *wire) chains(table string) (out []string, err error) {
 // Attributes of connection tracking (linux/netfilter/nfnetlink_conntrack.h).
 const (
 	ctGet, ctDelete     = 1, 2
+	ctStats             = 5 // of the namespace
+	ctStatsEntries      = 1
 	ctOrigin, ctReply   = 1, 2
 	ctTupleIP, ctSource = 1, 1
 	ctTupleProto        = 2
@@ -164,7 +166,12 @@ const (
 )
 
 // forget deletes those of the connections that were led somewhere: their replies come from there, but they were not dialled there.
+// The kernel goes through the connections of all namespaces to list those of one, so it is asked first whether there are any: of the
+// containers that have just come there are none.
 func (w *wire) forget(which func(flow) bool) error {
+	if n, err := w.tracked(); err != nil || n == 0 {
+		return err
+	}
 	var faults []error
 	for _, family := range []byte{unix.AF_INET, unix.AF_INET6} {
 		flows, err := w.ask(unix.NFNL_SUBSYS_CTNETLINK, ctGet, netlink.Dump, family, nil)
@@ -180,6 +187,24 @@ func (w *wire) forget(which func(flow) bool) error {
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// tracked counts the namespace's connections.
+func (w *wire) tracked() (uint32, error) {
+	answers, err := w.ask(unix.NFNL_SUBSYS_CTNETLINK, ctStats, 0, unix.AF_UNSPEC, nil)
+	if err != nil || len(answers) == 0 || len(answers[0].Data) < 4 {
+		return 0, errors.Join(errors.New("the kernel does not count the connections"), err)
+	}
+	n, told := uint32(0), false
+	walk(answers[0].Data[4:], ctStatsEntries, func(value []byte) {
+		if len(value) == 4 {
+			n, told = binary.BigEndian.Uint32(value), true
+		}
+	})
+	if !told {
+		return 0, errors.New("the kernel counts the connections without a number")
+	}
+	return n, nil
 }
 
 // flow is a connection as it is tracked.
