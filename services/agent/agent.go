@@ -126,6 +126,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 			d, plane := env.describe(ctx), proxy.Dataplane(ctx)
 			d.Dataplane, d.DataplaneReason = plane.GetDataplane(), plane.GetReason()
 			d.Tunnel, d.TunnelReason, d.TunnelKeys = plane.GetTunnel(), plane.GetTunnelReason(), plane.GetTunnelKeys()
+			d.OwnAddresses = plane.GetOwnAddresses()
 			disks.Describe(d)
 			return d
 		},

@@ -596,7 +596,9 @@ type MeshMachine struct {
 	// What carries its published ports: one whose kernel can't takes nothing from another machine's kernel either.
 	Dataplane v1.Dataplane `protobuf:"varint,6,opt,name=dataplane,proto3,enum=shoal.types.v1.Dataplane" json:"dataplane,omitempty"`
 	// Keys by which it encrypts. None: it takes no encrypted traffic.
-	TunnelKeys    []*v1.TunnelKey `protobuf:"bytes,7,rep,name=tunnel_keys,json=tunnelKeys,proto3" json:"tunnel_keys,omitempty"`
+	TunnelKeys []*v1.TunnelKey `protobuf:"bytes,7,rep,name=tunnel_keys,json=tunnelKeys,proto3" json:"tunnel_keys,omitempty"`
+	// Addresses by which it may call others, advertised or not.
+	OwnAddresses  []string `protobuf:"bytes,8,rep,name=own_addresses,json=ownAddresses,proto3" json:"own_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -676,6 +678,13 @@ func (x *MeshMachine) GetDataplane() v1.Dataplane {
 func (x *MeshMachine) GetTunnelKeys() []*v1.TunnelKey {
 	if x != nil {
 		return x.TunnelKeys
+	}
+	return nil
+}
+
+func (x *MeshMachine) GetOwnAddresses() []string {
+	if x != nil {
+		return x.OwnAddresses
 	}
 	return nil
 }
@@ -1208,7 +1217,7 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\x04slot\x18\x04 \x01(\x04R\x04slot\x12\x1a\n" +
 	"\bdraining\x18\x05 \x01(\bR\bdraining\x129\n" +
 	"\n" +
-	"host_ports\x18\x06 \x03(\v2\x1a.shoal.types.v1.PortConfigR\thostPorts\"\x84\x02\n" +
+	"host_ports\x18\x06 \x03(\v2\x1a.shoal.types.v1.PortConfigR\thostPorts\"\xa9\x02\n" +
 	"\vMeshMachine\x12\x17\n" +
 	"\anode_id\x18\x01 \x01(\tR\x06nodeId\x12\x1c\n" +
 	"\taddresses\x18\x02 \x03(\tR\taddresses\x12\x14\n" +
@@ -1217,7 +1226,8 @@ const file_shoal_dispatcher_v1_endpoint_proto_rawDesc = "" +
 	"\tmesh_port\x18\x05 \x01(\rR\bmeshPort\x127\n" +
 	"\tdataplane\x18\x06 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12:\n" +
 	"\vtunnel_keys\x18\a \x03(\v2\x19.shoal.types.v1.TunnelKeyR\n" +
-	"tunnelKeys\"\xf5\x01\n" +
+	"tunnelKeys\x12#\n" +
+	"\rown_addresses\x18\b \x03(\tR\fownAddresses\"\xf5\x01\n" +
 	"\vMeshNetwork\x12\x1d\n" +
 	"\n" +
 	"network_id\x18\x01 \x01(\tR\tnetworkId\x12\x12\n" +

@@ -83,7 +83,9 @@ type DataplaneResponse struct {
 	// Why nothing can, or why it is not the kernel.
 	TunnelReason string `protobuf:"bytes,5,opt,name=tunnel_reason,json=tunnelReason,proto3" json:"tunnel_reason,omitempty"`
 	// Names this answer; never 0.
-	Serial        uint64 `protobuf:"varint,6,opt,name=serial,proto3" json:"serial,omitempty"`
+	Serial uint64 `protobuf:"varint,6,opt,name=serial,proto3" json:"serial,omitempty"`
+	// Addresses of the machine by which it may call others, but for those of our own links; at most 16.
+	OwnAddresses  []string `protobuf:"bytes,7,rep,name=own_addresses,json=ownAddresses,proto3" json:"own_addresses,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -158,6 +160,13 @@ func (x *DataplaneResponse) GetSerial() uint64 {
 		return x.Serial
 	}
 	return 0
+}
+
+func (x *DataplaneResponse) GetOwnAddresses() []string {
+	if x != nil {
+		return x.OwnAddresses
+	}
+	return nil
 }
 
 // WithdrawRequest names a task that takes no more traffic.
@@ -396,7 +405,7 @@ const file_shoal_mesh_v1_local_proto_rawDesc = "" +
 	"\n" +
 	"\x19shoal/mesh/v1/local.proto\x12\rshoal.mesh.v1\x1a\x1ashoal/authz/v1/authz.proto\x1a\x19shoal/types/v1/node.proto\x1a\x19shoal/types/v1/port.proto\"&\n" +
 	"\x10DataplaneRequest\x12\x12\n" +
-	"\x04seen\x18\x01 \x01(\x04R\x04seen\"\x90\x02\n" +
+	"\x04seen\x18\x01 \x01(\x04R\x04seen\"\xb5\x02\n" +
 	"\x11DataplaneResponse\x127\n" +
 	"\tdataplane\x18\x01 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\tdataplane\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12:\n" +
@@ -404,7 +413,8 @@ const file_shoal_mesh_v1_local_proto_rawDesc = "" +
 	"tunnelKeys\x121\n" +
 	"\x06tunnel\x18\x04 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\x06tunnel\x12#\n" +
 	"\rtunnel_reason\x18\x05 \x01(\tR\ftunnelReason\x12\x16\n" +
-	"\x06serial\x18\x06 \x01(\x04R\x06serial\"*\n" +
+	"\x06serial\x18\x06 \x01(\x04R\x06serial\x12#\n" +
+	"\rown_addresses\x18\a \x03(\tR\fownAddresses\"*\n" +
 	"\x0fWithdrawRequest\x12\x17\n" +
 	"\atask_id\x18\x01 \x01(\tR\x06taskId\"\x12\n" +
 	"\x10WithdrawResponse\"\x14\n" +

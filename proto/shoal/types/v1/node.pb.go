@@ -817,8 +817,10 @@ type NodeDescription struct {
 	UserNamespaces bool `protobuf:"varint,22,opt,name=user_namespaces,json=userNamespaces,proto3" json:"user_namespaces,omitempty"`
 	// Why they can't.
 	UserNamespacesReason string `protobuf:"bytes,23,opt,name=user_namespaces_reason,json=userNamespacesReason,proto3" json:"user_namespaces_reason,omitempty"`
-	unknownFields        protoimpl.UnknownFields
-	sizeCache            protoimpl.SizeCache
+	// Addresses of the machine by which it may call others, advertised or not; at most 16.
+	OwnAddresses  []string `protobuf:"bytes,24,rep,name=own_addresses,json=ownAddresses,proto3" json:"own_addresses,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *NodeDescription) Reset() {
@@ -1012,6 +1014,13 @@ func (x *NodeDescription) GetUserNamespacesReason() string {
 	return ""
 }
 
+func (x *NodeDescription) GetOwnAddresses() []string {
+	if x != nil {
+		return x.OwnAddresses
+	}
+	return nil
+}
+
 // TunnelKey is the public half of a machine's WireGuard key.
 type TunnelKey struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1179,7 +1188,7 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\vNodeSession\x12#\n" +
 	"\rdispatcher_id\x18\x01 \x01(\tR\fdispatcherId\x12\x16\n" +
 	"\x06number\x18\x02 \x01(\x04R\x06number\x12\x17\n" +
-	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\x8c\b\n" +
+	"\aboot_id\x18\x03 \x01(\tR\x06bootId\"\xb1\b\n" +
 	"\x0fNodeDescription\x12\x1a\n" +
 	"\bhostname\x18\x01 \x01(\tR\bhostname\x124\n" +
 	"\bplatform\x18\x02 \x01(\v2\x18.shoal.types.v1.PlatformR\bplatform\x12\x1b\n" +
@@ -1206,7 +1215,8 @@ const file_shoal_types_v1_node_proto_rawDesc = "" +
 	"\x06tunnel\x18\x14 \x01(\x0e2\x19.shoal.types.v1.DataplaneR\x06tunnel\x12#\n" +
 	"\rtunnel_reason\x18\x15 \x01(\tR\ftunnelReason\x12'\n" +
 	"\x0fuser_namespaces\x18\x16 \x01(\bR\x0euserNamespaces\x124\n" +
-	"\x16user_namespaces_reason\x18\x17 \x01(\tR\x14userNamespacesReason\x1a9\n" +
+	"\x16user_namespaces_reason\x18\x17 \x01(\tR\x14userNamespacesReason\x12#\n" +
+	"\rown_addresses\x18\x18 \x03(\tR\fownAddresses\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"J\n" +

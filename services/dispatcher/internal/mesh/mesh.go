@@ -66,7 +66,8 @@ func machine(n *typesv1.Node) *dispatcherv1.MeshMachine {
 		MeshPort:  n.GetStatus().GetMeshPort(),
 		Dataplane: n.GetStatus().GetDescription().GetDataplane(),
 
-		TunnelKeys: n.GetStatus().GetDescription().GetTunnelKeys(),
+		TunnelKeys:   n.GetStatus().GetDescription().GetTunnelKeys(),
+		OwnAddresses: n.GetStatus().GetDescription().GetOwnAddresses(),
 	}
 }
 

@@ -1,6 +1,6 @@
-// Package keys keeps the machine's WireGuard keys and has its devices use them.
+// Package keys keeps the machine's WireGuard keys and has its devices use them, and tells what the others need to know of this machine.
 //
-// It owns the keys: their file, which only this process can read, and what of them is told. A private key leaves this machine never,
+// It owns the keys: their file, which only this process can read, and what is told of them and of the machine's addresses. A private key leaves this machine never,
 // and this process only for the device that it is for. What is to be done is package seal's to say, how is package wireguard's. A Ring
 // is safe for concurrent use.
 package keys
@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -87,12 +88,13 @@ func Open(env run.Env, file string, means Means, d Devices, h Health) *Ring {
 
 // Plan says how this machine reaches the others encrypted, and makes or drops keys when it is time.
 func (r *Ring) Plan(m *mesh.Model, self mesh.Self) mesh.Seal {
-	if r.means.By == 0 {
-		return mesh.Seal{Why: r.means.Reason}
-	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.model, r.self, r.trouble = m, self, nil
+	if r.means.By == 0 {
+		r.tell()
+		return mesh.Seal{Why: r.means.Reason}
+	}
 	p := r.next()
 	switch {
 	case p.Make:
@@ -194,6 +196,7 @@ func (r *Ring) tell() {
 	for _, k := range r.keys {
 		next.TunnelKeys = append(next.TunnelKeys, &typesv1.TunnelKey{Generation: k.Generation, PublicKey: k.Public[:]})
 	}
+	next.OwnAddresses = callsFrom(r.self.Local)
 	reasons := slices.Clone(r.plan.Faults)
 	if r.trouble != nil {
 		reasons = append(reasons, r.trouble.Error())
@@ -203,7 +206,7 @@ func (r *Ring) tell() {
 		reasons = append([]string{r.means.Reason}, reasons...)
 	}
 	next.TunnelReason = strings.Join(reasons, "; ")
-	if r.told.GetTunnel() == next.GetTunnel() && r.told.GetTunnelReason() == next.GetTunnelReason() && slices.EqualFunc(r.told.GetTunnelKeys(), next.GetTunnelKeys(), func(a, b *typesv1.TunnelKey) bool {
+	if r.told.GetTunnel() == next.GetTunnel() && slices.Equal(r.told.GetOwnAddresses(), next.GetOwnAddresses()) && r.told.GetTunnelReason() == next.GetTunnelReason() && slices.EqualFunc(r.told.GetTunnelKeys(), next.GetTunnelKeys(), func(a, b *typesv1.TunnelKey) bool {
 		return slices.Equal(a.GetPublicKey(), b.GetPublicKey())
 	}) {
 		return
@@ -211,6 +214,20 @@ func (r *Ring) tell() {
 	r.told = next
 	close(r.changed)
 	r.changed = make(chan struct{})
+}
+
+// maxOwn bounds the addresses of a machine that all others have in their tables, with each task on it.
+const maxOwn = 16
+
+// callsFrom are those of a machine's addresses by which it may call others, whichever it advertises: where a port leads it back to a task
+// of its own it must be known by them, or the answer ends at the machine itself.
+func callsFrom(local []netip.Addr) (out []string) {
+	for _, a := range local {
+		if a.IsGlobalUnicast() && len(out) < maxOwn {
+			out = append(out, a.String())
+		}
+	}
+	return out
 }
 
 // make adds a key. It is on disk before anybody hears of it.

@@ -3,6 +3,7 @@ package keys_test
 import (
 	"bytes"
 	"errors"
+	"net/netip"
 	"slices"
 	"sync"
 	"testing"
@@ -119,6 +120,28 @@ func TestTroubleIsTold(t *testing.T) {
 	}
 	if told, _ = r.Told(); h["encryption"] != "address already in use" || told.GetTunnelReason() != "the kernel has none; address already in use" {
 		t.Errorf("health says %q, the node %q", h["encryption"], told.GetTunnelReason())
+	}
+}
+
+// The others hear by which addresses this machine may call them, whether or not it encrypts; and hear it again when they change.
+func TestOwnAddressesAreTold(t *testing.T) {
+	for _, means := range []keys.Means{byUserSpace(), {Reason: "no TUN device"}} {
+		r := keys.Open(testx.Env(t), "/data/tunnel.json", means, &devices{have: map[string]seal.Device{}}, health{})
+		told, changed := r.Told()
+		m := model(t, told, 0)
+		for _, want := range []string{"203.0.113.1", "2001:db8::1"} {
+			here := self(m)
+			here.Local = []netip.Addr{netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr(want), netip.MustParseAddr("fe80::1")}
+			r.Plan(m, here)
+			select {
+			case <-changed:
+			default:
+				t.Errorf("nobody who waits has heard of %s", want)
+			}
+			if told, changed = r.Told(); !slices.Equal(told.GetOwnAddresses(), []string{want}) {
+				t.Errorf("told are %v, want %s alone", told.GetOwnAddresses(), want)
+			}
+		}
 	}
 }
 

@@ -96,7 +96,7 @@ func (m *Model) Callers(task *dispatcherv1.LocalTask, last *Callers) *Callers {
 	own, others := m.gateways(task)
 	allowed := false
 	for _, is4 := range []bool{true, false} {
-		for _, a := range m.addressesOf(own.node, is4) {
+		for _, a := range m.era.addresses[own.node].advertised.of(is4) {
 			allowed = allowed || c.Allow(a)
 		}
 	}

@@ -256,7 +256,7 @@ func (m *Model) carry(p *portion, port Port, self Self, is4 bool) {
 			put(p.elements, kernel.Family(kernel.SetHairpins, is4), "", "%s %s", at.Addr(), at.Addr())
 			continue
 		}
-		for _, a := range m.addressesOf(b.Node, is4) {
+		for _, a := range m.era.addresses[b.Node].all.of(is4) {
 			put(p.elements, kernel.Family(kernel.SetReturns, is4), "", "%s %s", a, at.Addr())
 		}
 	}
@@ -334,38 +334,44 @@ func (p *portion) lasting(svc *dispatcherv1.MeshService, e *dispatcherv1.MeshEnd
 	}
 }
 
-// addressesOf are a machine's own, of one family, by which its connections may come.
-func (m *Model) addressesOf(node string, is4 bool) []netip.Addr {
-	if is4 {
-		return m.era.addresses[node].four
-	}
-	return m.era.addresses[node].six
-}
+// addresses are a machine's: those that it advertises, and all by which its connections may come, those among them.
+type addresses struct{ advertised, all byFamily }
 
-// addresses are a machine's by family, each once.
-type addresses struct{ four, six []netip.Addr }
+// byFamily has each once.
+type byFamily struct{ four, six []netip.Addr }
+
+func (b byFamily) of(is4 bool) []netip.Addr {
+	if is4 {
+		return b.four
+	}
+	return b.six
+}
 
 // know reads the machines' addresses, once for all services that have tasks there.
 func know(machines map[string]*dispatcherv1.MeshMachine) map[string]addresses {
 	out := make(map[string]addresses, len(machines))
 	for id, machine := range machines {
-		var known addresses
-		for _, text := range slices.Concat(machine.GetAddresses(), machine.GetVteps()) {
-			a, err := netip.ParseAddr(text)
-			if err != nil {
-				continue
-			}
-			list := &known.six
-			if a = a.Unmap(); a.Is4() {
-				list = &known.four
-			}
-			if !slices.Contains(*list, a) {
-				*list = append(*list, a)
-			}
-		}
-		out[id] = known
+		advertised := slices.Concat(machine.GetAddresses(), machine.GetVteps())
+		out[id] = addresses{families(advertised), families(slices.Concat(advertised, machine.GetOwnAddresses()))}
 	}
 	return out
+}
+
+func families(texts []string) (b byFamily) {
+	for _, text := range texts {
+		a, err := netip.ParseAddr(text)
+		if err != nil {
+			continue
+		}
+		list := &b.six
+		if a = a.Unmap(); a.Is4() {
+			list = &b.four
+		}
+		if !slices.Contains(*list, a) {
+			*list = append(*list, a)
+		}
+	}
+	return b
 }
 
 func put(into map[kernel.Slot]string, set, value, format string, args ...any) {

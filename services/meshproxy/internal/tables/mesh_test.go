@@ -96,7 +96,7 @@ func localTasks() (out []*dispatcherv1.LocalTask) {
 
 func machineOf(name, n string) *dispatcherv1.MeshMachine {
 	return &dispatcherv1.MeshMachine{
-		NodeId: name, Addresses: []string{wire(n, true), wire(n, false)}, Vteps: []string{wire(n, true)}, MeshPort: 2385,
+		NodeId: name, Addresses: []string{wire(n, true)}, Vteps: []string{wire(n, true)}, MeshPort: 2385, OwnAddresses: []string{wire(n, false)},
 		Blocks: []string{"10.128." + n + ".0/24", "fd00:5a1:0:" + n + "::/64"},
 	}
 }
@@ -249,13 +249,16 @@ func gatewayOf(machine string, is4 bool) string {
 	return "fd00:5a1:0:" + n + "::1"
 }
 
-// TestMachineWhoseTaskIsBehindAnother: the machine asks another one, which leads it back to a task of its own.
+// TestMachineWhoseTaskIsBehindAnother: the machine asks another one, which leads it back to a task of its own. It does so by an address
+// that it does not advertise as well.
 func TestMachineWhoseTaskIsBehindAnother(t *testing.T) {
 	w := newWorld(t)
 	w.publish("b1")
 	for _, network := range []string{"tcp", "udp"} {
-		if got, err := asks(w.machines["b"], network, "198.51.100.1:30000"); got != "10.128.1.1" || err != nil {
-			t.Errorf("%s: the task saw %q, %v; want machine a's gateway", network, got, err)
+		for _, is4 := range []bool{true, false} {
+			if got, err := asks(w.machines["b"], network, net.JoinHostPort(wire("1", is4), "30000")); got != gatewayOf("a", is4) || err != nil {
+				t.Fatalf("%s, IPv4 %t: the task saw %q, %v; want machine a's gateway", network, is4, got, err)
+			}
 		}
 	}
 }
