@@ -39,6 +39,7 @@ var systemPackages = map[string]string{
 	"services/meshproxy/internal/tracked":      "reads tracked connections",
 	"services/meshproxy/internal/space":        "tables in containers' namespaces",
 	"services/meshproxy/internal/packet":       "socket options of published UDP ports",
+	"services/meshproxy/internal/relay":        "carries between sockets without the runtime's poller",
 	"services/meshproxy/internal/doctor":       "looks at what the kernel has",
 	"services/meshproxy/internal/probe":        "tries what the kernel has",
 

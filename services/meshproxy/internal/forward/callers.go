@@ -13,7 +13,7 @@ func (p *port) admit(callers *mesh.Callers) {
 	p.callers = callers
 	for g := range p.guests {
 		if !callers.Allow(g.client) {
-			reset(g.conn)
+			g.sendOff()
 			p.dismiss(g)
 		}
 	}

@@ -4,11 +4,23 @@ import "time"
 
 // Bound has a port have so few places, and cuts what says nothing for so long when they are scarce. Call it before Apply.
 func (f *Forwarder) Bound(places int, silent time.Duration) {
-	f.bounds = bounds{places, silent, pauseTime}
+	f.bounds = bounds{places, silent, backlogBytes}
 }
-
-// Pause has what carries much be given back after so short a silence. Call it before Apply.
-func (f *Forwarder) Pause(pause time.Duration) { f.bounds.pause = pause }
 
 // Rooms counts the buffers for datagrams that sessions hold.
 func (f *Forwarder) Rooms() int64 { return f.rooms.held.Load() }
+
+// Backlog has a port keep so many bytes of datagrams that wait. Call it before Apply.
+func (f *Forwarder) Backlog(bytes int) { f.bounds.backlog = bytes }
+
+// Waiting counts the bytes of datagrams that wait at all ports.
+func (f *Forwarder) Waiting() (bytes int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, p := range f.ports {
+		p.backlog.mu.Lock()
+		bytes += p.backlog.bytes
+		p.backlog.mu.Unlock()
+	}
+	return bytes
+}

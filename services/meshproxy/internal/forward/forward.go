@@ -9,6 +9,7 @@ package forward
 import (
 	"cmp"
 	"context"
+	"errors"
 	"maps"
 	"net"
 	"net/netip"
@@ -19,13 +20,13 @@ import (
 
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/relay"
 )
 
 // Limits of a machine's forwarding. A try is one task; a connection tries the next within the total.
 const (
 	portPlaces     = 4096
 	silentTime     = 30 * time.Second
-	pauseTime      = 5 * time.Second
 	inboundStreams = 8192
 	tryLimit       = time.Second
 	remoteTryLimit = 1500 * time.Millisecond // the receiver has a try of its own within it
@@ -51,8 +52,8 @@ type Forwarder struct {
 	self    string
 	tasks   *run.Spawner
 	links   *pool
-	buffers *sync.Pool // for links
-	sips    *sync.Pool
+	relay   *relay.Relay
+	buffers *sync.Pool
 	rooms   rooms
 	inbound chan struct{} // one token a stream from a peer
 	meter   *meter
@@ -88,8 +89,8 @@ func New(env run.Env, self string, dial DialPeer, trust func() <-chan struct{}) 
 	return &Forwarder{
 		env: env, self: self, tasks: run.NewSpawner(env.Log), links: newPool(dial, trust, m), meter: m,
 		buffers: &sync.Pool{New: func() any { return new([bufferSize]byte) }},
-		sips:    &sync.Pool{New: func() any { return new([sipSize]byte) }},
-		bounds:  bounds{portPlaces, silentTime, pauseTime},
+		relay:   relay.New(),
+		bounds:  bounds{portPlaces, silentTime, backlogBytes},
 		inbound: make(chan struct{}, inboundStreams),
 		ports:   map[mesh.Listener]*port{}, local: map[target]struct{}{},
 		withdrawn: map[string]time.Time{}, resting: map[string]time.Time{},
@@ -105,11 +106,17 @@ func (f *Forwarder) Transparent() { f.transparent = true }
 func (f *Forwarder) Run(ctx context.Context) error {
 	tick := time.NewTicker(sweepEvery)
 	defer tick.Stop()
+	life, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	carried := run.Async(life, func(ctx context.Context) (struct{}, error) { return struct{}{}, f.relay.Run(ctx, f.env.Log) })
 	done := run.Async(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, f.tasks.Run(ctx) })
 	for {
 		select {
 		case r := <-done:
 			f.links.closeAll()
+			end() // it carried the connections of those that have ended
+			return errors.Join(r.Err, (<-carried).Err)
+		case r := <-carried:
 			return r.Err
 		case <-tick.C:
 			f.links.sweep()

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/relay"
 )
 
 // bounds are the limits of a port.
@@ -15,13 +17,14 @@ type bounds struct {
 	// silent is how long a connection on which nobody has said anything keeps its place when places are scarce. While they are not it
 	// keeps it for as long as its ends want.
 	silent time.Duration
-	// pause is how long a direction that has much to say may be silent until it gives back what carries it.
-	pause time.Duration
+	// backlog is how many bytes of its datagrams may wait for their tasks.
+	backlog int
 }
 
 // guest is a client's connection that has a place at a port.
 type guest struct {
 	conn   net.Conn
+	pair   *relay.Pair // has the connection when it is joined with the task's; guarded by the port's lock
 	client netip.Addr
 	since  time.Time
 	spoken atomic.Bool // one of its ends has said something
@@ -32,6 +35,15 @@ func (g *guest) speaks() {
 	if g != nil && !g.spoken.Load() {
 		g.spoken.Store(true)
 	}
+}
+
+// sendOff needs the port's lock. It ends the connection by a reset.
+func (g *guest) sendOff() {
+	if g.pair != nil {
+		g.pair.Reset()
+		return
+	}
+	reset(g.conn)
 }
 
 // neighbourhood is who shares places: a client, or in IPv6 all who can have an address beside its own.
@@ -128,7 +140,7 @@ func (p *port) relieve() {
 	p.relieved = now
 	for g := range p.guests {
 		if !g.spoken.Load() && now.Sub(g.since) > p.f.bounds.silent {
-			reset(g.conn)
+			g.sendOff()
 			p.dismiss(g)
 			p.f.meter.connections.WithLabelValues("tcp", "silent").Inc()
 		}

@@ -23,6 +23,8 @@ type port struct {
 	f     *Forwarder
 	bind  []netip.Addr // see mesh.Port
 	close func()
+	// backlog is of its UDP sessions.
+	backlog backlog
 
 	mu       sync.Mutex // guards all below
 	Service  string
@@ -41,6 +43,7 @@ type port struct {
 // open listens where the port answers. A port that cannot have one of its addresses has none.
 func (f *Forwarder) open(ctx context.Context, want mesh.Port) (*port, error) {
 	p := &port{Listener: want.Listener, f: f, bind: want.Bind, sessions: map[string]*session{}, guests: map[*guest]struct{}{}, shares: map[netip.Addr]int{}}
+	p.backlog = backlog{most: f.bounds.backlog, by: map[netip.Addr]int{}}
 	p.set(want)
 	var closers []func()
 	p.close = func() {
@@ -254,10 +257,10 @@ func (p *port) serve(ctx context.Context, client net.Conn) {
 	m.connections.WithLabelValues("tcp", "served").Inc()
 	defer p.f.book.enter(o)()
 	if u.conn != nil {
-		p.f.splice(ctx, &pair{client: client, task: u.conn, guest: g})
+		p.join(ctx, client, u.conn, g)
 		return
 	}
-	if p.f.relay(ctx, client, u.link, g) {
+	if p.f.carry(ctx, client, u.link, g) {
 		p.f.links.put(u.link)
 	}
 }

@@ -53,7 +53,7 @@ func (f *Forwarder) stream(ctx context.Context, l *link) bool {
 	if header.GetNetwork() == "udp" {
 		return f.relayPackets(ctx, conn, l)
 	}
-	return f.relay(ctx, conn, l, nil)
+	return f.carry(ctx, conn, l, nil)
 }
 
 // dialFor checks the header against the tables before anything is dialled.

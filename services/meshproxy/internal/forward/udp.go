@@ -22,6 +22,8 @@ type session struct {
 	queue   chan []byte  // each after the room for a chunk's length
 	backend mesh.Backend // guarded by the port's lock
 	client  netip.Addr
+	waiting int  // bytes in the queue; the backlog's, as is closed
+	closed  bool // it takes no more
 }
 
 // receive takes datagrams until the socket is closed.
@@ -40,11 +42,7 @@ func (p *port) receive(ctx context.Context, sock *packet.Socket) error {
 			continue
 		}
 		if s := p.sessionOf(ctx, sock, from); s != nil {
-			select {
-			case s.queue <- append(make([]byte, chunkHead, chunkHead+n), buf[:n]...):
-			default:
-				p.f.meter.dropped.Inc()
-			}
+			p.queue(s, buf[:n])
 		}
 	}
 }
@@ -78,6 +76,7 @@ func (p *port) sessionOf(ctx context.Context, sock *packet.Socket, from packet.O
 }
 
 func (p *port) end(key string, s *session) {
+	p.backlog.leave(s)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.finish(key, s)
@@ -140,6 +139,7 @@ func (p *port) questions(ctx context.Context, u upstream, s *session, moved *ato
 		case <-ctx.Done():
 			return
 		case data := <-s.queue:
+			p.backlog.give(s, len(data)-chunkHead)
 			moved.Add(1)
 			if u.conn != nil {
 				_, _ = u.conn.Write(data[chunkHead:]) // what cannot be sent is lost, as UDP may; a refusal shows when reading

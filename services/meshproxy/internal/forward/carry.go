@@ -10,9 +10,9 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 )
 
-// relay joins a TCP connection and a link until both directions have ended, an error, or ctx. It closes the connection. It
+// carry joins a TCP connection and a link until both directions have ended, an error, or ctx. It closes the connection. It
 // is true if the stream has ended whole, so that the link can carry another; else the link is closed. The guest is whose place it is.
-func (f *Forwarder) relay(ctx context.Context, conn net.Conn, l *link, g *guest) bool {
+func (f *Forwarder) carry(ctx context.Context, conn net.Conn, l *link, g *guest) bool {
 	cut := func() {
 		_ = conn.Close() // given up
 		l.close()

@@ -1,0 +1,132 @@
+// Package relay joins pairs of TCP connections: what one end says the other hears, to its end or its reset.
+//
+// It owns the sockets that were joined, from Join until they are closed. A few loops carry them all, each a thread that waits for
+// many sockets at once (epoll(7)) and reads and writes without ever waiting for one: a small request costs a read and a write, and
+// wakes nobody else. It never looks at what it carries, knows no clock and gives nothing up that is silent: the kernel's keep-alive
+// ends what is dead. A Relay is safe for concurrent use; a pair belongs to one loop, and only that touches its sockets.
+package relay
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"github.com/shoalproject/shoal/internal/run"
+)
+
+// mostLoops bounds the threads: each can carry some hundred thousand small requests a second.
+const mostLoops = 16
+
+// Relay is one process's.
+type Relay struct {
+	begun chan struct{} // closed when there are loops
+
+	mu    sync.Mutex // guards below
+	loops []*loop
+	next  int
+}
+
+// New makes one that waits for its first pair.
+func New() *Relay { return &Relay{begun: make(chan struct{})} }
+
+// Run carries the pairs until ctx ends; those that are left then are reset. It must outlive those who join.
+func (r *Relay) Run(ctx context.Context, log *slog.Logger) error {
+	select {
+	case <-r.begun:
+	case <-ctx.Done():
+		return nil
+	}
+	g := run.NewGroup(log)
+	for i, l := range r.all() {
+		g.Go("relay "+strconv.Itoa(i), l.run)
+	}
+	return g.Wait(ctx)
+}
+
+func (r *Relay) all() []*loop {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.loops
+}
+
+// turn is the loop that gets the next pair. The first pair makes one for each processor.
+func (r *Relay) turn() (*loop, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(r.loops) == 0 {
+		var loops []*loop
+		for range min(runtime.GOMAXPROCS(0), mostLoops) {
+			l, err := newLoop()
+			if err != nil {
+				for _, l := range loops {
+					_ = l.close() // nothing was kept in them
+				}
+				return nil, err
+			}
+			loops = append(loops, l)
+		}
+		r.loops = loops
+		close(r.begun)
+	}
+	r.next++
+	return r.loops[r.next%len(r.loops)], nil
+}
+
+// Able says that a connection can be joined: it is one of the system's, and not one of the simulation.
+func Able(conn net.Conn) bool {
+	_, ok := conn.(*net.TCPConn)
+	return ok
+}
+
+// Join takes two connections over, which nobody else may use from then on, and carries what they say to each other. A half-closed
+// side is half-closed on the other; who gives up, or is given up, is told so to the other by a reset. Spoken is set when one of
+// them says something. With an error both are closed.
+func (r *Relay) Join(a, b net.Conn, spoken *atomic.Bool) (*Pair, error) {
+	one, err := detach(a)
+	other, err2 := detach(b)
+	l, err3 := r.turn()
+	if err := errors.Join(err, err2, err3); err != nil {
+		for _, fd := range []int{one, other} {
+			if fd >= 0 {
+				closeSocket(fd, true)
+			}
+		}
+		return nil, err
+	}
+	p := &Pair{loop: l, spoken: spoken, done: make(chan struct{})}
+	p.ends = [2]end{{fd: one, pair: p, writable: true}, {fd: other, pair: p, writable: true}}
+	p.ways = [2]way{{src: &p.ends[0], dst: &p.ends[1]}, {src: &p.ends[1], dst: &p.ends[0]}}
+	if err := l.carry(p); err != nil {
+		return nil, err
+	}
+	return p, nil
+}
+
+// Pair is two connections that are joined.
+type Pair struct {
+	loop   *loop
+	ends   [2]end
+	ways   [2]way
+	spoken *atomic.Bool
+	listed bool // it has more to carry at once
+	over   bool
+	done   chan struct{}
+}
+
+// Done is closed when both connections are.
+func (p *Pair) Done() <-chan struct{} { return p.done }
+
+// Reset gives the pair up, soon: both ends hear a reset. More than once is no harm.
+func (p *Pair) Reset() { p.loop.reset(p) }
+
+// speaks notes that the pair is in use.
+func (p *Pair) speaks() {
+	if p.spoken != nil && !p.spoken.Load() {
+		p.spoken.Store(true)
+	}
+}

@@ -1,0 +1,105 @@
+package relay
+
+import (
+	"errors"
+	"net"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// end is one of a pair's sockets, and what is known of it. Readiness is told once (EPOLLET), and holds until a call has shown that it
+// is used up.
+type end struct {
+	fd                 int
+	pair               *Pair
+	readable, writable bool
+	// whole says that a short read is no sign that there is nothing more: the end was announced already, or urgent data (tcp(7)),
+	// at which a read stops. Neither is announced again.
+	whole bool
+}
+
+// watched is what is told of an end.
+const watched = unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLPRI | unix.EPOLLET
+
+// note takes what the kernel tells. An error is found by the call that meets it.
+func (e *end) note(events uint32) {
+	if events&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		e.readable = true
+	}
+	if events&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+		e.writable = true
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
+		e.whole = true
+	}
+}
+
+// read is nothing, and no error, if there is nothing now; over is the end. Fewer bytes than asked for are all that there are.
+func (e *end) read(buf []byte) (n int, over bool, err error) {
+	n, err = again(func() (int, error) { return unix.Read(e.fd, buf) })
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		e.readable = false
+		return 0, false, nil
+	case err != nil:
+		return 0, false, os.NewSyscallError("read", err)
+	case n == 0:
+		return 0, true, nil
+	}
+	if n < len(buf) && !e.whole {
+		e.readable = false
+	}
+	return n, false, nil
+}
+
+// write takes what there is room for.
+func (e *end) write(data []byte) (n int, err error) {
+	n, err = again(func() (int, error) { return unix.Write(e.fd, data) })
+	switch {
+	case errors.Is(err, unix.EAGAIN):
+		e.writable = false
+		return 0, nil
+	case err != nil:
+		return 0, os.NewSyscallError("write", err)
+	}
+	e.writable = n == len(data)
+	return n, nil
+}
+
+// again repeats a call that a signal has interrupted.
+func again(call func() (int, error)) (n int, err error) {
+	for {
+		if n, err = call(); err != unix.EINTR { //nolint:errorlint // an errno as the kernel gave it, on the path of each byte
+			return n, err
+		}
+	}
+}
+
+// detach takes a connection's socket from the runtime, which would be woken by whatever comes to it, and closes the connection.
+func detach(conn net.Conn) (fd int, err error) {
+	defer func() { _ = conn.Close() }() // what is to be said of it, its socket says
+	c, ok := conn.(*net.TCPConn)
+	if !ok {
+		return -1, errors.ErrUnsupported
+	}
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	var fault error
+	if err := raw.Control(func(own uintptr) {
+		fd, fault = unix.FcntlInt(own, unix.F_DUPFD_CLOEXEC, 0)
+	}); err != nil {
+		return -1, err
+	}
+	return fd, os.NewSyscallError("fcntl", fault)
+}
+
+// closeSocket ends a connection: with a reset, or after all that was written.
+func closeSocket(fd int, reset bool) {
+	if reset {
+		_ = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // then it is closed the other way
+	}
+	_ = unix.Close(fd) // nobody has an interest in why it did not close
+}
