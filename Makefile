@@ -91,9 +91,8 @@ bench: deps build ## the figures; PEERS=1 also takes Docker Swarm's
 	PEERS=$(PEERS) go -C test run ./bench -only '^(scale|create|container|host|dispatcher|leader|idle)$$'
 
 .PHONY: bench-node
-bench-node: deps build ## the figures of the node: 50 more replicas, an agent with 100 containers, a dispatcher with 5,000 machines, logs
-	go -C test run ./bench -only '^(one|hundred|hollow)$$'
-	@cd services/agent && go test -run '^$$' -bench Keep -benchtime 3000x -count 3 ./internal/logger
+bench-node: deps build ## the figures of the node: 50 more replicas, 100 containers, 5,000 machines, logs; charts into docs/benchmarks/node
+	go -C test run ./bench -only '^(one|hundred|hollow|logs)$$' -figures $(CURDIR)/docs/benchmarks/node
 
 .PHONY: bench-net
 bench-net: build ## the network's figures: the mesh, virtual addresses, HAProxy and nginx beside the meshproxy; charts into docs/benchmarks/network

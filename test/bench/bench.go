@@ -25,6 +25,7 @@ type config struct {
 	Only      string
 	Dir       string
 	Root      string
+	Figures   string
 	Peers     bool
 	Hollow    int
 
@@ -84,7 +85,7 @@ type step struct {
 	together func(ctx context.Context, b *bench, clusters []orchestrator) error
 }
 
-// phase is a set of steps on clusters of one size.
+// phase is a set of steps on clusters of one size. Without managers there is no cluster.
 type phase struct {
 	name              string
 	managers, workers int
@@ -101,6 +102,7 @@ func phases() []phase {
 		{"one", 1, 0, []step{{name: "one", each: oneMachine}}},
 		{"hundred", 1, 0, []step{{name: "hundred", each: hundredContainers}}},
 		{"hollow", 1, 0, []step{{name: "hollow", each: hollowNodes}}},
+		{"logs", 0, 0, []step{{name: "logs", together: logPath}}},
 	}
 }
 
@@ -230,6 +232,9 @@ func (b *bench) step(ctx context.Context, s step, clusters []orchestrator) (left
 
 // bring makes the clusters of a phase, ours first. A peer that can't be made is told in the report.
 func (b *bench) bring(ctx context.Context, p phase) (clusters []orchestrator, err error) {
+	if p.managers == 0 {
+		return nil, nil
+	}
 	for _, name := range []string{"shoal-" + p.name, "swarm-" + p.name} {
 		if err := harness.DownDir(filepath.Join(b.cfg.Dir, name), b.cfg.program("shoal-lab")); err != nil {
 			return nil, err

@@ -41,10 +41,11 @@ func command(ctx context.Context, args []string, peers string, stdout, stderr io
 	flags.IntVar(&cfg.Runs, "runs", cfg.Runs, "how often 1 to 50 is taken, each beside the bare client")
 	flags.IntVar(&cfg.FaultRuns, "fault-runs", cfg.FaultRuns, "how often each loss, and each create load, is taken")
 	flags.IntVar(&cfg.Replicas, "replicas", cfg.Replicas, "what the service is scaled to")
-	flags.StringVar(&cfg.Only, "only", "", "take only the steps whose name matches this `regexp`: scale, create, container, host, dispatcher, leader, idle, hundred, hollow")
+	flags.StringVar(&cfg.Only, "only", "", "take only the steps whose name matches this `regexp`: scale, create, container, host, dispatcher, leader, idle, one, hundred, hollow, logs")
 	flags.IntVar(&cfg.Hollow, "hollow", cfg.Hollow, "how many machines the step hollow plays")
 	flags.StringVar(&cfg.Dir, "dir", cfg.Dir, "the `folder` of the laboratories; what an interrupted run left there is removed")
 	flags.StringVar(&cfg.Root, "root", cfg.Root, "the `folder` of the repository, whose bin/ has the programs")
+	flags.StringVar(&cfg.Figures, "figures", cfg.Figures, "draw charts of what was taken more than once into this `folder`")
 	format := flags.String("format", "table", "table or json")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -61,5 +62,5 @@ func command(ctx context.Context, args []string, peers string, stdout, stderr io
 	if *format == "json" {
 		show = r.json
 	}
-	return errors.Join(err, show(stdout))
+	return errors.Join(err, show(stdout), r.draw(cfg.Figures))
 }

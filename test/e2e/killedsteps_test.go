@@ -57,14 +57,19 @@ func killedAtEveryStep(t *testing.T, all bool) {
 		}
 	}
 	t.Logf("%d tasks up and out: %s", n, l.take())
+	until(t, "nothing of them is left", 10*time.Second, func() string {
+		left, _, _ := c.try("w1", "sh", "-c", "ls /run/shoal/userns; ls -d /run/shoal/volumes/*/layer*; grep -o '/run/shoal/volumes[^ ]*' /proc/self/mountinfo")
+		return left
+	})
 }
 
 // killedAt takes a task up and out again, with a death on each way.
 func (c *cluster) killedAt(up string, first victim, out string, second victim, n int) {
 	c.t.Helper()
-	name := fmt.Sprintf("trial-%d", n)
+	// One with users of its own has namespaces and mounts that one without has not.
+	name, users := fmt.Sprintf("trial-%d", n), []string{"host", "private"}[n%2]
 	c.at(up, first, func() {
-		c.shoal("service", "create", "--detach", "--name", name, "--constraint", "node.hostname==w1", c.image("1.0.0"))
+		c.shoal("service", "create", "--detach", "--name", name, "--userns", users, "--constraint", "node.hostname==w1", c.image("1.0.0"))
 	})
 	took := c.converged(name, 1, 30*time.Second)
 	if rows := c.tasks(name, false); len(rows) != 1 || rows[0].Error != "" {

@@ -29,6 +29,7 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/failpoint"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/gate"
 	"github.com/shoalproject/shoal/services/agent/internal/kernel"
 	"github.com/shoalproject/shoal/services/agent/internal/pull"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
@@ -66,7 +67,7 @@ type Executor struct {
 	log     *slog.Logger
 	client  *containerd.Client
 	images  *images
-	slots   chan struct{} // one for each container that is made or started
+	gate    *gate.Gate // for containers that are made or started
 	machine runtimespec.Machine
 	volumes *volume.Store
 	groups  usage.Reader
@@ -81,8 +82,9 @@ type Executor struct {
 
 // prepared is what Start needs to know of a container.
 type prepared struct {
-	rootfs []mount.Mount
-	ids    container.IDs
+	rootfs  []mount.Mount
+	ids     container.IDs
+	service string
 }
 
 // New makes the client. It does not wait for containerd: each call fails with Unavailable until it is there.
@@ -102,7 +104,7 @@ func New(cfg Config, logger *slog.Logger) (*Executor, error) {
 	e := &Executor{
 		life: life, cfg: cfg, log: logger, client: client, machine: kernel.Machine(cfg.Init, logger), volumes: volume.New(cfg.Volumes, cfg.Pins),
 		groups: usage.Real(), layered: kernel.AtLeast(5, 19),
-		slots: make(chan struct{}, max(1, cfg.Parallel)), prepared: map[string]prepared{},
+		gate: gate.New(cfg.Parallel), prepared: map[string]prepared{},
 	}
 	e.images = newImages(e)
 	return e, nil
@@ -162,7 +164,8 @@ func (e *Executor) observe(f *container.Found, p *tasktypes.Process) {
 
 // Start starts a prepared container and returns its process id. Starting one that runs is no error.
 func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
-	release, err := e.slot(ctx)
+	// More at once than the machine has cores for only makes each slower.
+	release, err := e.gate.Pass(ctx, e.serviceOf(id))
 	if err != nil {
 		return 0, err
 	}
@@ -231,7 +234,7 @@ func (e *Executor) made(ctx context.Context, id string) (prepared, error) {
 		return prepared{}, err
 	}
 	rootfs, err := e.client.SnapshotService(e.cfg.Snapshotter).Mounts(ctx, id)
-	return prepared{e.throughPins(id, rootfs), idsOf(c.Labels)}, err
+	return prepared{e.throughPins(id, rootfs), idsOf(c.Labels), ""}, err
 }
 
 // Wait blocks until the container's process has ended, over restarts of containerd too. NotFound: there is none.
@@ -254,14 +257,4 @@ func (e *Executor) Wait(ctx context.Context, id string) (task.Exit, error) {
 // call bounds a call and names our namespace.
 func (e *Executor) call(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(namespaces.WithNamespace(ctx, e.cfg.Namespace), callTimeout)
-}
-
-// slot waits for its turn: more at once than the machine has cores for only makes each slower.
-func (e *Executor) slot(ctx context.Context) (release func(), err error) {
-	select {
-	case e.slots <- struct{}{}:
-		return func() { <-e.slots }, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }

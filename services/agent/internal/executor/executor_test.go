@@ -28,9 +28,7 @@ func TestLife(t *testing.T) {
 		t.Errorf("exit %+v", exit)
 	}
 	want := "probe exit /usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin hello 1234 99"
-	if got := r.log(t, s.ID); !strings.Contains(got, want) {
-		t.Errorf("log %q lacks %q", got, want)
-	}
+	until(t, "its logger has written what it said", func() bool { return strings.Contains(r.log(t, s.ID), want) })
 	found, err := r.List(t.Context())
 	if err != nil || len(found) != 1 || found[0].Presence != task.Ended || found[0].Exit.Code != 42 {
 		t.Fatalf("a container that ended is listed as %+v, %v", found, err)

@@ -104,9 +104,19 @@ func optionMatrix() []optionCase {
 				{"file:/sys/fs/cgroup/pids/pids.max", "^42$"},
 				{"line:/sys/fs/cgroup/devices/devices.list|10:7 ", "c 10:7 r"},
 			}},
+		{name: "terminal", spec: `tty: true command: "/probe"`, answers: [][2]string{
+			{"terminal:", "true"},
+			{"link:/proc/self/fd/0", "^/dev/pts/0ok$"},
+			{"link:/proc/self/fd/2", "^/dev/pts/0ok$"},
+			{"args:", "^/probe tell terminal: "},
+			{"env:GREETING", "^hello$"}, // the image's
+		}},
 		{name: "mounts", spec: `
 			mounts { type: MOUNT_TYPE_BIND source: "DIR/bound" target: "/bound" }
 			mounts { type: MOUNT_TYPE_BIND source: "DIR/bound" target: "/bound-ro" read_only: true }
+			mounts { type: MOUNT_TYPE_BIND source: "DIR/bound" target: "/bound-flat" bind { non_recursive: true } }
+			mounts { type: MOUNT_TYPE_BIND source: "DIR/bound" target: "/bound-shallow" read_only: true bind { read_only_non_recursive: true } }
+			mounts { type: MOUNT_TYPE_BIND source: "DIR/bound" target: "/bound-forced" read_only: true bind { read_only_force_recursive: true } }
 			mounts { type: MOUNT_TYPE_BIND source: "DIR/made/deep" target: "/made" bind { create_mountpoint: true propagation: MOUNT_PROPAGATION_RSLAVE } }
 			mounts { type: MOUNT_TYPE_VOLUME source: "shared" target: "/seeded" volume { labels { key: "a" value: "b" } } }
 			mounts { type: MOUNT_TYPE_VOLUME source: "bare" target: "/seeded-not" volume { no_copy: true } }
@@ -119,6 +129,11 @@ func optionMatrix() []optionCase {
 				{"write:/bound", "ok"},
 				{"write:/bound-ro", "read-only file system"},
 				{"write:/bound-ro/below", "read-only file system"}, // what is mounted below too
+				{"write:/bound/below", "ok"},
+				{"list:/bound-flat/below", "^$"}, // what is mounted there is left out
+				{"write:/bound-shallow", "read-only file system"},
+				{"write:/bound-shallow/below", "ok"},
+				{"write:/bound-forced/below", "read-only file system"},
 				{"write:/made", "ok"},
 				{"line:/proc/self/mountinfo| /made ", " master:[0-9]+ | - "},
 				{"file:/seeded/from-image", "^seed$"},

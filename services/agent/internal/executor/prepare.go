@@ -48,7 +48,7 @@ func (e *Executor) Prepare(ctx context.Context, c container.Spec) error {
 }
 
 func (e *Executor) make(ctx context.Context, c container.Spec, img *image) error {
-	release, err := e.slot(ctx)
+	release, err := e.gate.Pass(ctx, c.Origin.Service)
 	if err != nil {
 		return err
 	}
@@ -138,7 +138,7 @@ func (e *Executor) create(ctx context.Context, c container.Spec, img *image) err
 		return e.failure("make the container", err)
 	}
 	_ = failpoint.Hit("agent.container-made")
-	e.keep(c.ID, prepared{rootfs, c.IDs})
+	e.keep(c.ID, prepared{rootfs, c.IDs, c.Origin.Service})
 	return nil
 }
 
@@ -148,7 +148,7 @@ func (e *Executor) input(id string) string { return filepath.Join(e.cfg.Pins, id
 // openPipe makes a pipe. Nobody writes to that of the input until somebody attaches: who reads waits, instead of finding the
 // end.
 func openPipe(pipe string) error {
-	if err := os.MkdirAll(filepath.Dir(pipe), 0o711); err != nil {
+	if err := os.MkdirAll(filepath.Dir(pipe), 0o700); err != nil {
 		return fmt.Errorf("make a place for the container's pipes: %w", err)
 	}
 	if err := unix.Mkfifo(pipe, 0o600); err != nil && !errors.Is(err, unix.EEXIST) {
@@ -167,6 +167,13 @@ func (e *Executor) keep(id string, p prepared) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.prepared[id] = p
+}
+
+// serviceOf is that of a container which was made in this life of the agent; of others it is not known, and they share their turns.
+func (e *Executor) serviceOf(id string) string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.prepared[id].service
 }
 
 func (e *Executor) unkeep(id string) {

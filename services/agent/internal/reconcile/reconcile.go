@@ -17,6 +17,7 @@ import (
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
+	"github.com/shoalproject/shoal/services/agent/internal/gate"
 	"github.com/shoalproject/shoal/services/agent/internal/idpool"
 	"github.com/shoalproject/shoal/services/agent/internal/journal"
 	"github.com/shoalproject/shoal/services/agent/internal/look"
@@ -99,6 +100,8 @@ const (
 	retryFirst, retryLast = 100 * time.Millisecond, time.Second
 	// lazySave is how long an acknowledgement may wait for the journal: losing it only repeats a status.
 	lazySave = time.Second
+	// networksAtOnce bounds the networks that are made at once: each takes a thread, and the kernel makes one after another.
+	networksAtOnce = 8
 	// sweepEvery is the time between two looks for leftovers.
 	sweepEvery = 10 * time.Minute
 	// withdrawBound is for a local socket.
@@ -124,6 +127,7 @@ type Parts struct {
 type Loop struct {
 	Parts
 	workers *run.Spawner
+	gate    *gate.Gate // for containers whose network is made
 	inbox   chan func(context.Context)
 	adopted chan struct{} // closed when the machine's containers are known
 
@@ -187,7 +191,7 @@ type entry struct {
 // New makes a loop that does nothing until Run.
 func New(p Parts) *Loop {
 	return &Loop{
-		Parts: p, workers: run.NewSpawner(p.Log), inbox: make(chan func(context.Context), 64), adopted: make(chan struct{}),
+		Parts: p, workers: run.NewSpawner(p.Log), gate: gate.New(networksAtOnce), inbox: make(chan func(context.Context), 64), adopted: make(chan struct{}),
 		tasks: map[string]*entry{}, payloads: map[string][]byte{}, shared: shared{kept: map[string]bool{}, attempts: map[string]uint32{}},
 		book: book{unsaved: journal.Change{Put: map[string]journal.Record{}}},
 	}

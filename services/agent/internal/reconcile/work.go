@@ -73,7 +73,7 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 	l.workers.Go(own, "prepare", func(own context.Context) error {
 		err := failpoint.Hit("agent.prepare")
 		if err == nil {
-			spec.Sandbox, err = l.Network.Make(own, wiring)
+			spec.Sandbox, err = l.connect(own, spec.Origin.Service, wiring)
 		}
 		if err == nil {
 			err = failpoint.Hit("agent.network-made")
@@ -98,6 +98,16 @@ func (l *Loop) prepare(ctx context.Context, e *entry) {
 		})
 		return nil
 	})
+}
+
+// connect makes a container's network when it is its service's turn.
+func (l *Loop) connect(ctx context.Context, service string, w container.Wiring) (container.Sandbox, error) {
+	leave, err := l.gate.Pass(ctx, service)
+	if err != nil {
+		return container.Sandbox{}, err
+	}
+	defer leave()
+	return l.Network.Make(ctx, w)
 }
 
 // wire has the meshproxy make the tables of a container that is on networks, so that its first call finds them; and of one whose

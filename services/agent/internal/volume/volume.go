@@ -159,7 +159,7 @@ func place(pin string, found int) error {
 	if err := unix.Fstat(found, &st); err != nil {
 		return fmt.Errorf("look at a part of a volume: %w", err)
 	}
-	if err := os.MkdirAll(filepath.Dir(pin), 0o711); err != nil {
+	if err := os.MkdirAll(filepath.Dir(pin), 0o700); err != nil {
 		return fmt.Errorf("make a place for a mount: %w", err)
 	}
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
