@@ -89,7 +89,7 @@ func build(ctx context.Context, dir string, p pack, binary string) error {
 // test is no error: the error is about the run itself.
 func runTest(ctx context.Context, dir, binary string, t target) (outcome, error) {
 	cmd := exec.CommandContext(ctx, "go", "tool", "test2json", binary,
-		"-test.v=test2json", "-test.failfast", "-test.paniconexit0", "-test.timeout=5m", "-test.run", t.run)
+		"-test.v=test2json", "-test.failfast", "-test.paniconexit0", "-test.timeout=90s", "-test.run", t.run)
 	cmd.Dir = filepath.Join(dir, t.module, t.path)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
