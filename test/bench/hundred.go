@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/test/bench/logpath"
 	"github.com/shoalproject/shoal/test/bench/poll"
 	"github.com/shoalproject/shoal/test/bench/usage"
 )
@@ -51,4 +52,13 @@ func hundredContainers(ctx context.Context, b *bench, o orchestrator) error {
 		b.report.add(o.who(), "agent with 100 containers, memory", unitMemory, aimAgentMiB, to.Memory.Resident)
 	}
 	return o.remove(ctx, name)
+}
+
+// logPath measures how fast one container's output is kept, for which no cluster is there.
+func logPath(ctx context.Context, b *bench, _ []orchestrator) error {
+	rates, err := logpath.Measure(ctx, b.cfg.Root, b.cfg.Runs)
+	for _, r := range rates {
+		b.report.add(ours, "log path, lines of "+r.Line+" bytes", "MB/s", "100 MB/s", r.Each)
+	}
+	return err
 }

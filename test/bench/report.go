@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
+
+	"github.com/shoalproject/shoal/test/bench/figures"
 )
 
 // column says who was measured.
@@ -128,6 +131,21 @@ func (r *report) end(began time.Time) {
 	r.Machine.Took = time.Since(began).Round(time.Second).String()
 }
 
+// draw makes the charts.
+func (r *report) draw(folder string) error {
+	if folder == "" {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var faults []error
+	for _, at := range r.Rows {
+		faults = append(faults, figures.Draw(folder, at.Step, at.Unit,
+			figures.Side{Name: "shoal", Runs: at.Shoal.runs()}, figures.Side{Name: "bare containerd", Runs: at.Bare.runs()}, figures.Side{Name: "Docker Swarm", Runs: at.Swarm.runs()}))
+	}
+	return errors.Join(faults...)
+}
+
 func (r *report) json(w io.Writer) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -161,6 +179,14 @@ func (r *report) table(w io.Writer) error {
 		fmt.Fprintln(w, n)
 	}
 	return nil
+}
+
+// runs are all of a series, in their order.
+func (s *series) runs() []float64 {
+	if s == nil {
+		return nil
+	}
+	return s.Samples
 }
 
 // String is how a series stands in the table.

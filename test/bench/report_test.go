@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 )
@@ -76,26 +74,5 @@ func TestBadFlags(t *testing.T) {
 	}
 	if err := command(t.Context(), []string{"-format", "xml"}, "", io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "xml") {
 		t.Errorf("-format xml: %v", err)
-	}
-}
-
-// What was taken once is no chart, and what was taken of two has a line each.
-func TestCharts(t *testing.T) {
-	r, folder := newReport(), filepath.Join(t.TempDir(), "charts")
-	for _, v := range []float64{3, 4} {
-		r.add(ours, "50 more, here", "s", "", v)
-		r.add(bareClient, "50 more, here", "s", "", v/2)
-	}
-	r.add(ours, "once", "s", "", 1)
-	if err := r.draw(folder); err != nil {
-		t.Fatal(err)
-	}
-	drawn, err := os.ReadDir(folder)
-	if err != nil || len(drawn) != 1 || drawn[0].Name() != "50-more-here.svg" {
-		t.Fatalf("%v, %v", drawn, err)
-	}
-	text, err := os.ReadFile(filepath.Join(folder, drawn[0].Name()))
-	if err != nil || strings.Count(string(text), "<polyline") != 2 {
-		t.Errorf("%s, %v", text, err)
 	}
 }
