@@ -114,6 +114,30 @@ func TestReading(t *testing.T) {
 	same(t, "the last three of a time", got, plus(lines[17:20]))
 }
 
+// Of the last lines there are as many as were asked for, also when more are written while they are read, into this file and the next.
+func TestLastLinesOfWhatGrows(t *testing.T) {
+	dir := t.TempDir()
+	w := create(t, dir, Limits{FileSize: 200_000, Files: 10})
+	write(t, w, Stdout, number(0, 2000)...)
+	got, batches := 0, 0
+	err := Read(t.Context(), dir, Query{Tail: 1900}, func(b Batch) error {
+		if batches++; batches == 1 {
+			write(t, w, Stdout, number(2000, 6000)...)
+		}
+		got += len(b.Lines)
+		return nil
+	})
+	if err != nil || got != 1900 || batches < 2 {
+		t.Errorf("%d lines in %d batches, %v; want 1900", got, batches, err)
+	}
+	if w.Number() < 2 {
+		t.Error("there is one file")
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // A reader that comes back goes on where it was, wherever it was; what has been let go of meanwhile it is told.
 func TestPositions(t *testing.T) {
 	dir := t.TempDir()

@@ -57,15 +57,17 @@ func Read(ctx context.Context, dir string, q Query, put func(Batch) error) error
 	r := &reader{dir: dir, query: q, put: put, at: q.After}
 	defer r.close()
 	if !q.Resume && q.Tail >= 0 {
-		at, err := tail(dir, q)
+		from, to, err := tail(dir, q)
 		if err != nil {
 			return ignoreGone(err)
 		}
-		r.at = at
+		r.at = from
 		if q.Follow {
-			if err := put(Batch{End: at}); err != nil {
+			if err := put(Batch{End: from}); err != nil {
 				return err
 			}
+		} else {
+			r.end = &to // or there would be more than were asked for
 		}
 	}
 	return ignoreGone(r.run(ctx))
@@ -84,6 +86,7 @@ type reader struct {
 	query Query
 	put   func(Batch) error
 	at    Position
+	end   *Position // nothing from there on is wanted; nil: all is
 	lost  bool
 
 	file   io.ReadCloser
@@ -195,7 +198,7 @@ func (r *reader) next() (bool, error) {
 
 // lines reads to the end of the open file. A last line without its end is kept for the next time.
 func (r *reader) lines(ctx context.Context) (n int, err error) {
-	for {
+	for !r.past() {
 		part, err := r.buf.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) || errors.Is(err, io.EOF) && len(part) > 0 {
 			// Never longer than a line can be; noise that a power cut has left is.
@@ -230,6 +233,12 @@ func (r *reader) lines(ctx context.Context) (n int, err error) {
 			}
 		}
 	}
+	return n, nil
+}
+
+// past says that all has been read that is wanted.
+func (r *reader) past() bool {
+	return r.end != nil && (r.at.File > r.end.File || r.at.File == r.end.File && r.at.Offset >= r.end.Offset)
 }
 
 func (q Query) wants(l Line) bool {

@@ -8,39 +8,42 @@ import (
 	"io/fs"
 )
 
-// tail finds where the last lines begin, from the newest file back.
-func tail(dir string, q Query) (Position, error) {
+// tail finds where the last lines begin, from the newest file back, and where the last of them ends: others may be written meanwhile.
+func tail(dir string, q Query) (from, to Position, err error) {
 	list, err := numbers(dir)
 	if err != nil || len(list) == 0 {
-		return Position{}, err
+		return from, to, err
 	}
-	last := list[len(list)-1]
+	to.File = list[len(list)-1]
 	if q.Tail == 0 {
-		end, err := endOf(dir, last)
-		return Position{File: last, Offset: end}, err
+		to.Offset, err = endOf(dir, to.File)
+		return to, to, err
 	}
 	need := q.Tail
 	for i := len(list) - 1; i >= 0; i-- {
-		begins, err := lastLines(dir, list[i], q, need)
+		begins, end, err := lastLines(dir, list[i], q, need)
 		if errors.Is(err, fs.ErrNotExist) {
 			break // let go of since the list was made, and all before it
 		}
 		if err != nil {
-			return Position{}, err
+			return from, to, err
+		}
+		if list[i] == to.File {
+			to.Offset = end
 		}
 		if len(begins) == need {
-			return Position{File: list[i], Offset: begins[0]}, nil
+			return Position{File: list[i], Offset: begins[0]}, to, nil
 		}
 		need -= len(begins)
 	}
-	return Position{}, nil
+	return from, to, nil
 }
 
-// lastLines are where the last lines of a file begin that are wanted, at most n of them.
-func lastLines(dir string, number uint64, q Query, n int) ([]int64, error) {
-	begins := make([]int64, 0, min(n, 1024))
+// lastLines are where the last lines of a file begin that are wanted, at most n of them, and where its last line ends.
+func lastLines(dir string, number uint64, q Query, n int) (begins []int64, end int64, err error) {
+	begins = make([]int64, 0, min(n, 1024))
 	var parted [Stderr + 1]int64 // where the line begins whose parts came last, plus 1
-	err := scan(dir, number, func(at int64, l Line) {
+	end, err = scan(dir, number, func(at int64, l Line) {
 		begin := at
 		if parted[l.Stream] > 0 {
 			begin = parted[l.Stream] - 1
@@ -58,25 +61,25 @@ func lastLines(dir string, number uint64, q Query, n int) ([]int64, error) {
 		}
 		begins = append(begins, begin)
 	})
-	return begins, err
+	return begins, end, err
 }
 
-// scan calls f for each whole line of a file with its offset.
-func scan(dir string, number uint64, f func(at int64, l Line)) error {
+// scan calls f for each whole line of a file with its offset, and returns where the last one ends.
+func scan(dir string, number uint64, f func(at int64, l Line)) (end int64, err error) {
 	file, err := open(dir, number)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer file.Close()
 	buf := bufio.NewReaderSize(file, batchSize)
-	for at := int64(0); ; {
+	for at := int64(0); ; end = at {
 		raw, err := buf.ReadSlice('\n')
 		if errors.Is(err, bufio.ErrBufferFull) { // noise: no line is so long
 			at += int64(len(raw))
 			continue
 		}
 		if err != nil {
-			return nil //nolint:nilerr // the end, or damage: what was read counts
+			return end, nil //nolint:nilerr // the end, or damage: what was read counts
 		}
 		if l, ok := parse(bytes.TrimSuffix(raw, []byte{'\n'})); ok {
 			f(at, l)

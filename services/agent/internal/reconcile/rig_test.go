@@ -3,6 +3,7 @@ package reconcile_test
 import (
 	"context"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -39,11 +40,14 @@ type agent struct {
 	outbox    *report.Outbox
 	said      map[string]*typesv1.TaskObserved // the latest of each task, as the cluster hears it
 	stop      func()
-	withdrawn []string
 	deaf      atomic.Bool // its machine's meshproxy makes no tables
+	mu        sync.Mutex  // guards withdrawn: several may end at once
+	withdrawn []string
 }
 
 func (a *agent) Withdraw(_ context.Context, id string) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	a.withdrawn = append(a.withdrawn, id)
 	return nil
 }
