@@ -27,10 +27,11 @@ func DialFrom(ctx context.Context, n Network, network string, to netip.AddrPort,
 // DialFrom is by IP_TRANSPARENT (ip(7)).
 func (machineNetwork) DialFrom(ctx context.Context, network string, to netip.AddrPort, source netip.Addr) (net.Conn, error) {
 	d := net.Dialer{KeepAlive: -1}
-	var from netip.AddrPort
-	if source.IsValid() {
-		d.Control, from = asAnyone, netip.AddrPortFrom(source, 0)
+	if !source.IsValid() { // with a source of zeros it would be bound to a port of its own, of which there are few
+		return d.DialContext(ctx, network, to.String())
 	}
+	d.Control = asAnyone
+	from := netip.AddrPortFrom(source, 0)
 	// The results are looked at one by one: a nil connection of a type is no nil net.Conn.
 	if network == "udp" {
 		c, err := d.DialUDP(ctx, network, from, to)

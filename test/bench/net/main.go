@@ -53,7 +53,7 @@ func command(ctx context.Context, args []string, stdout, stderr io.Writer) error
 	flags.StringVar(&cfg.dir, "dir", "/var/tmp/shoal-bench-net", "the `folder` of the laboratory")
 	flags.StringVar(&cfg.root, "root", "..", "the `folder` of the repository, whose bin/ has the programs")
 	flags.StringVar(&cfg.figures, "figures", "", "draw charts into this `folder`")
-	only := flags.String("only", "", "take only the steps whose name matches this `regexp`: mesh, vip, proxies, appear, large")
+	only := flags.String("only", "", "take only the steps whose name matches this `regexp`: mesh, vip, proxies, hop, appear, large")
 	flags.IntVar(&cfg.rounds, "rounds", 7, "how often each side is asked")
 	flags.DurationVar(&cfg.each, "each", 2*time.Second, "how long each side is asked, each time")
 	flags.IntVar(&cfg.workers, "workers", 2, "how many machines beside the manager")
@@ -93,7 +93,7 @@ func bench(ctx context.Context, cfg config, stdout io.Writer, log *slog.Logger) 
 	for _, step := range []struct {
 		name string
 		take func(context.Context) error
-	}{{"mesh", s.mesh}, {"vip", s.vip}, {"proxies", s.proxies}, {"appear", s.appear}, {"large", s.large}} {
+	}{{"mesh", s.mesh}, {"vip", s.vip}, {"proxies", s.proxies}, {"hop", s.hop}, {"appear", s.appear}, {"large", s.large}} {
 		if !cfg.only.MatchString(step.name) {
 			continue
 		}

@@ -68,7 +68,7 @@ func (f *Forwarder) fromLink(dst net.Conn, l *link, g *guest) error {
 			return closeWrite(dst)
 		}
 		g.speaks()
-		if _, err := io.CopyN(dst, l.in, int64(n)); err != nil {
+		if err := l.pour(dst, n); err != nil {
 			return err
 		}
 	}

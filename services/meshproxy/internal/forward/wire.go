@@ -113,3 +113,24 @@ func (l *link) next() (int, error) {
 	_, err = l.in.Discard(2)
 	return n, err
 }
+
+// pour writes the n bytes of a chunk as they come, from where they came to.
+func (l *link) pour(dst io.Writer, n int) error {
+	for n > 0 {
+		if _, err := l.in.Peek(1); err != nil {
+			return errors.Join(err, io.ErrUnexpectedEOF)
+		}
+		data, err := l.in.Peek(min(n, l.in.Buffered()))
+		if err != nil {
+			return err
+		}
+		if _, err := dst.Write(data); err != nil {
+			return err
+		}
+		if _, err := l.in.Discard(len(data)); err != nil {
+			return err
+		}
+		n -= len(data)
+	}
+	return nil
+}
