@@ -82,6 +82,30 @@ func TestTaskThatDoesNotAnswerIsSkipped(t *testing.T) {
 			}
 		}
 	})
+	// As by SIGSTOP: the kernel takes connections for it, and nobody speaks. One client finds out for all.
+	t.Run("machine whose meshproxy is stopped", func(t *testing.T) {
+		r := newRig(t)
+		stopped, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stopped.Close()
+		r.peers = map[string][]string{"b": {stopped.Addr().String()}}
+		p := publish(t, "tcp", r.task("web.1", "b", nil), r.task("web.2", "a", nil))
+		r.apply(p)
+		var waited time.Time
+		for i := range 4 { // two of them have it first in turn
+			if got, err := ask(at("127.0.0.1", p)); got != "web.2" {
+				t.Fatalf("answered %q, %v", got, err)
+			}
+			if i == 0 {
+				waited = time.Now()
+			}
+		}
+		if n := r.dials.Load(); n > 1 && time.Since(waited) < 2*time.Second { // after that it may be tried again
+			t.Errorf("%d of 4 connections waited for it", n)
+		}
+	})
 	t.Run("all", func(t *testing.T) {
 		r := newRig(t)
 		p := publish(t, "tcp", r.dead("web.1", "a"))
