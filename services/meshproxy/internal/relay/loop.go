@@ -183,6 +183,9 @@ func (l *loop) turn(p *Pair) {
 		w := &p.ways[i]
 		was := w.over
 		again, err := w.step(&l.store)
+		if was && w.src.broken { // it has said all, and will not hear the rest
+			err = unix.ECONNRESET
+		}
 		if err == nil && w.over && !was && !p.ways[1-i].over { // the second end needs no half-close: both are closed then
 			err = unix.Shutdown(w.dst.fd, unix.SHUT_WR)
 		}

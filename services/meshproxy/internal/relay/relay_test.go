@@ -101,7 +101,7 @@ type said struct {
 // its own: at once, or after it has heard all of the other.
 func TestWhatOneSaysTheOtherHears(t *testing.T) {
 	r := newRig(t)
-	rng := rand.New(rand.NewPCG(1, 2))
+	rng, bytesOf := rand.New(rand.NewPCG(1, 2)), rand.NewChaCha8([32]byte{1})
 	for i := range 60 {
 		small := i%3 == 0
 		a, b, p := r.joined(small)
@@ -113,9 +113,7 @@ func TestWhatOneSaysTheOtherHears(t *testing.T) {
 				size = min(size, 200_000)
 			}
 			sides[j] = said{data: make([]byte, size), pieces: 1 + rng.IntN(1<<(4+rng.IntN(14))), heard: make(chan struct{})}
-			for k := range sides[j].data {
-				sides[j].data[k] = byte(rng.Uint32())
-			}
+			_, _ = bytesOf.Read(sides[j].data) // it always fills it
 			if size > 50_000 {
 				sides[j].pieces = max(sides[j].pieces, 2000)
 			}
@@ -190,6 +188,26 @@ func TestWhoGivesUpIsToldOf(t *testing.T) {
 			}
 			<-p.Done()
 		})
+	}
+}
+
+// TestWhoHasSaidAllAndGoesIsNotWaitedFor: one that has half-closed and is reset then has nobody wait for an answer to it.
+func TestWhoHasSaidAllAndGoesIsNotWaitedFor(t *testing.T) {
+	r := newRig(t)
+	a, b, p := r.joined(false)
+	if err := a.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadAll(b); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(a.SetLinger(0), a.Close()); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-p.Done():
+	case <-time.After(10 * time.Second):
+		t.Error("its pair is still there")
 	}
 }
 

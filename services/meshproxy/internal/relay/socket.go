@@ -17,6 +17,8 @@ type end struct {
 	// whole says that a short read is no sign that there is nothing more: the end was announced already, or urgent data (tcp(7)),
 	// at which a read stops. Neither is announced again.
 	whole bool
+	// broken says that it was reset. While it may have something to say, the read that meets it tells in its turn.
+	broken bool
 }
 
 // watched is what is told of an end.
@@ -32,6 +34,9 @@ func (e *end) note(events uint32) {
 	}
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
 		e.whole = true
+	}
+	if events&unix.EPOLLERR != 0 {
+		e.broken = true
 	}
 }
 
