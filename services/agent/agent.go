@@ -21,6 +21,7 @@ import (
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	logsv1 "github.com/shoalproject/shoal/proto/shoal/logs/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/attach"
 	"github.com/shoalproject/shoal/services/agent/internal/carry"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/disk"
@@ -101,7 +102,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	// Step 1: the loop that owns what runs here. It begins with taking over what it finds.
 	outbox := report.New()
 	loop := reconcile.New(reconcile.Parts{
-		Log: env.Log, Now: env.Now, Cluster: p.ID.Cluster, Executor: env.Executor, Network: env.Network,
+		Log: env.Log, Now: env.Now, Cluster: p.ID.Cluster, Executor: env.runtime(cfg), Network: env.Network,
 		Node: container.Node{ID: p.ID.Name, Hostname: env.Host, OS: runtime.GOOS, Architecture: runtime.GOARCH}, Files: env.Vault, Journal: env.Journal, Mesh: proxy, Outbox: outbox,
 		IDs: idpool.New(cfg.UserIDs, cfg.UserRanges),
 	})
@@ -174,7 +175,9 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 		e.Usage = meter.Kernel{Reader: usage.Real()}
 	}
 	if e.Network == nil {
-		e.Network = network.New(cfg.RunDir)
+		kernel := network.New(cfg.RunDir)
+		kernel.FindBy(attach.Finder(cfg.Socket, cfg.Namespace))
+		e.Network = kernel
 	}
 	if e.Vault == nil {
 		e.Vault = memfs.New(filepath.Join(cfg.RunDir, "secrets"))
@@ -205,6 +208,14 @@ func (e *Env) fill(cfg Config, p *process.Process) (closeReal func(), err error)
 		e.Executor = x
 	}
 	return closeReal, nil
+}
+
+// runtime runs our own containers, and watches those of others where they can be put on networks.
+func (e *Env) runtime(cfg Config) reconcile.Executor {
+	if places, ok := e.Network.(attach.Places); ok {
+		return attach.Over(e.Executor, cfg.guests(), places)
+	}
+	return e.Executor
 }
 
 // disks are those that this machine depends on; of a machine in memory there is none.

@@ -122,3 +122,6 @@ func (c Config) pulls() pull.Config {
 func (c Config) volumes() (data, pins string) {
 	return path.Join(c.Folder("agent"), "volumes"), path.Join(c.RunDir, "volumes")
 }
+
+// guests is the folder of what is kept of other tools' containers.
+func (c Config) guests() string { return path.Join(c.RunDir, "attached") }

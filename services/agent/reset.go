@@ -10,6 +10,7 @@ import (
 	"github.com/shoalproject/shoal/internal/process"
 	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	"github.com/shoalproject/shoal/services/agent/internal/attach"
 	"github.com/shoalproject/shoal/services/agent/internal/executor"
 	"github.com/shoalproject/shoal/services/agent/internal/memfs"
 	"github.com/shoalproject/shoal/services/agent/internal/network"
@@ -29,7 +30,7 @@ func Reset(ctx context.Context, cfg Config, env Env) error {
 	if err != nil {
 		return err
 	}
-	return reset.Machine{Log: env.Log, Executor: env.Executor, Network: env.Network, Files: env.Vault}.Run(ctx)
+	return reset.Machine{Log: env.Log, Executor: env.runtime(cfg), Network: env.Network, Files: env.Vault}.Run(ctx)
 }
 
 // ResetAny removes what agents of any cluster have made, without a config, an identity or a journal: `shoal node reset` takes
@@ -43,7 +44,7 @@ func ResetAny(ctx context.Context, env run.Env) error {
 	volumes, pins := cfg.volumes()
 	if _, err := env.Files.Stat(cfg.Socket); errors.Is(err, fs.ErrNotExist) {
 		nobody := func(string) bool { return false }
-		return errors.Join(net.Sweep(ctx, nobody), files.Sweep(ctx, nobody), volume.New(volumes, pins).Sweep(nobody))
+		return errors.Join(net.Sweep(ctx, nobody), files.Sweep(ctx, nobody), volume.New(volumes, pins).Sweep(nobody), attach.Clear(cfg.guests()))
 	}
 	x, err := executor.New(executor.Config{
 		Socket: cfg.Socket, Namespace: cfg.Namespace, Snapshotter: cfg.Snapshotter, Pull: cfg.pulls(),
@@ -53,5 +54,5 @@ func ResetAny(ctx context.Context, env run.Env) error {
 		return err
 	}
 	err = reset.Machine{Log: env.Log, Executor: x, Network: net, Files: files}.Run(ctx)
-	return errors.Join(err, x.Close())
+	return errors.Join(err, attach.Clear(cfg.guests()), x.Close())
 }

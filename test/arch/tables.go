@@ -19,6 +19,7 @@ var systemPackages = map[string]string{
 	"services/agent/internal/volume":           "the volumes, on disk and mounted",
 	"services/agent/internal/memfs":            "files in memory, for containers alone",
 	"services/agent/internal/network":          "the local half of the machine network, in the kernel",
+	"services/agent/internal/attach":           "what is kept of other tools' containers",
 	"services/agent/internal/kernel":           "what the machine has for containers",
 	"services/agent/internal/userns":           "user namespaces, and the owners of files in them",
 	"services/agent/internal/usage":            "control groups",

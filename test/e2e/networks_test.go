@@ -11,7 +11,7 @@ import (
 // not; the machine network leads outwards, and not to other machines' containers.
 func TestNetworks(t *testing.T) {
 	c := bring(t, 1, 2)
-	c.shoal("network", "create", "-d", "overlay", "front")
+	c.shoal("network", "create", "-d", "overlay", "--attachable", "front")
 	c.shoal("network", "create", "-d", "overlay", "back")
 	image := c.image("1.0.0")
 	c.shoal("service", "create", "--name", "web", "--replicas", "3", "--network", "front", image)
@@ -37,6 +37,7 @@ func TestNetworks(t *testing.T) {
 		c.reaches(db[0], web[0].network, false)
 	})
 	t.Run("who may call", func(t *testing.T) { c.with(t).whoMayCall(web, image) })
+	t.Run("a container of another tool", func(t *testing.T) { c.with(t).guest(web, db) })
 	t.Run("an encrypted network", func(t *testing.T) { c.with(t).encrypted(image) })
 	t.Run("outwards through the machine", func(t *testing.T) {
 		c := c.with(t)

@@ -22,14 +22,14 @@ import (
 )
 
 func networkCommand(a *app.App) *cobra.Command {
-	return app.Group("network", "Networks that containers of several machines share", networkCreate(a), networkLs(a), networkInspect(a), networkRm(a), diagnose.Trace(a))
+	return app.Group("network", "Networks that containers of several machines share", networkCreate(a), networkLs(a), networkInspect(a), networkRm(a),
+		networkAttach(a), networkDetach(a), networkAttachments(a), diagnose.Trace(a))
 }
 
 // networkFlags are those of `network create`.
 type networkFlags struct {
 	spec                       typesv1.NetworkSpec
 	labels, auxiliary, options []string
-	attachable                 bool
 }
 
 func networkCreate(a *app.App) *cobra.Command {
@@ -65,8 +65,7 @@ func networkCreate(a *app.App) *cobra.Command {
 	s.StringArrayVarP(&f.options, "opt", "o", nil, "mtu=`number` (or com.docker.network.driver.mtu): at most that much in a packet; encrypted: between machines encrypted or not at all")
 	s.StringArrayVar(&f.labels, "label", nil, "label the network: `key=value`")
 	s.BoolVar(&f.spec.Internal, "internal", false, "no way out of the network")
-	s.BoolVar(&f.attachable, "attachable", false, "not there yet")
-	_ = s.MarkHidden("attachable") // the flag is there
+	s.BoolVar(&f.spec.Attachable, "attachable", false, "let containers of other tools be put on it; see network attach")
 	return c
 }
 
@@ -95,7 +94,6 @@ func (f *networkFlags) read(name string) error {
 		}
 		f.spec.Mtu = uint32(n)
 	}
-	faults.Check(!f.attachable, "attachable", "containers that no service has made cannot be on a network yet")
 	return faults.Err(fmt.Sprintf("create network %q", name))
 }
 
@@ -132,7 +130,7 @@ func networkLs(a *app.App) *cobra.Command {
 				return app.PrintRows(a, &l, columns, rows, func(r docker.NetworkRow) string { return r.ID },
 					table.Column{Header: "CREATED AT", Field: "CreatedAt"}, table.Column{Header: "LABELS", Field: "Labels"},
 					table.Column{Header: "INTERNAL", Field: "Internal"}, table.Column{Header: "IPV6", Field: "IPv6"},
-					table.Column{Header: "ENCRYPTED", Field: "Encrypted"})
+					table.Column{Header: "ENCRYPTED", Field: "Encrypted"}, table.Column{Header: "ATTACHABLE", Field: "Attachable"})
 			})
 		},
 	}
@@ -152,7 +150,7 @@ func networkInspect(a *app.App) *cobra.Command {
 					if err != nil {
 						return app.Wrap(err, "inspect network %q", name)
 					}
-					list = append(list, docker.NetworkOf(resp.GetNetwork(), resp.GetUsage()))
+					list = append(list, docker.NetworkOf(resp.GetNetwork(), resp.GetUsage(), resp.GetGuests()))
 					return nil
 				})
 				return app.JoinFaults(table.Inspect(a.Out, format, list), fault)

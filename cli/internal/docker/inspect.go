@@ -150,8 +150,11 @@ type Network struct {
 	EnableIPv6 bool
 	IPAM       IPAM
 	Internal   bool
+	Attachable bool
 	Options    map[string]string
 	Labels     map[string]string
+	// Guests are containers of other tools, which Docker has among Containers.
+	Guests []Guest `json:",omitempty"`
 }
 
 // IPAM is what the cluster gave a network.
@@ -170,12 +173,12 @@ type Subnet struct {
 }
 
 // NetworkOf translates a network.
-func NetworkOf(n *typesv1.Network, usage []*controlv1.SubnetUsage) Network {
+func NetworkOf(n *typesv1.Network, usage []*controlv1.SubnetUsage, guests []*controlv1.NetworkGuest) Network {
 	name := named(n.GetSpec().GetAnnotations())
 	out := Network{
 		Name: name.Name, ID: n.GetMeta().GetId(), Created: stamp(n.GetMeta().GetCreatedAt()), Scope: scope,
 		Driver: n.GetSpec().GetDriver(), EnableIPv6: ipv6(n), IPAM: IPAM{Driver: "default", Config: []Subnet{}},
-		Internal: n.GetSpec().GetInternal(), Labels: name.Labels,
+		Internal: n.GetSpec().GetInternal(), Attachable: n.GetSpec().GetAttachable(), Labels: name.Labels, Guests: GuestsOf(guests),
 		Options: map[string]string{"com.docker.network.driver.overlay.vxlanid_list": strconv.FormatUint(uint64(n.GetIpam().GetVni()), 10)},
 	}
 	if mtu := n.GetSpec().GetMtu(); mtu != 0 {

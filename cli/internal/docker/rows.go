@@ -1,6 +1,7 @@
 package docker
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -29,7 +30,7 @@ func ServiceRowOf(l *controlv1.ListedService, whole bool) ServiceRow {
 	return ServiceRow{
 		ID: id(s.GetMeta().GetId(), whole), Name: s.GetSpec().GetAnnotations().GetName(), Mode: modeWord(s.GetSpec()),
 		Replicas: replicas(s.GetSpec(), l.GetCounts()),
-		Image:    Image(s.GetSpec().GetTask().GetContainer().GetImage(), whole), Ports: Ports(everywhere(s.GetEndpoint().GetPorts())),
+		Image:    cmp.Or(Image(s.GetSpec().GetTask().GetContainer().GetImage(), whole), Namespace(s.GetSpec().GetTask().GetContainer().GetAttach())), Ports: Ports(everywhere(s.GetEndpoint().GetPorts())),
 	}
 }
 
@@ -41,7 +42,7 @@ func everywhere(list []*typesv1.PortConfig) []*typesv1.PortConfig {
 // NetworkRow is a line of `network ls`.
 type NetworkRow struct {
 	ID, Name, Driver, Scope, CreatedAt, Labels string
-	Internal, IPv6, Encrypted                  bool
+	Internal, IPv6, Encrypted, Attachable      bool
 	// Usage is how many addresses are used and how many there are: "12/4093". Of two subnets IPv4's, which fills first.
 	Usage string
 }
@@ -57,7 +58,7 @@ func NetworkRowOf(n *typesv1.Network, usage *controlv1.NetworkUsage, whole bool)
 		ID:    id(n.GetMeta().GetId(), whole), Name: n.GetSpec().GetAnnotations().GetName(), Driver: n.GetSpec().GetDriver(),
 		Scope: scope, CreatedAt: stamp(n.GetMeta().GetCreatedAt()), Labels: labels(n.GetSpec().GetAnnotations().GetLabels()),
 		Internal: n.GetSpec().GetInternal(), IPv6: ipv6(n),
-		Encrypted: n.GetSpec().GetEncrypted(),
+		Encrypted: n.GetSpec().GetEncrypted(), Attachable: n.GetSpec().GetAttachable(),
 	}
 }
 

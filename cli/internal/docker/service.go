@@ -62,6 +62,8 @@ type TaskSpec struct {
 	Networks      []NetworkTarget `json:",omitempty"`
 	ForceUpdate   uint64
 	Runtime       string
+	// Namespace is that of a container of another tool.
+	Namespace string `json:",omitempty"`
 }
 
 // Resources bound and reserve.
@@ -184,6 +186,9 @@ func TaskSpecOf(t *typesv1.TaskSpec) TaskSpec {
 		ContainerSpec: containerOf(c),
 		Resources:     resourcesOf(t.GetResources()),
 		ForceUpdate:   t.GetForceUpdate(), Runtime: "container",
+	}
+	if at := c.GetAttach(); at != nil {
+		out.Runtime, out.Namespace = "attachment", Namespace(at)
 	}
 	if r := t.GetRestart(); r != nil {
 		out.RestartPolicy = &RestartPolicy{Condition: "any", Delay: nanos(r.GetDelay()), MaxDelay: nanos(r.GetMaxDelay()), MaxAttempts: r.GetMaxAttempts(), Window: nanos(r.GetWindow())}

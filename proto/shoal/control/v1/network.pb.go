@@ -177,7 +177,9 @@ type GetNetworkResponse struct {
 	// The network.
 	Network *v1.Network `protobuf:"bytes,1,opt,name=network,proto3" json:"network,omitempty"`
 	// How full its subnets are, in their order.
-	Usage         []*SubnetUsage `protobuf:"bytes,2,rep,name=usage,proto3" json:"usage,omitempty"`
+	Usage []*SubnetUsage `protobuf:"bytes,2,rep,name=usage,proto3" json:"usage,omitempty"`
+	// Containers of other tools on it, by name.
+	Guests        []*NetworkGuest `protobuf:"bytes,3,rep,name=guests,proto3" json:"guests,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -226,6 +228,122 @@ func (x *GetNetworkResponse) GetUsage() []*SubnetUsage {
 	return nil
 }
 
+func (x *GetNetworkResponse) GetGuests() []*NetworkGuest {
+	if x != nil {
+		return x.Guests
+	}
+	return nil
+}
+
+// NetworkGuest is a container of another tool that was put on a network.
+type NetworkGuest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the service that stands for it.
+	ServiceId string `protobuf:"bytes,1,opt,name=service_id,json=serviceId,proto3" json:"service_id,omitempty"`
+	// Its name there, and that of the service.
+	Name string `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	// Its network namespace.
+	Namespace *v1.AttachedNamespace `protobuf:"bytes,3,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Machine that it is on. Empty: none yet.
+	NodeId string `protobuf:"bytes,4,opt,name=node_id,json=nodeId,proto3" json:"node_id,omitempty"`
+	// Name of that machine.
+	NodeHostname string `protobuf:"bytes,5,opt,name=node_hostname,json=nodeHostname,proto3" json:"node_hostname,omitempty"`
+	// Addresses with prefix length that it has on the network. None once it has ended.
+	Addresses []string `protobuf:"bytes,6,rep,name=addresses,proto3" json:"addresses,omitempty"`
+	// How far it is.
+	State v1.TaskState `protobuf:"varint,7,opt,name=state,proto3,enum=shoal.types.v1.TaskState" json:"state,omitempty"`
+	// Why it is not running, in words.
+	Message       string `protobuf:"bytes,8,opt,name=message,proto3" json:"message,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *NetworkGuest) Reset() {
+	*x = NetworkGuest{}
+	mi := &file_shoal_control_v1_network_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *NetworkGuest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*NetworkGuest) ProtoMessage() {}
+
+func (x *NetworkGuest) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_control_v1_network_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use NetworkGuest.ProtoReflect.Descriptor instead.
+func (*NetworkGuest) Descriptor() ([]byte, []int) {
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *NetworkGuest) GetServiceId() string {
+	if x != nil {
+		return x.ServiceId
+	}
+	return ""
+}
+
+func (x *NetworkGuest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *NetworkGuest) GetNamespace() *v1.AttachedNamespace {
+	if x != nil {
+		return x.Namespace
+	}
+	return nil
+}
+
+func (x *NetworkGuest) GetNodeId() string {
+	if x != nil {
+		return x.NodeId
+	}
+	return ""
+}
+
+func (x *NetworkGuest) GetNodeHostname() string {
+	if x != nil {
+		return x.NodeHostname
+	}
+	return ""
+}
+
+func (x *NetworkGuest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *NetworkGuest) GetState() v1.TaskState {
+	if x != nil {
+		return x.State
+	}
+	return v1.TaskState(0)
+}
+
+func (x *NetworkGuest) GetMessage() string {
+	if x != nil {
+		return x.Message
+	}
+	return ""
+}
+
 // SubnetUsage is how full a subnet is.
 type SubnetUsage struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -241,7 +359,7 @@ type SubnetUsage struct {
 
 func (x *SubnetUsage) Reset() {
 	*x = SubnetUsage{}
-	mi := &file_shoal_control_v1_network_proto_msgTypes[4]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -253,7 +371,7 @@ func (x *SubnetUsage) String() string {
 func (*SubnetUsage) ProtoMessage() {}
 
 func (x *SubnetUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_network_proto_msgTypes[4]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -266,7 +384,7 @@ func (x *SubnetUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SubnetUsage.ProtoReflect.Descriptor instead.
 func (*SubnetUsage) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{4}
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *SubnetUsage) GetSubnet() string {
@@ -305,7 +423,7 @@ type ListNetworksRequest struct {
 
 func (x *ListNetworksRequest) Reset() {
 	*x = ListNetworksRequest{}
-	mi := &file_shoal_control_v1_network_proto_msgTypes[5]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -317,7 +435,7 @@ func (x *ListNetworksRequest) String() string {
 func (*ListNetworksRequest) ProtoMessage() {}
 
 func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_network_proto_msgTypes[5]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -330,7 +448,7 @@ func (x *ListNetworksRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksRequest.ProtoReflect.Descriptor instead.
 func (*ListNetworksRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{5}
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *ListNetworksRequest) GetFilters() []string {
@@ -369,7 +487,7 @@ type ListNetworksResponse struct {
 
 func (x *ListNetworksResponse) Reset() {
 	*x = ListNetworksResponse{}
-	mi := &file_shoal_control_v1_network_proto_msgTypes[6]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -381,7 +499,7 @@ func (x *ListNetworksResponse) String() string {
 func (*ListNetworksResponse) ProtoMessage() {}
 
 func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_network_proto_msgTypes[6]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -394,7 +512,7 @@ func (x *ListNetworksResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListNetworksResponse.ProtoReflect.Descriptor instead.
 func (*ListNetworksResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{6}
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *ListNetworksResponse) GetNetworks() []*v1.Network {
@@ -429,7 +547,7 @@ type DeleteNetworkRequest struct {
 
 func (x *DeleteNetworkRequest) Reset() {
 	*x = DeleteNetworkRequest{}
-	mi := &file_shoal_control_v1_network_proto_msgTypes[7]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -441,7 +559,7 @@ func (x *DeleteNetworkRequest) String() string {
 func (*DeleteNetworkRequest) ProtoMessage() {}
 
 func (x *DeleteNetworkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_network_proto_msgTypes[7]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -454,7 +572,7 @@ func (x *DeleteNetworkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNetworkRequest.ProtoReflect.Descriptor instead.
 func (*DeleteNetworkRequest) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{7}
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *DeleteNetworkRequest) GetNetwork() string {
@@ -475,7 +593,7 @@ type DeleteNetworkResponse struct {
 
 func (x *DeleteNetworkResponse) Reset() {
 	*x = DeleteNetworkResponse{}
-	mi := &file_shoal_control_v1_network_proto_msgTypes[8]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -487,7 +605,7 @@ func (x *DeleteNetworkResponse) String() string {
 func (*DeleteNetworkResponse) ProtoMessage() {}
 
 func (x *DeleteNetworkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_network_proto_msgTypes[8]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -500,7 +618,7 @@ func (x *DeleteNetworkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNetworkResponse.ProtoReflect.Descriptor instead.
 func (*DeleteNetworkResponse) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{8}
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *DeleteNetworkResponse) GetId() string {
@@ -521,7 +639,7 @@ type NetworkUsage struct {
 
 func (x *NetworkUsage) Reset() {
 	*x = NetworkUsage{}
-	mi := &file_shoal_control_v1_network_proto_msgTypes[9]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -533,7 +651,7 @@ func (x *NetworkUsage) String() string {
 func (*NetworkUsage) ProtoMessage() {}
 
 func (x *NetworkUsage) ProtoReflect() protoreflect.Message {
-	mi := &file_shoal_control_v1_network_proto_msgTypes[9]
+	mi := &file_shoal_control_v1_network_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -546,7 +664,7 @@ func (x *NetworkUsage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NetworkUsage.ProtoReflect.Descriptor instead.
 func (*NetworkUsage) Descriptor() ([]byte, []int) {
-	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{9}
+	return file_shoal_control_v1_network_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *NetworkUsage) GetSubnets() []*SubnetUsage {
@@ -560,7 +678,7 @@ var File_shoal_control_v1_network_proto protoreflect.FileDescriptor
 
 const file_shoal_control_v1_network_proto_rawDesc = "" +
 	"\n" +
-	"\x1eshoal/control/v1/network.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1cshoal/types/v1/network.proto\"f\n" +
+	"\x1eshoal/control/v1/network.proto\x12\x10shoal.control.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1ashoal/authz/v1/authz.proto\x1a\x1eshoal/types/v1/container.proto\x1a\x1cshoal/types/v1/network.proto\x1a\x19shoal/types/v1/task.proto\"f\n" +
 	"\x14CreateNetworkRequest\x12/\n" +
 	"\x04spec\x18\x01 \x01(\v2\x1b.shoal.types.v1.NetworkSpecR\x04spec\x12\x1d\n" +
 	"\n" +
@@ -568,10 +686,21 @@ const file_shoal_control_v1_network_proto_rawDesc = "" +
 	"\x15CreateNetworkResponse\x121\n" +
 	"\anetwork\x18\x01 \x01(\v2\x17.shoal.types.v1.NetworkR\anetwork\"-\n" +
 	"\x11GetNetworkRequest\x12\x18\n" +
-	"\anetwork\x18\x01 \x01(\tR\anetwork\"|\n" +
+	"\anetwork\x18\x01 \x01(\tR\anetwork\"\xb4\x01\n" +
 	"\x12GetNetworkResponse\x121\n" +
 	"\anetwork\x18\x01 \x01(\v2\x17.shoal.types.v1.NetworkR\anetwork\x123\n" +
-	"\x05usage\x18\x02 \x03(\v2\x1d.shoal.control.v1.SubnetUsageR\x05usage\"O\n" +
+	"\x05usage\x18\x02 \x03(\v2\x1d.shoal.control.v1.SubnetUsageR\x05usage\x126\n" +
+	"\x06guests\x18\x03 \x03(\v2\x1e.shoal.control.v1.NetworkGuestR\x06guests\"\xa9\x02\n" +
+	"\fNetworkGuest\x12\x1d\n" +
+	"\n" +
+	"service_id\x18\x01 \x01(\tR\tserviceId\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12?\n" +
+	"\tnamespace\x18\x03 \x01(\v2!.shoal.types.v1.AttachedNamespaceR\tnamespace\x12\x17\n" +
+	"\anode_id\x18\x04 \x01(\tR\x06nodeId\x12#\n" +
+	"\rnode_hostname\x18\x05 \x01(\tR\fnodeHostname\x12\x1c\n" +
+	"\taddresses\x18\x06 \x03(\tR\taddresses\x12/\n" +
+	"\x05state\x18\a \x01(\x0e2\x19.shoal.types.v1.TaskStateR\x05state\x12\x18\n" +
+	"\amessage\x18\b \x01(\tR\amessage\"O\n" +
 	"\vSubnetUsage\x12\x16\n" +
 	"\x06subnet\x18\x01 \x01(\tR\x06subnet\x12\x14\n" +
 	"\x05total\x18\x02 \x01(\x04R\x05total\x12\x12\n" +
@@ -614,42 +743,48 @@ func file_shoal_control_v1_network_proto_rawDescGZIP() []byte {
 	return file_shoal_control_v1_network_proto_rawDescData
 }
 
-var file_shoal_control_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
+var file_shoal_control_v1_network_proto_msgTypes = make([]protoimpl.MessageInfo, 11)
 var file_shoal_control_v1_network_proto_goTypes = []any{
 	(*CreateNetworkRequest)(nil),  // 0: shoal.control.v1.CreateNetworkRequest
 	(*CreateNetworkResponse)(nil), // 1: shoal.control.v1.CreateNetworkResponse
 	(*GetNetworkRequest)(nil),     // 2: shoal.control.v1.GetNetworkRequest
 	(*GetNetworkResponse)(nil),    // 3: shoal.control.v1.GetNetworkResponse
-	(*SubnetUsage)(nil),           // 4: shoal.control.v1.SubnetUsage
-	(*ListNetworksRequest)(nil),   // 5: shoal.control.v1.ListNetworksRequest
-	(*ListNetworksResponse)(nil),  // 6: shoal.control.v1.ListNetworksResponse
-	(*DeleteNetworkRequest)(nil),  // 7: shoal.control.v1.DeleteNetworkRequest
-	(*DeleteNetworkResponse)(nil), // 8: shoal.control.v1.DeleteNetworkResponse
-	(*NetworkUsage)(nil),          // 9: shoal.control.v1.NetworkUsage
-	(*v1.NetworkSpec)(nil),        // 10: shoal.types.v1.NetworkSpec
-	(*v1.Network)(nil),            // 11: shoal.types.v1.Network
+	(*NetworkGuest)(nil),          // 4: shoal.control.v1.NetworkGuest
+	(*SubnetUsage)(nil),           // 5: shoal.control.v1.SubnetUsage
+	(*ListNetworksRequest)(nil),   // 6: shoal.control.v1.ListNetworksRequest
+	(*ListNetworksResponse)(nil),  // 7: shoal.control.v1.ListNetworksResponse
+	(*DeleteNetworkRequest)(nil),  // 8: shoal.control.v1.DeleteNetworkRequest
+	(*DeleteNetworkResponse)(nil), // 9: shoal.control.v1.DeleteNetworkResponse
+	(*NetworkUsage)(nil),          // 10: shoal.control.v1.NetworkUsage
+	(*v1.NetworkSpec)(nil),        // 11: shoal.types.v1.NetworkSpec
+	(*v1.Network)(nil),            // 12: shoal.types.v1.Network
+	(*v1.AttachedNamespace)(nil),  // 13: shoal.types.v1.AttachedNamespace
+	(v1.TaskState)(0),             // 14: shoal.types.v1.TaskState
 }
 var file_shoal_control_v1_network_proto_depIdxs = []int32{
-	10, // 0: shoal.control.v1.CreateNetworkRequest.spec:type_name -> shoal.types.v1.NetworkSpec
-	11, // 1: shoal.control.v1.CreateNetworkResponse.network:type_name -> shoal.types.v1.Network
-	11, // 2: shoal.control.v1.GetNetworkResponse.network:type_name -> shoal.types.v1.Network
-	4,  // 3: shoal.control.v1.GetNetworkResponse.usage:type_name -> shoal.control.v1.SubnetUsage
-	11, // 4: shoal.control.v1.ListNetworksResponse.networks:type_name -> shoal.types.v1.Network
-	9,  // 5: shoal.control.v1.ListNetworksResponse.usage:type_name -> shoal.control.v1.NetworkUsage
-	4,  // 6: shoal.control.v1.NetworkUsage.subnets:type_name -> shoal.control.v1.SubnetUsage
-	0,  // 7: shoal.control.v1.NetworkService.CreateNetwork:input_type -> shoal.control.v1.CreateNetworkRequest
-	2,  // 8: shoal.control.v1.NetworkService.GetNetwork:input_type -> shoal.control.v1.GetNetworkRequest
-	5,  // 9: shoal.control.v1.NetworkService.ListNetworks:input_type -> shoal.control.v1.ListNetworksRequest
-	7,  // 10: shoal.control.v1.NetworkService.DeleteNetwork:input_type -> shoal.control.v1.DeleteNetworkRequest
-	1,  // 11: shoal.control.v1.NetworkService.CreateNetwork:output_type -> shoal.control.v1.CreateNetworkResponse
-	3,  // 12: shoal.control.v1.NetworkService.GetNetwork:output_type -> shoal.control.v1.GetNetworkResponse
-	6,  // 13: shoal.control.v1.NetworkService.ListNetworks:output_type -> shoal.control.v1.ListNetworksResponse
-	8,  // 14: shoal.control.v1.NetworkService.DeleteNetwork:output_type -> shoal.control.v1.DeleteNetworkResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	11, // 0: shoal.control.v1.CreateNetworkRequest.spec:type_name -> shoal.types.v1.NetworkSpec
+	12, // 1: shoal.control.v1.CreateNetworkResponse.network:type_name -> shoal.types.v1.Network
+	12, // 2: shoal.control.v1.GetNetworkResponse.network:type_name -> shoal.types.v1.Network
+	5,  // 3: shoal.control.v1.GetNetworkResponse.usage:type_name -> shoal.control.v1.SubnetUsage
+	4,  // 4: shoal.control.v1.GetNetworkResponse.guests:type_name -> shoal.control.v1.NetworkGuest
+	13, // 5: shoal.control.v1.NetworkGuest.namespace:type_name -> shoal.types.v1.AttachedNamespace
+	14, // 6: shoal.control.v1.NetworkGuest.state:type_name -> shoal.types.v1.TaskState
+	12, // 7: shoal.control.v1.ListNetworksResponse.networks:type_name -> shoal.types.v1.Network
+	10, // 8: shoal.control.v1.ListNetworksResponse.usage:type_name -> shoal.control.v1.NetworkUsage
+	5,  // 9: shoal.control.v1.NetworkUsage.subnets:type_name -> shoal.control.v1.SubnetUsage
+	0,  // 10: shoal.control.v1.NetworkService.CreateNetwork:input_type -> shoal.control.v1.CreateNetworkRequest
+	2,  // 11: shoal.control.v1.NetworkService.GetNetwork:input_type -> shoal.control.v1.GetNetworkRequest
+	6,  // 12: shoal.control.v1.NetworkService.ListNetworks:input_type -> shoal.control.v1.ListNetworksRequest
+	8,  // 13: shoal.control.v1.NetworkService.DeleteNetwork:input_type -> shoal.control.v1.DeleteNetworkRequest
+	1,  // 14: shoal.control.v1.NetworkService.CreateNetwork:output_type -> shoal.control.v1.CreateNetworkResponse
+	3,  // 15: shoal.control.v1.NetworkService.GetNetwork:output_type -> shoal.control.v1.GetNetworkResponse
+	7,  // 16: shoal.control.v1.NetworkService.ListNetworks:output_type -> shoal.control.v1.ListNetworksResponse
+	9,  // 17: shoal.control.v1.NetworkService.DeleteNetwork:output_type -> shoal.control.v1.DeleteNetworkResponse
+	14, // [14:18] is the sub-list for method output_type
+	10, // [10:14] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_shoal_control_v1_network_proto_init() }
@@ -663,7 +798,7 @@ func file_shoal_control_v1_network_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_control_v1_network_proto_rawDesc), len(file_shoal_control_v1_network_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   10,
+			NumMessages:   11,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

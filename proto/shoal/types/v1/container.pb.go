@@ -90,7 +90,10 @@ type ContainerSpec struct {
 	// Secrets in it, as files in memory.
 	Secrets []*FileReference `protobuf:"bytes,60,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	// Configs in it, as files in memory.
-	Configs       []*FileReference `protobuf:"bytes,61,rep,name=configs,proto3" json:"configs,omitempty"`
+	Configs []*FileReference `protobuf:"bytes,61,rep,name=configs,proto3" json:"configs,omitempty"`
+	// The network namespace of a container that another tool runs, in the place of an image: it is put on one attachable network, and
+	// is never started or stopped. `shoal network attach` makes such a service.
+	Attach        *AttachedNamespace `protobuf:"bytes,62,opt,name=attach,proto3" json:"attach,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -356,6 +359,13 @@ func (x *ContainerSpec) GetConfigs() []*FileReference {
 	return nil
 }
 
+func (x *ContainerSpec) GetAttach() *AttachedNamespace {
+	if x != nil {
+		return x.Attach
+	}
+	return nil
+}
+
 // DNSConfig says how a container looks up names.
 type DNSConfig struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -548,11 +558,66 @@ func (x *Device) GetPermissions() string {
 	return ""
 }
 
+// AttachedNamespace names a network namespace of the machine that the task is placed on. One of the two is set.
+type AttachedNamespace struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Where it is bound, as /run/netns/blue, or /proc/4711/ns/net.
+	Path string `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Id of a container of the machine's containerd, or the only one that begins so, in any of its namespaces but shoal's.
+	Container     string `protobuf:"bytes,2,opt,name=container,proto3" json:"container,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AttachedNamespace) Reset() {
+	*x = AttachedNamespace{}
+	mi := &file_shoal_types_v1_container_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AttachedNamespace) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AttachedNamespace) ProtoMessage() {}
+
+func (x *AttachedNamespace) ProtoReflect() protoreflect.Message {
+	mi := &file_shoal_types_v1_container_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AttachedNamespace.ProtoReflect.Descriptor instead.
+func (*AttachedNamespace) Descriptor() ([]byte, []int) {
+	return file_shoal_types_v1_container_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *AttachedNamespace) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *AttachedNamespace) GetContainer() string {
+	if x != nil {
+		return x.Container
+	}
+	return ""
+}
+
 var File_shoal_types_v1_container_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1eshoal/types/v1/container.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x1ashoal/types/v1/mount.proto\x1a\x1ashoal/types/v1/probe.proto\x1a\x1bshoal/types/v1/secret.proto\"\x9e\v\n" +
+	"\x1eshoal/types/v1/container.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x1ashoal/types/v1/mount.proto\x1a\x1ashoal/types/v1/probe.proto\x1a\x1bshoal/types/v1/secret.proto\"\xd9\v\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x12\n" +
@@ -593,7 +658,8 @@ const file_shoal_types_v1_container_proto_rawDesc = "" +
 	"\treadiness\x18\x1e \x01(\v2\x15.shoal.types.v1.ProbeR\treadiness\x122\n" +
 	"\bpre_stop\x18\x1f \x01(\v2\x17.shoal.types.v1.PreStopR\apreStop\x127\n" +
 	"\asecrets\x18< \x03(\v2\x1d.shoal.types.v1.FileReferenceR\asecrets\x127\n" +
-	"\aconfigs\x18= \x03(\v2\x1d.shoal.types.v1.FileReferenceR\aconfigs\x1a9\n" +
+	"\aconfigs\x18= \x03(\v2\x1d.shoal.types.v1.FileReferenceR\aconfigs\x129\n" +
+	"\x06attach\x18> \x01(\v2!.shoal.types.v1.AttachedNamespaceR\x06attach\x1a9\n" +
 	"\vLabelsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a:\n" +
@@ -611,7 +677,10 @@ const file_shoal_types_v1_container_proto_rawDesc = "" +
 	"\x06Device\x12\x1b\n" +
 	"\thost_path\x18\x01 \x01(\tR\bhostPath\x12%\n" +
 	"\x0econtainer_path\x18\x02 \x01(\tR\rcontainerPath\x12 \n" +
-	"\vpermissions\x18\x03 \x01(\tR\vpermissionsB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
+	"\vpermissions\x18\x03 \x01(\tR\vpermissions\"E\n" +
+	"\x11AttachedNamespace\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\tR\x04path\x12\x1c\n" +
+	"\tcontainer\x18\x02 \x01(\tR\tcontainerB<Z:github.com/shoalproject/shoal/proto/shoal/types/v1;typesv1b\x06proto3"
 
 var (
 	file_shoal_types_v1_container_proto_rawDescOnce sync.Once
@@ -625,40 +694,42 @@ func file_shoal_types_v1_container_proto_rawDescGZIP() []byte {
 	return file_shoal_types_v1_container_proto_rawDescData
 }
 
-var file_shoal_types_v1_container_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_shoal_types_v1_container_proto_msgTypes = make([]protoimpl.MessageInfo, 7)
 var file_shoal_types_v1_container_proto_goTypes = []any{
 	(*ContainerSpec)(nil),       // 0: shoal.types.v1.ContainerSpec
 	(*DNSConfig)(nil),           // 1: shoal.types.v1.DNSConfig
 	(*Ulimit)(nil),              // 2: shoal.types.v1.Ulimit
 	(*Device)(nil),              // 3: shoal.types.v1.Device
-	nil,                         // 4: shoal.types.v1.ContainerSpec.LabelsEntry
-	nil,                         // 5: shoal.types.v1.ContainerSpec.SysctlsEntry
-	(*durationpb.Duration)(nil), // 6: google.protobuf.Duration
-	(*Privileges)(nil),          // 7: shoal.types.v1.Privileges
-	(*Mount)(nil),               // 8: shoal.types.v1.Mount
-	(*Probe)(nil),               // 9: shoal.types.v1.Probe
-	(*PreStop)(nil),             // 10: shoal.types.v1.PreStop
-	(*FileReference)(nil),       // 11: shoal.types.v1.FileReference
+	(*AttachedNamespace)(nil),   // 4: shoal.types.v1.AttachedNamespace
+	nil,                         // 5: shoal.types.v1.ContainerSpec.LabelsEntry
+	nil,                         // 6: shoal.types.v1.ContainerSpec.SysctlsEntry
+	(*durationpb.Duration)(nil), // 7: google.protobuf.Duration
+	(*Privileges)(nil),          // 8: shoal.types.v1.Privileges
+	(*Mount)(nil),               // 9: shoal.types.v1.Mount
+	(*Probe)(nil),               // 10: shoal.types.v1.Probe
+	(*PreStop)(nil),             // 11: shoal.types.v1.PreStop
+	(*FileReference)(nil),       // 12: shoal.types.v1.FileReference
 }
 var file_shoal_types_v1_container_proto_depIdxs = []int32{
-	4,  // 0: shoal.types.v1.ContainerSpec.labels:type_name -> shoal.types.v1.ContainerSpec.LabelsEntry
-	6,  // 1: shoal.types.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
-	7,  // 2: shoal.types.v1.ContainerSpec.privileges:type_name -> shoal.types.v1.Privileges
+	5,  // 0: shoal.types.v1.ContainerSpec.labels:type_name -> shoal.types.v1.ContainerSpec.LabelsEntry
+	7,  // 1: shoal.types.v1.ContainerSpec.stop_grace_period:type_name -> google.protobuf.Duration
+	8,  // 2: shoal.types.v1.ContainerSpec.privileges:type_name -> shoal.types.v1.Privileges
 	1,  // 3: shoal.types.v1.ContainerSpec.dns_config:type_name -> shoal.types.v1.DNSConfig
-	5,  // 4: shoal.types.v1.ContainerSpec.sysctls:type_name -> shoal.types.v1.ContainerSpec.SysctlsEntry
+	6,  // 4: shoal.types.v1.ContainerSpec.sysctls:type_name -> shoal.types.v1.ContainerSpec.SysctlsEntry
 	2,  // 5: shoal.types.v1.ContainerSpec.ulimits:type_name -> shoal.types.v1.Ulimit
-	8,  // 6: shoal.types.v1.ContainerSpec.mounts:type_name -> shoal.types.v1.Mount
+	9,  // 6: shoal.types.v1.ContainerSpec.mounts:type_name -> shoal.types.v1.Mount
 	3,  // 7: shoal.types.v1.ContainerSpec.devices:type_name -> shoal.types.v1.Device
-	9,  // 8: shoal.types.v1.ContainerSpec.healthcheck:type_name -> shoal.types.v1.Probe
-	9,  // 9: shoal.types.v1.ContainerSpec.readiness:type_name -> shoal.types.v1.Probe
-	10, // 10: shoal.types.v1.ContainerSpec.pre_stop:type_name -> shoal.types.v1.PreStop
-	11, // 11: shoal.types.v1.ContainerSpec.secrets:type_name -> shoal.types.v1.FileReference
-	11, // 12: shoal.types.v1.ContainerSpec.configs:type_name -> shoal.types.v1.FileReference
-	13, // [13:13] is the sub-list for method output_type
-	13, // [13:13] is the sub-list for method input_type
-	13, // [13:13] is the sub-list for extension type_name
-	13, // [13:13] is the sub-list for extension extendee
-	0,  // [0:13] is the sub-list for field type_name
+	10, // 8: shoal.types.v1.ContainerSpec.healthcheck:type_name -> shoal.types.v1.Probe
+	10, // 9: shoal.types.v1.ContainerSpec.readiness:type_name -> shoal.types.v1.Probe
+	11, // 10: shoal.types.v1.ContainerSpec.pre_stop:type_name -> shoal.types.v1.PreStop
+	12, // 11: shoal.types.v1.ContainerSpec.secrets:type_name -> shoal.types.v1.FileReference
+	12, // 12: shoal.types.v1.ContainerSpec.configs:type_name -> shoal.types.v1.FileReference
+	4,  // 13: shoal.types.v1.ContainerSpec.attach:type_name -> shoal.types.v1.AttachedNamespace
+	14, // [14:14] is the sub-list for method output_type
+	14, // [14:14] is the sub-list for method input_type
+	14, // [14:14] is the sub-list for extension type_name
+	14, // [14:14] is the sub-list for extension extendee
+	0,  // [0:14] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_container_proto_init() }
@@ -676,7 +747,7 @@ func file_shoal_types_v1_container_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_shoal_types_v1_container_proto_rawDesc), len(file_shoal_types_v1_container_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   6,
+			NumMessages:   7,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

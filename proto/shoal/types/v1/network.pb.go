@@ -175,7 +175,9 @@ type NetworkSpec struct {
 	Mtu uint32 `protobuf:"varint,9,opt,name=mtu,proto3" json:"mtu,omitempty"`
 	// Whether its traffic between machines is encrypted. It never changes, and never goes in the clear: where it cannot be encrypted it
 	// does not go.
-	Encrypted     bool `protobuf:"varint,10,opt,name=encrypted,proto3" json:"encrypted,omitempty"`
+	Encrypted bool `protobuf:"varint,10,opt,name=encrypted,proto3" json:"encrypted,omitempty"`
+	// Whether containers of other tools may be put on it.
+	Attachable    bool `protobuf:"varint,11,opt,name=attachable,proto3" json:"attachable,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -276,6 +278,13 @@ func (x *NetworkSpec) GetMtu() uint32 {
 func (x *NetworkSpec) GetEncrypted() bool {
 	if x != nil {
 		return x.Encrypted
+	}
+	return false
+}
+
+func (x *NetworkSpec) GetAttachable() bool {
+	if x != nil {
+		return x.Attachable
 	}
 	return false
 }
@@ -434,7 +443,7 @@ const file_shoal_types_v1_network_proto_rawDesc = "" +
 	"\x01\x03R\aresting\"\\\n" +
 	"\x0eRestingAddress\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x120\n" +
-	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xac\x03\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\"\xcc\x03\n" +
 	"\vNetworkSpec\x12=\n" +
 	"\vannotations\x18\x01 \x01(\v2\x1b.shoal.types.v1.AnnotationsR\vannotations\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x18\n" +
@@ -446,7 +455,10 @@ const file_shoal_types_v1_network_proto_rawDesc = "" +
 	"\x04ipv6\x18\b \x01(\bR\x04ipv6\x12\x10\n" +
 	"\x03mtu\x18\t \x01(\rR\x03mtu\x12\x1c\n" +
 	"\tencrypted\x18\n" +
-	" \x01(\bR\tencrypted\x1a?\n" +
+	" \x01(\bR\tencrypted\x12\x1e\n" +
+	"\n" +
+	"attachable\x18\v \x01(\bR\n" +
+	"attachable\x1a?\n" +
 	"\x11AuxAddressesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"m\n" +

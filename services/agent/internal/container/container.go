@@ -144,6 +144,8 @@ type Wiring struct {
 	Links    []Link // eth0, eth1, …; none with Host
 	// Hosts are more lines of /etc/hosts, "ADDRESS NAME…"; the address host-gateway is the machine's.
 	Hosts []string
+	// Guest is another tool's namespace that is put on the networks. Nil: one is made.
+	Guest *typesv1.AttachedNamespace
 	// DNS changes how names are looked up. Its name servers are the meshproxy's to ask. Nil: nothing.
 	DNS *typesv1.DNSConfig
 }

@@ -43,6 +43,7 @@ type Kernel struct {
 	files  string // folder of the containers' files
 	resolv string // the machine's
 	hosts  string // the machine's
+	ask    func(ctx context.Context, containerID string) (path string, err error)
 }
 
 // New keeps its namespaces and files below the folder, which must not outlive the machine's power (/run/shoal).
@@ -72,6 +73,13 @@ func (k *Kernel) Make(ctx context.Context, w container.Wiring) (container.Sandbo
 	}
 	if err := k.Remove(ctx, w.ID); err != nil {
 		return container.Sandbox{}, err
+	}
+	if w.Guest != nil {
+		box, err := k.attach(ctx, host, w, bridges)
+		if err != nil {
+			return container.Sandbox{}, errors.Join(err, k.Remove(ctx, w.ID))
+		}
+		return box, nil
 	}
 	box, err := k.writeFiles(w)
 	if err != nil || w.Host {
@@ -133,21 +141,29 @@ func (k *Kernel) wire(host *netlink.Handle, w container.Wiring, bridges []netlin
 		return fmt.Errorf("bring the loopback up: %w", err)
 	}
 	for i, l := range w.Links {
-		if err := plug(host, inside, space, w.ID, i, l, bridges[i]); err != nil {
+		if err := plug(host, inside, space, joint{id: w.ID, i: i, name: "eth" + strconv.Itoa(i)}, l, bridges[i]); err != nil {
 			return fmt.Errorf("connect eth%d to network %q: %w", i, l.Network, err)
 		}
 	}
 	return nil
 }
 
+// joint is one interface of a container: which, and its name there.
+type joint struct {
+	id   string
+	i    int
+	name string
+	// guest says that the namespace is another tool's: by the machine network it asks for names and nothing else.
+	guest bool
+}
+
 // plug makes one veth pair: one end on the bridge, the other in the namespace with its addresses and routes.
-func plug(host, inside *netlink.Handle, space netns.NsHandle, id string, i int, l container.Link, bridge netlink.Link) error {
-	name := "eth" + strconv.Itoa(i)
+func plug(host, inside *netlink.Handle, space netns.NsHandle, j joint, l container.Link, bridge netlink.Link) error {
 	pair := &netlink.Veth{
 		LinkAttrs: netlink.LinkAttrs{
-			Name: hostName(id, i), MTU: bridge.Attrs().MTU, MasterIndex: bridge.Attrs().Index, Flags: net.FlagUp,
+			Name: hostName(j.id, j.i), MTU: bridge.Attrs().MTU, MasterIndex: bridge.Attrs().Index, Flags: net.FlagUp,
 		},
-		PeerName: name, PeerNamespace: netlink.NsFd(space), PeerHardwareAddr: macOf(l.Addresses),
+		PeerName: j.name, PeerNamespace: netlink.NsFd(space), PeerHardwareAddr: macOf(l.Addresses),
 	}
 	err := host.LinkAdd(pair)
 	if errors.Is(err, syscall.EEXIST) { // the kernel takes its time to end the namespace of an earlier try
@@ -170,7 +186,7 @@ func plug(host, inside *netlink.Handle, space netns.NsHandle, id string, i int, 
 			return err
 		}
 	}
-	end, err := inside.LinkByName(name)
+	end, err := inside.LinkByName(j.name)
 	if err != nil {
 		return err
 	}
@@ -188,7 +204,7 @@ func plug(host, inside *netlink.Handle, space netns.NsHandle, id string, i int, 
 		return err
 	}
 	for _, gw := range l.Gateways {
-		if err := route(inside, end, gw); err != nil && !noIPv6(gw, err) {
+		if err := route(inside, end, gw, j.guest); err != nil && !noIPv6(gw, err) {
 			return fmt.Errorf("route by %s: %w", gw, err)
 		}
 		if err := know(inside, end, gw, bridge.Attrs().HardwareAddr); err != nil && !noIPv6(gw, err) {
@@ -200,14 +216,23 @@ func plug(host, inside *netlink.Handle, space netns.NsHandle, id string, i int, 
 
 // route leads everything to the gateway, which is on the link although no prefix says so: with a /24 on a bridge a
 // container could not reach itself through a published port.
-func route(inside *netlink.Handle, end netlink.Link, gw netip.Addr) error {
-	everything := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+//
+// From another tool's namespace nothing but the name server is led there: how it comes to the world is its own affair.
+func route(inside *netlink.Handle, end netlink.Link, gw netip.Addr, guest bool) error {
+	led := netip.PrefixFrom(netip.IPv4Unspecified(), 0)
 	if gw.Is6() {
-		everything = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		led = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+	}
+	if guest {
+		server := netip.MustParseAddr(nameServer4)
+		if gw.Is6() {
+			server = netip.MustParseAddr(nameServer6)
+		}
+		led = netip.PrefixFrom(server, server.BitLen())
 	}
 	for _, r := range []netlink.Route{
 		{LinkIndex: end.Attrs().Index, Dst: ipNet(netip.PrefixFrom(gw, gw.BitLen())), Scope: netlink.SCOPE_LINK},
-		{LinkIndex: end.Attrs().Index, Dst: ipNet(everything), Gw: gw.AsSlice(), Flags: int(netlink.FLAG_ONLINK)},
+		{LinkIndex: end.Attrs().Index, Dst: ipNet(led), Gw: gw.AsSlice(), Flags: int(netlink.FLAG_ONLINK)},
 	} {
 		if err := inside.RouteAdd(&r); err != nil {
 			return err
@@ -216,9 +241,14 @@ func route(inside *netlink.Handle, end netlink.Link, gw netip.Addr) error {
 	return nil
 }
 
-// Remove takes the namespace and the files away. What is not there is no error. The interfaces go with the namespace, when
+// Remove takes the namespace and the files away; another tool's is left as it was. What is not there is no error. The interfaces go with the namespace, when
 // the kernel ends it, a moment later: it ends many at once for the price of one, which deleting each link does not.
 func (k *Kernel) Remove(_ context.Context, id string) error {
+	if k.isGuest(id) {
+		if err := k.detach(id); err != nil {
+			return err
+		}
+	}
 	for _, path := range []string{filepath.Join(k.spaces, id), filepath.Join(k.users, id)} {
 		if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
 			return fmt.Errorf("let go of the namespace %s: %w", path, err)

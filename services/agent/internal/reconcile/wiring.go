@@ -40,7 +40,7 @@ func (l *Loop) spec(e *entry) (container.Spec, error) {
 
 // wiring says what interfaces the task's container needs: eth0 on the machine network, then one for each of its networks.
 func (l *Loop) wiring(e *entry, spec container.Spec) (container.Wiring, error) {
-	w := container.Wiring{ID: spec.ID, IDs: spec.IDs, Hostname: spec.Hostname, Hosts: spec.Container.GetHosts(), DNS: spec.Container.GetDnsConfig()}
+	w := container.Wiring{ID: spec.ID, IDs: spec.IDs, Hostname: spec.Hostname, Hosts: spec.Container.GetHosts(), DNS: spec.Container.GetDnsConfig(), Guest: spec.Container.GetAttach()}
 	if spec.Container.GetPrivileges().GetHostNetwork() {
 		w.Host = true
 		return w, nil

@@ -69,6 +69,7 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 	f.hostNetwork(spec)
 	f.autoscale(s.Service(id), spec)
 	f.mode(s, id, spec)
+	f.guest(s, spec)
 	f.dependencies(s, id, spec)
 	f.callers(s, id, spec)
 	f.fixed(s, id, spec)
@@ -76,7 +77,7 @@ func Service(s *state.Snapshot, id string, in *typesv1.ServiceSpec) (*typesv1.Se
 		spec.GetPriority(), maxPriority, maxPriority)
 	f.rebalance(s, id, spec)
 	f.slotVolumes(spec)
-	if id == "" { // an update that said nothing of it would replace tasks
+	if id == "" && spec.GetTask().GetContainer().GetAttach() == nil { // an update that said nothing of it would replace tasks
 		defaultUsers(s.Cluster().GetSpec().GetContainers(), spec.GetTask().GetContainer())
 	}
 	return spec, f
@@ -86,9 +87,13 @@ func (f *Faults) task(s *state.Snapshot, t *typesv1.TaskSpec) {
 	if t.Container == nil {
 		t.Container = &typesv1.ContainerSpec{}
 	}
-	f.container(t.GetContainer())
-	f.isolation(s.Cluster().GetSpec().GetContainers(), t.GetContainer())
-	f.files(s, t.GetContainer())
+	if t.GetContainer().GetAttach() != nil {
+		f.attached(t.GetContainer())
+	} else {
+		f.container(t.GetContainer())
+		f.isolation(s.Cluster().GetSpec().GetContainers(), t.GetContainer())
+		f.files(s, t.GetContainer())
+	}
 	if t.Restart == nil {
 		t.Restart = &typesv1.RestartPolicy{}
 	}

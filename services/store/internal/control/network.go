@@ -1,8 +1,10 @@
 package control
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -115,7 +117,7 @@ func (s networks) GetNetwork(ctx context.Context, req *controlv1.GetNetworkReque
 	if err != nil {
 		return nil, err
 	}
-	return &controlv1.GetNetworkResponse{Network: n, Usage: desk.Usage(snap, n)}, nil
+	return &controlv1.GetNetworkResponse{Network: n, Usage: desk.Usage(snap, n), Guests: guests(snap, n)}, nil
 }
 
 // ListNetworks implements NetworkService.
@@ -142,4 +144,35 @@ func (s networks) ListNetworks(ctx context.Context, req *controlv1.ListNetworksR
 		resp.Usage = append(resp.Usage, &controlv1.NetworkUsage{Subnets: desk.Usage(snap, n)})
 	}
 	return resp, err
+}
+
+// guests are the containers of other tools on a network, by name.
+func guests(s *state.Snapshot, n *typesv1.Network) (out []*controlv1.NetworkGuest) {
+	for _, user := range s.ReferencedBy(state.Key{Kind: typesv1.Kind_KIND_NETWORK, ID: n.GetMeta().GetId()}) {
+		svc := s.Service(user.ID)
+		at := svc.GetSpec().GetTask().GetContainer().GetAttach()
+		if user.Kind != typesv1.Kind_KIND_SERVICE || at == nil {
+			continue
+		}
+		g := &controlv1.NetworkGuest{ServiceId: user.ID, Name: svc.GetSpec().GetAnnotations().GetName(), Namespace: at}
+		var newest *typesv1.Task
+		for t := range s.TasksOfService(user.ID) {
+			if newest == nil || t.GetMeta().GetRevision() > newest.GetMeta().GetRevision() {
+				newest = t
+			}
+		}
+		if newest != nil {
+			node := s.Node(newest.GetDecided().GetNodeId())
+			g.NodeId, g.NodeHostname = node.GetMeta().GetId(), state.Hostname(node)
+			g.State, g.Message = state.TaskState(newest, node), state.TaskReason(newest, node)
+			for _, a := range newest.GetDecided().GetAddresses() {
+				if a.GetNetworkId() == n.GetMeta().GetId() && !state.Terminal(newest.GetObserved().GetState()) {
+					g.Addresses = a.GetAddresses()
+				}
+			}
+		}
+		out = append(out, g)
+	}
+	slices.SortFunc(out, func(a, b *controlv1.NetworkGuest) int { return cmp.Compare(a.GetName(), b.GetName()) })
+	return out
 }

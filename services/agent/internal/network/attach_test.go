@@ -1,0 +1,138 @@
+package network
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/nftables"
+	"github.com/vishvananda/netlink"
+
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+)
+
+// other is the namespace of another tool's container, which has a way out of its own.
+func other(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "blue")
+	space, err := newNamespace(path)
+	must(t, err)
+	must(t, space.Close())
+	t.Cleanup(func() { unbind(t, path) })
+	inside(t, path, func() error {
+		own := &netlink.Veth{LinkAttrs: netlink.LinkAttrs{Name: "eth0", Flags: net.FlagUp}, PeerName: "theirs"}
+		must(t, netlink.LinkAdd(own))
+		must(t, netlink.AddrAdd(own, addressOf(netip.MustParsePrefix("172.17.0.2/16"))))
+		return netlink.RouteAdd(&netlink.Route{LinkIndex: own.Attrs().Index, Gw: net.ParseIP("172.17.0.1")})
+	})
+	return path
+}
+
+func unbind(t *testing.T, path string) {
+	t.Helper()
+	k := &Kernel{spaces: filepath.Dir(path), users: t.TempDir(), files: t.TempDir()}
+	must(t, k.Remove(t.Context(), filepath.Base(path)))
+}
+
+// TestGuest: another tool's container is reached on the network and reaches those on it, asks the machine's name server, and keeps its
+// own way out. It is seen to be gone when its tool lets go of it, and is left as it was when it is taken off.
+func TestGuest(t *testing.T) {
+	k := machine(t)
+	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
+	bridge(t, "shoalbr4097")
+	path := other(t)
+	own := build(t, k, wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20"))
+	w := wiring("b.0", "10.128.1.3/32", "fd00:1::3/128", "10.0.16.3/20")
+	w.Guest = &typesv1.AttachedNamespace{Path: path}
+	if k.Attached("b.0") {
+		t.Error("attached before it was")
+	}
+	build(t, k, w)
+	if !k.Attached("b.0") {
+		t.Error("not attached")
+	}
+	must(t, reach(t, own.NetNS, path, "10.0.16.3"))
+	must(t, reach(t, path, own.NetNS, "10.0.16.2"))
+	for target, want := range map[string]string{"169.254.53.53": "shoal-dns", "9.9.9.9": "eth0", "10.128.2.9": "eth0"} {
+		if got := leadsBy(t, path, target); got != want {
+			t.Errorf("%s is led by %q, want %q", target, got, want)
+		}
+	}
+	inside(t, path, func() error { // as the meshproxy does
+		conn, err := nftables.New()
+		must(t, err)
+		conn.AddTable(&nftables.Table{Name: "shoal-vip", Family: nftables.TableFamilyINet})
+		conn.AddTable(&nftables.Table{Name: "theirs", Family: nftables.TableFamilyINet})
+		return conn.Flush()
+	})
+	must(t, k.Remove(t.Context(), "b.0"))
+	inside(t, path, func() error {
+		links, err := netlink.LinkList()
+		must(t, err)
+		for _, l := range links {
+			if strings.HasPrefix(l.Attrs().Name, "shoal") {
+				t.Errorf("%s is left in it", l.Attrs().Name)
+			}
+		}
+		conn, err := nftables.New()
+		must(t, err)
+		tables, err := conn.ListTables()
+		if len(tables) != 1 || tables[0].Name != "theirs" {
+			t.Errorf("tables left in it: %v", tables)
+		}
+		return err
+	})
+	build(t, k, w)
+	unbind(t, path)
+	if k.Attached("b.0") {
+		t.Error("its tool has let go of it, and it is still attached")
+	}
+	must(t, k.Sweep(t.Context(), func(id string) bool { return id == "a.0" }))
+	if ids, err := k.Spaces(); len(ids) != 1 || err != nil {
+		t.Errorf("namespaces kept: %v, %v", ids, err)
+	}
+}
+
+func leadsBy(t *testing.T, path, target string) (name string) {
+	t.Helper()
+	inside(t, path, func() error {
+		routes, err := netlink.RouteGet(net.ParseIP(target))
+		must(t, err)
+		l, err := netlink.LinkByIndex(routes[0].LinkIndex)
+		must(t, err)
+		name = l.Attrs().Name
+		return nil
+	})
+	return name
+}
+
+// TestStrangeGuests: the machine's own network, a container of ours, what is attached already and what is no namespace are refused, and
+// nothing is left of the try.
+func TestStrangeGuests(t *testing.T) {
+	k := machine(t)
+	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
+	bridge(t, "shoalbr4097")
+	path := other(t)
+	own := build(t, k, wiring("a.0", "10.128.1.2/32", "fd00:1::2/128", "10.0.16.2/20"))
+	w := wiring("b.0", "10.128.1.3/32", "fd00:1::3/128", "10.0.16.3/20")
+	w.Guest = &typesv1.AttachedNamespace{Path: path}
+	build(t, k, w)
+	file := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(file, nil, 0o600))
+	for guest, want := range map[string]string{
+		"/proc/thread-self/ns/net": "is the machine's own network", own.NetNS: "belongs to a container of shoal's", path: "is attached already",
+		file: "is no network namespace", "/proc/self/ns/mnt": "is no network namespace", "/run/nobody": "there is no network namespace",
+	} {
+		w := wiring("c.0", "10.128.1.4/32", "fd00:1::4/128", "10.0.16.4/20")
+		w.Guest = &typesv1.AttachedNamespace{Path: guest}
+		if _, err := k.Make(t.Context(), w); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want %q", guest, err, want)
+		}
+	}
+	if ids, err := k.Spaces(); len(ids) != 2 || err != nil {
+		t.Errorf("namespaces kept: %v, %v", ids, err)
+	}
+}
