@@ -1,10 +1,12 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,6 +33,8 @@ type ledger struct {
 	// served counts the calls that have come.
 	served uint64
 	early  chan struct{} // has a token when a connection runs out before the sweep's next look
+	// blank stands in TLS for leaves that are kept here.
+	blank *x509.Certificate
 }
 
 // conn is one open connection: the raw one, below TLS. It leaves the ledger when it is closed.
@@ -39,6 +43,7 @@ type conn struct {
 	ledger *ledger
 	once   sync.Once
 	chain  []*x509.Certificate // empty: no certificate
+	leaf   []byte              // then the chain has its issuers alone: see slim
 	peer   identity.Peer
 	verify verify
 	// late says that this side showed a certificate that had run out: the server goes by it for as long as the connection
@@ -54,7 +59,7 @@ type call struct {
 }
 
 func newLedger(env run.Env, keep *identity.Keeper) *ledger {
-	return &ledger{env: env, keep: keep, conns: map[*conn]struct{}{}, calls: map[*call]struct{}{}, early: make(chan struct{}, 1)}
+	return &ledger{env: env, keep: keep, conns: map[*conn]struct{}{}, calls: map[*call]struct{}{}, early: make(chan struct{}, 1), blank: new(x509.Certificate)}
 }
 
 // wrap makes a conn that is not in the ledger yet.
@@ -96,6 +101,37 @@ func (l *ledger) admit(c *conn, chain []*x509.Certificate, v verify) (identity.P
 	return p, nil
 }
 
+// slim has an open connection forget what its peer's leaf says, and keep the leaf as it came: parsed it takes ten times as much
+// memory, for as long as the connection lasts, of which a server has thousands. A sweep parses it again. The issuers are
+// parsed once for all their peers, and stay.
+func (c *conn) slim(over *tls.Conn) {
+	// TLS keeps the chain for whoever asks; what we get is its own slice.
+	chain := over.ConnectionState().PeerCertificates
+	if len(chain) == 0 {
+		return
+	}
+	leaf, issuers := bytes.Clone(chain[0].Raw), slices.Clone(chain[1:])
+	chain[0] = c.ledger.blank
+	c.ledger.mu.Lock()
+	defer c.ledger.mu.Unlock()
+	c.chain, c.leaf = issuers, leaf
+}
+
+// look looks at the peer as its handshake did.
+func (c *conn) look() (identity.Peer, error) {
+	c.ledger.mu.Lock()
+	chain, raw := c.chain, c.leaf
+	c.ledger.mu.Unlock()
+	if raw == nil {
+		return c.verify(chain)
+	}
+	leaf, err := x509.ParseCertificate(raw)
+	if err != nil {
+		return identity.Peer{}, errs.New(errs.Denied, "the certificate can't be read any more: %w", err)
+	}
+	return c.verify(append([]*x509.Certificate{leaf}, chain...))
+}
+
 // peerOfConn is the peer of a connection that a Server has taken in; zero without a certificate.
 func peerOfConn(raw net.Conn) identity.Peer {
 	t, ok := raw.(*tls.Conn)
@@ -133,7 +169,7 @@ func (l *ledger) run(ctx context.Context) error {
 func (l *ledger) sweep() time.Duration {
 	next := sweepLook
 	for c, before := range l.peers() {
-		now, err := c.verify(c.chain)
+		now, err := c.look()
 		switch {
 		case err != nil:
 			l.env.Log.Info("connection closed, its peer has lost its rights", "peer", before.ID.Member(), "reason", err.Error())

@@ -148,6 +148,7 @@ func (d *door) shake(ctx context.Context, raw net.Conn, config *tls.Config) (*tl
 		_ = noted.Close()
 		return nil, identity.Peer{}, err
 	}
+	noted.slim(conn)
 	return conn, p, nil
 }
 

@@ -115,6 +115,34 @@ func TestACertificateThatRanOutIsNoUseOverHTTP(t *testing.T) {
 	}
 }
 
+// A server has thousands of connections. What it keeps of each peer's certificate is what came, not ten times as much parsed;
+// and it looks at it again all the same (TestAConnectionEndsWithItsCertificate).
+func TestServersKeepNoParsedLeaf(t *testing.T) {
+	w := newWorld(t)
+	m := &member{keeper: w.keeper(t, gatewayRole, "g")}
+	m.server = rpc.NewServer(w.env, m.keeper)
+	parsed := make(chan bool, 1)
+	m.server.HandleALPN("shoal-echo/1", func(_ context.Context, conn *tls.Conn, _ identity.Peer) {
+		chain := conn.ConnectionState().PeerCertificates
+		parsed <- len(chain) == 0 || chain[0].PublicKey != nil
+	})
+	m.start(t, "g:1")
+	config := w.keeper(t, schedulerRole, "s").ClientTLS("shoal-echo/1", gatewayRole)
+	if err := patient(t, func() error {
+		raw, err := w.env.Net.Dial(t.Context(), "tcp", "g:1")
+		if err != nil {
+			return errs.New(errs.Unavailable, "it does not listen yet: %w", err)
+		}
+		defer raw.Close()
+		return tls.Client(raw, config).HandshakeContext(t.Context())
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if <-parsed {
+		t.Error("TLS still has the peer's leaf, parsed")
+	}
+}
+
 func TestProtocolsOfOurOwn(t *testing.T) {
 	w := newWorld(t)
 	w.gateway(t)

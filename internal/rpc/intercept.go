@@ -9,6 +9,7 @@ import (
 	"github.com/shoalproject/shoal/internal/authz"
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/run"
 )
 
 // allow answers who the caller is, or refuses. It looks at the trust of this moment: the connection may be older.
@@ -47,20 +48,41 @@ func (s *Server) allowUnary(ctx context.Context, req any, info *grpc.UnaryServer
 	return handler(ctx, req)
 }
 
+// allowStream does little itself: its stack is there for as long as the stream, and so are those of thousands. What is deep, to
+// let the stream in, is done beside it.
 func (s *Server) allowStream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	caller, err := s.allow(ss.Context(), info.FullMethod)
-	if err != nil {
-		return err
+	r := <-run.Async(ss.Context(), func(ctx context.Context) (served, error) { return s.begin(ctx, info.FullMethod) })
+	if r.Err != nil {
+		return r.Err
 	}
-	ctx, done := s.ledger.open(WithCaller(ss.Context(), caller), caller, true)
-	defer done()
+	defer r.Value.done()
+	return why(r.Value.ctx, ss.Context(), handler(srv, endingStream{ss, r.Value.ctx}))
+}
+
+// served is a stream that is being served.
+type served struct {
+	ctx  context.Context //nolint:containedctx // as in endingStream
+	done func()
+}
+
+// begin lets a stream in, and notes it.
+func (s *Server) begin(ctx context.Context, method string) (served, error) {
+	caller, err := s.allow(ctx, method)
+	if err != nil {
+		return served{}, err
+	}
+	ctx, done := s.ledger.open(WithCaller(ctx, caller), caller, true)
 	// Rights that ended between allow and open were not seen by a sweep: look once more, now that one would see it.
 	if s.keep.Denied(caller.Principal.Member()) {
-		return errs.New(errs.Denied, "%s has been removed from the cluster", caller.Principal)
+		done()
+		return served{}, errs.New(errs.Denied, "%s has been removed from the cluster", caller.Principal)
 	}
-	err = handler(srv, endingStream{ss, ctx})
-	// Why the stream was ended says more than what the handler made of it.
-	if cause := context.Cause(ctx); ctx.Err() != nil && ss.Context().Err() == nil && errs.KindOf(cause) != errs.None {
+	return served{ctx, done}, nil
+}
+
+// why is why a stream ends: why we ended it says more than what its handler made of that.
+func why(ctx, peers context.Context, err error) error {
+	if cause := context.Cause(ctx); ctx.Err() != nil && peers.Err() == nil && errs.KindOf(cause) != errs.None {
 		return cause
 	}
 	return err

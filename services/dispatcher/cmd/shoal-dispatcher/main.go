@@ -9,9 +9,9 @@ import (
 	"github.com/shoalproject/shoal/services/dispatcher"
 )
 
-// collectAt is when memory is collected: when half as much as is in use has come on top. Most of what is in use are sessions,
+// collectAt is when memory is collected: when a quarter of what is in use has come on top. Most of what is in use are sessions,
 // which stay; so that costs little time, and as a rule (twice as much) the memory of thousands of them would be there twice.
-const collectAt = 50
+const collectAt = 25
 
 func main() {
 	debug.SetGCPercent(collectAt)

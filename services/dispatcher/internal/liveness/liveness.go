@@ -39,19 +39,18 @@ type View interface {
 
 // Monitor turns silences into node states.
 type Monitor struct {
-	self    string
-	log     *slog.Logger
-	ticker  func(time.Duration) run.Ticker
-	view    View
-	commit  *commit.Committer
-	table   *Table
-	times   Times
-	peers   *peers
-	live    atomic.Pointer[[]string]
-	looked  state.Version     // at the last tick
-	settled map[string]uint64 // machines of this dispatcher that were READY when last looked at, with their sessions' numbers
-	states  *prometheus.CounterVec
-	pulse   *run.Pulse
+	self   string
+	log    *slog.Logger
+	ticker func(time.Duration) run.Ticker
+	view   View
+	commit *commit.Committer
+	table  *Table
+	times  Times
+	peers  *peers
+	live   atomic.Pointer[[]string]
+	looked state.Version // at the last tick
+	states *prometheus.CounterVec
+	pulse  *run.Pulse
 }
 
 // New makes one for the dispatcher on machine self. Metrics: shoal_dispatcher_node_states_total.
@@ -62,7 +61,7 @@ func New(self string, env run.Env, view View, c *commit.Committer, table *Table,
 	env.Metrics.MustRegister(states)
 	return &Monitor{
 		self: self, log: env.Log, ticker: env.Ticker, view: view, commit: c, table: table, times: times,
-		peers: newPeers(self, times), settled: map[string]uint64{}, states: states, pulse: run.NewPulse(),
+		peers: newPeers(self, times), states: states, pulse: run.NewPulse(),
 	}
 }
 
@@ -152,16 +151,10 @@ func (m *Monitor) adopt(s *state.Snapshot, look changed, now time.Time) {
 	}
 }
 
-// ownChanges looks at whom the store has changed, who is silent, who has come, and who is SUSPECT and may be heard again. Of
-// thousands of machines that is hardly one at most ticks.
+// ownChanges looks at whom the store has changed, who is silent, who has come, and who is SUSPECT and may be heard again.
 func (m *Monitor) ownChanges(s *state.Snapshot, look changed, now time.Time) []change {
 	var out []change
-	for _, silence := range m.table.Silences(now) {
-		number, settled := m.settled[silence.NodeID]
-		if settled && number == silence.Session && silence.For < m.times.Suspect && !look.has(silence.NodeID) {
-			continue
-		}
-		delete(m.settled, silence.NodeID)
+	for _, silence := range m.table.Doubtful(now, m.times.Suspect, look.has) {
 		n := s.Node(silence.NodeID)
 		session := n.GetStatus().GetSession()
 		if n == nil || session.GetNumber() > silence.Session {
@@ -174,7 +167,7 @@ func (m *Monitor) ownChanges(s *state.Snapshot, look changed, now time.Time) []c
 		if c, ok := m.stage(n, silence, now); ok {
 			out = append(out, c)
 		} else if n.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_READY {
-			m.settled[silence.NodeID] = silence.Session
+			m.table.Well(silence.NodeID, silence.Session)
 		}
 	}
 	return out

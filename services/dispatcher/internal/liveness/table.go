@@ -27,6 +27,7 @@ type entry struct {
 	end    func(error) // ends the stream; nil when none is open
 	ended  bool        // it had a stream, which is closed
 	turn   time.Time   // adopted: until then its turn may come
+	well   bool        // it was READY when last looked at
 }
 
 func (e *entry) silence(nodeID string, now time.Time) Silence {
@@ -189,15 +190,28 @@ func (t *Table) Delay(lost time.Duration, now time.Time) {
 	}
 }
 
-// Silences lists all sessions.
-func (t *Table) Silences(now time.Time) []Silence {
+// Doubtful lists the sessions that must be looked at: those that have not been found well, those that have been silent for as
+// long as limit, and those that somebody names. Of thousands of machines that is hardly one at most ticks.
+func (t *Table) Doubtful(now time.Time, limit time.Duration, named func(nodeID string) bool) []Silence {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	out := make([]Silence, 0, len(t.entries))
+	var out []Silence
 	for id, e := range t.entries {
-		out = append(out, e.silence(id, now))
+		if silence := e.silence(id, now); !e.well || silence.For >= limit || named(id) {
+			e.well = false
+			out = append(out, silence)
+		}
 	}
 	return out
+}
+
+// Well notes that a session was looked at, and that all is well with its machine.
+func (t *Table) Well(nodeID string, number uint64) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.entries[nodeID]; e != nil && e.number == number {
+		e.well = true
+	}
 }
 
 // Carries is what a Table carries.

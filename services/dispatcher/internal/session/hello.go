@@ -1,14 +1,12 @@
 package session
 
 import (
-	"context"
 	"fmt"
 	"time"
 
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/errs"
-	"github.com/shoalproject/shoal/internal/run"
 	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 )
@@ -23,22 +21,17 @@ const (
 	maxDescription = 64 << 10 // bytes; it is in every watcher's memory
 )
 
-func receiveHello(ctx context.Context, str stream) (*dispatcherv1.Hello, error) {
-	first := run.Async(ctx, func(context.Context) (*dispatcherv1.SessionRequest, error) { return str.Recv() })
-	patience := time.NewTimer(helloTimeout)
-	defer patience.Stop()
-	select {
-	case r := <-first:
-		if r.Err != nil {
-			return nil, r.Err
-		}
-		if h := r.Value.GetHello(); h != nil {
-			return h, nil
-		}
-		return nil, errs.New(errs.Invalid, "the first message of a session must be a hello")
-	case <-patience.C:
-		return nil, errs.New(errs.Invalid, "no hello within %s", helloTimeout)
+func receiveHello(l *line) (*dispatcherv1.Hello, error) {
+	patience := time.AfterFunc(helloTimeout, func() { l.end(errs.New(errs.Invalid, "no hello within %s", helloTimeout)) })
+	first, err := l.stream.Recv()
+	patience.Stop()
+	if err != nil {
+		return nil, err
 	}
+	if h := first.GetHello(); h != nil {
+		return h, nil
+	}
+	return nil, errs.New(errs.Invalid, "the first message of a session must be a hello")
 }
 
 // checkHello names all faults at once. What it lets through is told to every machine.

@@ -13,8 +13,13 @@ import (
 func (s *Server) herald(ctx context.Context) {
 	var told *state.Snapshot
 	var board bulletin.News
-	for {
-		changed := s.View.Changed() // before the snapshot, so that no change is missed between the two
+	for rose := false; ; {
+		// Before the looks, so that nothing is missed between the two.
+		changed, risen := s.View.Changed(), s.Barrier.Risen()
+		if rose {
+			s.lines.ringWaiting()
+			rose = false
+		}
 		now := s.View.Snapshot()
 		if now != told {
 			news := s.Board.At(now)
@@ -27,6 +32,8 @@ func (s *Server) herald(ctx context.Context) {
 		}
 		select {
 		case <-changed:
+		case <-risen:
+			rose = true
 		case <-ctx.Done():
 			return
 		}

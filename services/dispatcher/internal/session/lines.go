@@ -9,8 +9,9 @@ import (
 
 // lines are the open sessions by machine.
 type lines struct {
-	mu sync.Mutex // guards of
-	of map[string]*line
+	mu      sync.Mutex // guards below
+	of      map[string]*line
+	waiting map[*line]struct{} // for the mesh's barrier to rise
 }
 
 // enter notes an open session; a newer one of the same machine takes its place.
@@ -18,7 +19,7 @@ func (s *lines) enter(l *line) (leave func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.of == nil {
-		s.of = map[string]*line{}
+		s.of, s.waiting = map[string]*line{}, map[*line]struct{}{}
 	}
 	if old := s.of[l.node]; old == nil || old.number < l.number {
 		s.of[l.node] = l
@@ -26,6 +27,7 @@ func (s *lines) enter(l *line) (leave func()) {
 	return func() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
+		delete(s.waiting, l)
 		if s.of[l.node] == l {
 			delete(s.of, l.node)
 		}
@@ -38,7 +40,7 @@ func (s *lines) ring(nodes map[string]struct{}) {
 	defer s.mu.Unlock()
 	for node := range nodes {
 		if l := s.of[node]; l != nil {
-			l.box.ring(l.box.news)
+			l.box.refresh()
 		}
 	}
 }
@@ -47,7 +49,38 @@ func (s *lines) ringAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.of {
-		l.box.ring(l.box.news)
+		l.box.refresh()
+	}
+}
+
+// awaitBarrier notes that a session waits for the barrier, or no longer does. It reports whether it was noted first now.
+func (s *lines) awaitBarrier(l *line, waits bool) (first bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !waits {
+		delete(s.waiting, l)
+		return false
+	}
+	_, noted := s.waiting[l]
+	s.waiting[l] = struct{}{}
+	return !noted
+}
+
+// ringWaiting tells those that wait for the barrier that it has risen.
+func (s *lines) ringWaiting() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for l := range s.waiting {
+		l.box.refresh()
+	}
+}
+
+// endAll ends all sessions.
+func (s *lines) endAll(reason error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, l := range s.of {
+		l.end(reason)
 	}
 }
 

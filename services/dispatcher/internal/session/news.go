@@ -15,7 +15,8 @@ type newsfeed struct {
 	node   string
 	board  *bulletin.Board
 	box    *outbox
-	fetch  func() // what the tasks need and the machine has not got
+	epoch  state.Version // it began in
+	fetch  func()        // what the tasks need and the machine has not got
 
 	set       *assign.Set
 	computed  uint64 // revision of the last change of what the set was made from

@@ -22,11 +22,11 @@ const maxBatch = 1000
 
 // outbox keeps what waits for the sender and the describer: only the latest of each kind counts.
 type outbox struct {
-	wake chan struct{} // holds one token when an acknowledgement waits
-	news chan struct{} // holds one token when the store may have something new for the machine
+	bell func()        // has the sender look here
 	told time.Duration // the period of heartbeats; the sender's
 
 	mu          sync.Mutex // guards below
+	news        bool       // the store may have something new for the machine
 	heartbeat   uint64
 	status      uint64
 	description *typesv1.NodeDescription
@@ -41,7 +41,7 @@ const maxAsked = 256
 
 // ask reports false when too many wait already.
 func (b *outbox) ask(m *dispatcherv1.OpenStream) (ok bool) {
-	b.put(b.wake, func() {
+	b.put(func() {
 		if ok = len(b.asked) < maxAsked; ok {
 			b.asked = append(b.asked, m)
 		}
@@ -57,22 +57,24 @@ func (b *outbox) takeAsked() []*dispatcherv1.OpenStream {
 	return asked
 }
 
-func newOutbox() *outbox {
-	return &outbox{wake: make(chan struct{}, 1), news: make(chan struct{}, 1)}
-}
+func newOutbox() *outbox { return &outbox{bell: func() {}} }
 
-func (b *outbox) put(bell chan struct{}, set func()) {
+func (b *outbox) put(set func()) {
 	b.mu.Lock()
 	set()
 	b.mu.Unlock()
-	b.ring(bell)
+	b.bell()
 }
 
-func (b *outbox) ring(bell chan struct{}) {
-	select {
-	case bell <- struct{}{}:
-	default:
-	}
+// refresh has the sender look for what is new in the store.
+func (b *outbox) refresh() { b.put(func() { b.news = true }) }
+
+func (b *outbox) takeNews() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	news := b.news
+	b.news = false
+	return news
 }
 
 // require notes what the tasks of an assignment need that has just been sent. What none needs is forgotten here and now, as
@@ -107,7 +109,7 @@ func (b *outbox) missing() []string {
 
 // deliver hands a payload to the sender, unless no task needs it any more.
 func (b *outbox) deliver(p *dispatcherv1.Payload) {
-	b.put(b.wake, func() {
+	b.put(func() {
 		if slices.Contains(b.need, p.GetId()) {
 			if b.had == nil {
 				b.had = map[string]bool{}
@@ -128,7 +130,7 @@ func (b *outbox) takePayload() *dispatcherv1.Payload {
 	p := b.payloads[0]
 	b.payloads = b.payloads[1:]
 	if len(b.payloads) > 0 {
-		b.ring(b.wake)
+		defer b.bell()
 	}
 	return p
 }
@@ -181,11 +183,11 @@ func (b *outbox) flush(str stream, period time.Duration) error {
 
 // receive hears a machine until its stream ends. It waits for nothing else: heartbeats that queue behind a slow store would
 // look like silence.
-func (s *Server) receive(ctx context.Context, str stream, l *line) error {
+func (s *Server) receive(ctx context.Context, l *line) error {
 	for {
-		m, err := str.Recv()
+		m, err := l.stream.Recv()
 		if errors.Is(err, io.EOF) {
-			return nil
+			return errClosed
 		}
 		if err != nil {
 			return err
@@ -193,7 +195,10 @@ func (s *Server) receive(ctx context.Context, str stream, l *line) error {
 		s.Table.Heard(l.node, l.number, time.Now())
 		switch m := m.GetMessage().(type) {
 		case *dispatcherv1.SessionRequest_Heartbeat:
-			l.box.put(l.box.wake, func() { l.box.heartbeat = m.Heartbeat.GetSeq() })
+			l.box.mu.Lock()
+			l.box.heartbeat = m.Heartbeat.GetSeq()
+			l.box.mu.Unlock()
+			s.answers.add(l)
 		case *dispatcherv1.SessionRequest_Status:
 			if err := s.report(l, m.Status); err != nil {
 				return err
@@ -226,6 +231,6 @@ func (s *Server) report(l *line, b *dispatcherv1.StatusBatch) error {
 	seq := b.GetSeq()
 	return s.Statuses.Add(status.Report{
 		NodeID: l.node, Session: l.number, Tasks: b.GetTasks(),
-		Done: func() { l.box.put(l.box.wake, func() { l.box.status = max(l.box.status, seq) }) },
+		Done: func() { l.box.put(func() { l.box.status = max(l.box.status, seq) }) },
 	})
 }

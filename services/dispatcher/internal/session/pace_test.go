@@ -10,12 +10,13 @@ import (
 	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
 )
 
-// The more machines there are, the less often each beats, and always twice in the time after which it counts as silent.
+// The more machines there are, the less often each beats; what is left of the time after which it counts as silent, when its
+// period is the longest that chance makes of it, bears two losses of a packet, which TCP sends again after 200 and 400 ms.
 func TestPeriodGrowsWithTheMachines(t *testing.T) {
 	o := Options{HeartbeatPeriod: 500 * time.Millisecond, Times: liveness.Times{Suspect: 2 * time.Second}}
 	for machines, want := range map[int]time.Duration{
 		0: 500 * time.Millisecond, 1: 500 * time.Millisecond, 2000: 500 * time.Millisecond, 3000: 750 * time.Millisecond,
-		4000: time.Second, 10000: time.Second,
+		4000: time.Second, 5000: 1250 * time.Millisecond, 10000: 1250 * time.Millisecond,
 	} {
 		if got := period(machines, o); got != want {
 			t.Errorf("%d machines: %s, want %s", machines, got, want)
@@ -40,7 +41,7 @@ func TestMachineHearsOfAnotherPeriod(t *testing.T) {
 	b, s := newOutbox(), &told{}
 	b.told = 500 * time.Millisecond
 	for i, p := range []int{500, 550, 750, 750, 500} {
-		b.put(b.wake, func() { b.heartbeat = uint64(i + 1) })
+		b.put(func() { b.heartbeat = uint64(i + 1) })
 		if err := b.flush(s, time.Duration(p)*time.Millisecond); err != nil {
 			t.Fatal(err)
 		}

@@ -403,10 +403,15 @@ func TestBarrierIsTold(t *testing.T) {
 				t.Fatalf("barrier %v passed %d while a meshproxy is at 1", b, stop.Revision)
 			}
 		}
+		m.beat(1) // or it becomes SUSPECT, and hears of the barrier with that
 		place.Report(stop)
+		reported := time.Now()
 		m.until("barrier", func(resp *dispatcherv1.SessionResponse) bool {
 			return resp.GetBarrier().GetApplied().GetRevision() >= stop.Revision
 		})
+		if took := time.Since(reported); took > time.Second {
+			t.Errorf("the barrier was told after %s", took)
+		}
 	})
 }
 
