@@ -3,17 +3,14 @@
 package main
 
 import (
-	"runtime/debug"
+	"context"
 
 	"github.com/shoalproject/shoal/internal/process"
+	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/services/dispatcher"
 )
 
-// collectAt is when memory is collected: when a quarter of what is in use has come on top. Most of what is in use are sessions,
-// which stay; so that costs little time, and as a rule (twice as much) the memory of thousands of them would be there twice.
-const collectAt = 25
-
 func main() {
-	debug.SetGCPercent(collectAt)
+	run.Collect(context.Background()) // most of its memory are sessions, which stay
 	process.Main("dispatcher", dispatcher.DefaultConfig(), dispatcher.Run)
 }
