@@ -16,7 +16,7 @@ func Doctor(ctx context.Context, env run.Env, args []string, out, said io.Writer
 		volumes, _ := cfg.volumes()
 		return doctor.Machine{
 			Volumes: volumes, IDs: doctor.IDs{First: cfg.UserIDs, Ranges: cfg.UserRanges},
-			Socket: cfg.Socket, Namespace: cfg.Namespace, RunDir: cfg.RunDir, Snapshotter: cfg.Snapshotter, Data: cfg.Data, ImagesHigh: int64(cfg.ImagesHigh), Now: env.Now(),
+			Socket: cfg.Socket, Namespace: cfg.Namespace, RunDir: cfg.RunDir, Snapshotter: cfg.Snapshotter, Data: cfg.Folder("agent"), ImagesHigh: int64(cfg.ImagesHigh), Now: env.Now(),
 		}.Look(ctx)
 	})
 }

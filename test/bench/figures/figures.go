@@ -35,7 +35,7 @@ func Draw(folder, step, unit string, sides ...Side) error {
 	if len(c.Lines) == 0 {
 		return nil
 	}
-	return errors.Join(os.MkdirAll(folder, 0o755), os.WriteFile(filepath.Join(folder, fileName(step)), c.SVG(), 0o644)) //nolint:gosec // for all to see
+	return errors.Join(os.MkdirAll(folder, 0o755), os.WriteFile(filepath.Join(folder, fileName(step)), c.SVG(), 0o644))
 }
 
 func fileName(step string) string {
