@@ -2,6 +2,7 @@ package state
 
 import (
 	"cmp"
+	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -64,6 +65,10 @@ func SubnetClaim(cidr string) string { return "subnet/" + cidr }
 // BlockClaim is the claim on a machine's block: "block/10.128.3.0/24".
 func BlockClaim(cidr string) string { return "block/" + cidr }
 
+// TunnelKeyClaim is the claim on the public half of a machine's WireGuard key: a peer is known by its key, so two machines with one
+// would cut each other off.
+func TunnelKeyClaim(public []byte) string { return "tunnel-key/" + hex.EncodeToString(public) }
+
 // AddressClaim is the claim on an address of a network, the machine network when its id is empty: "address/-/10.128.3.2".
 // The address may carry a prefix length, which is no part of the claim.
 func AddressClaim(networkID, address string) string {
@@ -85,7 +90,7 @@ func FixedClaim(networkID, address string) string {
 	return "fixed" + strings.TrimPrefix(AddressClaim(networkID, address), "address")
 }
 
-// Claims lists what the object holds that no other may hold at the same time: names, ports, addresses, blocks. A task that
+// Claims lists what the object holds that no other may hold at the same time: names, ports, addresses, blocks, keys. A task that
 // has ended (observed) claims nothing any more: its addresses are a record of the past.
 func Claims(o *typesv1.Object) []string {
 	var out []string
@@ -103,6 +108,9 @@ func Claims(o *typesv1.Object) []string {
 	case *typesv1.Object_Node:
 		for _, b := range k.Node.GetBlocks() {
 			out = append(out, BlockClaim(b))
+		}
+		for _, key := range k.Node.GetStatus().GetDescription().GetTunnelKeys() {
+			out = append(out, TunnelKeyClaim(key.GetPublicKey()))
 		}
 	case *typesv1.Object_Task:
 		out = taskClaims(k.Task)

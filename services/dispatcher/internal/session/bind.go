@@ -143,7 +143,7 @@ func boundStatus(snap *state.Snapshot, n *typesv1.Node, self string, number uint
 		Addresses:   slices.Clone(hello.GetAddresses()),
 		Vteps:       slices.DeleteFunc(slices.Clone(hello.GetVteps()), notIP),
 		MeshPort:    hello.GetMeshPort(),
-		Description: hello.GetDescription(),
+		Description: ownKeys(snap, n.GetMeta().GetId(), hello.GetDescription()),
 		Session:     &typesv1.NodeSession{DispatcherId: self, Number: number, BootId: hello.GetBootId()},
 	}
 	if n.GetStatus().GetState() != typesv1.NodeState_NODE_STATE_READY || st.GetSince() == nil {

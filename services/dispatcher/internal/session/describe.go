@@ -1,7 +1,9 @@
 package session
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -50,7 +52,9 @@ func (s *Server) describe(ctx context.Context, l *line) {
 // writeDescription is not done when somebody else has changed the node meanwhile: the status is one field of it, and a
 // state that was judged in between must not be lost.
 func (s *Server) writeDescription(ctx context.Context, l *line, d *typesv1.NodeDescription) (done bool, err error) {
-	n := s.View.Snapshot().Node(l.node)
+	snap := s.View.Snapshot()
+	n := snap.Node(l.node)
+	d = ownKeys(snap, l.node, d)
 	switch number := n.GetStatus().GetSession().GetNumber(); {
 	case number < l.number:
 		return false, nil // the replica is not at this session's commit yet
@@ -73,4 +77,29 @@ func statusChange(n *typesv1.Node, st *typesv1.NodeStatus) *storev1.Transaction 
 		Preconditions: []*storev1.Precondition{commit.Unchanged(typesv1.Kind_KIND_NODE, id, n.GetMeta().GetRevision())},
 		Puts:          []*storev1.Put{commit.Put(state.Wrap(&typesv1.Node{Meta: &typesv1.Meta{Id: id}, Status: st}), "status")},
 	}
+}
+
+const (
+	// maxTunnelKeys is more than a machine has at once: the key that it uses, and the next.
+	maxTunnelKeys = 4
+	tunnelKeySize = 32
+)
+
+// ownKeys leaves out of a description the keys that are another machine's: who is told a key sends by it, and would send to a machine
+// that cannot read it. So it does with what is no key, and with all but the newest few. That two machines tell one key at once the store
+// refuses, by its claim.
+func ownKeys(snap *state.Snapshot, node string, d *typesv1.NodeDescription) *typesv1.NodeDescription {
+	strange := func(k *typesv1.TunnelKey) bool {
+		holder, taken := snap.ClaimHolder(state.TunnelKeyClaim(k.GetPublicKey()))
+		return len(k.GetPublicKey()) != tunnelKeySize || taken && holder.ID != node
+	}
+	keys := slices.DeleteFunc(slices.Clone(d.GetTunnelKeys()), strange)
+	slices.SortStableFunc(keys, func(a, b *typesv1.TunnelKey) int { return cmp.Compare(a.GetGeneration(), b.GetGeneration()) })
+	keys = keys[max(0, len(keys)-maxTunnelKeys):]
+	if len(keys) == len(d.GetTunnelKeys()) {
+		return d
+	}
+	d = proto.CloneOf(d)
+	d.TunnelKeys = keys
+	return d
 }
