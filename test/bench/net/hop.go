@@ -41,18 +41,7 @@ func (s *site) hop(ctx context.Context) error {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(folder) }() // small files of this run
-	pair := filepath.Join(folder, "pair.pem")
-	near, far := filepath.Join(folder, "near.cfg"), filepath.Join(folder, "far.cfg")
-	both, err := certificate(own)
-	if err != nil {
-		return err
-	}
-	task := net.JoinHostPort(s.carried.on(true), strconv.Itoa(microPort))
-	err = errors.Join(
-		os.WriteFile(pair, both, 0o600),
-		os.WriteFile(near, fmt.Appendf(nil, haproxyTLS+nearConfig, entry, nearPort, own, farPort, pair, pair), 0o600),
-		os.WriteFile(far, fmt.Appendf(nil, haproxyTLS+farConfig, own, farPort, pair, pair, task), 0o600),
-	)
+	near, far, err := s.hopConfigs(folder, entry, own)
 	if err != nil {
 		return err
 	}
@@ -90,6 +79,22 @@ func (s *site) hop(ctx context.Context) error {
 		{name: "haproxy", host: "w2", url: url(nearPort), processes: func() ([]int, error) { return haproxies, nil }},
 		{name: "userspace", host: "w2", url: url(userSpacePort), processes: meshproxies},
 	})
+}
+
+// hopConfigs writes into folder what the two HAProxies read: the one at entry, and the one at own beside the task.
+func (s *site) hopConfigs(folder, entry, own string) (near, far string, err error) {
+	pair := filepath.Join(folder, "pair.pem")
+	near, far = filepath.Join(folder, "near.cfg"), filepath.Join(folder, "far.cfg")
+	both, err := certificate(own)
+	if err != nil {
+		return "", "", err
+	}
+	task := net.JoinHostPort(s.carried.on(true), strconv.Itoa(microPort))
+	return near, far, errors.Join(
+		os.WriteFile(pair, both, 0o600),
+		os.WriteFile(near, fmt.Appendf(nil, haproxyTLS+nearConfig, entry, nearPort, own, farPort, pair, pair), 0o600),
+		os.WriteFile(far, fmt.Appendf(nil, haproxyTLS+farConfig, own, farPort, pair, pair, task), 0o600),
+	)
 }
 
 // certificate is one of a machine by its address that vouches for itself, with its key: both proxies show it, and trust it alone.
