@@ -52,8 +52,9 @@ const (
 	port = 2385
 	// protocol is what meshproxies speak to each other, chosen in the handshake.
 	protocol = "shoal-mesh/1"
-	// peerPatience ends links to a machine that has vanished; the kernel's own patience is a quarter of an hour.
-	peerPatience = 10 * time.Second
+	// peerPatience ends links to a machine that has vanished; the kernel's own patience is a quarter of an hour. With a patience of its own a
+	// silent link ends at the first probe after it, if one before was lost: so there are several within it (tcp(7), TCP_USER_TIMEOUT).
+	peerPatience = time.Minute
 )
 
 // Env is what the meshproxy takes from outside: what all processes do, and the machine's network.
