@@ -78,6 +78,12 @@ func TestNames(t *testing.T) {
 		if ls := c.shoal("network", "ls", "--filter", "name=dual"); !strings.Contains(ls, "5/63") {
 			t.Errorf("four tasks and one virtual address of 63 are used: %s", ls)
 		}
+		// Outside the range, where nobody gets one by chance.
+		c.shoal("service", "create", "--name", "fixed", "--network", "name=dual,ip=10.77.0.200", image)
+		fixed := c.boxes("fixed")
+		if got := c.lookup(six[0], "tasks.fixed"); len(fixed) != 1 || fixed[0].network != "10.77.0.200" || !slices.Contains(got, fixed[0].network) {
+			t.Errorf("a service with a fixed address has %+v, its name %v", fixed, got)
+		}
 		c.refused([]string{"network dual is in use by service"}, "network", "rm", "dual")
 	})
 	t.Run("outside, and not from an internal network", func(t *testing.T) {

@@ -5,14 +5,10 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // echo sends a line to an echo server and wants it back.
@@ -22,6 +18,11 @@ func echo(network, address string) error {
 		return err
 	}
 	defer conn.Close()
+	return echoOn(conn)
+}
+
+// echoOn is one line there and back.
+func echoOn(conn net.Conn) error {
 	line := fmt.Sprintf("hello from %s\n", conn.LocalAddr())
 	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
 		return err
@@ -143,29 +144,12 @@ func portHeld(t *testing.T, c *cluster) {
 // hold has this test listen on a machine's port, as a stranger, until the returned function is called.
 func (c *cluster) hold(host string, port int) (release func()) {
 	c.t.Helper()
-	pid, err := c.lab.PID(c.t.Context(), host, "containerd")
-	c.must(err)
-	space, err := os.Open(fmt.Sprintf("/proc/%d/ns/net", pid))
-	c.must(err)
-	defer space.Close()
-	type made struct {
-		listener net.Listener
-		err      error
-	}
-	done := make(chan made)
-	go func() {
-		// The thread stays in the machine's network, so it is not given back: Go ends it with its goroutine.
-		runtime.LockOSThread()
-		if err := unix.Setns(int(space.Fd()), unix.CLONE_NEWNET); err != nil {
-			done <- made{err: err}
-			return
-		}
-		listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
-		done <- made{listener, err}
-	}()
-	m := <-done
-	c.must(m.err)
-	return func() { _ = m.listener.Close() }
+	var listener net.Listener
+	c.must(within(c.space(host, 0), func() (err error) {
+		listener, err = net.Listen("tcp", fmt.Sprintf(":%d", port))
+		return err
+	}))
+	return func() { _ = listener.Close() }
 }
 
 // everywhere wants an echo by each machine's addresses and its loopback.

@@ -82,7 +82,7 @@ func partitioned(t *testing.T, c *cluster, callers []box, vip string) {
 		return ""
 	})
 	c.must(c.lab.Heal(t.Context()))
-	took := until(t, "names and addresses are right on every machine", 10*time.Second, func() string {
+	took := until(t, "names and addresses are right on every machine", 3*time.Second, func() string {
 		for _, b := range callers {
 			came, err := c.tryFetch(b, "http://"+vip+":8000/", 4)
 			if err != "" && b.host == cut.host {

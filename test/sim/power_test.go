@@ -1,6 +1,7 @@
 package sim_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -106,16 +107,37 @@ func TestFiveDaysWithoutProcesses(t *testing.T) {
 	})
 }
 
-// The managers' processes are away for an hour: no container is stopped or started, then or afterwards.
+// The managers' processes are away for an hour: no container is stopped or started, then or afterwards, and every connection to a
+// published port of the other machines is answered.
 func TestControlPlaneOffForAnHour(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := small(t, 3, 2)
 		audit := sim.NewAudit(c, nobody)
 		before, starts := c.Operator.TaskIDs("web"), c.Starts()
+		nodes := slices.DeleteFunc(c.With(authzv1.Role_ROLE_AGENT), func(m *sim.Machine) bool { return slices.Contains(m.Roles, authzv1.Role_ROLE_STORE) })
+		for _, m := range nodes {
+			heard := map[string]bool{}
+			c.Until("all tasks are in its tables", 10*time.Second, func() string {
+				if task, err := c.Ask(m, "30000"); err == nil {
+					heard[task] = true
+				}
+				if len(heard) < len(before) {
+					return fmt.Sprintf("%s: answers came from %v", m.Name, heard)
+				}
+				return ""
+			})
+		}
 		for _, m := range c.With(authzv1.Role_ROLE_STORE) {
 			m.KillAll()
 		}
-		time.Sleep(time.Hour)
+		for range 60 {
+			time.Sleep(time.Minute)
+			for _, m := range nodes {
+				if task, err := c.Ask(m, "30000"); err != nil || !slices.Contains(before, task) {
+					t.Errorf("%s: %q, %v", m.Name, task, err)
+				}
+			}
+		}
 		running(t, c, before)
 		c.StartAll(0, c.With(authzv1.Role_ROLE_STORE)...)
 		whole(t, c, 4, time.Minute)

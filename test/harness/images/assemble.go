@@ -81,7 +81,7 @@ func makeImage(v variant, arch, binary string) (v1.Image, error) {
 	config.Config = v1.Config{
 		Entrypoint: append([]string{"/micro"}, v.args...), WorkingDir: "/",
 		Env:          []string{"PATH=/"},
-		ExposedPorts: map[string]struct{}{"8000/tcp": {}, "8001/tcp": {}, "8002/udp": {}},
+		ExposedPorts: map[string]struct{}{"8000/tcp": {}, "8001/tcp": {}, "8002/udp": {}, "8003/tcp": {}, "8003/udp": {}},
 	}
 	return mutate.ConfigFile(image, config)
 }

@@ -1,5 +1,6 @@
 // Command micro is the small server that the lab's test images hold: it tells who it is and who asked, and can be made
-// slow, wrong or dead on request. HTTP is on port 8000, a TCP echo on 8001, a UDP echo on 8002.
+// slow, wrong or dead on request. HTTP is on port 8000, a TCP echo on 8001, a UDP echo on 8002; 8003, TCP and UDP, tells who
+// answers and whom it takes for its caller.
 //
 // With BUSY_MS it keeps a processor busy for so many milliseconds of each 100.
 //
@@ -82,6 +83,8 @@ func run() error {
 		func() error { return listener.Serve(web) },
 		func() error { return echoTCP(":8001") },
 		func() error { return echoUDP(":8002") },
+		func() error { return tellTCP(":8003") },
+		func() error { return tellUDP(":8003") },
 	} {
 		group.Go(func() error {
 			err := serve()
@@ -91,7 +94,7 @@ func run() error {
 			return err
 		})
 	}
-	fmt.Printf("micro %s listens on 8000 (HTTP), 8001 (TCP echo), 8002 (UDP echo)\n", version)
+	fmt.Printf("micro %s listens on 8000 (HTTP), 8001 (TCP echo), 8002 (UDP echo), 8003 (who calls)\n", version)
 	<-ctx.Done()
 	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err
