@@ -5,7 +5,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -125,11 +127,36 @@ func (s *site) taskOf(ctx context.Context, service string) (task, error) {
 	return list[0], nil
 }
 
-// beside makes a command of this machine that runs in a host's network.
+// beside makes a command of this machine that runs in a host's network, and shares the processors with the host's meshproxy: outside
+// of the host's control group it would have a larger part of a busy machine.
 func (s *site) beside(ctx context.Context, host string, args ...string) (*exec.Cmd, error) {
-	pid, err := s.PID(ctx, host, "containerd")
+	pid, err := s.PID(ctx, host, "meshproxy")
 	if err != nil {
 		return nil, err
 	}
-	return exec.CommandContext(ctx, "nsenter", slices.Concat([]string{"-t", strconv.Itoa(pid), "-n", "--"}, args)...), nil
+	group, err := groupOf(pid)
+	if err != nil {
+		return nil, err
+	}
+	const enter = `echo $$ > "$0" && exec "$@"`
+	return exec.CommandContext(ctx, "sh", slices.Concat([]string{"-c", enter, filepath.Join(group, "cgroup.procs"), "nsenter", "-t", strconv.Itoa(pid), "-n", "--"}, args)...), nil
+}
+
+// groupOf is the folder of a process's control group that shares out the processors (cgroups(7)).
+func groupOf(pid int) (string, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(data)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		switch {
+		case len(parts) < 3:
+		case slices.Contains(strings.Split(parts[1], ","), "cpu"):
+			return filepath.Join("/sys/fs/cgroup", parts[1], parts[2]), nil
+		case parts[0] == "0" && !strings.Contains(string(data), ":cpu"):
+			return filepath.Join("/sys/fs/cgroup", parts[2]), nil
+		}
+	}
+	return "", fmt.Errorf("no group of process %d has the processors: %q", pid, data)
 }
