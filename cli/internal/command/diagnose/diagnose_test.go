@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/shoalproject/shoal/internal/finding"
+
+	"github.com/shoalproject/shoal/cli/internal/app"
 )
 
 // A clock that is off is told, and does not make the others look so; where the person's own clock stands is of no matter.
@@ -51,5 +53,20 @@ func TestRows(t *testing.T) {
 	}
 	if err := (connectionFlags{by: "x", order: "y", filters: []string{"z"}}).check(); err == nil || strings.Count(err.Error(), "\n") < 3 {
 		t.Errorf("not all faults told at once: %v", err)
+	}
+}
+
+// Who may call a service stands before its ways, where not everybody may.
+func TestTraceTellsCallers(t *testing.T) {
+	w := way{Node: "m1", Dialled: "10.0.0.2", Carrier: "kernel"}
+	for want, callers := range map[string][]string{
+		"m1\n  10.0.0.2: the kernel leads it\n":                                                          nil,
+		"only db, label:tier=edge may call it, and its own tasks\nm1\n  10.0.0.2: the kernel leads it\n": {"db", "label:tier=edge"},
+	} {
+		var out strings.Builder
+		w.AllowFrom = callers
+		if err := showWays(&app.App{Out: &out}, []way{w}, ""); err != nil || out.String() != want {
+			t.Errorf("%q, %v; want %q", out.String(), err, want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -24,8 +25,10 @@ import (
 // way is how connections to one port or virtual address go on one machine.
 type way struct {
 	Node, Dialled, Carrier, Container string
-	Steps                             []passed
-	Ends                              []end
+	// AllowFrom is who may call the service. None: anyone.
+	AllowFrom []string `json:",omitempty"`
+	Steps     []passed
+	Ends      []end
 }
 
 // passed is an element of a table.
@@ -50,7 +53,7 @@ func Trace(a *app.App) *cobra.Command {
 		Use: "trace [OPTIONS] SERVICE", Short: "Show which tables a connection to a service passes, on which machine", Args: app.Exactly(1),
 		Long: "Show, for each machine, which elements of which tables lead a connection to a published port or virtual address of the\n" +
 			"service to its tasks, as they are in the kernel now, and how many connections each task has by that way. What should be\n" +
-			"there and is not is marked. It ends with 1 if something is missing.",
+			"there and is not is marked. Who may call the service comes first, if not everybody may. It ends with 1 if something is missing.",
 		RunE: func(c *cobra.Command, args []string) error {
 			return a.Connect(c.Context(), func(cl *client.Client) error {
 				ways, err := trace(c.Context(), cl, args[0], from)
@@ -83,7 +86,7 @@ func trace(ctx context.Context, cl *client.Client, service string, from []string
 	if err != nil {
 		return nil, err
 	}
-	hosts := names(all)
+	hosts, callers := names(all), got.GetService().GetSpec().GetEndpoint().GetAllowFrom()
 	answers := ask(ctx, time.Now, meant, func(ctx context.Context, node string) (grpc.ServerStreamingClient[logsv1.TraceServiceResponse], error) {
 		return cl.Network.TraceService(ctx, &logsv1.TraceServiceRequest{Node: node, Service: id})
 	})
@@ -96,7 +99,7 @@ func trace(ctx context.Context, cl *client.Client, service string, from []string
 		}
 		for _, part := range answer.parts {
 			for _, w := range part.GetWays() {
-				one := way{Node: host, Dialled: w.GetDialled(), Carrier: w.GetCarrier(), Container: containerName(w.GetContainer(), tasks)}
+				one := way{Node: host, Dialled: w.GetDialled(), Carrier: w.GetCarrier(), Container: containerName(w.GetContainer(), tasks), AllowFrom: callers}
 				for _, s := range w.GetSteps() {
 					one.Steps = append(one.Steps, *passedOf(s))
 				}
@@ -165,7 +168,10 @@ func showWays(a *app.App, ways []way, format string) error {
 		}
 	} else {
 		last := ""
-		for _, w := range ways {
+		for i, w := range ways {
+			if i == 0 && len(w.AllowFrom) > 0 {
+				fmt.Fprintf(a.Out, "only %s may call it, and its own tasks\n", strings.Join(w.AllowFrom, ", "))
+			}
 			if w.Node != last {
 				fmt.Fprintln(a.Out, w.Node)
 				last = w.Node

@@ -31,7 +31,6 @@ import (
 	"slices"
 	"time"
 
-	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
@@ -153,9 +152,9 @@ func (p *Plan) others(m *mesh.Model, self mesh.Self) []other {
 	var out []other
 	holders := map[PublicKey]string{}
 	places := map[netip.Addr]string{p.Seal.Address: self.Node}
-	machines := m.Machines()
+	machines, shares := m.Machines(), sharing(m)
 	for _, id := range slices.Sorted(maps.Keys(machines)) {
-		if id == self.Node || !shares(m, id) {
+		if id == self.Node || !shares[id] {
 			continue
 		}
 		o := other{id: id}
@@ -191,17 +190,24 @@ func (p *Plan) others(m *mesh.Model, self mesh.Self) []other {
 	return out
 }
 
-// shares says that this machine has encrypted traffic with another.
-func shares(m *mesh.Model, id string) bool {
+// sharing are the machines that this one has encrypted traffic with, found once for all of them.
+func sharing(m *mesh.Model) map[string]bool {
+	out := map[string]bool{}
 	if m.Encryption().GetMesh() {
-		return true
+		for id := range m.Machines() {
+			out[id] = true
+		}
+		return out
 	}
 	for _, n := range m.Networks() {
-		if n.GetEncrypted() && slices.ContainsFunc(n.GetEntries(), func(e *dispatcherv1.NetworkEntry) bool { return e.GetNodeId() == id }) {
-			return true
+		if !n.GetEncrypted() {
+			continue
+		}
+		for _, e := range n.GetEntries() {
+			out[e.GetNodeId()] = true
 		}
 	}
-	return false
+	return out
 }
 
 func publicOf(k *typesv1.TunnelKey) (public PublicKey, sound bool) {

@@ -45,6 +45,9 @@ func (f *Faults) fixed(s *state.Snapshot, id string, spec *typesv1.ServiceSpec) 
 			f.Add(field, "are given by slot, which only the tasks of a replicated service have")
 		}
 	}
+	r := spec.GetRebalance()
+	asked := r.GetAlways() || r.GetRequest() != s.Service(id).GetSpec().GetRebalance().GetRequest()
+	f.Check(!named || !asked, "rebalance", "would have a task run beside the one that it follows, and they cannot both have their slot's address")
 	for which, c := range map[string]*typesv1.UpdateConfig{"update": spec.GetUpdate(), "rollback": spec.GetRollback()} {
 		f.Check(!named || c.GetOrder() != typesv1.UpdateOrder_UPDATE_ORDER_START_FIRST, which+".order",
 			"a task with an address of its slot's own starts when the one before it has stopped; use stop-first")
