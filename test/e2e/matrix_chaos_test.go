@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -64,6 +65,7 @@ func doors() (out []door, flags []string) {
 // published port: TCP and UDP, IPv4 and IPv6, carried by the kernel and in user space, under each policy. Who answers is who may, and takes
 // its caller for who it is. Then each container asks each of an overlay, by its address.
 func TestMatrix(t *testing.T) {
+	roomForNeighbours(t)
 	c := bring(t, 1, machines-1)
 	m := &matrix{cluster: c, hosts: map[string]machine{}, byName: map[string]string{}}
 	c.shoal("network", "create", "-d", "overlay", "--ipv6", "front")
@@ -85,6 +87,29 @@ func TestMatrix(t *testing.T) {
 	before := m.asked.Load()
 	m.each(func(name string, from machine) { m.overlay(name, from) })
 	t.Logf("%d connections by the overlay", m.asked.Load()-before)
+}
+
+// roomForNeighbours has the machines' one kernel know as many neighbours as their own kernels would: all namespaces share its room, which is
+// that of one machine, and packets to those whom it cannot remember are lost.
+func roomForNeighbours(t *testing.T) {
+	t.Helper()
+	for _, family := range []string{"ipv4", "ipv6"} {
+		for _, limit := range []string{"gc_thresh3", "gc_thresh2"} {
+			path := "/proc/sys/net/" + family + "/neigh/default/" + limit
+			was, err := os.ReadFile(path)
+			if err == nil {
+				err = os.WriteFile(path, []byte("65536"), 0o600)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := os.WriteFile(path, was, 0o600); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+	}
 }
 
 // survey finds all addresses and names.
