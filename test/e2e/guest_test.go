@@ -39,7 +39,7 @@ func (c *cluster) guest(web, db []box) {
 		}
 		return ""
 	}
-	until(c.t, "it is on the network", 5*time.Second, works)
+	until(c.t, "it is on the network", 15*time.Second, works)
 	for _, to := range []string{db[0].network, db[0].machine, web[1].machine} {
 		if inside("curl -sS --max-time 1 http://" + to + ":8000/ >/dev/null") {
 			c.t.Errorf("it reaches %s, on another network", to)
@@ -48,7 +48,7 @@ func (c *cluster) guest(web, db []box) {
 	for _, process := range []string{"shoal-agent", "shoal-meshproxy"} {
 		c.must(c.lab.Kill(c.t.Context(), host, process))
 	}
-	until(c.t, "it is on the network after agent and meshproxy were killed", 10*time.Second, works)
+	until(c.t, "it is on the network after agent and meshproxy were killed", 20*time.Second, works)
 	seen := func() string {
 		return c.shoal("network", "inspect", "-f", "{{range .Guests}}{{.Name}} {{.Node}} {{.State}} {{.Addresses}}{{end}}", "front")
 	}
@@ -56,7 +56,7 @@ func (c *cluster) guest(web, db []box) {
 		c.t.Errorf("network inspect shows %q", got)
 	}
 	c.on(host, "ip", "netns", "del", "blue")
-	until(c.t, "its address is free when it has gone", 5*time.Second, func() string {
+	until(c.t, "its address is free when it has gone", 15*time.Second, func() string {
 		if got := seen(); got != "blue w1 complete []" {
 			return got
 		}
