@@ -44,6 +44,7 @@ type sealedMachine struct {
 	container  *host
 	tables     *tables.Kernel
 	ring       *keys.Ring
+	devices    wireguard.Devices
 	again      func() *keys.Ring // as after a restart
 	clock      time.Duration     // how much later it is for its keys
 }
@@ -114,6 +115,7 @@ func mtu(h *host, name string, bytes int) {
 func (m *sealedMachine) open(t testing.TB, userSpace bool) {
 	m.tables = m.host.tables()
 	d := wireguard.Devices{Folder: t.TempDir(), Program: "/proc/self/exe", UserSpace: userSpace}
+	m.devices = d
 	means := keys.Means{By: typesv1.Dataplane_DATAPLANE_KERNEL}
 	if userSpace {
 		means.By = typesv1.Dataplane_DATAPLANE_USERSPACE
