@@ -24,7 +24,7 @@ const (
 	// ReturnMask has the flag and the number. The other bits of a mark are other people's.
 	ReturnMask = 0x7fff_0000
 	// ReturnMark changes with each change of the rule on the tunnel.
-	ReturnMark = "return 1"
+	ReturnMark = "return 2"
 	// EchoPort is the UDP port within the tunnel that each machine refuses, so that others see that they reach it.
 	EchoPort = 8479
 	// TransparentFlag is on packets that containers send to a connection which the meshproxy has opened with its client's

@@ -33,7 +33,7 @@ type filter struct {
 	raw, mark, dialled, dstnat *nftables.Chain
 	input, forward             *nftables.Chain
 	output, local, leave       *nftables.Chain
-	choose4, choose6           *nftables.Chain
+	here, choose4, choose6     *nftables.Chain // what is for this machine, and by which turn it is led on
 	user, zones                *nftables.Chain
 	sub
 	peers4, peers6 *nftables.Set
@@ -75,6 +75,7 @@ func newFilter() filter {
 	} {
 		*chain = &nftables.Chain{Name: name, Table: f.table}
 	}
+	f.here = &nftables.Chain{Name: "here", Table: f.table}
 	f.choose4, f.choose6 = &nftables.Chain{Name: "choose4", Table: f.table}, &nftables.Chain{Name: "choose6", Table: f.table}
 	f.user = &nftables.Chain{Name: userChain, Table: f.table}
 	f.peers4 = &nftables.Set{Table: f.table, Name: peers4, KeyType: nftables.TypeIPAddr}
@@ -93,7 +94,7 @@ func (f filter) guards() []*nftables.Chain {
 }
 
 func (f filter) carriers() []*nftables.Chain {
-	return []*nftables.Chain{f.mark, f.dialled, f.dstnat, f.local, f.choose4, f.choose6}
+	return []*nftables.Chain{f.mark, f.dialled, f.dstnat, f.local, f.here, f.choose4, f.choose6}
 }
 
 func (f filter) choose(is4 bool) *nftables.Chain {

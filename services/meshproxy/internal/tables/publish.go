@@ -23,39 +23,15 @@ func (f filter) publish(add func(*nftables.Chain, ...match.Part), r kernel.Rules
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, match.Masked(kernel.ReturnMask),
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 	})
-	// The administrator's chain sees what is dialled, before it is translated.
+	// The administrator's chain sees what is dialled, before it is translated. What is no such packet is not looked up.
+	add(f.dialled, match.Reply(), match.Accept())
+	add(f.dialled, match.Iifname(kernel.MachineTunnel), match.Accept())
 	for _, is4 := range []bool{true, false} {
 		for _, name := range []string{kernel.SetBound, kernel.SetPorts} {
 			add(f.dialled, match.OfFamily(is4), match.Original(), f.find(name, is4, nil), match.ToThisMachine(), match.Part{&expr.Verdict{Kind: expr.VerdictJump, Chain: userChain}})
 		}
 	}
-	for _, chain := range []*nftables.Chain{f.dstnat, f.local} {
-		for _, is4 := range []bool{true, false} {
-			// These chains see the first packet of each connection, so what is found here is one.
-			for _, name := range []string{kernel.SetCountedAt, kernel.SetCounted} {
-				add(chain, match.OfFamily(is4), match.ToThisMachine(), match.NotLoopback(is4), f.find(name, is4, nil))
-			}
-			for _, name := range []string{kernel.SetBound, kernel.SetPorts} {
-				// A rule cannot look into one map with what it has found in another, or nft would not list it: the turn is
-				// carried over in the packet's priority, which nobody has set so early and forwarding sets anew.
-				add(chain, match.OfFamily(is4), match.ToThisMachine(), match.NotLoopback(is4), f.find(name, is4, match.Part{
-					&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: 1},
-					&expr.Verdict{Kind: expr.VerdictGoto, Chain: f.choose(is4).Name},
-				}))
-			}
-		}
-	}
-	for _, is4 := range []bool{true, false} {
-		turns := f.maps.sets[kernel.Family(kernel.SetTurns, is4)]
-		add(f.choose(is4), match.Part{
-			&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: 1},
-			&expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: turns.Name, SetID: turns.ID},
-		})
-		// A change may come between the look for the port and that for its turn or place, which have then gone: the first place
-		// is there as long as there is any.
-		first := &expr.Immediate{Register: match.Reg2, Data: binaryutil.NativeEndian.PutUint32(0)}
-		add(f.choose(is4), f.maps.leadTo(is4, match.Part{first}))
-	}
+	f.lead(add)
 	// Only what was translated may enter the tunnel here, and nothing that comes out of it is for the machine itself. To one port
 	// meshproxies send to find out whether packets come through: it is refused, and the refusal is the answer.
 	knocked := match.Dport(unix.IPPROTO_UDP, kernel.EchoPort)
@@ -68,6 +44,39 @@ func (f filter) publish(add func(*nftables.Chain, ...match.Part), r kernel.Rules
 		if gateway := r.Gateways[map[bool]int{true: 0, false: 1}[is4]]; gateway.IsValid() {
 			add(f.leave, match.Oifname(kernel.MachineTunnel), f.pair(kernel.SetReturns, is4), match.Snat(gateway))
 		}
+	}
+}
+
+// lead has what is dialled on this machine translated to one of the port's tasks.
+func (f filter) lead(add func(*nftables.Chain, ...match.Part)) {
+	for _, chain := range []*nftables.Chain{f.dstnat, f.local} {
+		add(chain, match.ToThisMachine(), match.GoTo(f.here))
+	}
+	for _, is4 := range []bool{true, false} {
+		// This chain sees the first packet of each connection, so what is found here is one.
+		for _, name := range []string{kernel.SetCountedAt, kernel.SetCounted} {
+			add(f.here, match.OfFamily(is4), match.NotLoopback(is4), f.find(name, is4, nil))
+		}
+		for _, name := range []string{kernel.SetBound, kernel.SetPorts} {
+			// A rule cannot look into one map with what it has found in another, or nft would not list it: the turn, and then the
+			// place in it, are carried over in the packet's priority, which nobody has set so early and forwarding sets anew.
+			add(f.here, match.OfFamily(is4), match.NotLoopback(is4), f.find(name, is4, match.Part{
+				&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: 1},
+				&expr.Verdict{Kind: expr.VerdictGoto, Chain: f.choose(is4).Name},
+			}))
+		}
+	}
+	for _, is4 := range []bool{true, false} {
+		turns := f.maps.sets[kernel.Family(kernel.SetTurns, is4)]
+		add(f.choose(is4), match.Part{
+			&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: 1},
+			&expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: turns.Name, SetID: turns.ID},
+		})
+		add(f.choose(is4), f.maps.leadTo(is4, match.Part{&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: match.Reg2}}))
+		// A change may come between the look for the port and that for its turn or place, which have then gone: the first place
+		// is there as long as there is any.
+		first := &expr.Immediate{Register: match.Reg2, Data: binaryutil.NativeEndian.PutUint32(0)}
+		add(f.choose(is4), f.maps.leadTo(is4, match.Part{first}))
 	}
 }
 

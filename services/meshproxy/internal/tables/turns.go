@@ -13,8 +13,8 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/turn"
 )
 
-// addTurn makes the chain that chooses one of so many tasks of whichever port a packet is for. It has one rule: all that
-// differs from port to port is in the map of the tasks. A packet for which it finds nothing comes back from it.
+// addTurn makes the chain that chooses one of so many places for whichever port a packet is for, and comes back with it in the
+// packet's priority. It does not look into the map of the tasks: the kernel walks through a whole map with each new chain that does.
 func (m mapped) addTurn(conn *nftables.Conn, name string) error {
 	is4, size, counter, ok := turn.Parse(name)
 	if !ok {
@@ -26,8 +26,9 @@ func (m mapped) addTurn(conn *nftables.Conn, name string) error {
 	if counter == 0 {
 		choose = match.ByClient(is4, size)
 	}
+	choose = append(choose, &expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: match.Reg2})
 	conn.AddRule(&nftables.Rule{
-		Table: m.table, Chain: chain, Exprs: m.leadTo(is4, choose), UserData: userdata.AppendString(nil, userdata.TypeComment, name),
+		Table: m.table, Chain: chain, Exprs: choose, UserData: userdata.AppendString(nil, userdata.TypeComment, name),
 	})
 	return nil
 }

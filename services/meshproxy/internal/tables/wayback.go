@@ -54,7 +54,8 @@ func (t tunnelSide) apply(k *Kernel, changes []kernel.Change) error {
 	return k.transact(conn.Flush)
 }
 
-// rule writes the MAC address of the peer's tunnel end over that of nobody, by which the route led here.
+// rule writes the MAC address of the peer's tunnel end over that of nobody, by which the route led here. The mark has then done its
+// work: the tunnel looks the way of its own packet up anew for each that has one.
 func (t tunnelSide) rule() *nftables.Rule {
 	ways := t.ways.sets[kernel.SetWays]
 	return &nftables.Rule{
@@ -65,6 +66,8 @@ func (t tunnelSide) rule() *nftables.Rule {
 			&expr.Payload{
 				OperationType: expr.PayloadWrite, SourceRegister: 1, Base: expr.PayloadBaseLLHeader, Offset: 0, Len: 6,
 			},
+			&expr.Meta{Key: expr.MetaKeyMARK, Register: 1}, match.Masked(^uint32(kernel.ReturnMask)),
+			&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 		},
 	}
 }
