@@ -69,6 +69,7 @@ var purePackages = map[string]string{
 	"services/meshproxy/internal/names/...":   "what a name means to a container",
 	"services/meshproxy/internal/ends/...":    "the addresses of tunnels' ends",
 	"services/meshproxy/internal/turn/...":    "how one of a port's tasks is chosen",
+	"services/meshproxy/internal/shards/...":  "maps that share what has not changed",
 	"services/meshproxy/internal/seal/...":    "which key is used when, between whom",
 }
 

@@ -407,7 +407,7 @@ func (l *Loop) program(ctx context.Context, m *mesh.Model, want kernel.Kernel, l
 	if err := l.tables.Apply(ctx, changes); err != nil {
 		return err
 	}
-	l.settled, l.heavy = want, l.heavy || len(changes) >= heavySteps || look && have.Entries.Len() >= heavySteps
+	l.settled, l.heavy = want, l.heavy || len(changes) >= heavySteps || look && have.Elements() >= heavySteps
 	if len(changes) == 0 {
 		return nil
 	}

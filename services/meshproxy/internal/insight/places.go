@@ -26,7 +26,7 @@ func placesOf(m *mesh.Model) map[netip.Addr]place {
 			}
 		}
 	}
-	for _, svc := range m.Services() {
+	for _, svc := range m.Services().All() {
 		for _, e := range svc.GetEndpoints() {
 			put(place{e.GetTaskId(), e.GetNodeId(), svc.GetServiceId(), svc.GetName()}, e.GetAddresses())
 		}
@@ -49,10 +49,10 @@ func placesOf(m *mesh.Model) map[netip.Addr]place {
 
 // serviceOf is one with published ports, by its id or name; nil if there is none.
 func serviceOf(m *mesh.Model, ref string) *dispatcherv1.MeshService {
-	if svc := m.Services()[ref]; svc != nil {
+	if svc := m.Services().Get(ref); svc != nil {
 		return svc
 	}
-	for _, svc := range m.Services() {
+	for _, svc := range m.Services().All() {
 		if svc.GetName() == ref {
 			return svc
 		}

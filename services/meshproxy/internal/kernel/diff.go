@@ -20,7 +20,7 @@ import (
 // Nothing that is right already is touched.
 func Diff(want, have Kernel) []Change {
 	out := diffSet(have.Peers, want.Peers, func(a netip.Addr) Change { return Change{Verb: Add, Peer: a} })
-	entries := diffEntries(want.Entries, have.Entries)
+	entries := diffEntries(want, have)
 	if len(entries) > others {
 		out = slices.Grow(out, len(entries)+others)
 	}

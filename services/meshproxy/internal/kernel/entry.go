@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 )
 
@@ -67,29 +68,27 @@ func NewPart(elements map[Slot]string) *Part { return &Part{elements: elements} 
 type Entries map[string]*Part
 
 // Len counts the elements.
-func (e Entries) Len() (n int) {
-	for _, p := range e {
-		n += len(p.elements)
+func (p *Part) Len() int {
+	if p == nil {
+		return 0
+	}
+	return len(p.elements)
+}
+
+// Elements counts those of sets and maps.
+func (k Kernel) Elements() (n int) {
+	for _, p := range k.Entries {
+		n += p.Len()
+	}
+	for _, p := range k.Services.All() {
+		n += p.Len()
 	}
 	return n
 }
 
-// equal compares owner by owner: parts that were made twice of the same count as different, and cost a look.
-func (e Entries) equal(o Entries) bool {
-	if len(e) != len(o) {
-		return false
-	}
-	for owner, p := range e {
-		if o[owner] != p {
-			return false
-		}
-	}
-	return true
-}
-
 // diffEntries lists the steps from have to want: removals first, so that an element which changes its value is never
 // there twice. Only parts that are not the very same are looked at: the cost is that of the change.
-func diffEntries(want, have Entries) []Change {
+func diffEntries(want, have Kernel) []Change {
 	old, next := collect(have, want), collect(want, have)
 	removed, added := apart(old, next), apart(next, old)
 	out := make([]Change, 0, len(removed)+len(added))
@@ -121,20 +120,24 @@ func apart(a, b map[Slot]string) []Entry {
 }
 
 // collect puts together what parts have that are not the same in other.
-func collect(parts, other Entries) map[Slot]string {
-	n := 0
-	for owner, p := range parts {
-		if other[owner] != p {
-			n += len(p.elements)
+func collect(k, other Kernel) map[Slot]string {
+	var parts []*Part
+	for owner, p := range k.Entries {
+		if other.Entries[owner] != p {
+			parts = append(parts, p)
 		}
 	}
+	for id := range k.Services.Differing(other.Services) {
+		parts = append(parts, k.Services.Get(id))
+	}
+	n := 0
+	for _, p := range parts {
+		n += p.Len()
+	}
 	out := make(map[Slot]string, n)
-	for owner, p := range parts {
-		if other[owner] == p {
-			continue
-		}
-		for slot, value := range p.elements {
-			out[slot] = value
+	for _, p := range parts {
+		if p != nil { // else it is there in other alone
+			maps.Copy(out, p.elements)
 		}
 	}
 	return out

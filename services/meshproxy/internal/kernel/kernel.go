@@ -13,6 +13,8 @@ import (
 	"maps"
 	"net/netip"
 	"strconv"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/shards"
 )
 
 // Kernel is the part of a machine's network that is ours: as it should be or as it is (read back). Sets are maps
@@ -33,6 +35,8 @@ type Kernel struct {
 	Policies map[Policy]struct{}
 	// Entries are the elements of the packet filter's sets and maps.
 	Entries Entries
+	// Services are those of published ports, by service: there may be very many, of which one has changed.
+	Services shards.Map[*Part]
 	// Return is the mark of the rule on the machine's tunnel that sends replies to where they belong: ReturnMark, or "".
 	Return string
 }
@@ -51,7 +55,7 @@ func (k Kernel) Equal(o Kernel) bool {
 	return maps.Equal(k.Links, o.Links) && maps.Equal(k.Addresses, o.Addresses) && maps.Equal(k.Routes, o.Routes) &&
 		maps.Equal(k.Neighbours, o.Neighbours) && maps.Equal(k.Forwards, o.Forwards) &&
 		maps.Equal(k.Settings, o.Settings) && k.Rules.Mark == o.Rules.Mark && maps.Equal(k.Peers, o.Peers) &&
-		maps.Equal(k.Policies, o.Policies) && k.Return == o.Return && k.Entries.equal(o.Entries)
+		maps.Equal(k.Policies, o.Policies) && k.Return == o.Return && maps.Equal(k.Entries, o.Entries) && k.Services.Equal(o.Services)
 }
 
 // Link is a bridge, a VXLAN device when VNI is not 0, or a WireGuard device.

@@ -146,7 +146,7 @@ func (l *Loop) peers(m *mesh.Model) (holders, others []string) {
 // split gives the machines to which new connections are led, and the rest.
 func split(m *mesh.Model) (held, others map[string]bool) {
 	held, others = map[string]bool{}, map[string]bool{}
-	for _, svc := range m.Services() {
+	for _, svc := range m.Services().All() {
 		for _, e := range svc.GetEndpoints() {
 			held[e.GetNodeId()] = held[e.GetNodeId()] || !e.GetDraining()
 		}

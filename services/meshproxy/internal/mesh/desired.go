@@ -57,7 +57,7 @@ func (m *Model) Tunnel(self string, advertised []string) netip.Addr {
 // beside the part that is right.
 func (m *Model) Desired(self Self, published *Published) (kernel.Kernel, error) {
 	k := kernel.NewKernel()
-	k.Entries = published.Entries()
+	published.entries(&k)
 	var faults errs.Collector
 	port := m.dataPort
 	if port == 0 || port > 65535 {

@@ -2,38 +2,38 @@ package mesh
 
 import (
 	"iter"
-	"maps"
 
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/shards"
 )
 
 // Directory is the services of one network by id. It is never changed once made: another pointer is another content.
 type Directory struct {
-	Services map[string]*dispatcherv1.NetworkService
+	Services shards.Map[*dispatcherv1.NetworkService]
 }
 
 // mergeNames makes new directories of the networks that something changed in, removals first.
 func (m *Model) mergeNames(gone []*dispatcherv1.NetworkServiceKey, changed []*dispatcherv1.NetworkService) {
-	fresh := map[string]*Directory{}
-	of := func(network string) *Directory {
-		d := fresh[network]
-		if d == nil {
-			d = &Directory{Services: map[string]*dispatcherv1.NetworkService{}}
-			if old := m.directories[network]; old != nil {
-				maps.Copy(d.Services, old.Services)
-			}
-			fresh[network] = d
+	fresh := map[string]map[string]*dispatcherv1.NetworkService{}
+	put := func(network, service string, s *dispatcherv1.NetworkService) {
+		if fresh[network] == nil {
+			fresh[network] = map[string]*dispatcherv1.NetworkService{}
 		}
-		return d
+		fresh[network][service] = s
 	}
 	for _, k := range gone {
-		delete(of(k.GetNetworkId()).Services, k.GetServiceId())
+		put(k.GetNetworkId(), k.GetServiceId(), nil)
 	}
 	for _, s := range changed {
-		of(s.GetNetworkId()).Services[s.GetServiceId()] = s
+		put(s.GetNetworkId(), s.GetServiceId(), s)
 	}
-	for network, d := range fresh {
-		if m.directories[network] = d; len(d.Services) == 0 {
+	for network, services := range fresh {
+		d := &Directory{}
+		if old := m.directories[network]; old != nil {
+			d.Services = old.Services
+		}
+		d.Services = d.Services.With(services)
+		if m.directories[network] = d; d.Services.Len() == 0 {
 			delete(m.directories, network)
 		}
 	}
@@ -43,7 +43,7 @@ func (m *Model) mergeNames(gone []*dispatcherv1.NetworkServiceKey, changed []*di
 func (m *Model) names() []*dispatcherv1.NetworkService {
 	var out []*dispatcherv1.NetworkService
 	for d := range inOrder(m.directories) {
-		for s := range inOrder(d.Services) {
+		for s := range d.Services.InOrder() {
 			out = append(out, s)
 		}
 	}
@@ -83,7 +83,7 @@ func (m *Model) LocalTask(id string) *dispatcherv1.LocalTask {
 }
 
 // InOrder are a directory's services in the order of ids.
-func (d *Directory) InOrder() iter.Seq[*dispatcherv1.NetworkService] { return inOrder(d.Services) }
+func (d *Directory) InOrder() iter.Seq[*dispatcherv1.NetworkService] { return d.Services.InOrder() }
 
 // Networks are the overlays with a task on this machine, by id.
 func (m *Model) Networks() map[string]*dispatcherv1.MeshNetwork {

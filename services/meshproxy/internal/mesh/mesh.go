@@ -17,6 +17,7 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/shards"
 )
 
 // Model is what the dispatcher has said of the mesh so far, at one version. Its messages are never changed.
@@ -24,7 +25,7 @@ type Model struct {
 	version        *typesv1.Version
 	dataPort       uint32
 	machineNetwork string
-	services       map[string]*dispatcherv1.MeshService
+	services       shards.Map[*dispatcherv1.MeshService]
 	machines       map[string]*dispatcherv1.MeshMachine
 	networks       map[string]*dispatcherv1.MeshNetwork
 	directories    map[string]*Directory // by network
@@ -55,7 +56,6 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 		machineNetwork: r.GetMachineNetwork(),
 		dataplane:      r.GetDataplane(),
 		encryption:     r.GetEncryption(),
-		services:       map[string]*dispatcherv1.MeshService{},
 		machines:       map[string]*dispatcherv1.MeshMachine{},
 		networks:       map[string]*dispatcherv1.MeshNetwork{},
 		directories:    map[string]*Directory{},
@@ -67,7 +67,7 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 	case m == nil || !proto.Equal(m.version.GetEpoch(), r.GetVersion().GetEpoch()):
 		return nil, errs.New(errs.Invalid, "a difference of the tables came before the whole of its epoch; open the stream again")
 	default:
-		next.services, next.machines, next.networks = maps.Clone(m.services), maps.Clone(m.machines), maps.Clone(m.networks)
+		next.services, next.machines, next.networks = m.services, maps.Clone(m.machines), maps.Clone(m.networks)
 		next.directories, next.local, next.callers = maps.Clone(m.directories), maps.Clone(m.local), maps.Clone(m.callers)
 		if next.dataPort == 0 {
 			next.dataPort = m.dataPort
@@ -83,14 +83,19 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 		}
 	}
 	next.own(m, r)
-	merge(next.services, r.GetRemovedServices(), r.GetServices())
+	services := map[string]*dispatcherv1.MeshService{}
+	for _, id := range r.GetRemovedServices() {
+		services[id] = nil
+	}
+	merge(services, nil, r.GetServices())
+	next.services = next.services.With(services)
 	merge(next.machines, r.GetRemovedMachines(), r.GetMachines())
 	merge(next.networks, r.GetRemovedNetworks(), r.GetNetworks())
 	merge(next.local, r.GetRemovedLocalTasks(), r.GetLocalTasks())
 	merge(next.callers, r.GetRemovedCallers(), r.GetCallers())
 	next.mergeNames(r.GetRemovedNetworkServices(), r.GetNetworkServices())
 	if next.era == nil || next.disputed {
-		next.claim(inOrder(next.services))
+		next.claim(next.services.InOrder())
 		next.era = &era{addresses: know(next.machines)}
 	}
 	return next, nil
@@ -113,10 +118,10 @@ func (m *Model) own(old *Model, r *dispatcherv1.EndpointsResponse) {
 		}
 	}
 	for _, id := range r.GetRemovedServices() {
-		drop(old.services[id])
+		drop(old.services.Get(id))
 	}
 	for _, svc := range r.GetServices() {
-		drop(old.services[svc.GetServiceId()])
+		drop(old.services.Get(svc.GetServiceId()))
 	}
 	m.claim(slices.Values(r.GetServices()))
 }
@@ -124,7 +129,7 @@ func (m *Model) own(old *Model, r *dispatcherv1.EndpointsResponse) {
 // movesPorts says that a response gives a port to a service or takes one away.
 func (m *Model) movesPorts(r *dispatcherv1.EndpointsResponse) bool {
 	return len(r.GetRemovedServices()) > 0 || slices.ContainsFunc(r.GetServices(), func(svc *dispatcherv1.MeshService) bool {
-		return !slices.Equal(listenersOf(svc), listenersOf(m.services[svc.GetServiceId()]))
+		return !slices.Equal(listenersOf(svc), listenersOf(m.services.Get(svc.GetServiceId())))
 	})
 }
 
@@ -198,7 +203,7 @@ func (m *Model) Version() *typesv1.Version {
 
 // Has says that a task runs behind some service.
 func (m *Model) Has(task string) bool {
-	for _, svc := range m.services {
+	for _, svc := range m.services.All() {
 		for _, e := range svc.GetEndpoints() {
 			if e.GetTaskId() == task {
 				return true
@@ -212,7 +217,7 @@ func (m *Model) Has(task string) bool {
 func (m *Model) Whole() *dispatcherv1.EndpointsResponse {
 	return &dispatcherv1.EndpointsResponse{
 		Version: m.version, Full: true, DataPort: m.dataPort, MachineNetwork: m.machineNetwork, Dataplane: m.dataplane, Encryption: m.encryption,
-		Services:        slices.Collect(inOrder(m.services)),
+		Services:        slices.Collect(m.services.InOrder()),
 		Machines:        slices.Collect(inOrder(m.machines)),
 		Networks:        slices.Collect(inOrder(m.networks)),
 		NetworkServices: m.names(), LocalTasks: slices.Collect(inOrder(m.local)), Callers: slices.Collect(inOrder(m.callers)),

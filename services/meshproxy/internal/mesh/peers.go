@@ -1,11 +1,14 @@
 package mesh
 
-import dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+import (
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/shards"
+)
 
-// Services are those with published ports by id. Nobody may change what it returns.
-func (m *Model) Services() map[string]*dispatcherv1.MeshService {
+// Services are those with published ports by id.
+func (m *Model) Services() shards.Map[*dispatcherv1.MeshService] {
 	if m == nil {
-		return nil
+		return shards.Map[*dispatcherv1.MeshService]{}
 	}
 	return m.services
 }

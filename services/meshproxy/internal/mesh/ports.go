@@ -88,7 +88,7 @@ func (m *Model) portsOf(svc *dispatcherv1.MeshService, self Self, faults *faults
 			continue
 		}
 		if holder := m.owners[p.Listener]; holder != svc.GetServiceId() {
-			faults.add(where, "port %s is service %q's already", p.Listener, m.services[holder].GetName())
+			faults.add(where, "port %s is service %q's already", p.Listener, m.services.Get(holder).GetName())
 			continue
 		}
 		p.lead(pc, backends, self)

@@ -11,13 +11,18 @@ import (
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/shards"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/turn"
 )
 
 // Published is what a machine does for the published ports: who listens, and what the packet filter's maps have. It is made
 // from another one, of which it keeps what has not changed. It is never changed once made.
 type Published struct {
-	parts map[string]*portion // by service
+	parts    shards.Map[*portion]     // by service
+	elements shards.Map[*kernel.Part] // those of parts
+	services shards.Map[*dispatcherv1.MeshService]
+	basis    basis
+	wrong    map[string]faults // by service
 	// turns counts the ports of each turn and family. Its elements have no owner: ports share them.
 	turns map[kernel.Slot]turnUse
 	// use is the part of turns in the elements.
@@ -27,6 +32,14 @@ type Published struct {
 type turnUse struct {
 	chain string
 	ports int
+}
+
+// basis is what all services' portions depend on.
+type basis struct {
+	era  *era
+	self string
+	// leavesOut says that this machine leaves something out, which may be another thing the next time.
+	leavesOut bool
 }
 
 // portion is a service's share.
@@ -65,70 +78,88 @@ func (f *faults) add(where, format string, args ...any) {
 }
 
 // Publish makes what follows from the model for this machine. Prev may be nil. What is wrong in the tables is left out and
-// told in the error, one fault each, beside what is right.
+// told in the error, one fault each, beside what is right. While machines, settings and what is left out stay, the cost is that of
+// the services that have changed.
 func (m *Model) Publish(self Self, prev *Published) (*Published, error) {
-	next := &Published{turns: map[kernel.Slot]turnUse{}}
 	if prev == nil {
 		prev = &Published{}
 	}
 	if m == nil {
-		return next, nil
+		return &Published{}, nil
 	}
-	maps.Copy(next.turns, prev.turns)
-	about := self.text()
-	changed := prev.use == nil
-	made := map[string]*portion{}
-	var wrong []errs.Fault
-	for id, svc := range m.services {
-		from := partSource{service: svc, era: m.era, self: about, out: self.leftOut(svc)}
-		p := prev.parts[id]
-		if p == nil || p.from != from {
-			old := p
-			p = m.partOf(svc, self, from)
-			changed = next.count(old, p) || changed
-			made[id] = p
-		}
-		wrong = append(wrong, p.faults...)
-	}
-	for id, p := range prev.parts {
-		if m.services[id] == nil {
-			changed = next.count(p, nil) || changed
+	now := basis{era: m.era, self: self.text(), leavesOut: len(self.Withdrawn)+len(self.Held) > 0}
+	fresh := map[string]*portion{} // nil: has gone
+	look := func(id string, svc *dispatcherv1.MeshService) {
+		from := partSource{service: svc, era: m.era, self: now.self, out: self.leftOut(svc)}
+		if p := prev.parts.Get(id); p == nil || p.from != from {
+			fresh[id] = m.partOf(svc, self, from)
 		}
 	}
-	next.parts = with(prev.parts, made, m.services)
-	next.use = prev.use
+	for id := range m.services.Differing(prev.services) {
+		if svc := m.services.Get(id); svc != nil {
+			look(id, svc)
+		} else {
+			fresh[id] = nil
+		}
+	}
+	if now != prev.basis || now.leavesOut {
+		for id, svc := range m.services.All() {
+			look(id, svc)
+		}
+	}
+	next := prev.with(fresh)
+	next.services, next.basis = m.services, now
+	return next, next.fault()
+}
+
+// with is what there is after these portions have taken the place of others.
+func (p *Published) with(fresh map[string]*portion) *Published {
+	next := *p
+	if p.use != nil && len(fresh) == 0 {
+		return &next
+	}
+	elements := make(map[string]*kernel.Part, len(fresh))
+	next.turns, next.wrong = maps.Clone(p.turns), maps.Clone(p.wrong)
+	if next.turns == nil {
+		next.turns, next.wrong = map[kernel.Slot]turnUse{}, map[string]faults{}
+	}
+	changed := p.use == nil
+	for id, own := range fresh {
+		changed = next.count(p.parts.Get(id), own) || changed
+		delete(next.wrong, id)
+		elements[id] = nil
+		if own != nil {
+			elements[id] = own.part
+			if len(own.faults) > 0 {
+				next.wrong[id] = own.faults
+			}
+		}
+	}
+	next.parts, next.elements = p.parts.With(fresh), p.elements.With(elements)
 	if changed {
-		elements := map[kernel.Slot]string{}
+		uses := map[kernel.Slot]string{}
 		for slot, t := range next.turns {
-			elements[slot] = t.chain
+			uses[slot] = t.chain
 		}
-		next.use = kernel.NewPart(elements)
+		next.use = kernel.NewPart(uses)
 	}
-	var all errs.Collector
+	return &next
+}
+
+// fault is all that is wrong.
+func (p *Published) fault() error {
+	var wrong []errs.Fault
+	for _, f := range p.wrong {
+		wrong = append(wrong, f...)
+	}
 	slices.SortFunc(wrong, func(a, b errs.Fault) int {
 		return cmp.Or(cmp.Compare(a.Field, b.Field), cmp.Compare(a.Reason, b.Reason))
 	})
+	var all errs.Collector
 	for _, f := range wrong {
 		all.Add(f.Field, "%s", f.Reason)
 	}
-	return next, all.Err("published ports")
-}
-
-// with are these and what was made anew, for the services that there are. It is the same map when that changes nothing: there may be
-// very many, of which one has changed.
-func with(these, made map[string]*portion, services map[string]*dispatcherv1.MeshService) map[string]*portion {
-	if len(made) == 0 && len(these) == len(services) {
-		return these
-	}
-	if len(these) == 0 {
-		return made
-	}
-	out := maps.Clone(these)
-	maps.Copy(out, made)
-	if len(out) > len(services) {
-		maps.DeleteFunc(out, func(id string, _ *portion) bool { return services[id] == nil })
-	}
-	return out
+	return all.Err("published ports")
 }
 
 // count keeps the uses of turns, and says whether one came or went.
@@ -157,25 +188,21 @@ func (p *portion) turnsOf() []kernel.Entry {
 	return p.turns
 }
 
-// Entries are the elements of the packet filter's maps.
-func (p *Published) Entries() kernel.Entries {
+// entries puts the elements of the packet filter's maps in place.
+func (p *Published) entries(k *kernel.Kernel) {
 	if p == nil {
-		return kernel.Entries{}
+		return
 	}
-	out := make(kernel.Entries, len(p.parts)+1)
-	for id, own := range p.parts {
-		out[id] = own.part
-	}
+	k.Services = p.elements
 	if p.use != nil {
-		out["turns"] = p.use // ids of services are longer
+		k.Entries["turns"] = p.use
 	}
-	return out
 }
 
 // Ports lists the published ports in order of network and number.
 func (p *Published) Ports() []Port {
 	var out []Port
-	for _, part := range p.parts {
+	for _, part := range p.parts.All() {
 		out = append(out, part.ports...)
 	}
 	slices.SortFunc(out, func(a, b Port) int {
@@ -291,7 +318,7 @@ func (p *portion) count(port Port, set, key string) {
 func (p *Published) Counted() map[kernel.Slot]string {
 	out := map[kernel.Slot]string{}
 	if p != nil {
-		for id, part := range p.parts {
+		for id, part := range p.parts.All() {
 			for _, slot := range part.counted {
 				out[slot] = id
 			}

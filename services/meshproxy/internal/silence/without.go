@@ -17,7 +17,7 @@ func Without(m *mesh.Model, silent map[string]bool) *mesh.Model {
 	}
 	// It is as if the cluster had said so: what it has said of all else stays.
 	r := &dispatcherv1.EndpointsResponse{Version: m.Version()}
-	for _, svc := range m.Services() {
+	for _, svc := range m.Services().All() {
 		if fewer := withoutEndpoints(svc, silent); fewer != svc {
 			r.Services = append(r.Services, fewer)
 		}

@@ -30,18 +30,15 @@ func Next(t Table, old, next *mesh.Directory, out func(task string) bool) Table 
 		next = &mesh.Directory{}
 	}
 	t = maps.Clone(t)
-	for id, s := range old.Services {
-		if next.Services[id] != s {
-			for v := range addresses(s) {
-				delete(t, v)
-			}
+	for id := range old.Services.Differing(next.Services) {
+		for v := range addresses(old.Services.Get(id)) {
+			delete(t, v)
 		}
 	}
-	for id, s := range next.Services {
-		if old.Services[id] != s {
-			for v := range addresses(s) {
-				t[v] = backends(s, v.Is4(), out)
-			}
+	for id := range next.Services.Differing(old.Services) {
+		s := next.Services.Get(id)
+		for v := range addresses(s) {
+			t[v] = backends(s, v.Is4(), out)
 		}
 	}
 	return t
@@ -65,7 +62,7 @@ func Counted(d *mesh.Directory, t Table) map[netip.Addr]string {
 	if d == nil {
 		return out
 	}
-	for id, s := range d.Services {
+	for id, s := range d.Services.All() {
 		if !s.GetCounted() {
 			continue
 		}
