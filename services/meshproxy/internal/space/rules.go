@@ -50,11 +50,13 @@ type family struct {
 // set in either generation, and a place that has gone has a next best.
 type layout struct {
 	table    *nftables.Table
+	nobody   *nftables.Chain // refuses
 	families [2]*family
 }
 
 func newLayout() layout {
-	l := layout{table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}, families: [2]*family{
+	t := &nftables.Table{Name: tableName, Family: nftables.TableFamilyINet}
+	l := layout{table: t, nobody: &nftables.Chain{Name: "nobody", Table: t}, families: [2]*family{
 		{name: "4", number: unix.NFPROTO_IPV4, offset: 16, len: 4, key: nftables.TypeIPAddr},
 		{name: "6", number: unix.NFPROTO_IPV6, offset: 24, len: 16, key: nftables.TypeIP6Addr},
 	}}
@@ -113,6 +115,10 @@ func (l layout) make(c *nftables.Conn) error {
 			add(f.choose, rule)
 		}
 	}
+	c.AddChain(l.nobody)
+	c.FlushChain(l.nobody)
+	add(l.nobody, reset())
+	add(l.nobody, []expr.Any{unreachable()})
 	// What the container itself dials, and what containers within it do.
 	for _, nat := range []*nftables.Chain{
 		chain("output", nftables.ChainTypeNAT, nftables.ChainHookOutput, before),
@@ -128,11 +134,11 @@ func (l layout) make(c *nftables.Conn) error {
 		chain("refuse", nftables.ChainTypeFilter, nftables.ChainHookOutput, 0),
 		chain("refuse-forwarded", nftables.ChainTypeFilter, nftables.ChainHookForward, 0),
 	} {
+		// Each packet is looked up once in each set; how it is refused is asked of those alone that are in one.
 		for _, f := range l.families {
 			for _, set := range []*nftables.Set{f.empty, f.gone} {
-				in := &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID}
-				add(filter, append(append(f.target(1), in), reset()...))
-				add(filter, append(append(f.target(1), in), unreachable()))
+				add(filter, append(f.target(1), &expr.Lookup{SourceRegister: 1, SetName: set.Name, SetID: set.ID},
+					&expr.Verdict{Kind: expr.VerdictGoto, Chain: l.nobody.Name}))
 			}
 		}
 	}
@@ -149,13 +155,15 @@ func (f *family) lead() []expr.Any {
 	)
 }
 
-// choice takes the turn; or, where that or its place has just gone, the first place, which is there as long as there is any.
+// choice takes the turn, which leaves the place in the priority; or, where the turn or its place has just gone, the first place, which
+// is there as long as there is any.
 func (f *family) choice() [][]expr.Any {
 	return [][]expr.Any{
 		{
 			&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: 1},
 			&expr.Lookup{SourceRegister: 1, DestRegister: 0, IsDestRegSet: true, SetName: f.turns.Name, SetID: f.turns.ID},
 		},
+		f.to(&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: f.place()}),
 		f.to(&expr.Immediate{Register: f.place(), Data: binaryutil.NativeEndian.PutUint32(0)}),
 	}
 }
@@ -171,14 +179,16 @@ func (f *family) to(place expr.Any) []expr.Any {
 	)
 }
 
-// addTurn makes a turn's chain: the next of so many places.
+// addTurn makes a turn's chain: the next of so many places. It does not look into the map of the tasks: the kernel walks through a
+// whole map with each new chain that does.
 func (l layout) addTurn(c *nftables.Conn, t turn) error {
 	f := l.families[t.family]
 	chain := c.AddChain(&nftables.Chain{Name: t.chain(), Table: l.table})
 	c.FlushChain(chain)
-	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: f.to(
-		&expr.Numgen{Register: f.place(), Modulus: uint32(t.size), Type: unix.NFT_NG_INCREMENTAL},
-	)})
+	c.AddRule(&nftables.Rule{Table: l.table, Chain: chain, Exprs: []expr.Any{
+		&expr.Numgen{Register: 1, Modulus: uint32(t.size), Type: unix.NFT_NG_INCREMENTAL},
+		&expr.Meta{Key: expr.MetaKeyPRIORITY, SourceRegister: true, Register: 1},
+	}})
 	return c.SetAddElements(f.turns, []nftables.SetElement{
 		{Key: t.mark(), VerdictData: &expr.Verdict{Kind: expr.VerdictJump, Chain: chain.Name}},
 	})
