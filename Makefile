@@ -98,6 +98,7 @@ bench-node: deps build ## the figures of the node: 50 more replicas, 100 contain
 bench-net: build ## the network's figures: the mesh, virtual addresses, HAProxy and nginx beside the meshproxy; charts into docs/benchmarks/network
 	@tools/make/deps bench-net
 	@go -C test run ./bench/net -figures $(CURDIR)/docs/benchmarks/network
+	@go -C test run ./bench/net -only appear -workers 29 -figures $(CURDIR)/docs/benchmarks/network
 	@cd services/meshproxy && go test -run '^$$' -bench EndpointChange ./internal/tables
 
 .PHONY: bench-scheduler

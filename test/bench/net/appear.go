@@ -14,8 +14,10 @@ import (
 // answerLimit bounds the wait for what should come.
 const answerLimit = 30 * time.Second
 
-// grain is how often a machine is asked.
-const grain = 5 * time.Millisecond
+// grain is how often a machine is asked: where there are many, all of them together are asked no more often than the processors bear.
+func grain(machines int) time.Duration {
+	return max(5*time.Millisecond, time.Duration(machines)*time.Millisecond)
+}
 
 // appear measures how long after a task counts as running each machine leads to it. A task that is led to before its state has
 // come to the store counts as 0.
@@ -75,7 +77,7 @@ func (s *site) answers(ctx context.Context, hosts []string, port int) ([]time.Ti
 				return
 			}
 			client := &http.Client{Timeout: time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-			tick := time.NewTicker(grain)
+			tick := time.NewTicker(grain(len(hosts)))
 			defer tick.Stop()
 			for began := time.Now(); time.Since(began) < answerLimit; {
 				if resp, err := client.Get(fmt.Sprintf("http://%s:%d/", address, port)); err == nil {

@@ -75,7 +75,7 @@ func (s *site) hop(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	return s.compare(ctx, "two proxies with mutual TLS between them", [2]string{"at or above", "at or above"}, []side{
+	return s.compare(ctx, "two proxies with mutual TLS between them", "", [2]string{"at or above", "at or above"}, []side{
 		{name: "haproxy", host: "w2", url: url(nearPort), processes: func() ([]int, error) { return haproxies, nil }},
 		{name: "userspace", host: "w2", url: url(userSpacePort), processes: meshproxies},
 	})

@@ -26,11 +26,12 @@ type side struct {
 const connections = "64"
 
 // compare asks all sides in turns, on connections that stay open and on fresh ones. The first side is what the others are
-// measured against.
-func (s *site) compare(ctx context.Context, step string, aims [2]string, sides []side) error {
+// measured against, and so is the one that second names, if any.
+func (s *site) compare(ctx context.Context, step, second string, aims [2]string, sides []side) error {
 	for i, fresh := range []bool{false, true} {
 		what := [2]string{"requests on open connections", "a connection for each request"}[i]
 		t := s.r.table(step+": "+what, aims[i])
+		t.second = second
 		for round := range s.cfg.rounds {
 			order := append(slices.Clone(sides[round%len(sides):]), sides[:round%len(sides)]...)
 			for _, side := range order {

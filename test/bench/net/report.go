@@ -25,9 +25,10 @@ type report struct {
 	notes  []string
 }
 
-// table compares sides. The first is what the ratios are of.
+// table compares sides. The first is what the ratios are of, and another one may be too.
 type table struct {
 	title, aim string
+	second     string // empty: none
 	sides      []string
 	rates      map[string][]float64
 	costs      map[string][]float64
@@ -85,22 +86,33 @@ func (t *table) print(b *strings.Builder) {
 		fmt.Fprintf(b, "| n | p50 | p90 | p99 | most |\n| --- | --- | --- | --- | --- |\n| %d | %.1f | %.1f | %.1f | %.1f |\n", len(all), quantile(all, 0.5), quantile(all, 0.9), quantile(all, 0.99), quantile(all, 1))
 		return
 	}
-	fmt.Fprintf(b, "| side | a second, median (least–most) | ratio to %s, of the same round | CPU µs each |\n| --- | --- | --- | --- |\n", t.sides[0])
+	to := []string{t.sides[0]}
+	if t.second != "" {
+		to = append(to, t.second)
+	}
+	b.WriteString("| side | a second, median (least–most) |")
+	for _, name := range to {
+		fmt.Fprintf(b, " ratio to %s, of the same round |", name)
+	}
+	fmt.Fprintf(b, " CPU µs each |\n|%s\n", strings.Repeat(" --- |", 3+len(to)))
 	for _, s := range t.sides {
 		cost := "–"
 		if c := quantile(t.costs[s], 0.5); c > 0 {
 			cost = fmt.Sprintf("%.1f", c)
 		}
-		ratios := t.ratios(s)
-		fmt.Fprintf(b, "| %s | %.0f (%.0f–%.0f) | %.2f (%.2f–%.2f) | %s |\n", s, quantile(t.rates[s], 0.5), slices.Min(t.rates[s]), slices.Max(t.rates[s]),
-			quantile(ratios, 0.5), slices.Min(ratios), slices.Max(ratios), cost)
+		fmt.Fprintf(b, "| %s | %.0f (%.0f–%.0f) |", s, quantile(t.rates[s], 0.5), slices.Min(t.rates[s]), slices.Max(t.rates[s]))
+		for _, name := range to {
+			ratios := t.ratios(s, name)
+			fmt.Fprintf(b, " %.2f (%.2f–%.2f) |", quantile(ratios, 0.5), slices.Min(ratios), slices.Max(ratios))
+		}
+		fmt.Fprintf(b, " %s |\n", cost)
 	}
 }
 
-func (t *table) ratios(side string) (out []float64) {
+func (t *table) ratios(side, to string) (out []float64) {
 	for i, v := range t.rates[side] {
-		if i < len(t.rates[t.sides[0]]) {
-			out = append(out, v/t.rates[t.sides[0]][i])
+		if i < len(t.rates[to]) {
+			out = append(out, v/t.rates[to][i])
 		}
 	}
 	return out
