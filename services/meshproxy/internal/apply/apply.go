@@ -369,6 +369,9 @@ func (l *Loop) connect(ctx context.Context, m *mesh.Model, self mesh.Self, look 
 
 // byForwarder are the ports that the forwarder listens on, and those that only the kernel could have served.
 func byForwarder(all []mesh.Port) (listened []mesh.Port, unserved []forward.Unbound) {
+	if !slices.ContainsFunc(all, func(p mesh.Port) bool { return p.Network == "sctp" }) {
+		return all, nil // as nearly always; they may be many
+	}
 	for _, p := range all {
 		switch {
 		case p.Network != "sctp":

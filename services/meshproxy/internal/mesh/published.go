@@ -23,6 +23,7 @@ type Published struct {
 	services shards.Map[*dispatcherv1.MeshService]
 	basis    basis
 	wrong    map[string]faults // by service
+	ports    arranged
 	// turns counts the ports of each turn and family. Its elements have no owner: ports share them.
 	turns map[kernel.Slot]turnUse
 	// use is the part of turns in the elements.
@@ -135,7 +136,7 @@ func (p *Published) with(fresh map[string]*portion) *Published {
 			}
 		}
 	}
-	next.parts, next.elements = p.parts.With(fresh), p.elements.With(elements)
+	next.parts, next.elements, next.ports = p.parts.With(fresh), p.elements.With(elements), p.ports.with(fresh)
 	if changed {
 		uses := map[kernel.Slot]string{}
 		for slot, t := range next.turns {
@@ -201,14 +202,48 @@ func (p *Published) entries(k *kernel.Kernel) {
 
 // Ports lists the published ports in order of network and number.
 func (p *Published) Ports() []Port {
-	var out []Port
-	for _, part := range p.parts.All() {
-		out = append(out, part.ports...)
+	out := make([]Port, 0, len(p.ports))
+	for _, o := range p.ports {
+		out = append(out, *o.port)
 	}
-	slices.SortFunc(out, func(a, b Port) int {
-		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.Port, b.Port))
-	})
 	return out
+}
+
+// arranged are all ports in order.
+type arranged []owned
+
+// owned is a port of a service.
+type owned struct {
+	port  *Port
+	owner string
+}
+
+func (o owned) compare(p owned) int {
+	return cmp.Or(cmp.Compare(o.port.Network, p.port.Network), cmp.Compare(o.port.Port, p.port.Port), cmp.Compare(o.owner, p.owner))
+}
+
+// with has the ports of these portions take the place of those that their services had. What has stayed is in order already.
+func (a arranged) with(fresh map[string]*portion) arranged {
+	var come arranged
+	for id, p := range fresh {
+		if p != nil {
+			for i := range p.ports {
+				come = append(come, owned{&p.ports[i], id})
+			}
+		}
+	}
+	slices.SortFunc(come, owned.compare)
+	out := make(arranged, 0, len(a)+len(come))
+	for _, stays := range a {
+		if _, replaced := fresh[stays.owner]; replaced {
+			continue
+		}
+		for len(come) > 0 && come[0].compare(stays) < 0 {
+			out, come = append(out, come[0]), come[1:]
+		}
+		out = append(out, stays)
+	}
+	return append(out, come...)
 }
 
 // text has what a part depends on, beside the service.
