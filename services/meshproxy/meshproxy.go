@@ -103,6 +103,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	forwarder := forward.New(published, p.ID.Name, dialPeer(p), p.Keeper.Trust)
 	p.Server.HandleALPN(protocol, func(ctx context.Context, conn *tls.Conn, peer identity.Peer) {
 		if peer.ID.Role == authzv1.Role_ROLE_MESHPROXY {
+			run.SetUserTimeout(conn.NetConn(), peerPatience) // the door's own is for calls, which are never silent for long
 			forwarder.Accept(ctx, conn, peer.ID.Name)
 		}
 	})
