@@ -78,7 +78,8 @@ func (c *conn) Close() error {
 // admit notes a connection after its handshake and looks at it once more: the trust may have changed between the
 // handshake and this moment, when no sweep could see it.
 func (l *ledger) admit(c *conn, chain []*x509.Certificate, v verify) (identity.Peer, error) {
-	c.chain, c.verify = chain, v
+	// A slice of our own: slim writes into TLS's, whatever a sweep reads meanwhile.
+	c.chain, c.verify = slices.Clone(chain), v
 	l.mu.Lock()
 	l.conns[c] = struct{}{}
 	l.mu.Unlock()

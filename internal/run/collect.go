@@ -3,6 +3,7 @@ package run
 import (
 	"context"
 	"runtime/debug"
+	"slices"
 	"time"
 )
 
@@ -11,7 +12,7 @@ const (
 	collectLeast, collectMost = 25, 200
 	// collectGap is how long that should take at least.
 	collectGap = 2 * time.Second
-	// collectLook is how often a process looks how fast it allocates, and collectCalm how many looks make it calm again.
+	// collectLook is how often a process looks how fast it allocates, and collectCalm how many looks back it remembers.
 	collectLook = time.Second
 	collectCalm = 10
 )
@@ -23,24 +24,36 @@ const (
 func Collect(ctx context.Context) {
 	debug.SetGCPercent(collectLeast)
 	Async(ctx, func(ctx context.Context) (struct{}, error) {
-		percent, calm := collectLeast, 0
+		var p pace
+		percent := collectLeast
 		for last := allocated(); Sleep(ctx, collectLook) == nil; {
 			next := allocated()
-			want := collectShare(next.ever-last.ever, next.inUse)
+			want := p.look(collectShare(next.ever-last.ever, next.inUse))
 			last = next
-			if calm++; want > collectLeast {
-				calm = 0
+			if want == percent {
+				continue
 			}
-			if want > percent || calm == collectCalm {
-				debug.SetGCPercent(want)
-				if want < percent {
-					debug.FreeOSMemory()
-				}
-				percent = want
+			debug.SetGCPercent(want)
+			if want < percent {
+				debug.FreeOSMemory()
 			}
+			percent = want
 		}
 		return struct{}{}, nil
 	})
+}
+
+// pace is what the last looks called for, in percent.
+type pace struct {
+	wants [collectCalm]int
+	next  int
+}
+
+// look notes what one look calls for. The most of the last ones counts: a stampede is over when none of them saw it.
+func (p *pace) look(want int) int {
+	p.wants[p.next] = want
+	p.next = (p.next + 1) % len(p.wants)
+	return max(slices.Max(p.wants[:]), collectLeast)
 }
 
 // collectShare is how much may come on top of what is in use, in percent, for what was allocated within one look.

@@ -21,3 +21,23 @@ func TestMemoryIsCollectedEarlyUnlessThatIsOften(t *testing.T) {
 		}
 	}
 }
+
+// When a stampede is over, memory is collected early again, whatever a single second brings now and then.
+func TestMemoryOfAStampedeIsGivenBack(t *testing.T) {
+	var p pace
+	p.look(200)
+	got := 0
+	for second := range 60 {
+		want := collectLeast
+		if second%9 == 0 {
+			want = 30
+		}
+		got = p.look(want)
+		if second < collectCalm-1 && got != 200 {
+			t.Fatalf("%d s after the stampede: %d %%", second+1, got)
+		}
+	}
+	if got != 30 {
+		t.Errorf("a minute after the stampede: %d %%, want 30 %%", got)
+	}
+}

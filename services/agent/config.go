@@ -94,7 +94,7 @@ func (c Config) Validate() error {
 	faults.Check(c.Parallel >= 1 && c.Parallel <= 64, "parallel", "%d is not in 1 to 64", c.Parallel)
 	faults.Check(c.UserIDs > 0 && c.UserIDs%container.IDCount == 0, "user_ids", "%d is no multiple of %d", c.UserIDs, container.IDCount)
 	faults.Check(c.UserRanges >= 1 && c.UserRanges <= 16384, "user_ranges", "%d is not in 1 to 16384", c.UserRanges)
-	faults.Check(uint64(c.UserIDs)+uint64(max(c.UserRanges, 0))*container.IDCount <= 1<<31, "user_ranges", "%d ranges from %d on end above 2147483648, the last user id", c.UserRanges, c.UserIDs)
+	faults.Check(uint64(c.UserIDs)+uint64(max(c.UserRanges, 0))*container.IDCount <= 1<<31, "user_ranges", "%d ranges from user_ids %d on end above 2147483648, the last user id: fewer, or from a lower one on", c.UserRanges, c.UserIDs)
 	faults.Check(c.Pulls >= 1 && c.Pulls <= 64, "pulls", "%d is not in 1 to 64", c.Pulls)
 	faults.Check(c.PullStall >= time.Second && c.PullStall <= time.Hour, "pull_stall", "%s is not in 1s to 1h", c.PullStall)
 	faults.Check(c.ImagesHigh >= 0 && c.ImagesHigh <= 99, "images_high", "%d is not in 0 to 99", c.ImagesHigh)

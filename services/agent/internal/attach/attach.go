@@ -106,8 +106,11 @@ func (r *Runtime) List(ctx context.Context) ([]container.Found, error) {
 			continue // half written
 		}
 		g, err := r.load(e.Name())
-		if err != nil || g == nil {
+		if err != nil {
 			return nil, err
+		}
+		if g == nil {
+			continue // forgotten meanwhile
 		}
 		f := container.Found{ID: e.Name(), Origin: g.Origin, Presence: task.Made}
 		switch {
