@@ -264,16 +264,31 @@ func (o other) settled(seen map[PublicKey]Shake, now time.Time) bool {
 	return shake.fresh(now) && now.Sub(shake.First) >= linger
 }
 
+// replace makes another key in the place of the newest; of two the older one goes first, for there are two devices.
+func (p *Plan) replace(keys []Key) {
+	if len(keys) > 1 {
+		p.Drop = keys[0].Generation
+		return
+	}
+	p.Make = true
+}
+
 func (s Shake) fresh(now time.Time) bool { return !s.Last.IsZero() && now.Sub(s.Last) < alive }
 
 // rotate says when the next key is made, and when the old one goes. Neither happens before the cluster knows the newest: who is told
 // of a key that it has never heard of cannot take it.
 func (p *Plan) rotate(m *mesh.Model, node string, keys []Key, others []other, seen Seen, now time.Time) {
 	newest := keys[len(keys)-1]
-	told := slices.ContainsFunc(m.Machines()[node].GetTunnelKeys(), func(k *typesv1.TunnelKey) bool {
-		return bytes.Equal(k.GetPublicKey(), newest.Public[:])
-	})
-	if !told {
+	tells := func(node string) bool {
+		return slices.ContainsFunc(m.Machines()[node].GetTunnelKeys(), func(k *typesv1.TunnelKey) bool {
+			return bytes.Equal(k.GetPublicKey(), newest.Public[:])
+		})
+	}
+	if !tells(node) {
+		// Unless it is another's, as on the copy of a machine's disk: then it is never taken as ours.
+		if slices.ContainsFunc(slices.Collect(maps.Keys(m.Machines())), tells) {
+			p.replace(keys)
+		}
 		return
 	}
 	age := now.Sub(newest.Made)
