@@ -143,7 +143,7 @@ func boundStatus(snap *state.Snapshot, n *typesv1.Node, self string, number uint
 		Addresses:   slices.Clone(hello.GetAddresses()),
 		Vteps:       slices.DeleteFunc(slices.Clone(hello.GetVteps()), notIP),
 		MeshPort:    hello.GetMeshPort(),
-		Description: ownKeys(snap, n.GetMeta().GetId(), hello.GetDescription()),
+		Description: ownAddresses(ownKeys(snap, n.GetMeta().GetId(), hello.GetDescription())),
 		Session:     &typesv1.NodeSession{DispatcherId: self, Number: number, BootId: hello.GetBootId()},
 	}
 	if n.GetStatus().GetState() != typesv1.NodeState_NODE_STATE_READY || st.GetSince() == nil {
@@ -152,10 +152,10 @@ func boundStatus(snap *state.Snapshot, n *typesv1.Node, self string, number uint
 	return st
 }
 
-// notIP: a machine may advertise a name, but a tunnel ends at an address.
+// notIP: a machine may advertise a name, but a tunnel ends at an address, and not at one for a link of the machine alone.
 func notIP(s string) bool {
-	_, err := netip.ParseAddr(s)
-	return err != nil
+	a, err := netip.ParseAddr(s)
+	return err != nil || a.Zone() != ""
 }
 
 // catchUp waits until the replica holds the session's commit and the machine's last generation.

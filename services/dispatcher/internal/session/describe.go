@@ -3,6 +3,7 @@ package session
 import (
 	"cmp"
 	"context"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -54,7 +55,7 @@ func (s *Server) describe(ctx context.Context, l *line) {
 func (s *Server) writeDescription(ctx context.Context, l *line, d *typesv1.NodeDescription) (done bool, err error) {
 	snap := s.View.Snapshot()
 	n := snap.Node(l.node)
-	d = ownKeys(snap, l.node, d)
+	d = ownAddresses(ownKeys(snap, l.node, d))
 	switch number := n.GetStatus().GetSession().GetNumber(); {
 	case number < l.number:
 		return false, nil // the replica is not at this session's commit yet
@@ -101,5 +102,26 @@ func ownKeys(snap *state.Snapshot, node string, d *typesv1.NodeDescription) *typ
 	}
 	d = proto.CloneOf(d)
 	d.TunnelKeys = keys
+	return d
+}
+
+// ownAddresses leaves out of a description what is no address by which a machine may call others, what is said twice, and all but the
+// first few: every other machine has each of them in its kernel, once for each task there.
+func ownAddresses(d *typesv1.NodeDescription) *typesv1.NodeDescription {
+	var good []string
+	for _, text := range d.GetOwnAddresses() {
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" || !a.IsGlobalUnicast() {
+			continue
+		}
+		if text = a.Unmap().String(); !slices.Contains(good, text) && len(good) < maxAddresses {
+			good = append(good, text)
+		}
+	}
+	if slices.Equal(good, d.GetOwnAddresses()) {
+		return d
+	}
+	d = proto.CloneOf(d)
+	d.OwnAddresses = good
 	return d
 }

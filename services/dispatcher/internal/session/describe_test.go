@@ -54,3 +54,29 @@ func TestOwnKeys(t *testing.T) {
 		}
 	}
 }
+
+// TestOwnAddresses: a machine tells addresses by which it may call others, each once, and not many.
+func TestOwnAddresses(t *testing.T) {
+	var many []string
+	for i := range 7000 {
+		many = append(many, fmt.Sprintf("10.1.%d.%d", i/250, i%250))
+	}
+	for name, tc := range map[string]struct{ told, want []string }{
+		"of both families":     {[]string{"203.0.113.1", "2001:db8::1", "fd00::1"}, []string{"203.0.113.1", "2001:db8::1", "fd00::1"}},
+		"for one link alone":   {[]string{"fe80::1%x", "2001:db8::1%x", "fe80::1", "169.254.1.1", "203.0.113.1"}, []string{"203.0.113.1"}},
+		"of no other machine":  {[]string{"127.0.0.1", "::1", "0.0.0.0", "::", "224.0.0.1", "ff02::1", "255.255.255.255"}, nil},
+		"no addresses":         {[]string{"", "host", "10.0.0.0/8", "203.0.113.1"}, []string{"203.0.113.1"}},
+		"one, said many times": {[]string{"2001:db8::1", "2001:DB8:0::1", "203.0.113.1", "::ffff:203.0.113.1"}, []string{"2001:db8::1", "203.0.113.1"}},
+		"many":                 {many, many[:16]},
+		"none":                 {nil, nil},
+	} {
+		d := &typesv1.NodeDescription{Hostname: "w1", OwnAddresses: tc.told}
+		before := fmt.Sprint(d)
+		if got := ownAddresses(d); !slices.Equal(got.GetOwnAddresses(), tc.want) || got.GetHostname() != "w1" {
+			t.Errorf("%s: %s, want %s", name, got.GetOwnAddresses(), tc.want)
+		}
+		if fmt.Sprint(d) != before {
+			t.Errorf("%s: what was said has changed", name)
+		}
+	}
+}

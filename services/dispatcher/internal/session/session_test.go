@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +134,11 @@ type machine struct {
 
 func (r *rig) open(node, boot string) *machine {
 	r.t.Helper()
+	return r.openSaying(node, &dispatcherv1.Hello{BootId: boot, Addresses: []string{"10.0.0.1"}})
+}
+
+func (r *rig) openSaying(node string, hello *dispatcherv1.Hello) *machine {
+	r.t.Helper()
 	ctx, cancel := context.WithCancel(metadata.AppendToOutgoingContext(r.t.Context(), "node", node))
 	stream, err := dispatcherv1.NewSessionServiceClient(r.conn).Session(ctx)
 	if err != nil {
@@ -143,9 +149,8 @@ func (r *rig) open(node, boot string) *machine {
 		heard: make(chan *dispatcherv1.SessionResponse, 1000), failed: make(chan error, 1),
 	}
 	r.t.Cleanup(cancel)
-	m.say(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Hello{Hello: &dispatcherv1.Hello{
-		Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: boot, Addresses: []string{"10.0.0.1"},
-	}}})
+	hello.Kind = dispatcherv1.SessionKind_SESSION_KIND_NODE
+	m.say(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Hello{Hello: hello}})
 	go func() {
 		for {
 			resp, err := stream.Recv()
@@ -435,5 +440,30 @@ func TestDescriptionsArePaced(t *testing.T) {
 		if got := r.store.Snapshot().Node("n1").GetStatus().GetDescription().GetMemoryBytes(); got != 100 {
 			t.Errorf("the description kept is number %d, wanted the last", got)
 		}
+	})
+}
+
+// What a machine says of its addresses goes to every other one's kernel, so it is looked at whenever it is said.
+func TestAddressesOfOneLinkAreToldToNobody(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, node("n1"))
+		says := func(address string) *typesv1.NodeDescription {
+			return &typesv1.NodeDescription{OwnAddresses: []string{"fe80::1%eth0", address}}
+		}
+		m := r.openSaying("n1", &dispatcherv1.Hello{
+			BootId: "boot", Addresses: []string{"10.0.0.1"}, Vteps: []string{"fe80::1%eth0", "10.0.0.1"}, Description: says("10.0.0.2"),
+		})
+		m.assignment()
+		keeps := func(want string) {
+			t.Helper()
+			st := r.store.Snapshot().Node("n1").GetStatus()
+			if own := st.GetDescription().GetOwnAddresses(); !slices.Equal(own, []string{want}) || !slices.Equal(st.GetVteps(), []string{"10.0.0.1"}) {
+				t.Errorf("kept are its addresses %s and its tunnel ends %s", own, st.GetVteps())
+			}
+		}
+		keeps("10.0.0.2")
+		m.say(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Description{Description: says("10.0.0.3")}})
+		time.Sleep(6 * time.Second)
+		keeps("10.0.0.3")
 	})
 }

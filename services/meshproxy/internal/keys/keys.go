@@ -220,11 +220,24 @@ func (r *Ring) tell() {
 const maxOwn = 16
 
 // callsFrom are those of a machine's addresses by which it may call others, whichever it advertises: where a port leads it back to a task
-// of its own it must be known by them, or the answer ends at the machine itself.
+// of its own it must be known by them, or the answer ends at the machine itself. The families take turns, so that none is left out
+// because there are many of the other.
 func callsFrom(local []netip.Addr) (out []string) {
+	var four, six []netip.Addr
 	for _, a := range local {
-		if a.IsGlobalUnicast() && len(out) < maxOwn {
-			out = append(out, a.String())
+		switch {
+		case !a.IsGlobalUnicast():
+		case a.Is4():
+			four = append(four, a)
+		default:
+			six = append(six, a)
+		}
+	}
+	for i := 0; len(out) < maxOwn && i < max(len(four), len(six)); i++ {
+		for _, family := range [][]netip.Addr{four, six} {
+			if i < len(family) && len(out) < maxOwn {
+				out = append(out, family[i].String())
+			}
 		}
 	}
 	return out

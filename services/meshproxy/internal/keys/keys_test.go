@@ -3,6 +3,7 @@ package keys_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"net/netip"
 	"slices"
 	"sync"
@@ -141,6 +142,38 @@ func TestOwnAddressesAreTold(t *testing.T) {
 			if told, changed = r.Told(); !slices.Equal(told.GetOwnAddresses(), []string{want}) {
 				t.Errorf("told are %v, want %s alone", told.GetOwnAddresses(), want)
 			}
+		}
+	}
+}
+
+// Of many addresses a few are told, and of both families though a machine has very many of one.
+func TestOwnAddressesOfBothFamilies(t *testing.T) {
+	at := func(format string, n int) (out []netip.Addr) {
+		for i := range n {
+			out = append(out, netip.MustParseAddr(fmt.Sprintf(format, i+1)))
+		}
+		return out
+	}
+	for _, tc := range []struct{ four, six, wantFour, wantSix int }{
+		{20, 1, 15, 1}, {1, 20, 1, 15}, {20, 20, 8, 8}, {20, 0, 16, 0}, {0, 20, 0, 16}, {3, 2, 3, 2},
+	} {
+		r := keys.Open(testx.Env(t), "/data/tunnel.json", byUserSpace(), &devices{have: map[string]seal.Device{}}, health{})
+		told, _ := r.Told()
+		m := model(t, told, 0)
+		here := self(m)
+		here.Local = append(at("203.0.113.%d", tc.four), at("2001:db8::%d", tc.six)...)
+		r.Plan(m, here)
+		told, _ = r.Told()
+		four, six := 0, 0
+		for _, text := range told.GetOwnAddresses() {
+			if netip.MustParseAddr(text).Is4() {
+				four++
+			} else {
+				six++
+			}
+		}
+		if four != tc.wantFour || six != tc.wantSix {
+			t.Errorf("of %d and %d addresses %d and %d are told, want %d and %d: %s", tc.four, tc.six, four, six, tc.wantFour, tc.wantSix, told.GetOwnAddresses())
 		}
 	}
 }

@@ -1,10 +1,13 @@
 package mesh_test
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -52,6 +55,42 @@ func TestPublishedBySteps(t *testing.T) {
 			}
 			had = now
 		}
+	}
+}
+
+// However many addresses a machine is said to have, few of them are in the kernel with each task there, and only what may call.
+func TestAddressesOfAnotherAreBounded(t *testing.T) {
+	own := []string{"fe80::1%eth0", "2001:db8::1%eth0", "127.0.0.1", "name"}
+	for i := range 7000 {
+		own = append(own, fmt.Sprintf("10.1.%d.%d", i/250, i%250))
+	}
+	m, err := (*mesh.Model)(nil).Apply(&dispatcherv1.EndpointsResponse{
+		Version: &typesv1.Version{Revision: 1}, Full: true, MachineNetwork: "10.128.0.0/10",
+		Machines: []*dispatcherv1.MeshMachine{{
+			NodeId: "b", Vteps: []string{"198.51.100.2"}, Addresses: []string{"198.51.100.2"}, Blocks: []string{"10.128.2.0/24"}, OwnAddresses: own,
+		}},
+		Services: []*dispatcherv1.MeshService{{
+			ServiceId: "s", Name: "s", Ports: []*typesv1.PortConfig{{PublishedPort: 30000, TargetPort: 80, Protocol: typesv1.Protocol_PROTOCOL_TCP}},
+			Endpoints: []*dispatcherv1.MeshEndpoint{{TaskId: "t", NodeId: "b", Slot: 1, Addresses: []string{"10.128.2.5"}}},
+		}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	self := mesh.Self{Node: "a", Tunnel: netip.MustParseAddr("198.51.100.1"), MTU: 1500}
+	published, faults := m.Publish(self, nil)
+	want, err := m.Desired(self, published)
+	if err := errors.Join(faults, err); err != nil {
+		t.Fatal(err)
+	}
+	var pairs []string
+	for _, c := range kernel.Diff(want, kernel.NewKernel()) {
+		if c.Entry != nil && strings.HasPrefix(c.Entry.Set, kernel.SetReturns) {
+			pairs = append(pairs, c.Entry.Key)
+		}
+	}
+	if len(pairs) != 17 || !slices.Contains(pairs, "198.51.100.2 10.128.2.5") || !slices.Contains(pairs, "10.1.0.15 10.128.2.5") {
+		t.Errorf("the kernel has %d: %q; want the address that is advertised and 16 more", len(pairs), pairs[:min(len(pairs), 20)])
 	}
 }
 

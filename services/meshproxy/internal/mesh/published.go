@@ -414,15 +414,30 @@ func know(machines map[string]*dispatcherv1.MeshMachine) map[string]addresses {
 	out := make(map[string]addresses, len(machines))
 	for id, machine := range machines {
 		advertised := slices.Concat(machine.GetAddresses(), machine.GetVteps())
-		out[id] = addresses{families(advertised), families(slices.Concat(advertised, machine.GetOwnAddresses()))}
+		out[id] = addresses{families(advertised), families(slices.Concat(advertised, bounded(machine.GetOwnAddresses())))}
 	}
 	return out
 }
 
+// maxOwn is how many addresses a machine may have beside those that it advertises: each is in the kernel with each task there.
+const maxOwn = 16
+
+// bounded takes the first few alone, of what may be the address of a caller.
+func bounded(own []string) []string {
+	out := make([]string, 0, maxOwn)
+	for _, text := range own {
+		if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" && a.IsGlobalUnicast() && len(out) < maxOwn {
+			out = append(out, text)
+		}
+	}
+	return out
+}
+
+// families leaves out names, and what has a zone: that is a link of the other machine.
 func families(texts []string) (b byFamily) {
 	for _, text := range texts {
 		a, err := netip.ParseAddr(text)
-		if err != nil {
+		if err != nil || a.Zone() != "" {
 			continue
 		}
 		list := &b.six
