@@ -75,6 +75,10 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
+// SetUserTimeout is run.SetUserTimeout of the connection below: who serves a protocol of its own gets this one from TLS, and may have
+// another patience than the door.
+func (c *conn) SetUserTimeout(d time.Duration) { run.SetUserTimeout(c.Conn, d) }
+
 // admit notes a connection after its handshake and looks at it once more: the trust may have changed between the
 // handshake and this moment, when no sweep could see it.
 func (l *ledger) admit(c *conn, chain []*x509.Certificate, v verify) (identity.Peer, error) {
