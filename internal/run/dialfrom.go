@@ -30,7 +30,7 @@ func DialFrom(ctx context.Context, n Network, network string, to netip.AddrPort,
 const (
 	firstPort  = 20000
 	otherPorts = 10000 // below those that clusters publish
-	portTries  = 2     // then whatever port is free
+	portTries  = 8     // then whatever port is free
 )
 
 // DialFrom is by IP_TRANSPARENT (ip(7)).
@@ -39,14 +39,21 @@ func (machineNetwork) DialFrom(ctx context.Context, network string, to netip.Add
 		d := net.Dialer{KeepAlive: -1}
 		return d.DialContext(ctx, network, to.String())
 	}
+	return byPorts(source, func(from netip.AddrPort) (net.Conn, error) {
+		shared := network == "tcp" && from.Port() != 0
+		return dialBound(ctx, &net.Dialer{KeepAlive: -1, Control: asAnyone(shared)}, network, to, from)
+	})
+}
+
+// byPorts tries some. One that this machine listens on, as it does on a published one, is of no use.
+func byPorts(source netip.Addr, dial func(from netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
 	for range portTries {
-		from := netip.AddrPortFrom(source, uint16(firstPort+rand.IntN(otherPorts)))
-		c, err := dialBound(ctx, &net.Dialer{KeepAlive: -1, Control: asAnyone(network == "tcp")}, network, to, from)
+		c, err := dial(netip.AddrPortFrom(source, uint16(firstPort+rand.IntN(otherPorts))))
 		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			return c, err
 		}
 	}
-	return dialBound(ctx, &net.Dialer{KeepAlive: -1, Control: asAnyone(false)}, network, to, netip.AddrPortFrom(source, 0))
+	return dial(netip.AddrPortFrom(source, 0))
 }
 
 // dialBound looks at the results one by one: a nil connection of a type is no nil net.Conn.
