@@ -68,16 +68,31 @@ func newLoop() (*loop, error) {
 // carry hands a pair over. Its first events wake the loop, which looks for orders before it looks at events. With an error its
 // sockets are closed, now or soon.
 func (l *loop) carry(p *Pair) error {
-	if !l.post(order{pair: p}) {
+	err := l.watch(p)
+	if errors.Is(err, os.ErrClosed) {
 		for i := range p.ends {
 			closeSocket(p.ends[i].fd, true)
 		}
+	} else if err != nil {
+		l.ring()
+	}
+	return err
+}
+
+// watch has the lock until both ends are watched: the loop, which may be woken by the first, can't close them before. Else the second
+// number could be another's by then. With an error they are the loop's to close, like any of which it may have been told something.
+func (l *loop) watch(p *Pair) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
 		return os.ErrClosed
 	}
+	l.orders = append(l.orders, order{pair: p})
+	l.news.Store(true)
 	for i := range p.ends {
 		fd := p.ends[i].fd
 		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: watched, Fd: int32(fd)}); err != nil {
-			l.reset(p)
+			l.orders[len(l.orders)-1].reset = true
 			return os.NewSyscallError("epoll_ctl", err)
 		}
 	}
@@ -86,24 +101,22 @@ func (l *loop) carry(p *Pair) error {
 
 // reset has a pair given up.
 func (l *loop) reset(p *Pair) {
-	if l.post(order{pair: p, reset: true}) {
-		l.ring()
+	l.mu.Lock()
+	if !l.closed {
+		l.orders = append(l.orders, order{pair: p, reset: true})
+		l.news.Store(true)
 	}
+	l.mu.Unlock()
+	l.ring()
 }
 
-// ring wakes the loop. The bell is never read: it has room for 2^64 rings.
-func (l *loop) ring() { _, _ = unix.Write(l.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0}) }
-
-// post is false if the loop has ended.
-func (l *loop) post(o order) bool {
+// ring wakes the loop, and no other who has the bell's number when the loop has ended. It is never read: it has room for 2^64 rings.
+func (l *loop) ring() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
-		return false
+	if !l.closed {
+		_, _ = unix.Write(l.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // it can't be full
 	}
-	l.orders = append(l.orders, o)
-	l.news.Store(true)
-	return true
 }
 
 // run carries until ctx ends.
@@ -183,7 +196,8 @@ func (l *loop) turn(p *Pair) {
 		w := &p.ways[i]
 		was := w.over
 		again, err := w.step(&l.store)
-		if was && w.src.broken { // it has said all, and will not hear the rest
+		// It will not hear the rest: it has said all, or what it said is not taken, and no read meets its reset.
+		if (was || !w.dst.writable) && w.src.broken {
 			err = unix.ECONNRESET
 		}
 		if err == nil && w.over && !was && !p.ways[1-i].over { // the second end needs no half-close: both are closed then

@@ -35,7 +35,7 @@ func (w *way) step(s *store) (more bool, err error) {
 		var n int
 		var over bool
 		if w.pipe != nil {
-			n, over, err = w.pour(s)
+			n, err = w.pour(s)
 		} else {
 			n, over, err = w.sip(s)
 		}
@@ -63,7 +63,8 @@ func (w *way) waits() bool {
 // sip reads and writes, which is cheaper than a pipe in between while there is little to carry.
 func (w *way) sip(s *store) (n int, over bool, err error) {
 	if len(w.held) > 0 {
-		return w.unload(s)
+		n, err = w.unload(s)
+		return n, false, err
 	}
 	n, over, err = w.src.read(s.scratch[:])
 	if n == 0 || err != nil {
@@ -91,41 +92,39 @@ func (w *way) sip(s *store) (n int, over bool, err error) {
 }
 
 // unload writes what was held back.
-func (w *way) unload(s *store) (n int, over bool, err error) {
+func (w *way) unload(s *store) (n int, err error) {
 	n, err = w.dst.write(w.held)
 	if w.held = w.held[n:]; len(w.held) == 0 {
 		s.giveRoom(w.room)
 		w.room, w.held = nil, nil
 	}
-	return n, false, err
+	return n, err
 }
 
-// pour carries what never enters this process. A source that has nothing more gives the pipe back at once.
-func (w *way) pour(s *store) (n int, over bool, err error) {
+// pour carries what never enters this process. Where that ends the pipe is given back at once, and a read tells whether there is
+// nothing now, the end, or urgent data (tcp(7)), of which the kernel says the same here.
+func (w *way) pour(s *store) (n int, err error) {
 	if len(w.held) > 0 {
 		return w.unload(s)
 	}
 	if w.pipe.holds == 0 {
 		switch n, err = w.pipe.fill(w.src.fd); {
-		case errors.Is(err, unix.EAGAIN):
-			w.src.readable = false
+		case errors.Is(err, unix.EAGAIN), n == 0 && err == nil:
 			s.givePipe(w.pipe)
 			w.pipe = nil
-			return 0, false, nil
+			return 0, nil
 		case err != nil:
-			return 0, false, os.NewSyscallError("splice", err)
-		case n == 0:
-			return 0, true, nil
+			return 0, os.NewSyscallError("splice", err)
 		}
 	}
 	switch n, err = w.pipe.drain(w.dst.fd); {
 	case errors.Is(err, unix.EAGAIN):
 		w.dst.writable = false
-		return 0, false, nil
+		return 0, nil
 	case err != nil:
-		return 0, false, os.NewSyscallError("splice", err)
+		return 0, os.NewSyscallError("splice", err)
 	}
-	return n, false, nil
+	return n, nil
 }
 
 // drop gives back what it holds.
