@@ -25,12 +25,12 @@ func TestLostProbesEndNoLink(t *testing.T) {
 	}
 	defer c.Close()
 	run.SetUserTimeout(c, peerPatience)
-	option := func(name int) (n time.Duration) {
+	option := func(name int, unit time.Duration) (d time.Duration) {
 		raw, err := c.(*net.TCPConn).SyscallConn()
 		if err == nil {
 			err = raw.Control(func(fd uintptr) {
 				got, failed := syscall.GetsockoptInt(int(fd), unix.IPPROTO_TCP, name)
-				if n = time.Duration(got); failed != nil {
+				if d = time.Duration(got) * unit; failed != nil {
 					t.Error(failed)
 				}
 			})
@@ -38,10 +38,10 @@ func TestLostProbesEndNoLink(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		return n
+		return d
 	}
-	patience := option(unix.TCP_USER_TIMEOUT) * time.Millisecond
-	third := (option(unix.TCP_KEEPIDLE) + 2*option(unix.TCP_KEEPINTVL)) * time.Second
+	patience := option(unix.TCP_USER_TIMEOUT, time.Millisecond)
+	third := option(unix.TCP_KEEPIDLE, time.Second) + 2*option(unix.TCP_KEEPINTVL, time.Second)
 	if patience != peerPatience || third >= patience {
 		t.Errorf("the third probe comes after %s, the patience is %s", third, patience)
 	}
