@@ -12,6 +12,8 @@ func (c *cluster) guest(web, db []box) {
 	const host, path = "w1", "/run/netns/blue"
 	c.on(host, "ip", "netns", "add", "blue")
 	attach := []string{"network", "attach", "--node", host}
+	c.refused([]string{"shoal cluster update --allow-host-namespaces"}, append(attach, "front", path)...)
+	c.shoal("cluster", "update", "--allow-host-namespaces")
 	c.refused([]string{`network "back" takes no containers of other tools`}, append(attach, "back", path)...)
 	c.refused([]string{"there is no network namespace /run/netns/nobody"}, append(attach, "front", "/run/netns/nobody")...)
 	c.refused([]string{"is the machine's own network"}, append(attach, "--name", "self", "front", "/proc/1/ns/net")...)

@@ -34,8 +34,10 @@ Of a global service the slot is the node's id. The store checks them, the node f
 
 **Isolation.** A container that asks for nothing is kept apart as Docker's are: 14 capabilities, containerd's filter of system calls,
 masked and read-only paths in /proc and /sys, its own pid, ipc, mount, uts and network namespaces (and cgroup namespace with
-cgroup v2), no session keyring of its own, AppArmor's default profile where the kernel has AppArmor. Being privileged or
-sharing namespaces of the node is a setting of the cluster, off by default: ` + "`shoal cluster update --allow-privileged`,\n`--allow-host-namespaces`" + `. Who may make services may still bind paths of nodes and add capabilities: operators are trusted.
+cgroup v2), no session keyring of its own, AppArmor's default profile where the kernel has AppArmor. Being privileged, or
+sharing namespaces of the node and attaching those of other tools, is a setting of the cluster, off by default:
+` + "`shoal cluster update --allow-privileged`, `--allow-host-namespaces`" + `. Who may make services may still bind paths of nodes
+and add capabilities: operators are trusted.
 
 With ` + "`--userns private`" + ` the root of a container is [no user of its node](user-namespaces.md).
 

@@ -42,7 +42,7 @@ func networkAttach(a *app.App) *cobra.Command {
 		Use: "attach [OPTIONS] NETWORK NAMESPACE", Short: "Put a container of another tool on a network", Args: app.Exactly(2),
 		Long: "Put a container of another tool on a network that was made with --attachable. NAMESPACE is the path of its network namespace, or the\n" +
 			"id of a container in the machine's containerd. It gets an address, is found by its name, and asks 169.254.53.53 for names.\n" +
-			"It is taken off by `network detach`, and when its namespace is gone.",
+			"It is taken off by `network detach`, and when its namespace is gone. The cluster must allow it: `cluster update --allow-host-namespaces`.",
 		Example: "  shoal network attach front /run/netns/blue\n  shoal network attach --name db front $(nerdctl inspect -f '{{.ID}}' postgres)\n" +
 			"  shoal network attach --node m2 --name probe front /proc/4711/ns/net",
 		RunE: func(c *cobra.Command, args []string) error {

@@ -27,7 +27,7 @@ func (c *ClusterChange) Policy() bool {
 func (c *ClusterChange) Flags(set *pflag.FlagSet) {
 	c.set = set
 	set.Bool("allow-privileged", false, "services may be privileged")
-	set.Bool("allow-host-namespaces", false, "services may share their node's process ids and memory")
+	set.Bool("allow-host-namespaces", false, "services may share their node's namespaces, and containers of other tools be put on networks")
 	set.String("userns", "", "user ids of new services that say nothing of it: private or host (default host)")
 	set.String("preemption", "", "whether tasks of a higher priority may displace others: on or off (default off)")
 	set.String("strategy", "", "which of the nodes that fit is best: spread or binpack (default spread)")

@@ -92,7 +92,7 @@ type ContainerSpec struct {
 	// Configs in it, as files in memory.
 	Configs []*FileReference `protobuf:"bytes,61,rep,name=configs,proto3" json:"configs,omitempty"`
 	// The network namespace of a container that another tool runs, in the place of an image: it is put on one attachable network, and
-	// is never started or stopped. `shoal network attach` makes such a service.
+	// is never started or stopped. `shoal network attach` makes such a service. Only if the cluster's policy says allow_host_namespaces.
 	Attach        *AttachedNamespace `protobuf:"bytes,62,opt,name=attach,proto3" json:"attach,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

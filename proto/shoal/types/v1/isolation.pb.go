@@ -466,7 +466,7 @@ type ContainerPolicy struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Whether services may be privileged. Default: no.
 	AllowPrivileged bool `protobuf:"varint,1,opt,name=allow_privileged,json=allowPrivileged,proto3" json:"allow_privileged,omitempty"`
-	// Whether services may share namespaces of their node. Default: no.
+	// Whether services may share namespaces of their node, and containers of other tools there be put on networks. Default: no.
 	AllowHostNamespaces bool `protobuf:"varint,2,opt,name=allow_host_namespaces,json=allowHostNamespaces,proto3" json:"allow_host_namespaces,omitempty"`
 	// Whose user and group ids containers have whose service says nothing of it when it is made. Private is for those that can have a user
 	// namespace of their own: neither privileged nor sharing namespaces of the node. Default: host.

@@ -16,8 +16,12 @@ import (
 const maxNamespace = 1024
 
 // attached checks a container that another tool runs. There is nothing to make of it, so it has nothing but its namespace.
-func (f *Faults) attached(c *typesv1.ContainerSpec) {
+// Any namespace of any node can be named, so it takes the cluster's leave to share those.
+func (f *Faults) attached(policy *typesv1.ContainerPolicy, c *typesv1.ContainerSpec) {
 	a := c.GetAttach()
+	if !policy.GetAllowHostNamespaces() {
+		f.AddKind(errs.Precondition, "attach", namespacesOff)
+	}
 	f.Check((a.GetPath() == "") != (a.GetContainer() == ""), "attach", "names either the path of a network namespace or a container of containerd")
 	f.Check(len(a.GetPath())+len(a.GetContainer()) <= maxNamespace, "attach", "has more than %d bytes", maxNamespace)
 	f.Check(a.GetPath() == "" || path.IsAbs(a.GetPath()) && path.Clean(a.GetPath()) == a.GetPath() && !strings.ContainsRune(a.GetPath(), 0),

@@ -7,14 +7,16 @@ import (
 
 	"google.golang.org/protobuf/encoding/prototext"
 
+	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/state"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
 // TestAttached: a container of another tool comes on one network that takes such, as one task that is never started again, and with
-// nothing that would have to be done to it; what is wrong is told all at once. Containers of services need no such network.
+// nothing that would have to be done to it, where the cluster allows it; what is wrong is told all at once. Containers of services need no
+// such network.
 func TestAttached(t *testing.T) {
-	txn := snapshot().Begin()
+	txn := allowing().Begin()
 	for name, attachable := range map[string]bool{"open": true, "closed": false} {
 		txn.Put(state.Wrap(&typesv1.Network{
 			Meta: &typesv1.Meta{Id: "net" + name}, Spec: &typesv1.NetworkSpec{Annotations: &typesv1.Annotations{Name: name}, Attachable: attachable},
@@ -53,5 +55,15 @@ func TestAttached(t *testing.T) {
 		if got != tc.want {
 			t.Errorf("%s %s:\n%s\nwant\n%s", tc.task, tc.more, got, tc.want)
 		}
+	}
+	txn = s.Begin()
+	txn.Put(state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c1"}, Spec: &typesv1.ClusterSpec{}}))
+	spec := &typesv1.ServiceSpec{}
+	if err := prototext.Unmarshal([]byte(`annotations { name: "blue" } task { `+blue+once+open+` } `+dnsrr), spec); err != nil {
+		t.Fatal(err)
+	}
+	_, f := Service(txn.Commit(state.Version{EpochNumber: 1, Revision: 3}, time.Unix(0, 0)), "", spec)
+	if err := f.Err("x"); !errs.Is(err, errs.Precondition) || !strings.Contains(err.Error(), "shoal cluster update --allow-host-namespaces") {
+		t.Errorf("in a cluster that does not allow it: %v", err)
 	}
 }

@@ -19,6 +19,9 @@ const maxProfile = 48 << 10
 // userIDs is how many ids a user namespace has: those that the agent maps.
 const userIDs = 65536
 
+// namespacesOff says why a namespace of a node is out of reach.
+const namespacesOff = "this cluster does not allow it: containers.allow_host_namespaces is off; `shoal cluster update --allow-host-namespaces` turns it on"
+
 // capabilities are those of capabilities(7).
 const capabilities = "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE " +
 	"DAC_READ_SEARCH FOWNER FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN " +
@@ -41,7 +44,7 @@ func (f *Faults) isolation(policy *typesv1.ContainerPolicy, c *typesv1.Container
 		asked bool
 	}{{"privileges.host_pid", p.GetHostPid()}, {"privileges.host_ipc", p.GetHostIpc()}, {"privileges.host_network", p.GetHostNetwork()}} {
 		if share.asked && !policy.GetAllowHostNamespaces() {
-			f.AddKind(errs.Precondition, share.field, "this cluster does not allow it: containers.allow_host_namespaces is off; `shoal cluster update --allow-host-namespaces` turns it on")
+			f.AddKind(errs.Precondition, share.field, namespacesOff)
 		}
 	}
 	f.userNamespace(c)

@@ -88,7 +88,7 @@ func (f *Faults) task(s *state.Snapshot, t *typesv1.TaskSpec) {
 		t.Container = &typesv1.ContainerSpec{}
 	}
 	if t.GetContainer().GetAttach() != nil {
-		f.attached(t.GetContainer())
+		f.attached(s.Cluster().GetSpec().GetContainers(), t.GetContainer())
 	} else {
 		f.container(t.GetContainer())
 		f.isolation(s.Cluster().GetSpec().GetContainers(), t.GetContainer())
