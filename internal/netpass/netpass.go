@@ -21,10 +21,10 @@ import (
 // Verb says what a frame is about.
 type Verb byte
 
-// The verbs. Agents say Have and Gone, meshproxies Ready.
+// The verbs. Agents say Have and Gone, meshproxies Ready and Gone.
 const (
 	Have  Verb = '+' // the container is about to run; the socket is in its namespace
-	Gone  Verb = '-' // it has ended: let go of the socket, which keeps the namespace alive
+	Gone  Verb = '-' // it has ended: let go of the socket, which keeps the namespace alive; the same is the answer when that is done
 	Ready Verb = '=' // its tables are in force
 )
 

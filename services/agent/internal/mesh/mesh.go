@@ -17,7 +17,6 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/shoalproject/shoal/internal/errs"
-	"github.com/shoalproject/shoal/internal/netpass"
 	"github.com/shoalproject/shoal/internal/run"
 	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
 )
@@ -155,10 +154,10 @@ func (p *Proxy) Offer(id string) error {
 	return p.spaces.hand(id)
 }
 
-// Unwire has the meshproxy let go of a container that has ended.
-func (p *Proxy) Unwire(id string) error {
+// Unwire has the meshproxy let go of a container that has ended, and waits for it where the namespace is another tool's.
+func (p *Proxy) Unwire(ctx context.Context, id string) error {
 	if p.spaces == nil {
 		return nil
 	}
-	return p.spaces.send(netpass.Frame{Verb: netpass.Gone, ID: id})
+	return p.spaces.unwire(ctx, id)
 }

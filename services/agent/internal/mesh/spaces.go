@@ -17,12 +17,16 @@ const (
 	redial = 200 * time.Millisecond
 	// sendLimit ends a connection that does not take a frame.
 	sendLimit = 2 * time.Second
+	// goneLimit is the longest wait until a meshproxy has let go of another tool's namespace: a paused one must not hold it for ever.
+	goneLimit = 3 * time.Second
 )
 
 // Sockets are the containers' network namespaces.
 type Sockets interface {
 	Spaces() ([]string, error)
 	Socket(id string) (*netpass.File, error)
+	// Foreign says that one is another tool's.
+	Foreign(id string) bool
 }
 
 // Spaces hands the meshproxy a socket of each container's namespace: all of them whenever it has come anew, then those that
@@ -32,14 +36,14 @@ type Spaces struct {
 	address string
 	sockets Sockets
 
-	mu      sync.Mutex // guards all below; held while a frame is sent, so that frames are whole
-	conn    net.Conn   // nil while there is none
-	waiting map[string]chan struct{}
+	mu      sync.Mutex                      // guards all below; held while a frame is sent, so that frames are whole
+	conn    net.Conn                        // nil while there is none
+	waiting map[netpass.Frame]chan struct{} // by the frame that is waited for
 }
 
 // newSpaces makes one; see netpass.
 func newSpaces(env run.Env, meshSocket string, s Sockets) *Spaces {
-	return &Spaces{env: env, address: netpass.Socket(meshSocket), sockets: s, waiting: map[string]chan struct{}{}}
+	return &Spaces{env: env, address: netpass.Socket(meshSocket), sockets: s, waiting: map[netpass.Frame]chan struct{}{}}
 }
 
 // run keeps the connection until ctx ends.
@@ -91,9 +95,9 @@ func (s *Spaces) hear(conn net.Conn) error {
 			return err
 		}
 		s.mu.Lock()
-		if ready := s.waiting[f.ID]; ready != nil && f.Verb == netpass.Ready {
-			close(ready)
-			delete(s.waiting, f.ID)
+		if said := s.waiting[f]; said != nil {
+			close(said)
+			delete(s.waiting, f)
 		}
 		s.mu.Unlock()
 	}
@@ -121,17 +125,8 @@ func (s *Spaces) send(f netpass.Frame) error {
 
 // wire hands over one more, and waits until its tables are in force.
 func (s *Spaces) wire(ctx context.Context, id string) error {
-	ready := make(chan struct{})
-	s.mu.Lock()
-	s.waiting[id] = ready
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.waiting[id] == ready {
-			delete(s.waiting, id)
-		}
-	}()
+	ready, stop := s.await(netpass.Frame{Verb: netpass.Ready, ID: id})
+	defer stop()
 	if err := s.hand(id); err != nil && !errs.Is(err, errs.Unavailable) {
 		return err
 	}
@@ -140,5 +135,44 @@ func (s *Spaces) wire(ctx context.Context, id string) error {
 		return nil
 	case <-ctx.Done():
 		return errs.New(errs.Unavailable, "the meshproxy has not made the tables of container %s: %w", id, context.Cause(ctx))
+	}
+}
+
+// unwire has a container let go of. That of another tool is waited for: our tables are then taken out of its namespace, and a meshproxy
+// in the midst of a change would make them again.
+func (s *Spaces) unwire(ctx context.Context, id string) error {
+	gone := netpass.Frame{Verb: netpass.Gone, ID: id}
+	if !s.sockets.Foreign(id) {
+		return s.send(gone)
+	}
+	ctx, cancel := context.WithTimeout(ctx, goneLimit)
+	defer cancel()
+	done, stop := s.await(gone)
+	defer stop()
+	for err := s.send(gone); err != nil; err = s.send(gone) { // after our own start it may still hold what our last life gave it
+		if run.Sleep(ctx, redial) != nil {
+			return err
+		}
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return errs.New(errs.Unavailable, "the meshproxy has not let go of container %s: %w", id, context.Cause(ctx))
+	}
+}
+
+// await has a channel closed when the meshproxy says something. Stop ends the wait.
+func (s *Spaces) await(f netpass.Frame) (said <-chan struct{}, stop func()) {
+	c := make(chan struct{})
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.waiting[f] = c
+	return c, func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.waiting[f] == c {
+			delete(s.waiting, f)
+		}
 	}
 }

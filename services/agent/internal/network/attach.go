@@ -12,8 +12,6 @@ import (
 	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
-	"github.com/shoalproject/shoal/internal/errs"
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 )
 
@@ -30,18 +28,11 @@ const (
 
 // attach puts another tool's namespace on the networks. It is bound as those of our own containers are, so that all who reach those
 // reach it, and left as it was by Remove. Errors: NotFound (there is no such namespace), Precondition (it is not one that may be put
-// there), Unavailable while a bridge is missing.
+// there, or has routes of its own to what is there), Unavailable while a bridge is missing.
 func (k *Kernel) attach(ctx context.Context, host *netlink.Handle, w container.Wiring, bridges []netlink.Link) (container.Sandbox, error) {
-	guest, err := k.find(ctx, w.Guest)
+	guest, space, err := k.open(ctx, w.Guest)
 	if err != nil {
 		return container.Sandbox{}, err
-	}
-	space, err := netns.GetFromPath(guest)
-	if errors.Is(err, os.ErrNotExist) {
-		return container.Sandbox{}, errs.New(errs.NotFound, "there is no network namespace %s on this machine; it must be there before it is attached", guest)
-	}
-	if err != nil {
-		return container.Sandbox{}, errs.New(errs.Precondition, "open the network namespace %s: %w", guest, err)
 	}
 	defer space.Close()
 	if err := k.strange(space, guest); err != nil {
@@ -63,6 +54,9 @@ func (k *Kernel) attach(ctx context.Context, host *netlink.Handle, w container.W
 		return container.Sandbox{}, fmt.Errorf("enter the network namespace %s: %w", guest, err)
 	}
 	defer inside.Close()
+	if err := roomFor(inside, w.Links); err != nil {
+		return container.Sandbox{}, err
+	}
 	for i, l := range w.Links {
 		j := joint{id: w.ID, i: i, name: guestNetwork, guest: true}
 		if l.VNI == 0 {
@@ -75,65 +69,22 @@ func (k *Kernel) attach(ctx context.Context, host *netlink.Handle, w container.W
 	return container.Sandbox{NetNS: path}, nil
 }
 
-// strange says that a namespace is another tool's: not the machine's own, nor that of a container of ours, nor attached already.
-func (k *Kernel) strange(space netns.NsHandle, path string) error {
-	var fs unix.Statfs_t
-	if err := unix.Fstatfs(int(space), &fs); err != nil || fs.Type != unix.NSFS_MAGIC {
-		return errs.New(errs.Precondition, "%s is no network namespace", path)
-	}
-	kind, err := unix.IoctlRetInt(int(space), unix.NS_GET_NSTYPE)
-	if err != nil || kind != unix.CLONE_NEWNET {
-		return errs.New(errs.Precondition, "%s is no network namespace", path)
-	}
-	for _, own := range []string{"/proc/self/ns/net", "/proc/thread-self/ns/net", "/proc/1/ns/net"} {
-		if sameFile(own, path) {
-			return errs.New(errs.Precondition, "%s is the machine's own network, which is on no container network", path)
-		}
-	}
-	ids, err := k.Spaces()
-	if err != nil {
-		return err
-	}
-	for _, id := range ids {
-		if sameFile(filepath.Join(k.spaces, id), path) {
-			return errs.New(errs.Precondition, "%s belongs to a container of shoal's, or is attached already; a container of shoal's gets a network by `service update --network-add`, and another is detached first", path)
-		}
-	}
-	return nil
-}
-
-func sameFile(a, b string) bool {
-	x, errA := os.Stat(a)
-	y, errB := os.Stat(b) //nolint:gosec // a person who may run any container names it, and it is only compared
-	return errA == nil && errB == nil && os.SameFile(x, y)
-}
-
 // Attached says whether a namespace that was attached is still where it was found. While it is attached it cannot end, so only its
 // place tells whether its own tool has let go of it.
 func (k *Kernel) Attached(id string) bool {
 	path, err := os.ReadFile(filepath.Join(k.files, id, guestMark))
-	return err == nil && sameFile(filepath.Join(k.spaces, id), string(path))
+	if err != nil {
+		return false
+	}
+	x, errX := os.Stat(filepath.Join(k.spaces, id))
+	y, errY := os.Stat(string(path)) //nolint:gosec // a person who may run any container names it, and it is only compared
+	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
-// isGuest says that a container's namespace is another tool's.
-func (k *Kernel) isGuest(id string) bool {
+// Foreign says that a container's namespace is another tool's.
+func (k *Kernel) Foreign(id string) bool {
 	_, err := os.Stat(filepath.Join(k.files, id, guestMark))
 	return err == nil
-}
-
-// FindBy sets how the namespace of another tool's container is found. Call it before the first Make.
-func (k *Kernel) FindBy(find func(ctx context.Context, containerID string) (path string, err error)) {
-	k.ask = find
-}
-
-func (k *Kernel) find(ctx context.Context, a *typesv1.AttachedNamespace) (string, error) {
-	if a.GetContainer() == "" {
-		return a.GetPath(), nil
-	}
-	if k.ask == nil {
-		return "", errs.New(errs.Precondition, "this machine's runtime is not containerd, so that container %q cannot be found", a.GetContainer())
-	}
-	return k.ask(ctx, a.GetContainer())
 }
 
 // detach takes away what attach and the meshproxy have put into another tool's namespace.

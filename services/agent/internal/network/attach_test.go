@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -10,7 +11,9 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
+	"github.com/shoalproject/shoal/internal/errs"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
@@ -122,9 +125,11 @@ func TestStrangeGuests(t *testing.T) {
 	build(t, k, w)
 	file := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(file, nil, 0o600))
+	pipe := filepath.Join(t.TempDir(), "pipe") // to open it waits for who writes
+	must(t, unix.Mkfifo(pipe, 0o600))
 	for guest, want := range map[string]string{
 		"/proc/thread-self/ns/net": "is the machine's own network", own.NetNS: "belongs to a container of shoal's", path: "is attached already",
-		file: "is no network namespace", "/proc/self/ns/mnt": "is no network namespace", "/run/nobody": "there is no network namespace",
+		file: "is no network namespace", pipe: "is no network namespace", "/proc/self/ns/mnt": "is no network namespace", "/run/nobody": "there is no network namespace",
 	} {
 		w := wiring("c.0", "10.128.1.4/32", "fd00:1::4/128", "10.0.16.4/20")
 		w.Guest = &typesv1.AttachedNamespace{Path: guest}
@@ -134,5 +139,74 @@ func TestStrangeGuests(t *testing.T) {
 	}
 	if ids, err := k.Spaces(); len(ids) != 2 || err != nil {
 		t.Errorf("namespaces kept: %v, %v", ids, err)
+	}
+}
+
+// TestGuestIsWhatWasOpened: what is refused is told by the namespace that was opened, wherever its path leads by then.
+func TestGuestIsWhatWasOpened(t *testing.T) {
+	k := machine(t)
+	path := other(t)
+	moving := filepath.Join(t.TempDir(), "link")
+	must(t, os.Symlink("/proc/thread-self/ns/net", moving))
+	space, err := openNamespace(moving)
+	must(t, err)
+	defer space.Close()
+	must(t, os.Remove(moving))
+	must(t, os.Symlink(path, moving))
+	if err := k.strange(space, moving); err == nil || !strings.Contains(err.Error(), "is the machine's own network") {
+		t.Errorf("the machine's network by a link that leads to another's now: %v", err)
+	}
+}
+
+// TestGuestOfAnotherProcess: a container that was started anew while its namespace was opened is looked for again later, for the number
+// of its process may be another's by then.
+func TestGuestOfAnotherProcess(t *testing.T) {
+	k := machine(t)
+	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
+	bridge(t, "shoalbr4097")
+	places := []string{other(t), "/proc/4711/ns/net"}
+	k.FindBy(func(context.Context, string) (path string, err error) {
+		path, places = places[0], places[1:]
+		return path, nil
+	})
+	w := wiring("b.0", "10.128.1.3/32", "fd00:1::3/128", "10.0.16.3/20")
+	w.Guest = &typesv1.AttachedNamespace{Container: "db"}
+	if _, err := k.Make(t.Context(), w); !errs.Is(err, errs.Unavailable) || !strings.Contains(err.Error(), "container db was started anew meanwhile") {
+		t.Errorf("attached: %v", err)
+	}
+	if ids, err := k.Spaces(); len(ids) != 0 || err != nil {
+		t.Errorf("namespaces kept: %v, %v", ids, err)
+	}
+}
+
+// TestGuestWithRoutesOfItsOwn: a container is not taken from its neighbours. One that has a route to a part of the network, or to what
+// leads to the name server, is refused and left as it was; its default routes, whole or in halves, are no such.
+func TestGuestWithRoutesOfItsOwn(t *testing.T) {
+	k := machine(t)
+	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
+	bridge(t, "shoalbr4097")
+	for own, want := range map[string]string{
+		"10.0.17.0/24":        `its own route to 10.0.17.0/24 overlaps 10.0.16.0/20 of network "front"; put it on a network with another --subnet`,
+		"10.0.0.0/8":          "its own route to 10.0.0.0/8 overlaps 10.",
+		"169.254.53.53/32":    "its own route to 169.254.53.53/32 overlaps 169.254.53.53/32, which leads to this machine's name server",
+		"10.128.1.0/28":       "its own route to 10.128.1.0/28 overlaps 10.128.1.",
+		"fd73:686f:616c::/48": "its own route to fd73:686f:616c::/48 overlaps fd73:686f:616c::53/128, which leads",
+		"0.0.0.0/1":           "",
+		"10.0.32.0/20":        "",
+		"fd00:1:0:1::/64":     "",
+	} {
+		path := other(t)
+		inside(t, path, func() error {
+			l, err := netlink.LinkByName("eth0")
+			must(t, err)
+			return netlink.RouteAdd(&netlink.Route{LinkIndex: l.Attrs().Index, Dst: ipNet(netip.MustParsePrefix(own)), Table: 7})
+		})
+		w := wiring("b.0", "10.128.1.3/32", "fd00:1::3/128", "10.0.16.3/20")
+		w.Guest = &typesv1.AttachedNamespace{Path: path}
+		_, err := k.Make(t.Context(), w)
+		if want == "" && err != nil || want != "" && (!errs.Is(err, errs.Precondition) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("with a route to %s: %v, want %q", own, err, want)
+		}
+		must(t, k.Remove(t.Context(), "b.0"))
 	}
 }

@@ -224,10 +224,7 @@ func route(inside *netlink.Handle, end netlink.Link, gw netip.Addr, guest bool) 
 		led = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
 	}
 	if guest {
-		server := netip.MustParseAddr(nameServer4)
-		if gw.Is6() {
-			server = netip.MustParseAddr(nameServer6)
-		}
+		server := serverFor(gw)
 		led = netip.PrefixFrom(server, server.BitLen())
 	}
 	for _, r := range []netlink.Route{
@@ -244,7 +241,7 @@ func route(inside *netlink.Handle, end netlink.Link, gw netip.Addr, guest bool) 
 // Remove takes the namespace and the files away; another tool's is left as it was. What is not there is no error. The interfaces go with the namespace, when
 // the kernel ends it, a moment later: it ends many at once for the price of one, which deleting each link does not.
 func (k *Kernel) Remove(_ context.Context, id string) error {
-	if k.isGuest(id) {
+	if k.Foreign(id) {
 		if err := k.detach(id); err != nil {
 			return err
 		}

@@ -84,8 +84,8 @@ type Mesh interface {
 	Wire(ctx context.Context, id string) error
 	// Offer hands over the network namespace of a container without waiting.
 	Offer(id string) error
-	// Unwire says that a container has ended.
-	Unwire(id string) error
+	// Unwire says that a container has ended. When it returns the network may be taken away.
+	Unwire(ctx context.Context, id string) error
 }
 
 const (

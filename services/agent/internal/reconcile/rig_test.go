@@ -61,7 +61,7 @@ func (a *agent) Wire(context.Context, string) error {
 
 func (a *agent) Offer(string) error { return nil }
 
-func (a *agent) Unwire(string) error { return nil }
+func (a *agent) Unwire(context.Context, string) error { return nil }
 
 // start begins an agent's life on the host. It ends with the test, with stop, or with the host's Crash and stop.
 func start(t *testing.T, host *agenttest.Host) *agent {

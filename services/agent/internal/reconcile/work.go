@@ -195,7 +195,7 @@ func (l *Loop) remove(ctx context.Context, e *entry, stop container.Stop) {
 		exit, err := l.Executor.Remove(ctx, id, stop)
 		_ = failpoint.Hit("agent.removed") // nothing of it is there, and its exit code is known to this process alone
 		if err == nil && l.Mesh != nil {
-			if err := l.Mesh.Unwire(id); err != nil { // it has none, or will see that the task is gone
+			if err := l.Mesh.Unwire(ctx, id); err != nil { // it has none, or will see that the task is gone
 				l.Log.Debug("meshproxy was not told of an end", "container", id, "error", err)
 			}
 		}

@@ -43,6 +43,12 @@ func (s *Spaces) Serve(ctx context.Context, meshSocket string) error {
 // listen hears one agent out. What it has handed over stays when it goes: its containers run on.
 func (s *Spaces) listen(conn net.Conn) {
 	var mu sync.Mutex // words must not be mixed up
+	say := func(verb netpass.Verb, id string) {
+		mu.Lock()
+		defer mu.Unlock()
+		_ = conn.SetWriteDeadline(time.Now().Add(sayLimit))       // else it would hold up every other container
+		_ = netpass.Send(conn, netpass.Frame{Verb: verb, ID: id}) // who has gone does not wait for it
+	}
 	for {
 		f, err := netpass.Receive(conn)
 		if err != nil {
@@ -50,14 +56,10 @@ func (s *Spaces) listen(conn net.Conn) {
 		}
 		switch f.Verb {
 		case netpass.Have:
-			s.Take(f.ID, f.Socket, func() {
-				mu.Lock()
-				defer mu.Unlock()
-				_ = conn.SetWriteDeadline(time.Now().Add(sayLimit))                  // else it would hold up every other container
-				_ = netpass.Send(conn, netpass.Frame{Verb: netpass.Ready, ID: f.ID}) // who has gone does not wait for it
-			})
+			s.Take(f.ID, f.Socket, func() { say(netpass.Ready, f.ID) })
 		case netpass.Gone:
 			s.Drop(f.ID)
+			say(netpass.Gone, f.ID)
 		default: // of a newer agent
 		}
 	}
