@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -16,7 +15,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/testx"
@@ -25,52 +23,6 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/space"
 )
-
-// room is a network namespace of the test's own.
-type room struct {
-	t  testing.TB
-	ns netns.NsHandle
-}
-
-func newRoom(t testing.TB) *room {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root for network namespaces")
-	}
-	r := &room{t: t, ns: -1}
-	r.do(func() (err error) {
-		if r.ns, err = netns.New(); err != nil {
-			return err
-		}
-		lo, err := netlink.LinkByName("lo")
-		if err != nil {
-			return err
-		}
-		return netlink.LinkSetUp(lo)
-	})
-	t.Cleanup(func() { r.ns.Close() })
-	return r
-}
-
-// do runs f on a thread in the namespace.
-func (r *room) do(f func() error) {
-	r.t.Helper()
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		var err error
-		if r.ns >= 0 {
-			err = netns.Set(r.ns)
-		}
-		if err == nil {
-			err = f()
-		}
-		done <- err
-	}()
-	if err := <-done; err != nil {
-		r.t.Fatal(err)
-	}
-}
 
 // rig is a container (10.0.0.10) and three others on one network, whose answers tell which one it is.
 type rig struct {
@@ -107,6 +59,10 @@ func newRig(t testing.TB) *rig {
 		r.serve(o, 11+i)
 	}
 	r.serve(r.client, 10)
+	hub.do(func() error { return carry("v10", "v11", "v12", "v13") })
+	for _, o := range append(r.others, r.client) {
+		o.do(func() error { return carry("eth1") })
+	}
 	r.take()
 	t.Cleanup(func() { r.spaces.Drop("client.0") })
 	return r
@@ -283,11 +239,13 @@ func (r *rig) who(network, address string, n int) map[string]int {
 	return came
 }
 
-func hear(c net.Conn) string {
+func hear(c net.Conn) string { return hearWithin(2*time.Second, c) }
+
+func hearWithin(patience time.Duration, c net.Conn) string {
 	if _, ok := c.(*net.UDPConn); ok {
 		fmt.Fprintln(c, "hello")
 	}
-	c.SetDeadline(time.Now().Add(2 * time.Second))
+	c.SetDeadline(time.Now().Add(patience))
 	buf := make([]byte, 100)
 	n, err := c.Read(buf)
 	if err != nil {
