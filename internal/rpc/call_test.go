@@ -3,8 +3,10 @@ package rpc_test
 import (
 	"context"
 	"io"
+	"log/slog"
 	"net"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -15,6 +17,7 @@ import (
 	"github.com/shoalproject/shoal/internal/rpc"
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/testx"
+	storev1 "github.com/shoalproject/shoal/proto/shoal/store/v1"
 )
 
 func unavailable(context.Context) error { return errs.New(errs.Unavailable, "no leader") }
@@ -277,6 +280,58 @@ func TestAPanicIsOneCallsError(t *testing.T) {
 	a.commit = func(context.Context) error { return nil }
 	if err := commitOnce(t.Context(), conn, "r"); err != nil {
 		t.Error("after the panic:", err)
+	}
+}
+
+// tripping is a log with a fault when it is told of a refusal; it keeps what it is told of faults.
+type tripping struct {
+	slog.Handler
+	mu   sync.Mutex
+	kept []string
+}
+
+func (h *tripping) Handle(_ context.Context, r slog.Record) error {
+	if r.Message == "call refused" {
+		panic("secret detail")
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if r.Level == slog.LevelError {
+		text := r.Message
+		r.Attrs(func(a slog.Attr) bool { text += " " + a.String(); return true })
+		h.kept = append(h.kept, text)
+	}
+	return nil
+}
+
+// Also where what panics is beside the handler, and comes back to it as an error: as it lets a stream in, or in a handler's own.
+func TestAPanicBesideAHandlerIsOneCallsError(t *testing.T) {
+	w := newWorld(t)
+	h := &tripping{Handler: w.env.Log.Handler()}
+	w.env.Log = slog.New(h)
+	a := w.serve(t, w.keeper(t, storeRole, "a"), "a:1")
+	a.commit = func(ctx context.Context) error {
+		return (<-run.Async(ctx, func(context.Context) (struct{}, error) { panic("secret detail") })).Err
+	}
+	conn := w.dial(t, w.keeper(t, schedulerRole, "s"), "a:1")
+	err := patient(t, func() error { return commitOnce(t.Context(), conn, "r") })
+	stranger := w.dial(t, w.keeper(t, operatorRole, "o"), "a:1")
+	refused := patient(t, func() error {
+		s, err := storev1.NewWatchServiceClient(stranger).Watch(t.Context(), &storev1.WatchRequest{})
+		if err == nil {
+			_, err = s.Recv()
+		}
+		return err
+	})
+	for _, err := range []error{err, refused} {
+		if !errs.Is(err, errs.Internal) || strings.Contains(err.Error(), "secret") {
+			t.Error("the caller hears:", err)
+		}
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if len(h.kept) != 2 || !strings.Contains(h.kept[0], "call_test.go") || !strings.Contains(h.kept[1], "rpc.(*Server).begin") {
+		t.Errorf("the log has %q", h.kept)
 	}
 }
 

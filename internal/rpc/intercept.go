@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"runtime/debug"
 
 	"google.golang.org/grpc"
@@ -121,11 +122,15 @@ func (s *Server) guardStream(srv any, ss grpc.ServerStream, info *grpc.StreamSer
 	return handler(srv, ss)
 }
 
-// caught makes an error of a handler's panic. The peer is told that it is our fault, and no more.
+// caught makes an error of a handler's panic, also of one beside it that it returns. The peer is told that it is our fault, and
+// no more.
 func (s *Server) caught(v any, method string, err error) error {
-	if v == nil {
+	panicked := &run.PanicError{Value: v}
+	if v != nil {
+		panicked.Stack = debug.Stack()
+	} else if !errors.As(err, &panicked) {
 		return err
 	}
-	s.env.Log.Error("handler panicked", "method", method, "panic", v, "stack", string(debug.Stack()))
+	s.env.Log.Error("handler panicked", "method", method, "panic", panicked.Value, "stack", string(panicked.Stack))
 	return errs.New(errs.Internal, "%s failed by a fault of the server; its log has more", method)
 }

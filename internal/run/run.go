@@ -1,5 +1,6 @@
 // Package run is the seam between our processes and the world: what a process takes from outside (Env), how it is started
-// (Main), and the only place with `go` statements (Group, Spawner, Each, Async).
+// (Main), and the only place with `go` statements (Group, Spawner, Each, Beside,
+// Async).
 //
 // A process is a function Run(ctx, cfg, env) error. On a machine env is the operating system (Machine); in test/sim it is
 // a simulated network and disk in virtual time. So services touch no socket, file, signal or environment variable except

@@ -118,6 +118,12 @@ func Each[T any](ctx context.Context, limit int, items []T, f func(ctx context.C
 	return errors.Join(errs...)
 }
 
+// Beside calls f beside the caller, and then ended with its error, also when f panics (a *PanicError). F must return when ctx
+// ends.
+func Beside(ctx context.Context, f Task, ended func(error)) {
+	go guard(ctx, f, ended)
+}
+
 // Result is what an Async call has come to.
 type Result[T any] struct {
 	Value T

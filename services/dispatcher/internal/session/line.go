@@ -61,11 +61,20 @@ func (s *Server) enter(ctx context.Context, str stream) (*line, error) {
 	l := &line{node: caller.Principal.Name, stream: str, box: newOutbox(), end: cancel, ended: ctx.Done(), bound: make(chan struct{})}
 	l.cause = func() error { return context.Cause(ctx) }
 	l.box.bell = func() { l.sending.start(ctx, func(ctx context.Context) { s.say(ctx, l) }) }
-	run.Async(ctx, func(ctx context.Context) (struct{}, error) {
-		l.end(s.hear(ctx, l, caller))
-		return struct{}{}, nil
-	})
+	failed := func(err error) { l.end(s.blame(l, err)) }
+	l.sending.failed, l.describing.failed, l.feeding.failed = failed, failed, failed
+	run.Beside(ctx, func(ctx context.Context) error { return s.hear(ctx, l, caller) }, failed)
 	return l, nil
+}
+
+// blame makes of a panic what its machine may hear, when our log has it. Any other reason stays as it is.
+func (s *Server) blame(l *line, err error) error {
+	p, panicked := errors.AsType[*run.PanicError](err)
+	if !panicked {
+		return err
+	}
+	s.Env.Log.Error("session panicked", "node", l.node, "panic", p.Value, "stack", string(p.Stack))
+	return errs.New(errs.Internal, "the session failed by a fault of the server; its log has more")
 }
 
 // close waits for what is under way in a session that has ended, and tells why it has.
@@ -132,7 +141,7 @@ func (s *Server) begin(ctx context.Context, l *line) error {
 	}
 	// Step 1: bind the session in the store. From here on its number fences all that is said in it. So many do that at once
 	// as the store bears; whoever comes in a stampede waits its turn, or comes again.
-	reassured := s.reassure(ctx, l.stream)
+	reassured := s.reassure(ctx, l)
 	defer reassured()
 	admitted, err := s.admit(ctx)
 	if err != nil {

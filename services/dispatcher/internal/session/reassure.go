@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -15,23 +16,29 @@ const reassureEach = time.Second
 // reassure has a machine that waits for its welcome hear now and then that this dispatcher lives, until stop is called. In a
 // stampede its turn may come late; if it went away to come again, that would be one handshake and one commit more, and those
 // spent on it so far for nothing. It hears nothing while the store confirms nothing: another dispatcher may do better then.
-func (s *Server) reassure(ctx context.Context, str stream) (stop func()) {
+func (s *Server) reassure(ctx context.Context, l *line) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
-	ended := run.Async(ctx, func(ctx context.Context) (struct{}, error) {
+	ended := make(chan struct{})
+	run.Beside(ctx, func(ctx context.Context) error {
 		for run.Sleep(ctx, reassureEach) == nil {
 			select {
 			case <-s.View.Confirmed():
 			case <-ctx.Done():
-				return struct{}{}, nil
+				return nil
 			}
 			// It counts as a sign of life with machines of any version.
-			if err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{
+			if err := l.stream.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{
 				HeartbeatAck: &dispatcherv1.HeartbeatAck{},
 			}}); err != nil {
-				return struct{}{}, err
+				return err
 			}
 		}
-		return struct{}{}, nil
+		return nil
+	}, func(err error) {
+		defer close(ended)
+		if _, panicked := errors.AsType[*run.PanicError](err); panicked { // what else there is the session's reader meets too
+			l.end(s.blame(l, err))
+		}
 	})
 	return sync.OnceFunc(func() { cancel(); <-ended })
 }

@@ -53,6 +53,12 @@ func times() liveness.Times {
 
 func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
 	t.Helper()
+	return newRigOf(t, func(*session.Parts) {}, objects...)
+}
+
+// newRigOf has one of the parts replaced.
+func newRigOf(t *testing.T, replace func(*session.Parts), objects ...*typesv1.Object) *rig {
+	t.Helper()
 	env := testx.Env(t)
 	store := replicatest.New(env, append(objects,
 		state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c1"}}),
@@ -68,10 +74,12 @@ func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
 	mesh := barrier.New(self, "dispatcher/d1", env.Log, view, commits, monitor.Live, 2*time.Second)
 	statuses := status.New(self, env, view, commits)
 	data := &payloads{data: map[string]string{}}
-	sessions := session.New(session.Parts{
+	parts := session.Parts{
 		Self: self, Env: env, View: view, Commit: commits, Statuses: statuses, Payloads: data, Table: table, Barrier: mesh, Board: new(bulletin.Board),
 		Refusal: func() error { return nil }, Usage: load.New(self, env, view, commits),
-	}, session.Options{
+	}
+	replace(&parts)
+	sessions := session.New(parts, session.Options{
 		HeartbeatPeriod: 500 * time.Millisecond, HeartbeatTimeout: 2 * time.Second, Times: times(),
 	})
 	server := grpc.NewServer(grpc.ChainStreamInterceptor(errs.StreamServer(), asNode))
