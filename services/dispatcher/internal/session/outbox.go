@@ -143,6 +143,15 @@ func (b *outbox) takeDescription() *typesv1.NodeDescription {
 	return d
 }
 
+// beat notes a heartbeat to answer. It reports whether none waited for that before: who beats without end is noted once.
+func (b *outbox) beat(seq uint64) (first bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	first = b.heartbeat == 0 && seq != 0
+	b.heartbeat = max(b.heartbeat, seq)
+	return first
+}
+
 func (b *outbox) takeAcks() (heartbeat, status uint64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -195,10 +204,9 @@ func (s *Server) receive(ctx context.Context, l *line) error {
 		s.Table.Heard(l.node, l.number, time.Now())
 		switch m := m.GetMessage().(type) {
 		case *dispatcherv1.SessionRequest_Heartbeat:
-			l.box.mu.Lock()
-			l.box.heartbeat = m.Heartbeat.GetSeq()
-			l.box.mu.Unlock()
-			s.answers.add(l)
+			if first := l.box.beat(m.Heartbeat.GetSeq()); first {
+				s.answers.add(l)
+			}
 		case *dispatcherv1.SessionRequest_Status:
 			if err := s.report(l, m.Status); err != nil {
 				return err
