@@ -34,6 +34,7 @@ type dispatcher struct {
 	mute      bool          // hears and says nothing
 	keepAcks  bool          // acknowledges heartbeats, not statuses
 	period    time.Duration // told with the next acknowledgement
+	late      time.Duration // that acknowledgement is
 	described []*typesv1.NodeDescription
 	hellos    []*dispatcherv1.Hello
 	beats     []time.Time
@@ -75,6 +76,7 @@ func (d *dispatcher) hear(m *dispatcherv1.SessionRequest) []*dispatcherv1.Sessio
 		if d.period > 0 {
 			ack.HeartbeatPeriod = durationpb.New(d.period)
 			d.period = 0
+			time.Sleep(d.late)
 		}
 		say = append(say, &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{HeartbeatAck: ack}})
 	case *dispatcherv1.SessionRequest_Status:
@@ -361,6 +363,27 @@ func TestAnotherPeriod(t *testing.T) {
 		d.set(func() {
 			if n := len(d.beats); n < 18 || n > 24 || len(d.hellos) != 1 {
 				t.Errorf("%d heartbeats in 20 s and %d sessions, wanted about 20 in one", n, len(d.hellos))
+			}
+		})
+	})
+}
+
+// TestAnotherPeriodToldLate: a machine that hears of another period late does not make up for it: from one heartbeat to the next it
+// is never longer than the longer period.
+func TestAnotherPeriodToldLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{period: 1125 * time.Millisecond, late: 400 * time.Millisecond}
+		r := newRig(t, map[string]*dispatcher{"d1:1": d})
+		close(r.machine.adopted)
+		pass(t, 10*time.Second)
+		d.set(func() {
+			for i := 1; i < len(d.beats); i++ {
+				if gap := d.beats[i].Sub(d.beats[i-1]); gap > 1125*11*time.Millisecond/10+time.Millisecond {
+					t.Errorf("heartbeat %d came %s after the one before", i+1, gap)
+				}
+			}
+			if len(d.beats) < 9 || len(d.beats) > 12 {
+				t.Errorf("%d heartbeats in 10 s, wanted about 10", len(d.beats))
 			}
 		})
 	})

@@ -152,7 +152,9 @@ func (t *talk) hear(ctx context.Context, r *dispatcherv1.SessionResponse) error 
 	case *dispatcherv1.SessionResponse_HeartbeatAck:
 		t.silence.Reset(t.timeout)
 		if p := m.HeartbeatAck.GetHeartbeatPeriod().AsDuration(); p > 0 {
+			// The answer may be late: with a whole period more until the next heartbeat this machine might count as silent.
 			t.beatEach(p)
+			return t.heartbeat()
 		}
 	case *dispatcherv1.SessionResponse_StatusAck:
 		if t.batch != nil && m.StatusAck.GetSeq() >= t.seq {

@@ -164,9 +164,14 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 				pace(orDefault(w.GetHeartbeatPeriod().AsDuration(), defaultPeriod))
 				s.Env.Log.Info("session open", "number", w.GetSession())
 			}
-			// A dispatcher of many machines asks for fewer heartbeats.
+			// A dispatcher of many machines asks for fewer heartbeats. Its answer may be late: with a whole period more until the
+			// next this machine might count as silent.
 			if p := r.GetHeartbeatAck().GetHeartbeatPeriod().AsDuration(); p > 0 {
 				pace(p)
+				seq++
+				if err := heartbeat(stream, seq); err != nil {
+					return err
+				}
 			}
 		case <-counts.C():
 			if !welcome || s.Count == nil {
@@ -184,12 +189,16 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 				continue // another boot's session may have to end first
 			}
 			seq++
-			beat := &dispatcherv1.SessionRequest_Heartbeat{Heartbeat: &dispatcherv1.Heartbeat{Seq: seq}}
-			if err := errors.Join(stream.Send(&dispatcherv1.SessionRequest{Message: beat}), s.redescribe(stream)); err != nil {
+			if err := errors.Join(heartbeat(stream, seq), s.redescribe(stream)); err != nil {
 				return err
 			}
 		}
 	}
+}
+
+func heartbeat(stream grpc.BidiStreamingClient[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse], seq uint64) error {
+	beat := &dispatcherv1.SessionRequest_Heartbeat{Heartbeat: &dispatcherv1.Heartbeat{Seq: seq}}
+	return stream.Send(&dispatcherv1.SessionRequest{Message: beat})
 }
 
 // usage is the report of this machine.

@@ -25,7 +25,10 @@ type dispatcher struct {
 
 	mu     sync.Mutex // guards all below
 	period time.Duration
+	late   time.Duration // the acknowledgement that tells the period
 	beats  int
+	last   time.Time     // when it was heard last
+	gap    time.Duration // the longest from one heartbeat to the next
 }
 
 func (d *dispatcher) Session(s grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse]) error {
@@ -50,9 +53,15 @@ func (d *dispatcher) acknowledge(seq uint64) *dispatcherv1.HeartbeatAck {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.beats++
+	now := time.Now()
+	if !d.last.IsZero() {
+		d.gap = max(d.gap, now.Sub(d.last))
+	}
+	d.last = now
 	ack := &dispatcherv1.HeartbeatAck{Seq: seq}
 	if d.period > 0 {
 		ack.HeartbeatPeriod, d.period = durationpb.New(d.period), 0
+		time.Sleep(d.late)
 	}
 	return ack
 }
@@ -70,46 +79,74 @@ func (d *dispatcher) heard() int {
 	return d.beats
 }
 
+// run plays a machine without an agent, at that dispatcher, while f runs.
+func (d *dispatcher) run(t *testing.T, f func()) {
+	t.Helper()
+	env := testx.Env(t)
+	l, err := env.Net.Listen(t.Context(), "tcp", "d1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	dispatcherv1.RegisterSessionServiceServer(server, d)
+	go func() { _ = server.Serve(l) }()
+	s := &ingress.Session{
+		Env: env, Hello: &dispatcherv1.Hello{BootId: "b"},
+		Dispatchers: func() []*cav1.DirectoryEntry {
+			return []*cav1.DirectoryEntry{{MachineId: "d1", Addresses: []string{"d1:1"}}}
+		},
+		Dial: func(address string) (*grpc.ClientConn, error) {
+			return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+				grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return env.Net.Dial(ctx, "tcp", a) }))
+		},
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	f()
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	server.Stop()
+}
+
 // TestPaceOfTheDispatcher: a machine without an agent beats as fast as the dispatcher has said last, in the session that it has.
 func TestPaceOfTheDispatcher(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		env, d := testx.Env(t), &dispatcher{}
-		l, err := env.Net.Listen(t.Context(), "tcp", "d1:1")
-		if err != nil {
-			t.Fatal(err)
-		}
-		server := grpc.NewServer()
-		dispatcherv1.RegisterSessionServiceServer(server, d)
-		go func() { _ = server.Serve(l) }()
-		s := &ingress.Session{
-			Env: env, Hello: &dispatcherv1.Hello{BootId: "b"},
-			Dispatchers: func() []*cav1.DirectoryEntry {
-				return []*cav1.DirectoryEntry{{MachineId: "d1", Addresses: []string{"d1:1"}}}
-			},
-			Dial: func(address string) (*grpc.ClientConn, error) {
-				return grpc.NewClient("passthrough:///"+address, grpc.WithTransportCredentials(insecure.NewCredentials()),
-					grpc.WithContextDialer(func(ctx context.Context, a string) (net.Conn, error) { return env.Net.Dial(ctx, "tcp", a) }))
-			},
-		}
-		ctx, cancel := context.WithCancel(t.Context())
-		done := make(chan error, 1)
-		go func() { done <- s.Run(ctx) }()
-		for _, step := range []struct {
-			period      time.Duration
-			least, most int
-		}{{0, 17, 24}, {10 * time.Second, 1, 3}, {time.Second, 1, 11}, {0, 8, 12}} {
-			d.slower(step.period)
+		d := &dispatcher{}
+		d.run(t, func() {
+			for _, step := range []struct {
+				period      time.Duration
+				least, most int
+			}{{0, 17, 24}, {10 * time.Second, 1, 3}, {time.Second, 1, 13}, {0, 8, 12}} {
+				d.slower(step.period)
+				if err := run.Sleep(t.Context(), 10*time.Second); err != nil {
+					t.Fatal(err)
+				}
+				if n := d.heard(); n < step.least || n > step.most {
+					t.Errorf("after it was told %s: %d heartbeats in 10 s, want %d to %d", step.period, n, step.least, step.most)
+				}
+			}
+		})
+	})
+}
+
+// TestPaceToldLate: with an answer that comes late the next heartbeat does not come later than the period that it tells.
+func TestPaceToldLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{period: 1125 * time.Millisecond, late: 400 * time.Millisecond}
+		d.run(t, func() {
 			if err := run.Sleep(t.Context(), 10*time.Second); err != nil {
 				t.Fatal(err)
 			}
-			if n := d.heard(); n < step.least || n > step.most {
-				t.Errorf("after it was told %s: %d heartbeats in 10 s, want %d to %d", step.period, n, step.least, step.most)
+			synctest.Wait()
+			if n := d.heard(); n < 9 || n > 12 {
+				t.Errorf("%d heartbeats in 10 s, want about 10", n)
 			}
-		}
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-		server.Stop()
+			if longest := 1125*11*time.Millisecond/10 + time.Millisecond; d.gap > longest {
+				t.Errorf("%s between two heartbeats, want %s at most", d.gap, longest)
+			}
+		})
 	})
 }
