@@ -43,7 +43,7 @@ const (
 type Config struct {
 	config.Base `yaml:",inline"`
 	// HeartbeatPeriod is how often a machine says that it lives, as it is told; with more than 2,000 machines at this dispatcher
-	// they are told a longer one, in proportion, up to five eighths of `suspect_after`. Limits: at least 50ms.
+	// they are told a longer one, in proportion, up to nine sixteenths of `suspect_after`. Limits: at least 50ms.
 	HeartbeatPeriod time.Duration `yaml:"heartbeat_period"`
 	// SuspectAfter is the silence after which a machine's endpoints leave the mesh. Limits: at least two `heartbeat_period`.
 	SuspectAfter time.Duration `yaml:"suspect_after"`

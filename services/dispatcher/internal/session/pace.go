@@ -9,10 +9,10 @@ const fullPace = 2000
 // period is that of heartbeats with as many machines as are in session now.
 func (s *Server) period() time.Duration { return period(s.lines.count(), s.opts) }
 
-// period grows with the number of machines, up to five eighths of the silence that makes one suspect: what is left bears a
-// heartbeat whose packet is lost twice, and a machine still notices before the end that it had no turn.
+// period grows with the number of machines, up to nine sixteenths of the silence that makes one suspect: what is left bears
+// a heartbeat whose packet is lost twice, and a machine still notices before the end that it had no turn.
 func period(machines int, o Options) time.Duration {
-	longest := max(o.HeartbeatPeriod, o.Times.Suspect*5/8)
+	longest := max(o.HeartbeatPeriod, o.Times.Suspect*9/16)
 	return min(max(o.HeartbeatPeriod, o.HeartbeatPeriod*time.Duration(machines)/fullPace), longest)
 }
 

@@ -11,15 +11,18 @@ import (
 )
 
 // The more machines there are, the less often each beats; what is left of the time after which it counts as silent, when its
-// period is the longest that chance makes of it, bears two losses of a packet, which TCP sends again after 200 and 400 ms.
+// period is a tenth longer by chance, bears two losses of a packet, which TCP sends again after 200 and 400 ms, and the way.
 func TestPeriodGrowsWithTheMachines(t *testing.T) {
 	o := Options{HeartbeatPeriod: 500 * time.Millisecond, Times: liveness.Times{Suspect: 2 * time.Second}}
 	for machines, want := range map[int]time.Duration{
 		0: 500 * time.Millisecond, 1: 500 * time.Millisecond, 2000: 500 * time.Millisecond, 3000: 750 * time.Millisecond,
-		4000: time.Second, 5000: 1250 * time.Millisecond, 10000: 1250 * time.Millisecond,
+		4000: time.Second, 5000: 1125 * time.Millisecond, 10000: 1125 * time.Millisecond,
 	} {
 		if got := period(machines, o); got != want {
 			t.Errorf("%d machines: %s, want %s", machines, got, want)
+		}
+		if left := o.Times.Suspect - period(machines, o)*11/10; left < 750*time.Millisecond {
+			t.Errorf("%d machines: %s are left", machines, left)
 		}
 	}
 	o.Times.Suspect = 800 * time.Millisecond // less than two periods: what is configured stands
