@@ -55,7 +55,7 @@ type Config struct {
 	// UserIDs is the first of the user and group ids that containers with user namespaces of their own get, 65536 each. No user of
 	// this machine or its directory, and nobody in /etc/subuid, may have one of them. Unit: user id. Limits: a multiple of 65536.
 	UserIDs uint32 `yaml:"user_ids"`
-	// UserRanges is for how many such containers there are ids. Unit: containers. Limits: 1 to 16384.
+	// UserRanges is for how many such containers there are ids. Unit: containers. Limits: 1 to 2048.
 	UserRanges int `yaml:"user_ranges"`
 }
 
@@ -93,7 +93,7 @@ func (c Config) Validate() error {
 	faults.Check(c.MeshPort >= 1 && c.MeshPort <= 65535, "mesh_port", "%d is not in 1 to 65535", c.MeshPort)
 	faults.Check(c.Parallel >= 1 && c.Parallel <= 64, "parallel", "%d is not in 1 to 64", c.Parallel)
 	faults.Check(c.UserIDs > 0 && c.UserIDs%container.IDCount == 0, "user_ids", "%d is no multiple of %d", c.UserIDs, container.IDCount)
-	faults.Check(c.UserRanges >= 1 && c.UserRanges <= 16384, "user_ranges", "%d is not in 1 to 16384", c.UserRanges)
+	faults.Check(c.UserRanges >= 1 && c.UserRanges <= 2048, "user_ranges", "%d is not in 1 to 2048", c.UserRanges)
 	faults.Check(uint64(c.UserIDs)+uint64(max(c.UserRanges, 0))*container.IDCount <= 1<<31, "user_ranges", "%d ranges from user_ids %d on end above 2147483648, the last user id: fewer, or from a lower one on", c.UserRanges, c.UserIDs)
 	faults.Check(c.Pulls >= 1 && c.Pulls <= 64, "pulls", "%d is not in 1 to 64", c.Pulls)
 	faults.Check(c.PullStall >= time.Second && c.PullStall <= time.Hour, "pull_stall", "%s is not in 1s to 1h", c.PullStall)
