@@ -19,7 +19,11 @@ func (k *Kernel) changeLink(v kernel.Verb, l kernel.Link) error {
 			return err
 		}
 	} else if v == kernel.Add {
-		if err := k.nl.LinkAdd(makeLink(l)); err != nil && !errors.Is(err, unix.EEXIST) {
+		made, err := makeLink(l)
+		if err != nil {
+			return err
+		}
+		if err := k.nl.LinkAdd(made); err != nil && !errors.Is(err, unix.EEXIST) {
 			return err
 		}
 	}
@@ -48,19 +52,28 @@ func (k *Kernel) changeLink(v kernel.Verb, l kernel.Link) error {
 // sealed says that it is a tunnel whose packets must go by WireGuard: it has no end of its own on the wire.
 func sealed(l *kernel.Link) bool { return l != nil && l.VNI != 0 && !l.Local.IsValid() }
 
-func makeLink(l kernel.Link) netlink.Link {
+// makeLink has it come with its MAC address: an agent that waits for a bridge tells a container at once under which address its
+// gateway is, and of a later one the container would never hear.
+func makeLink(l kernel.Link) (netlink.Link, error) {
 	attrs := netlink.NewLinkAttrs()
 	attrs.Name, attrs.MTU = l.Name, l.MTU
+	if l.MAC != "" {
+		mac, err := net.ParseMAC(l.MAC)
+		if err != nil {
+			return nil, err
+		}
+		attrs.HardwareAddr = mac
+	}
 	if l.Seal {
-		return &netlink.Wireguard{LinkAttrs: attrs}
+		return &netlink.Wireguard{LinkAttrs: attrs}, nil
 	}
 	if l.VNI == 0 {
 		// Snooping needs a querier, which an overlay has not: groups would time out.
-		return &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: new(false)}
+		return &netlink.Bridge{LinkAttrs: attrs, MulticastSnooping: new(false)}, nil
 	}
 	return &netlink.Vxlan{
 		LinkAttrs: attrs, VxlanId: int(l.VNI), SrcAddr: l.Local.AsSlice(), Port: int(l.Port), Learning: false,
-	}
+	}, nil
 }
 
 // shape sets what can be set of a link that is there.
