@@ -1,6 +1,7 @@
 package network
 
 import (
+	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -229,6 +230,7 @@ func TestOnTheMachine(t *testing.T) {
 	must(t, os.WriteFile(k.resolv, []byte("nameserver 192.0.2.53\n"), 0o600))
 	box, err := k.Make(t.Context(), container.Wiring{ID: "a", Hostname: "host-a", Host: true, Hosts: []string{"192.0.2.8 db", "host-gateway node"}})
 	must(t, err)
+	t.Cleanup(func() { _ = k.Remove(context.WithoutCancel(t.Context()), "a") }) // a red test leaves no namespace mounted
 	if ids, err := k.Spaces(); box.NetNS != "" || err != nil || len(ids) != 0 {
 		t.Errorf("it has the namespace %q; %v, %v", box.NetNS, ids, err)
 	}
