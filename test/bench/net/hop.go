@@ -16,8 +16,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"time"
-
-	"github.com/shoalproject/shoal/test/bench/poll"
 )
 
 const (
@@ -54,25 +52,15 @@ func (s *site) hop(ctx context.Context) error {
 	}
 	var haproxies []int
 	for _, of := range []struct{ host, config string }{{"w1", far}, {"m1", near}} {
-		cmd, err := s.beside(ctx, of.host, "haproxy", "-db", "-f", of.config)
+		cmd, err := s.start(ctx, of.host, "haproxy", "-db", "-f", of.config)
 		if err != nil {
-			return err
-		}
-		cmd.Stderr = os.Stderr
-		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-		if err := cmd.Start(); err != nil {
 			return err
 		}
 		defer end(cmd)
 		haproxies = append(haproxies, cmd.Process.Pid)
 	}
 	url := func(port int) string { return fmt.Sprintf("http://%s:%d/", entry, port) }
-	if _, err := poll.Until(ctx, "haproxy answers", answerLimit, func(ctx context.Context) string {
-		if _, err := s.run(ctx, "w2", "curl", "-fsS", "-o", "/dev/null", url(nearPort)); err != nil {
-			return err.Error()
-		}
-		return ""
-	}); err != nil {
+	if err := s.await(ctx, "haproxy", "w2", url(nearPort)); err != nil {
 		return err
 	}
 	return s.compare(ctx, "two proxies with mutual TLS between them", "", [2]string{"at or above", "at or above"}, []side{

@@ -71,6 +71,10 @@ func (r *report) print(out io.Writer) error {
 	fmt.Fprintf(&b, "%s, %d CPUs, load %s before and %s after, took %s\n", r.began.UTC().Format("2006-01-02 15:04"), runtime.NumCPU(), r.before, load(), time.Since(r.began).Round(time.Second))
 	for _, t := range r.tables {
 		fmt.Fprintf(&b, "\n%s (aim: %s)\n\n", t.title, t.aim)
+		if !t.whole() {
+			b.WriteString("No figures: a fault ended it.\n")
+			continue
+		}
 		t.print(&b)
 	}
 	for _, n := range r.notes {
@@ -78,6 +82,12 @@ func (r *report) print(out io.Writer) error {
 	}
 	_, err := io.WriteString(out, b.String())
 	return err
+}
+
+// whole says that every side has a figure of every round; a fault may have ended the step before.
+func (t *table) whole() bool {
+	return len(t.sides) > 0 && (t.second == "" || t.rates[t.second] != nil) &&
+		!slices.ContainsFunc(t.sides, func(side string) bool { return len(t.rates[side]) != len(t.rates[t.sides[0]]) })
 }
 
 func (t *table) print(b *strings.Builder) {

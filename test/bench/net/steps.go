@@ -117,28 +117,40 @@ func (s *site) proxies(ctx context.Context) error {
 		{"haproxy", "18002", []string{"haproxy", "-db", "-f", haproxy}},
 		{"nginx", "18003", []string{"nginx", "-c", nginx, "-p", folder}},
 	} {
-		cmd, err := s.beside(ctx, "w1", peer.args...)
+		cmd, err := s.start(ctx, "w1", peer.args...)
 		if err != nil {
-			return err
-		}
-		cmd.Stderr = os.Stderr
-		cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-		if err := cmd.Start(); err != nil {
 			return err
 		}
 		defer end(cmd)
 		url := "http://" + net.JoinHostPort(own, peer.port) + "/"
-		if _, err := poll.Until(ctx, peer.name+" answers", answerLimit, func(ctx context.Context) string {
-			if _, err := s.run(ctx, "w1", "curl", "-fsS", "-o", "/dev/null", url); err != nil {
-				return err.Error()
-			}
-			return ""
-		}); err != nil {
+		if err := s.await(ctx, peer.name, "w1", url); err != nil {
 			return err
 		}
 		sides = append(sides, side{name: peer.name, host: "w1", url: url, processes: func() ([]int, error) { return family(cmd.Process.Pid) }})
 	}
 	return s.compare(ctx, "the meshproxy beside proxies", "", [2]string{"0.9 of the better proxy", "0.9 of the better proxy"}, sides)
+}
+
+// start starts a proxy on a host, beside what the host runs. It is ended by end, or with ctx.
+func (s *site) start(ctx context.Context, host string, args ...string) (*exec.Cmd, error) {
+	cmd, err := s.beside(ctx, host, args...)
+	if err != nil {
+		return nil, err
+	}
+	cmd.Stderr = os.Stderr
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
+	return cmd, cmd.Start()
+}
+
+// await waits until a URL answers whoever asks from a host.
+func (s *site) await(ctx context.Context, what, host, url string) error {
+	_, err := poll.Until(ctx, what+" answers", answerLimit, func(ctx context.Context) string {
+		if _, err := s.run(ctx, host, "curl", "-fsS", "-o", "/dev/null", url); err != nil {
+			return err.Error()
+		}
+		return ""
+	})
+	return err
 }
 
 func end(cmd *exec.Cmd) {
