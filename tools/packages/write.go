@@ -89,6 +89,9 @@ func describe(o order, work, arch, format string, p pkg) (*nfpm.Info, error) {
 	for _, d := range p.deps {
 		info.Depends = append(info.Depends, d.relation(format, version))
 	}
+	if format == "rpm" && !p.all {
+		info.Depends = append(info.Depends, "/bin/sh") // runs the scripts: rpmbuild would say so, and dpkg takes it for granted
+	}
 	for _, f := range p.files {
 		info.Contents = append(info.Contents, &files.Content{
 			Source: f.from, Destination: f.to,
