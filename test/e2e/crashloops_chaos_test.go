@@ -47,7 +47,7 @@ func crashLoops(t *testing.T, n int) {
 	t.Logf("another service beside them: %s", c.converged("beside", 1, 2*time.Minute).Round(time.Millisecond))
 	c.shoal("service", "rm", "beside")
 	c.shoal("service", "rm", "crash")
-	took := c.holds("w1", 3, "without them")
+	took := c.holds("w1", 3, "without them", 30*time.Second+time.Duration(n)*100*time.Millisecond) // containerd has a process for each
 	t.Logf("gone after %s", took.Round(time.Millisecond))
 	if now := starts(c, "w1"); now != before {
 		t.Errorf("containers beside them: %s, were %s", now, before)

@@ -75,18 +75,18 @@ func (c *cluster) killedAt(up string, first victim, out string, second victim, n
 	if rows := c.tasks(name, false); len(rows) != 1 || rows[0].Error != "" {
 		c.t.Errorf("%s killed at %s: tasks %+v, want the first one alone", first.process, up, rows)
 	}
-	c.holds("w1", 4, first.process+" killed at "+up)
+	c.holds("w1", 4, first.process+" killed at "+up, 30*time.Second)
 	// The command waits for the end, which comes after the death.
 	c.at(out, second, func() { c.on("m1", "sh", "-c", "shoal service rm "+name+" > /dev/null 2>&1 &") })
-	gone := c.holds("w1", 3, second.process+" killed at "+out)
+	gone := c.holds("w1", 3, second.process+" killed at "+out, 30*time.Second)
 	c.t.Logf("%-17s at %-21s up after %-6s %-17s at %-24s gone after %s", first.process, up, took.Round(10*time.Millisecond),
 		second.process, out, gone.Round(10*time.Millisecond))
 }
 
 // holds waits until a host, whose runtime may just have been killed, has so many containers.
-func (c *cluster) holds(host string, n int, what string) time.Duration {
+func (c *cluster) holds(host string, n int, what string, within time.Duration) time.Duration {
 	c.t.Helper()
-	return until(c.t, fmt.Sprintf("%s: %d containers", what, n), 30*time.Second, func() string {
+	return until(c.t, fmt.Sprintf("%s: %d containers", what, n), within, func() string {
 		out, said, code := c.try(host, "ctr", "-n", "shoal", "containers", "ls", "-q")
 		if code != 0 || len(strings.Fields(out)) != n {
 			return out + said
