@@ -37,6 +37,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/keys"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/knock"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/local"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/neighbour"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/pass"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/probe"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/quota"
@@ -45,6 +46,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/surroundings"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tracked"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/voice"
 )
 
 const (
@@ -76,7 +78,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	var kernel *tables.Kernel
 	show := &insight.Server{Env: p.Env, Node: p.ID.Name, Members: p.Directory.Entries}
 	if env.Tables == nil {
-		spaces = space.New(p.Env)
+		spaces = space.New(p.Env, uint32(cfg.NeighboursPerContainer))
 		if kernel, err = tables.New(); err != nil {
 			return err
 		}
@@ -112,7 +114,8 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	// Step 3: the loop that brings kernel, containers and forwarder to the tables; it starts with the last known ones.
 	follow := []apply.Part{resolver}
 	if spaces != nil {
-		follow = append(follow, spaces, pass.New(p.Env, health), quota.New(p.Env, health, uint32(cfg.ConnectionsPerContainer)))
+		follow = append(follow, spaces, pass.New(p.Env, health), quota.New(p.Env, health, uint32(cfg.ConnectionsPerContainer)),
+			voice.New(p.Env, health, p.ID.Name, kernel.Transact), neighbour.New(p.Env))
 	}
 	loop := apply.New(p.Env, p.ID.Name, cfg.Advertise, p.Path("tables.pb"), env.Tables, forwarder, health, follow...)
 	plane := &meshv1.DataplaneResponse{Dataplane: typesv1.Dataplane_DATAPLANE_KERNEL, Serial: 1}

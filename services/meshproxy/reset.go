@@ -7,6 +7,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/pass"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/quota"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/tables"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/voice"
 )
 
 // Reset removes from the kernel all that a meshproxy of this network namespace has made, and nothing else. The meshproxy
@@ -17,5 +18,5 @@ func Reset(ctx context.Context) error {
 		return err
 	}
 	defer kernel.Close()
-	return errors.Join(kernel.Reset(ctx), pass.Close(), quota.Close())
+	return errors.Join(kernel.Reset(ctx), pass.Close(), quota.Close(), voice.Close())
 }

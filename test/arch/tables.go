@@ -35,6 +35,7 @@ var systemPackages = map[string]string{
 	"services/meshproxy/internal/flows":        "tracked connections",
 	"services/meshproxy/internal/holder":       "processes that have a port",
 	"services/meshproxy/internal/quota":        "how many connections containers may begin",
+	"services/meshproxy/internal/voice":        "what containers' ports may say",
 	"services/meshproxy/internal/pass":         "another firewall's chain",
 	"services/meshproxy/internal/surroundings": "looks at the machine's network",
 	"services/meshproxy/internal/tracked":      "reads tracked connections",

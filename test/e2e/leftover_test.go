@@ -50,7 +50,7 @@ func (c *cluster) beyondFrame(host string) []string {
 	}
 	tables := lines(c.on(host, "nft", "list", "tables"))
 	slices.Sort(tables)
-	if !slices.Equal(tables, []string{"table inet shoal", "table inet shoal-quota", "table netdev shoal"}) {
+	if !slices.Equal(tables, []string{"table bridge shoal", "table inet shoal", "table inet shoal-quota", "table netdev shoal"}) {
 		left = append(left, "tables "+strings.Join(tables, ", "))
 	}
 	// No tunnel leads to the machine that has left.

@@ -36,6 +36,19 @@ func TestNetworks(t *testing.T) {
 		// Not even by the machine that both are on.
 		c.reaches(db[0], web[0].network, false)
 	})
+	t.Run("what containers may say of themselves comes back", func(t *testing.T) {
+		c := c.with(t)
+		c.on("w1", "nft", "delete", "table", "bridge", "shoal")
+		until(t, "the table is there again", 2*time.Second, func() string {
+			out, _, _ := c.try("w1", "nft", "list", "set", "bridge", "shoal", "owners4")
+			for _, b := range []box{web[1], db[1]} {
+				if b.host != "w1" || !strings.Contains(out, b.network) || !strings.Contains(out, b.machine) {
+					return fmt.Sprintf("of %+v: %s", b, out)
+				}
+			}
+			return ""
+		})
+	})
 	t.Run("who may call", func(t *testing.T) { c.with(t).whoMayCall(web, image) })
 	t.Run("a container of another tool", func(t *testing.T) { c.with(t).guest(web, db) })
 	t.Run("an encrypted network", func(t *testing.T) { c.with(t).encrypted(image) })

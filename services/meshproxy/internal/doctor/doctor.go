@@ -23,29 +23,33 @@ import (
 
 	"github.com/shoalproject/shoal/internal/finding"
 	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/examine"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/surroundings"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/wireguard"
 )
 
-// part is something that the kernel must have.
+// part is something that the kernel must have, or had better have.
 type part struct {
 	name, module string
 	why          string
 	try          func() error
+	better       bool
 }
 
 func parts() []part {
 	return []part{
 		{"vxlan", "vxlan", "networks between machines are made of it", func() error {
 			return add(&netlink.Vxlan{LinkAttrs: named("probe-vxlan"), VxlanId: 1, Port: 8477})
-		}},
+		}, false},
 		{"bridge", "bridge", "containers of a machine are joined by it", func() error {
 			return add(&netlink.Bridge{LinkAttrs: named("probe-bridge")})
-		}},
+		}, false},
 		{"veth", "veth", "each container has one", func() error {
 			return add(&netlink.Veth{LinkAttrs: named("probe-veth"), PeerName: "probe-peer"})
-		}},
-		{"nftables", "nf_tables", "published ports and networks are guarded by it", func() error { return filter(nil) }},
-		{"nat", "nft_chain_nat", "containers reach the world by it", func() error { return translate() }},
+		}, false},
+		{"nftables", "nf_tables", "published ports and networks are guarded by it", func() error { return filter(nil) }, false},
+		{"bridge filter", "nf_tables", "containers are kept from claiming their neighbours' addresses by it", bridged, true},
+		{"nat", "nft_chain_nat", "containers reach the world by it", translate, false},
 		{"conntrack", "nft_ct", "replies are told from new connections by it", func() error {
 			return filter([]expr.Any{
 				&expr.Ct{Key: expr.CtKeySTATE, Register: 1},
@@ -53,7 +57,7 @@ func parts() []part {
 				&expr.Cmp{Op: expr.CmpOpNeq, Register: 1, Data: make([]byte, 4)},
 				&expr.Verdict{Kind: expr.VerdictAccept},
 			})
-		}},
+		}, false},
 	}
 }
 
@@ -77,7 +81,11 @@ func Look(ctx context.Context) []finding.Finding {
 		r.Value = []finding.Finding{finding.Warned("network", "the kernel's parts could not be tried in a namespace of their own: "+r.Err.Error(),
 			"whether vxlan, bridge, veth and nftables are there shows when they are needed", "run it as root with CAP_SYS_ADMIN")}
 	}
-	return append(r.Value, ipv6(), encryption())
+	found := append(r.Value, ipv6(), encryption())
+	if f, err := surroundings.Facts(); err == nil { // what cannot be read is told by what needs it
+		found = append(found, examine.Room(f)...)
+	}
+	return found
 }
 
 func (p part) look() finding.Finding {
@@ -88,7 +96,11 @@ func (p part) look() finding.Finding {
 	case errors.Is(err, unix.EPERM):
 		return finding.Faulty(p.name, "making one is not permitted: "+err.Error(), p.why, "run it as root with CAP_NET_ADMIN")
 	}
-	return finding.Faulty(p.name, "the kernel could not make one: "+err.Error(), p.why,
+	say := finding.Faulty
+	if p.better {
+		say = finding.Warned
+	}
+	return say(p.name, "the kernel could not make one: "+err.Error(), p.why,
 		fmt.Sprintf("modprobe %s; a kernel without it needs the package linux-modules-extra, or another kernel", p.module))
 }
 
@@ -109,19 +121,23 @@ func add(l netlink.Link) error {
 
 // filter makes a table with a chain, and a rule if one is given.
 func filter(rule []expr.Any) error {
-	return table(nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, rule)
+	return table(nftables.TableFamilyINet, nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter, rule)
+}
+
+func bridged() error {
+	return table(nftables.TableFamilyBridge, nftables.ChainTypeFilter, nftables.ChainHookPrerouting, nftables.ChainPriorityFilter, nil)
 }
 
 func translate() error {
-	return table(nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, []expr.Any{&expr.Masq{}})
+	return table(nftables.TableFamilyINet, nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource, []expr.Any{&expr.Masq{}})
 }
 
-func table(kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority, rule []expr.Any) error {
+func table(family nftables.TableFamily, kind nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority, rule []expr.Any) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	t := conn.AddTable(&nftables.Table{Name: "probe", Family: nftables.TableFamilyINet})
+	t := conn.AddTable(&nftables.Table{Name: "probe", Family: family})
 	c := conn.AddChain(&nftables.Chain{Name: "probe-" + string(kind), Table: t, Type: kind, Hooknum: hook, Priority: priority})
 	if rule != nil {
 		conn.AddRule(&nftables.Rule{Table: t, Chain: c, Exprs: rule})

@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/shoalproject/shoal/internal/finding"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/kernel"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/neighbour"
 )
 
 // Facts are what a machine's kernel says of its network.
@@ -26,6 +28,8 @@ type Facts struct {
 	Tunnel int
 	// Tracked is how many connections the kernel knows, and Room how many it can.
 	Tracked, Room uint64
+	// Neighbours is how many of both families the kernel's tables have, where it says so: of the fuller one.
+	Neighbours uint64
 }
 
 // Route is one of a machine's.
@@ -54,14 +58,17 @@ type Network struct {
 func Settings() []string {
 	return []string{
 		"net/ipv4/ip_forward", "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/" + kernel.MachineBridge + "/rp_filter",
-		"net/ipv4/conf/" + kernel.MachineTunnel + "/rp_filter", "net/bridge/bridge-nf-call-iptables",
+		"net/ipv4/conf/" + kernel.MachineTunnel + "/rp_filter", "net/bridge/bridge-nf-call-iptables", neighbour.Path("ipv4"), neighbour.Path("ipv6"),
 	}
 }
 
 // Machine looks at one machine.
 func Machine(f Facts, networks []Network) []finding.Finding {
-	return slices.Concat(reverse(f), forwarding(f), forward(f), bridged(f), routes(f, networks), room(f))
+	return slices.Concat(reverse(f), forwarding(f), forward(f), bridged(f), routes(f, networks), room(f), neighbours(f, true))
 }
+
+// Room looks at what all containers of a machine share, also where no meshproxy runs yet.
+func Room(f Facts) []finding.Finding { return slices.Concat(room(f), neighbours(f, false)) }
 
 // reverse is the filter of sources: the kernel takes the stricter of a link's own and everybody's, where loose (2) counts as less
 // than strict only by its number.
@@ -162,6 +169,31 @@ func room(f Facts) []finding.Finding {
 		return []finding.Finding{finding.Warned(check, what, why, fmt.Sprintf(fix, 2*f.Room))}
 	}
 	return []finding.Finding{finding.Well(check, "%s", what)}
+}
+
+// neighbours looks at the room for them, which the kernel says in the machine's first network namespace alone. A meshproxy that runs
+// raises it: where it is low, somebody else lowers it or the meshproxy may not write it.
+func neighbours(f Facts, raised bool) []finding.Finding {
+	const check = "neighbours"
+	var out []finding.Finding
+	for _, family := range []string{"ipv4", "ipv6"} {
+		text, there := f.Settings[neighbour.Path(family)]
+		most, err := strconv.ParseUint(text, 10, 64)
+		if !there || err != nil {
+			continue
+		}
+		what := fmt.Sprintf("%d neighbours now, and room for %d of %s", f.Neighbours, most, family)
+		const why, fix = "when the table is full the kernel says `neighbor table overflow`, and first connections get no answer", "sysctl -w net.%[1]s.neigh.default.gc_thresh3=%[2]d net.%[1]s.neigh.default.gc_thresh2=%[3]d"
+		switch {
+		case f.Neighbours >= most:
+			out = append(out, finding.Faulty(check, what, why, fmt.Sprintf(fix, family, 2*f.Neighbours, f.Neighbours)))
+		case raised && most < neighbour.Room:
+			out = append(out, finding.Warned(check, what+", which one container can fill", why, fmt.Sprintf(fix, family, neighbour.Room, neighbour.Room/2)+", and find out what sets it: shoal-meshproxy raises it every 10 s"))
+		default:
+			out = append(out, finding.Well(check, "%s", what))
+		}
+	}
+	return out
 }
 
 // Way is what was tried from one machine to another.

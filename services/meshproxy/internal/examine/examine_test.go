@@ -51,6 +51,8 @@ func machine(t *testing.T, input string) string {
 			f.Forward = append(f.Forward, examine.Chain{Name: strings.Join(w[1:4], " "), LetsPass: len(w) > 4})
 		case "tracked":
 			f.Tracked, _ = strconv.ParseUint(w[1], 10, 64)
+		case "neighbours":
+			f.Neighbours, _ = strconv.ParseUint(w[1], 10, 64)
 		default:
 			t.Fatalf("no fact %q", w[0])
 		}

@@ -103,6 +103,9 @@ func (m *Model) machineSide(self Self, k *kernel.Kernel, faults *errs.Collector)
 	k.Settings["net/ipv4/conf/all/send_redirects"] = "0"
 	k.Settings["net/ipv4/conf/"+kernel.MachineBridge+"/send_redirects"] = "0"
 	k.Settings["net/ipv4/conf/"+kernel.MachineBridge+"/rp_filter"] = "2"
+	// Who has which address is told, not asked: a container that sends to thousands of a block's addresses fills no table of neighbours
+	// with questions, and hears at once that nobody is there.
+	k.Settings["net/ipv4/neigh/"+kernel.MachineBridge+"/mcast_solicit"] = "0"
 	link := kernel.Link{Name: kernel.MachineBridge, Up: true, MTU: self.MTU - overhead}
 	if m.Encryption().GetMesh() {
 		link.MTU = self.sealMTU() - overhead
@@ -127,6 +130,7 @@ func (m *Model) machineSide(self Self, k *kernel.Kernel, faults *errs.Collector)
 			k.Settings["net/ipv6/conf/all/forwarding"] = "1"
 			// Ours is a private network: it is IPv6's also on a machine that was told to do without on its own links.
 			k.Settings["net/ipv6/conf/"+kernel.MachineBridge+"/disable_ipv6"] = "0"
+			k.Settings["net/ipv6/neigh/"+kernel.MachineBridge+"/mcast_solicit"] = "0"
 			cluster, _ := block.Addr().Prefix(48) // a cluster's range is a /48
 			k.Rules.Networks = append(k.Rules.Networks, cluster)
 		}

@@ -31,7 +31,7 @@ func TestLetsGo(t *testing.T) {
 	go func() {
 		defer close(done)
 		defer conn.Close()
-		New(testx.Env(t)).listen(conn)
+		New(testx.Env(t), 100).listen(conn)
 	}()
 	defer func() { agent.Close(); <-done }()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)

@@ -32,8 +32,9 @@ const handOver = 2 * time.Second
 
 // Spaces are the containers' of one machine.
 type Spaces struct {
-	env     run.Env
-	started time.Time
+	env        run.Env
+	started    time.Time
+	neighbours uint32 // of one container
 
 	mu        sync.Mutex // guards all below
 	spaces    map[string]*space
@@ -57,8 +58,10 @@ type space struct {
 	id     string
 	socket *os.File
 	wire   *wire
-	known  bool // its task was in a model
-	ready  func()
+	// neighbours bounds how many it begins something with.
+	neighbours uint32
+	known      bool // its task was in a model
+	ready      func()
 
 	have       vip.Table             // what is in force; nil: not known
 	numbers    []uint64              // of the networks' tables that it is made of
@@ -71,10 +74,10 @@ type space struct {
 	generation uint32                // of the packet filter after our last change; 0: not known
 }
 
-// New has none.
-func New(env run.Env) *Spaces {
+// New has none. Each may begin something with so many neighbours at a time.
+func New(env run.Env, neighbours uint32) *Spaces {
 	return &Spaces{
-		env: env, started: time.Now(), spaces: map[string]*space{}, tables: map[string]made{},
+		env: env, started: time.Now(), neighbours: neighbours, spaces: map[string]*space{}, tables: map[string]made{},
 		ended: map[netip.Addr]time.Time{}, withdrawn: map[string]bool{},
 	}
 }
@@ -86,7 +89,7 @@ func (s *Spaces) Take(id string, socket *os.File, ready func()) {
 	defer s.mu.Unlock()
 	s.drop(id)
 	// The descriptor stays blocking to the runtime, which must not wait for it: the kernel answers at once.
-	x := &space{id: id, socket: socket, wire: newWire(int(socket.Fd())), ready: ready}
+	x := &space{id: id, socket: socket, wire: newWire(int(socket.Fd())), neighbours: s.neighbours, ready: ready}
 	s.spaces[id] = x
 	if err := s.settle(x, nil); err != nil {
 		s.env.Log.Warn("virtual addresses of a container not in force, will retry", "container", id, "error", err)
@@ -274,6 +277,9 @@ func (x *space) renew(want wanted, recent []netip.Addr) error {
 	next := turns{}.after(nil, changes)
 	write := func(l layout, c *nftables.Conn, chains map[string]bool) error {
 		if err := l.make(c); err != nil {
+			return err
+		}
+		if err := l.bound(c, x.neighbours); err != nil {
 			return err
 		}
 		l.guard(c, want.callers, chains)

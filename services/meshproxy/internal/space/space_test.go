@@ -40,7 +40,7 @@ type rig struct {
 
 func newRig(t testing.TB) *rig {
 	hub := newRoom(t)
-	r := &rig{t: t, client: newRoom(t), spaces: space.New(testx.Env(t))}
+	r := &rig{t: t, client: newRoom(t), spaces: space.New(testx.Env(t), 100)}
 	hub.do(func() error {
 		if err := netlink.LinkAdd(&netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br"}}); err != nil {
 			return err
@@ -408,7 +408,7 @@ func TestNextProcess(t *testing.T) {
 	}
 	defer old.Close()
 	hear(old)
-	next := space.New(testx.Env(t))
+	next := space.New(testx.Env(t), 100)
 	if err := next.Apply(t.Context(), m); err == nil {
 		t.Error("a version is in force although the agent has handed over nothing yet")
 	}
@@ -450,7 +450,7 @@ func TestLeftBeforeTheStart(t *testing.T) {
 	}
 	next := func(entries, ready []int) {
 		t.Helper()
-		r.spaces = space.New(testx.Env(t))
+		r.spaces = space.New(testx.Env(t), 100)
 		r.take()
 		r.tell(entries, ready)
 	}

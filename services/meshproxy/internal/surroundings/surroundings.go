@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -51,6 +52,7 @@ func Facts() (examine.Facts, error) {
 			faults = append(faults, err)
 		}
 	}
+	f.Neighbours = neighbours()
 	if l, err := netlink.LinkByName(kernel.MachineTunnel); err == nil {
 		f.Tunnel = l.Attrs().MTU
 	} // else the machine carries nothing in its kernel
@@ -62,6 +64,25 @@ func Facts() (examine.Facts, error) {
 		faults = append(faults, fmt.Errorf("list the packet filter's chains: %w", err))
 	}
 	return f, errors.Join(faults...)
+}
+
+// neighbours are as many as the kernel says in the machine's first network namespace, in the first column of its statistics; 0: it does
+// not say.
+func neighbours() (most uint64) {
+	for _, table := range []string{"arp_cache", "ndisc_cache"} {
+		data, err := os.ReadFile("/proc/net/stat/" + table)
+		if err != nil {
+			continue
+		}
+		if words := strings.Fields(string(data)); slices.Contains(words, "entries") {
+			first := slices.IndexFunc(words, func(w string) bool { _, err := strconv.ParseUint(w, 16, 64); return len(w) == 8 && err == nil })
+			if first >= 0 {
+				n, _ := strconv.ParseUint(words[first], 16, 64) // it is one
+				most = max(most, n)
+			}
+		}
+	}
+	return most
 }
 
 func setting(path string) (string, error) {

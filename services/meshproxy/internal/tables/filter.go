@@ -174,10 +174,10 @@ func (k *Kernel) inOne(conn *nftables.Conn, changes []kernel.Change) error {
 	if rules != nil {
 		f.install(conn, *rules)
 	}
-	if err := k.transact(conn.Flush); err != nil || rules == nil || !rules.Mesh {
+	if err := k.Transact(conn.Flush); err != nil || rules == nil || !rules.Mesh {
 		return err
 	}
-	return k.transact(func() error { return f.installZones(rules.Digest()) })
+	return k.Transact(func() error { return f.installZones(rules.Digest()) })
 }
 
 // ground makes table, chains and sets. On a kernel that lacks what the mesh needs its share is left out.

@@ -20,7 +20,7 @@ import (
 // guarded keeps the tables in the containers a1 and b1, whose service takes calls from these.
 func (w *world) guarded(t *testing.T) func(*dispatcherv1.Callers) {
 	t.Helper()
-	spaces := space.New(testx.Env(t))
+	spaces := space.New(testx.Env(t), 100)
 	for _, name := range []string{"a1", "b1"} {
 		var socket *os.File
 		w.containers[name].do(func() error {

@@ -181,8 +181,8 @@ func tableOf(attributes []byte) string {
 	return a.String()
 }
 
-// transact makes one transaction of ours, of which the watch is not to tell.
-func (k *Kernel) transact(flush func() error) error {
+// Transact makes one transaction of ours, of which the watch is not to tell.
+func (k *Kernel) Transact(flush func() error) error {
 	k.own.Add(1)
 	err := flush()
 	if err != nil {

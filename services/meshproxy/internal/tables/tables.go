@@ -6,7 +6,7 @@
 // their protocol number, rules and sets in the nftables table "shoal" alone, where the chain SHOAL-USER is made and then
 // left to the administrator. Nothing is removed when the process stops.
 //
-// One goroutine at a time may call Read and Apply, another may be in Watch.
+// One goroutine at a time may call Read, Apply and Transact, another may be in Watch.
 package tables
 
 import (

@@ -51,7 +51,7 @@ func (t tunnelSide) apply(k *Kernel, changes []kernel.Change) error {
 			conn.AddRule(t.rule())
 		}
 	}
-	return k.transact(conn.Flush)
+	return k.Transact(conn.Flush)
 }
 
 // rule writes the MAC address of the peer's tunnel end over that of nobody, by which the route led here. The mark has then done its
