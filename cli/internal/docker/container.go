@@ -39,6 +39,7 @@ type ContainerSpec struct {
 
 	Readiness         *HealthConfig `json:",omitempty"`
 	PreStop           []string      `json:",omitempty"`
+	DrainTime         *int64        `json:",omitempty"`
 	ShmSize           int64         `json:",omitempty"`
 	Devices           []Device      `json:",omitempty"`
 	DeviceCgroupRules []string      `json:",omitempty"`
@@ -152,7 +153,7 @@ func containerOf(c *typesv1.ContainerSpec) ContainerSpec {
 		StopGracePeriod: nanos(c.GetStopGracePeriod()), Groups: c.GetGroups(), Privileges: privilegesOf(c.GetPrivileges()),
 		TTY: c.GetTty(), OpenStdin: c.GetOpenStdin(), Healthcheck: probeOf(c.GetHealthcheck()), Readiness: probeOf(c.GetReadiness()),
 		Hosts: c.GetHosts(), Init: c.GetInit(), Sysctls: c.GetSysctls(), CapabilityAdd: c.GetCapabilityAdd(),
-		CapabilityDrop: c.GetCapabilityDrop(), OomScoreAdj: c.GetOomScoreAdj(), PreStop: c.GetPreStop().GetCommand(),
+		CapabilityDrop: c.GetCapabilityDrop(), OomScoreAdj: c.GetOomScoreAdj(), PreStop: c.GetPreStop().GetCommand(), DrainTime: nanos(c.GetDrainTime()),
 		ShmSize: c.GetShmBytes(), DeviceCgroupRules: c.GetDeviceCgroupRules(), CDIDevices: c.GetCdiDevices(),
 		Secrets: fileReferences(c.GetSecrets(), true), Configs: fileReferences(c.GetConfigs(), false),
 	}

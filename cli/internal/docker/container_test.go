@@ -22,7 +22,7 @@ func TestContainersAreShownInDockersForm(t *testing.T) {
 		mounts { type: MOUNT_TYPE_VOLUME source: "v" target: "/v" volume { no_copy: true subpath: "a" labels { key: "k" value: "l" } } }
 		mounts { type: MOUNT_TYPE_TMPFS target: "/m" tmpfs { size_bytes: 8 mode: 511 options: "exec" } }
 		healthcheck { test: "CMD" test: "x" interval { seconds: 1 } retries: 2 start_interval { seconds: 3 } } readiness { http { port: 80 path: "/r" } }
-		pre_stop { command: "CMD" command: "bye" } } resources { limits { memory_bytes: 5 } swap_bytes: 6 memory_swappiness: 7 }`
+		pre_stop { command: "CMD" command: "bye" } drain_time { seconds: 5 } } resources { limits { memory_bytes: 5 } swap_bytes: 6 memory_swappiness: 7 }`
 	const want = `{"ContainerSpec":{"Image":"img","Groups":["g"],"Privileges":{"SELinuxContext":{"Disable":false,"Type":"t"},"Seccomp":{"Mode":"unconfined"},
 		"AppArmor":{"Mode":"disabled"},"NoNewPrivileges":true,"PidMode":"host","UsernsMode":"private"},"TTY":true,"OpenStdin":true,
 		"Mounts":[{"Type":"bind","Source":"/s","Target":"/t","ReadOnly":true,"BindOptions":{"Propagation":"rslave","CreateMountpoint":true}},
@@ -31,7 +31,7 @@ func TestContainersAreShownInDockersForm(t *testing.T) {
 		"Healthcheck":{"Test":["CMD","x"],"Interval":1000000000,"StartInterval":3000000000,"Retries":2},"Hosts":["10.0.0.1 db"],
 		"DNSConfig":{"Nameservers":["9.9.9.9"],"Search":["x"],"Options":["ndots:1"]},"Init":true,"Sysctls":{"net.a":"1"},
 		"CapabilityAdd":["CAP_NET_ADMIN"],"CapabilityDrop":["ALL"],"Ulimits":[{"Name":"nofile","Hard":2,"Soft":1}],"OomScoreAdj":5,
-		"Readiness":{"HTTP":{"Port":80,"Path":"/r"}},"PreStop":["CMD","bye"],"ShmSize":9,
+		"Readiness":{"HTTP":{"Port":80,"Path":"/r"}},"PreStop":["CMD","bye"],"DrainTime":5000000000,"ShmSize":9,
 		"Devices":[{"PathOnHost":"/dev/a","PathInContainer":"/dev/b","CgroupPermissions":"r"}],"CDIDevices":["v/c=0"]},
 		"Resources":{"Limits":{"MemoryBytes":5},"SwapBytes":6,"MemorySwappiness":7}}`
 	task := &typesv1.TaskSpec{}

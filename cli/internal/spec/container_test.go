@@ -41,7 +41,7 @@ func TestContainerFlags(t *testing.T) {
 		{"--mount type=bind,src=/s,dst=/d,bind-propagation=rslave,bind-recursive=disabled,bind-create-src=true", `mounts { type: MOUNT_TYPE_BIND source: "/s" target: "/d" bind { propagation: MOUNT_PROPAGATION_RSLAVE non_recursive: true create_mountpoint: true } }`},
 		{"--mount type=tmpfs,target=/t,tmpfs-size=1m,tmpfs-mode=1770,tmpfs-option=exec", `mounts { type: MOUNT_TYPE_TMPFS target: "/t" tmpfs { size_bytes: 1048576 mode: 1016 options: "exec" } }`},
 		{"--health-cmd true --health-interval 1s --health-timeout 2s --health-retries 4 --health-start-period 5s --health-start-interval 6s", `healthcheck { test: "CMD-SHELL" test: "true" interval { seconds: 1 } timeout { seconds: 2 } retries: 4 start_period { seconds: 5 } start_interval { seconds: 6 } }`},
-		{"--no-healthcheck --ready-http http://:8080/ok?x=1 --pre-stop-cmd bye", `healthcheck { test: "NONE" } readiness { http { port: 8080 path: "/ok?x=1" } } pre_stop { command: "CMD-SHELL" command: "bye" }`},
+		{"--no-healthcheck --ready-http http://:8080/ok?x=1 --pre-stop-cmd bye --drain-time 5s", `healthcheck { test: "NONE" } readiness { http { port: 8080 path: "/ok?x=1" } } pre_stop { command: "CMD-SHELL" command: "bye" } drain_time { seconds: 5 }`},
 		{"--health-tcp 53 --ready-http https://localhost:8443", `healthcheck { tcp { port: 53 } } readiness { http { port: 8443 path: "/" tls: true } }`},
 		{"--env-file env -e B=3", `env: "A=1" env: "COLOR=blue" env: "B=3"`},
 		{"--masked-path /proc/a --read-only-path /proc/b", `privileges { masked_paths: "/proc/a" read_only_paths: "/proc/b" }`},

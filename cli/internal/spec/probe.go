@@ -8,9 +8,8 @@ import (
 
 	"google.golang.org/protobuf/types/known/durationpb"
 
-	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
-
 	"github.com/shoalproject/shoal/internal/errs"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
 // probes defines the flags of both probes and of the command before the stop.
@@ -27,6 +26,7 @@ func (f *Flags) probes() {
 		f.set.String(prefix+"-start-interval", "", "time between two looks until the first success (default: at most 5s)")
 	}
 	f.set.String("pre-stop-cmd", "", "line for the shell, run in a container before its stop signal")
+	f.set.String("drain-time", "", "time that connections have to end before a container hears of its end (default 0s)")
 }
 
 func (f *Flags) applyProbes(c *typesv1.ContainerSpec) {
@@ -41,6 +41,7 @@ func (f *Flags) applyProbes(c *typesv1.ContainerSpec) {
 			c.Healthcheck = nil
 		}
 	}
+	f.duration("drain-time", func(d *durationpb.Duration) { c.DrainTime = d })
 	if f.set.Changed("pre-stop-cmd") {
 		c.PreStop = nil
 		if line := f.text("pre-stop-cmd"); line != "" {

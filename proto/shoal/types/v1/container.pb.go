@@ -87,6 +87,8 @@ type ContainerSpec struct {
 	Readiness *Probe `protobuf:"bytes,30,opt,name=readiness,proto3" json:"readiness,omitempty"`
 	// What runs in it before its stop signal.
 	PreStop *PreStop `protobuf:"bytes,31,opt,name=pre_stop,json=preStop,proto3" json:"pre_stop,omitempty"`
+	// Time that connections have to end, from when nobody is led to it any more until it hears of its end. Default 0, at most 1 h.
+	DrainTime *durationpb.Duration `protobuf:"bytes,32,opt,name=drain_time,json=drainTime,proto3" json:"drain_time,omitempty"`
 	// Secrets in it, as files in memory.
 	Secrets []*FileReference `protobuf:"bytes,60,rep,name=secrets,proto3" json:"secrets,omitempty"`
 	// Configs in it, as files in memory.
@@ -341,6 +343,13 @@ func (x *ContainerSpec) GetReadiness() *Probe {
 func (x *ContainerSpec) GetPreStop() *PreStop {
 	if x != nil {
 		return x.PreStop
+	}
+	return nil
+}
+
+func (x *ContainerSpec) GetDrainTime() *durationpb.Duration {
+	if x != nil {
+		return x.DrainTime
 	}
 	return nil
 }
@@ -617,7 +626,7 @@ var File_shoal_types_v1_container_proto protoreflect.FileDescriptor
 
 const file_shoal_types_v1_container_proto_rawDesc = "" +
 	"\n" +
-	"\x1eshoal/types/v1/container.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x1ashoal/types/v1/mount.proto\x1a\x1ashoal/types/v1/probe.proto\x1a\x1bshoal/types/v1/secret.proto\"\xd9\v\n" +
+	"\x1eshoal/types/v1/container.proto\x12\x0eshoal.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1eshoal/types/v1/isolation.proto\x1a\x1ashoal/types/v1/mount.proto\x1a\x1ashoal/types/v1/probe.proto\x1a\x1bshoal/types/v1/secret.proto\"\x93\f\n" +
 	"\rContainerSpec\x12\x14\n" +
 	"\x05image\x18\x01 \x01(\tR\x05image\x12\x18\n" +
 	"\acommand\x18\x02 \x03(\tR\acommand\x12\x12\n" +
@@ -656,7 +665,9 @@ const file_shoal_types_v1_container_proto_rawDesc = "" +
 	"cdiDevices\x127\n" +
 	"\vhealthcheck\x18\x1d \x01(\v2\x15.shoal.types.v1.ProbeR\vhealthcheck\x123\n" +
 	"\treadiness\x18\x1e \x01(\v2\x15.shoal.types.v1.ProbeR\treadiness\x122\n" +
-	"\bpre_stop\x18\x1f \x01(\v2\x17.shoal.types.v1.PreStopR\apreStop\x127\n" +
+	"\bpre_stop\x18\x1f \x01(\v2\x17.shoal.types.v1.PreStopR\apreStop\x128\n" +
+	"\n" +
+	"drain_time\x18  \x01(\v2\x19.google.protobuf.DurationR\tdrainTime\x127\n" +
 	"\asecrets\x18< \x03(\v2\x1d.shoal.types.v1.FileReferenceR\asecrets\x127\n" +
 	"\aconfigs\x18= \x03(\v2\x1d.shoal.types.v1.FileReferenceR\aconfigs\x129\n" +
 	"\x06attach\x18> \x01(\v2!.shoal.types.v1.AttachedNamespaceR\x06attach\x1a9\n" +
@@ -722,14 +733,15 @@ var file_shoal_types_v1_container_proto_depIdxs = []int32{
 	10, // 8: shoal.types.v1.ContainerSpec.healthcheck:type_name -> shoal.types.v1.Probe
 	10, // 9: shoal.types.v1.ContainerSpec.readiness:type_name -> shoal.types.v1.Probe
 	11, // 10: shoal.types.v1.ContainerSpec.pre_stop:type_name -> shoal.types.v1.PreStop
-	12, // 11: shoal.types.v1.ContainerSpec.secrets:type_name -> shoal.types.v1.FileReference
-	12, // 12: shoal.types.v1.ContainerSpec.configs:type_name -> shoal.types.v1.FileReference
-	4,  // 13: shoal.types.v1.ContainerSpec.attach:type_name -> shoal.types.v1.AttachedNamespace
-	14, // [14:14] is the sub-list for method output_type
-	14, // [14:14] is the sub-list for method input_type
-	14, // [14:14] is the sub-list for extension type_name
-	14, // [14:14] is the sub-list for extension extendee
-	0,  // [0:14] is the sub-list for field type_name
+	7,  // 11: shoal.types.v1.ContainerSpec.drain_time:type_name -> google.protobuf.Duration
+	12, // 12: shoal.types.v1.ContainerSpec.secrets:type_name -> shoal.types.v1.FileReference
+	12, // 13: shoal.types.v1.ContainerSpec.configs:type_name -> shoal.types.v1.FileReference
+	4,  // 14: shoal.types.v1.ContainerSpec.attach:type_name -> shoal.types.v1.AttachedNamespace
+	15, // [15:15] is the sub-list for method output_type
+	15, // [15:15] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_shoal_types_v1_container_proto_init() }

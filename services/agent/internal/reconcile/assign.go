@@ -172,6 +172,9 @@ func (l *Loop) want(ctx context.Context, t *dispatcherv1.AssignedTask) {
 		l.note(e)
 	}
 	e.life.Desired(t.GetDesired())
+	if t.GetSpec().GetContainer().GetDrainTime().AsDuration() > 0 {
+		e.life.Drains()
+	}
 	if !e.life.Leaving() {
 		e.stopAt = nil
 	}

@@ -441,6 +441,31 @@ func TestTrafficWhenItListens(t *testing.T) {
 	})
 }
 
+// TestDrainTime: between the mesh's letting go and the first that the container hears of its end lies the service's drain time.
+func TestDrainTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		host := newHost()
+		a := start(t, host)
+		task := assigned("a", running, 0)
+		task.Spec.Container.DrainTime = durationpb.New(3 * time.Second)
+		task.Spec.Container.PreStop = &typesv1.PreStop{Command: []string{"CMD-SHELL", "say goodbye"}}
+		a.assign(whole(5, task))
+		a.settle(time.Second)
+		leaving := proto.CloneOf(task)
+		leaving.Desired, leaving.StopRevision = shutdown, 6
+		a.assign(change(6, leaving))
+		a.settle(time.Second)
+		a.Barrier(a.ctx, version(6))
+		a.settle(2900 * time.Millisecond)
+		a.expect("a", running, false, "waits while its connections have time to end")
+		if got := host.Commands(); len(got) != 0 {
+			t.Errorf("ran %q while its connections have time to end", got)
+		}
+		a.settle(200 * time.Millisecond)
+		a.expect("a", shutdown, false, "stopped")
+	})
+}
+
 // TestPreStop: the command runs in the container once the mesh has let go, before the signal.
 func TestPreStop(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

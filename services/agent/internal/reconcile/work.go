@@ -34,6 +34,11 @@ func (l *Loop) do(ctx context.Context, e *entry, a task.Action) {
 			e.life.BoundOver()
 			l.step(ctx, e)
 		})
+	case task.ArmDrain:
+		l.after(ctx, e.assigned.GetSpec().GetContainer().GetDrainTime().AsDuration(), func(ctx context.Context) {
+			e.life.DrainOver()
+			l.step(ctx, e)
+		})
 	case task.None, task.Forget:
 	}
 }

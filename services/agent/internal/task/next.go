@@ -108,22 +108,27 @@ func (l *Life) ended() {
 	}
 }
 
-// leave takes a task out: out of the mesh first, so that no new connection reaches a process that is about to end.
+// leave takes a task out: out of the mesh first, so that no new connection reaches a process that is about to end, and then not before those
+// that it has have had their time.
 func (l *Life) leave() Action {
 	if l.presence == Running && l.busy == None {
 		l.Ready = false
 		switch {
 		case l.waiting: // a stop that was held; its message says why
-		case l.passed || l.bound:
-			l.Message = "stopping"
-			l.stopped = true
-			return Stop
-		default:
+		case !l.passed && !l.bound:
 			l.Message = "waits until no machine sends it new connections"
 			if !l.armed {
 				l.armed = true
 				return ArmBound
 			}
+		case l.drain == drainDue:
+			l.Message, l.drain = "waits while its connections have time to end", drainRuns
+			return ArmDrain
+		case l.drain == drainRuns:
+		default:
+			l.Message = "stopping"
+			l.stopped = true
+			return Stop
 		}
 		return None
 	}

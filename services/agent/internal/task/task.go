@@ -39,7 +39,17 @@ const (
 	Unhealthy
 )
 
-// Action is a step for the caller to take. All but Cancel, ArmBound and Forget are answered by a method of Life.
+// drain is how far the time is that connections have.
+type drain uint8
+
+const (
+	noDrain drain = iota
+	drainDue
+	drainRuns
+	drainOver
+)
+
+// Action is a step for the caller to take. All but Cancel, ArmBound, ArmDrain and Forget are answered by a method of Life.
 type Action uint8
 
 const (
@@ -57,13 +67,15 @@ const (
 	Cancel
 	// ArmBound starts the timer whose end is told by BoundOver.
 	ArmBound
+	// ArmDrain starts the timer whose end is told by DrainOver.
+	ArmDrain
 	// Forget says that nothing is left and nobody asks for the task any more.
 	Forget
 )
 
 // String is the action's name in scripts and logs.
 func (a Action) String() string {
-	return [...]string{"none", "prepare", "start", "stop", "clean", "cancel", "arm-bound", "forget"}[a]
+	return [...]string{"none", "prepare", "start", "stop", "clean", "cancel", "arm-bound", "arm-drain", "forget"}[a]
 }
 
 // Life is one task on this machine. The first block is what is reported and journaled; the rest is found out again after
@@ -88,6 +100,7 @@ type Life struct {
 	passed    bool   // the mesh has let go
 	armed     bool   // the bound's timer runs
 	bound     bool   // it has ended
+	drain     drain  // of its connections, once the mesh has let go
 	stopped   bool   // the container was ended by us
 	asked     bool   // an earlier life of the agent was told to stop it
 	sick      string // why its health check has failed for good
@@ -99,6 +112,7 @@ type Life struct {
 func (l *Life) Desired(d typesv1.TaskState) {
 	if !l.wanted { // it was dropped and is back: its next stop waits for the mesh anew
 		l.passed, l.armed, l.bound = false, false, false
+		l.drain = min(l.drain, drainDue)
 	}
 	l.known, l.wanted = true, true
 	l.desired = max(l.desired, d) // it only rises
@@ -169,6 +183,16 @@ func (l *Life) MeshPassed() { l.passed = true }
 
 // BoundOver says that the longest wait for that is over.
 func (l *Life) BoundOver() { l.bound = l.armed }
+
+// Drains says that its connections have time to end before it is stopped.
+func (l *Life) Drains() { l.drain = max(l.drain, drainDue) }
+
+// DrainOver says that this time is over.
+func (l *Life) DrainOver() {
+	if l.drain == drainRuns {
+		l.drain = drainOver
+	}
+}
 
 // RetryDue says that a step that was held may be tried again.
 func (l *Life) RetryDue() { l.waiting = false }

@@ -90,6 +90,10 @@ func happen(t *testing.T, d *datadriven.TestData, l *Life, line string) {
 		l.MeshPassed()
 	case "bound-over":
 		l.BoundOver()
+	case "drains":
+		l.Drains()
+	case "drain-over":
+		l.DrainOver()
 	case "retry":
 		l.RetryDue()
 	case "again":

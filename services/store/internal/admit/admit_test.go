@@ -119,9 +119,9 @@ func TestServiceFaults(t *testing.T) {
 			`mounts[2].target: "b" must be an absolute path`, `mounts[2].bind: is not for a mount of type tmpfs`, `mounts[2].source: is not for a mount of type tmpfs`,
 			`mounts[2].tmpfs.options[0]: "size=1" is not one of`, `mounts[3].target: is the root`, `mounts[3].volume.subpath: "../x" must be a path within`,
 		}},
-		{"probes", sound + `task { container { healthcheck { test: "curl" http {} retries: 5000 } readiness { interval { nanos: 10 } } pre_stop { command: "CMD" } } }`, errs.Invalid, []string{
+		{"probes", sound + `task { container { healthcheck { test: "curl" http {} retries: 5000 } readiness { interval { nanos: 10 } } pre_stop { command: "CMD" } drain_time { seconds: 3601 } } }`, errs.Invalid, []string{
 			`healthcheck: says several ways`, `healthcheck.test: begins with "curl"`, `healthcheck.http.port: 0 is not`, `healthcheck.retries: 5000`,
-			`readiness.interval: 10ns is below 1ms`, `readiness: says not what to look at`, `pre_stop.command: CMD needs a command`,
+			`readiness.interval: 10ns is below 1ms`, `readiness: says not what to look at`, `pre_stop.command: CMD needs a command`, `drain_time: 1h0m1s is above 1h0m0s`,
 		}},
 		{"names", sound + `task { container { hosts: "db 10.0.0.1" hosts: "host-gateway box" dns_config { nameservers: "ns" search: "a b" options: "rm -rf" } hostname: "{{.Task.Name" env: "A={{.Color}}" } }`, errs.Invalid, []string{
 			`hosts[0]: "db 10.0.0.1" must be ADDRESS NAME`, `dns_config.nameservers[0]: "ns" is no address`, `dns_config.search[0]: "a b" is no domain`,

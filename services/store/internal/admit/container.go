@@ -48,6 +48,8 @@ func (f *Faults) container(c *typesv1.ContainerSpec) {
 		c.StopGracePeriod = durationpb.New(stopGrace)
 	}
 	f.duration("stop_grace_period", c.GetStopGracePeriod())
+	f.duration("drain_time", c.GetDrainTime())
+	f.Check(c.GetDrainTime().AsDuration() <= maxDrain, "drain_time", "%s is above %s", c.GetDrainTime().AsDuration(), maxDrain)
 	f.few(map[string]int{
 		"groups": len(c.GetGroups()), "hosts": len(c.GetHosts()), "sysctls": len(c.GetSysctls()), "ulimits": len(c.GetUlimits()),
 		"mounts": len(c.GetMounts()), "devices": len(c.GetDevices()), "device_cgroup_rules": len(c.GetDeviceCgroupRules()),

@@ -29,6 +29,7 @@ const (
 const (
 	restartDelay = 5 * time.Second
 	stopGrace    = 10 * time.Second
+	maxDrain     = time.Hour
 )
 
 // vxlanPort is where tunnels end when the cluster does not say.
