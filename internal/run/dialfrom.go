@@ -46,7 +46,7 @@ func (machineNetwork) DialFrom(ctx context.Context, network string, to netip.Add
 }
 
 // byPorts tries some. One that this machine listens on, as it does on a published one, is of no use.
-func byPorts(source netip.Addr, dial func(from netip.AddrPort) (net.Conn, error)) (net.Conn, error) {
+func byPorts[T any](source netip.Addr, dial func(from netip.AddrPort) (T, error)) (T, error) {
 	for range portTries {
 		c, err := dial(netip.AddrPortFrom(source, uint16(firstPort+rand.IntN(otherPorts))))
 		if !errors.Is(err, syscall.EADDRINUSE) && !errors.Is(err, syscall.EADDRNOTAVAIL) {

@@ -95,6 +95,7 @@ var clockReaders = map[string]string{
 	"services/store/internal/raftnode": "measures commits, and counts cluster time on while it leads",
 
 	"services/meshproxy/internal/forward":   "measures idle time, and sets deadlines of connections",
+	"services/meshproxy/internal/relay":     "measures how long ago dialling began",
 	"services/meshproxy/internal/session":   "measures how long a stream has lived",
 	"services/meshproxy/internal/ingress":   "measures the silence of its dispatcher",
 	"services/meshproxy/internal/apply":     "measures how long ago its file was written",

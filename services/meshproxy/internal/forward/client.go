@@ -27,10 +27,15 @@ func addressOf(a net.Addr) netip.AddrPort {
 func (f *Forwarder) dialTask(ctx context.Context, network string, task netip.AddrPort, client netip.Addr) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, tryLimit)
 	defer cancel()
+	return run.DialFrom(ctx, f.env.Net, network, task, f.source(client, task))
+}
+
+// source is the address with which a task is spoken to: its client's own, or none where it is to be this machine's.
+func (f *Forwarder) source(client netip.Addr, task netip.AddrPort) netip.Addr {
 	if !f.transparent || !speaks(client, task.Addr()) {
-		client = netip.Addr{}
+		return netip.Addr{}
 	}
-	return run.DialFrom(ctx, f.env.Net, network, task, client)
+	return client
 }
 
 // speaks says that a task can be spoken to with the client's address. To itself it cannot: it would take that for a stranger's

@@ -6,8 +6,6 @@ import (
 	"net/netip"
 	"sync/atomic"
 	"time"
-
-	"github.com/shoalproject/shoal/services/meshproxy/internal/relay"
 )
 
 // bounds are the limits of a port.
@@ -23,8 +21,7 @@ type bounds struct {
 
 // guest is a client's connection that has a place at a port.
 type guest struct {
-	conn   net.Conn
-	pair   *relay.Pair // has the connection when it is joined with the task's; guarded by the port's lock
+	seat   seat // has the connection; nil while it changes hands. Guarded by the port's lock
 	client netip.Addr
 	since  time.Time
 	spoken atomic.Bool // one of its ends has said something
@@ -37,13 +34,34 @@ func (g *guest) speaks() {
 	}
 }
 
+// seat is who has a guest's connection.
+type seat interface {
+	// Reset ends it, so that its ends hear of it.
+	Reset()
+}
+
+// loose is a connection that no loop has.
+type loose struct{ net.Conn }
+
+func (l loose) Reset() { reset(l.Conn) }
+
+// sit notes who has a guest's connection now. It is false, and the connection is reset, if the guest was sent off meanwhile.
+func (p *port) sit(g *guest, s seat) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	g.seat = s
+	if _, there := p.guests[g]; there || s == nil {
+		return true
+	}
+	s.Reset()
+	return false
+}
+
 // sendOff needs the port's lock. It ends the connection by a reset.
 func (g *guest) sendOff() {
-	if g.pair != nil {
-		g.pair.Reset()
-		return
+	if g.seat != nil {
+		g.seat.Reset()
 	}
-	reset(g.conn)
 }
 
 // neighbourhood is who shares places: a client, or in IPv6 all who can have an address beside its own.
@@ -75,8 +93,8 @@ func (p *port) give(client netip.Addr) {
 }
 
 // enter notes a client, if it may call and there is a place for it; else it is nil and the result says why.
-func (p *port) enter(conn net.Conn) (g *guest, refusal string) {
-	g = &guest{conn: conn, client: addressOf(conn.RemoteAddr()).Addr(), since: time.Now()}
+func (p *port) enter(client netip.Addr, s seat) (g *guest, refusal string) {
+	g = &guest{seat: s, client: client, since: time.Now()}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {

@@ -2,7 +2,6 @@ package forward
 
 import (
 	"encoding/binary"
-	"net"
 	"net/netip"
 
 	"github.com/shoalproject/shoal/internal/errs"
@@ -10,14 +9,11 @@ import (
 
 // introduce tells the task who its client is, before all else, where the port asks for it. The task's machine need not know:
 // to it these are the client's first bytes.
-func (p *port) introduce(u upstream, client net.Conn) error {
-	p.mu.Lock()
-	proxy := p.proxy
-	p.mu.Unlock()
-	if !proxy {
+func (p *port) introduce(u upstream, o *Open) error {
+	head := p.introduction(o)
+	if head == nil {
 		return nil
 	}
-	head := proxyHeader(addressOf(client.RemoteAddr()), addressOf(client.LocalAddr()))
 	if u.conn != nil {
 		_, err := u.conn.Write(head)
 		if err != nil {
@@ -31,6 +27,17 @@ func (p *port) introduce(u upstream, client net.Conn) error {
 		return errs.New(errs.Unavailable, "tell the task its client: %w", err)
 	}
 	return nil
+}
+
+// introduction is what a task is told of its client; nil where the port asks for nothing.
+func (p *port) introduction(o *Open) []byte {
+	p.mu.Lock()
+	proxy := p.proxy
+	p.mu.Unlock()
+	if !proxy {
+		return nil
+	}
+	return proxyHeader(o.Client, o.Dialled)
 }
 
 // proxyHeader is a PROXY protocol header of version 2 for a TCP connection (The PROXY protocol, haproxy.org, section 2.2):

@@ -24,22 +24,12 @@ func (p *port) join(ctx context.Context, client, task net.Conn, g *guest) {
 		p.f.env.Log.Warn("connection not carried", "port", p.Listener.String(), "error", err)
 		return
 	}
-	p.seat(g, pair)
+	p.sit(g, pair)
 	select {
 	case <-pair.Done():
 	case <-ctx.Done():
 		pair.Reset()
 		<-pair.Done()
-	}
-}
-
-// seat notes who has a guest's connection now. One that was sent off meanwhile goes.
-func (p *port) seat(g *guest, pair *relay.Pair) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	g.pair = pair
-	if _, there := p.guests[g]; !there {
-		pair.Reset()
 	}
 }
 

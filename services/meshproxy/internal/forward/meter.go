@@ -13,6 +13,9 @@ type meter struct {
 	dials, dropped                 prometheus.Counter
 	links                          prometheus.Gauge
 	connect                        prometheus.Histogram
+
+	openTCP   prometheus.Gauge // those of the above that each connection changes
+	servedTCP prometheus.Counter
 }
 
 func newMeter(env run.Env) *meter {
@@ -47,5 +50,6 @@ func newMeter(env run.Env) *meter {
 		}),
 	}
 	env.Metrics.MustRegister(m.connections, m.failures, m.inbound, m.open, m.ports, m.dials, m.dropped, m.links, m.connect)
+	m.openTCP, m.servedTCP = m.open.WithLabelValues("tcp"), m.connections.WithLabelValues("tcp", "served")
 	return m
 }

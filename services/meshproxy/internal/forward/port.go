@@ -15,6 +15,7 @@ import (
 	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/packet"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/relay"
 )
 
 // port is an open listener with its backends.
@@ -79,6 +80,9 @@ func (p *port) listen(ctx context.Context, address string) (closer func(), err e
 	l, err := p.f.env.Net.Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
+	}
+	if relay.Listens(l) {
+		return p.openDoor(ctx, l)
 	}
 	closer = func() { _ = l.Close() }
 	p.f.tasks.Go(ctx, "port "+p.Listener.String(), func(ctx context.Context) error {
@@ -151,12 +155,11 @@ func (u upstream) abort() {
 	u.link.close()
 }
 
-// connect tries the backends in turn until one answers or the total limit has passed.
-func (p *port) connect(ctx context.Context, client netip.AddrPort, chosen func(mesh.Backend)) (upstream, error) {
+// connect tries backends in turn until one answers or the total limit has passed. Faults are those of others that were tried before.
+func (p *port) connect(ctx context.Context, client netip.AddrPort, backends []mesh.Backend, chosen func(mesh.Backend), faults ...error) (upstream, error) {
 	ctx, cancel := context.WithTimeout(ctx, totalLimit)
 	defer cancel()
-	var faults []error
-	for _, b := range p.turn(client.Addr()) {
+	for _, b := range backends {
 		if ctx.Err() != nil {
 			break
 		}
@@ -165,13 +168,18 @@ func (p *port) connect(ctx context.Context, client netip.AddrPort, chosen func(m
 		if err == nil {
 			return u, nil
 		}
-		p.f.meter.failures.WithLabelValues(p.Network).Inc()
-		faults = append(faults, fmt.Errorf("task %s on %s: %w", b.Task, b.Node, err))
+		faults = append(faults, p.failed(b, err))
 	}
 	if len(faults) == 0 {
 		return upstream{}, errs.New(errs.Unavailable, "no task is ready")
 	}
 	return upstream{}, errors.Join(faults...)
+}
+
+// failed counts a try.
+func (p *port) failed(b mesh.Backend, err error) error {
+	p.f.meter.failures.WithLabelValues(p.Network).Inc()
+	return fmt.Errorf("task %s on %s: %w", b.Task, b.Node, err)
 }
 
 // reach opens the way to one task, and puts who does not answer last for a while: the task, or its machine.
@@ -229,32 +237,36 @@ func (p *port) accept(ctx context.Context, l acceptor) error {
 	return nil
 }
 
-// serve is one TCP connection from a client.
+// serve is one TCP connection from a client that no loop has taken.
 func (p *port) serve(ctx context.Context, client net.Conn) {
 	m := p.f.meter
-	m.open.WithLabelValues("tcp").Inc()
-	defer m.open.WithLabelValues("tcp").Dec()
-	started := time.Now()
-	g, refusal := p.enter(client)
+	m.openTCP.Inc()
+	defer m.openTCP.Dec()
+	o := &Open{Listener: p.Listener, Client: addressOf(client.RemoteAddr()), Dialled: addressOf(client.LocalAddr())}
+	g, refusal := p.enter(o.Client.Addr(), loose{client})
 	if g == nil {
 		m.connections.WithLabelValues("tcp", refusal).Inc()
 		reset(client)
 		return
 	}
 	defer p.leave(g)
-	o := &Open{Listener: p.Listener, Client: addressOf(client.RemoteAddr()), Dialled: addressOf(client.LocalAddr())}
-	u, err := p.connect(ctx, o.Client, func(b mesh.Backend) { o.Backend = b })
+	p.reachFor(ctx, client, g, o, p.turn(o.Client.Addr()))
+}
+
+// reachFor finds a guest a task, one backend after the other, and carries what they say to each other.
+func (p *port) reachFor(ctx context.Context, client net.Conn, g *guest, o *Open, backends []mesh.Backend, faults ...error) {
+	limited, cancel := context.WithDeadline(ctx, g.since.Add(totalLimit))
+	defer cancel()
+	u, err := p.connect(limited, o.Client, backends, func(b mesh.Backend) { o.Backend = b }, faults...)
 	if err == nil {
-		err = p.introduce(u, client)
+		err = p.introduce(u, o)
 	}
 	if err != nil {
-		m.connections.WithLabelValues("tcp", "no_backend").Inc()
-		p.f.env.Log.Debug("connection not served", "port", p.Listener.String(), "client", client.RemoteAddr().String(), "error", err)
+		p.unserved(o, err)
 		reset(client)
 		return
 	}
-	m.connect.Observe(time.Since(started).Seconds())
-	m.connections.WithLabelValues("tcp", "served").Inc()
+	p.served(g)
 	defer p.f.book.enter(o)()
 	if u.conn != nil {
 		p.join(ctx, client, u.conn, g)
@@ -263,6 +275,18 @@ func (p *port) serve(ctx context.Context, client net.Conn) {
 	if p.f.carry(ctx, client, u.link, g) {
 		p.f.links.put(u.link)
 	}
+}
+
+// served counts a guest that has its task.
+func (p *port) served(g *guest) {
+	p.f.meter.connect.Observe(time.Since(g.since).Seconds())
+	p.f.meter.servedTCP.Inc()
+}
+
+// unserved counts one that got none.
+func (p *port) unserved(o *Open, err error) {
+	p.f.meter.connections.WithLabelValues("tcp", "no_backend").Inc()
+	p.f.env.Log.Debug("connection not served", "port", p.Listener.String(), "client", o.Client.String(), "error", err)
 }
 
 // lasting is a context for what has begun when ctx ends: it lives a moment longer, so that a short exchange comes to its

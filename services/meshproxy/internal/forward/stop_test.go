@@ -37,6 +37,12 @@ func TestStopLetsExchangesEnd(t *testing.T) {
 			<-asked
 			r.stop()
 			refused(t, at("127.0.0.1", p))
+			if ended(client, 50*time.Millisecond) {
+				t.Error("it was cut")
+			}
+			if err := client.SetDeadline(time.Now().Add(5 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
 			close(stopped)
 			if got, err := io.ReadAll(client); string(got) != "the answer" {
 				t.Errorf("answered %q, %v", got, err)

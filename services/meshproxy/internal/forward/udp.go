@@ -105,7 +105,7 @@ func (p *port) converse(ctx context.Context, sock *packet.Socket, from packet.Or
 	m.open.WithLabelValues("udp").Inc()
 	defer m.open.WithLabelValues("udp").Dec()
 	o := &Open{Listener: p.Listener, Client: addressOf(from.Addr)}
-	u, err := p.connect(ctx, o.Client, func(b mesh.Backend) {
+	u, err := p.connect(ctx, o.Client, p.turn(o.Client.Addr()), func(b mesh.Backend) {
 		o.Backend = b
 		p.mu.Lock()
 		defer p.mu.Unlock()

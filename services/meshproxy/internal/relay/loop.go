@@ -7,10 +7,14 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// yieldEvery is less than what the runtime lets a goroutine go on for (10 ms): one that has gone on for longer loses its processor at each
+// call of the kernel.
+const yieldEvery = 5 * time.Millisecond
 
 // batch is how many ends are asked for at once.
 const batch = 128
@@ -21,22 +25,27 @@ type loop struct {
 	ends  map[int32]*end
 	busy  []*Pair // have had their turn, and could go on
 	spare []*Pair // the list of before
+	dials []*Pair // began to connect, the first one first; some are past it
 
 	epoll int
-	ready syscall.RawConn // waits for the epoll instance, as for a socket: no thread is held meanwhile
-	close func() error
-	bell  int // an eventfd(2) that ends the waiting
+	bell  int          // an eventfd(2) that ends the waiting
+	pairs atomic.Int64 // that it has
 
 	news   atomic.Bool // there are orders
 	mu     sync.Mutex  // guards below
 	orders []order
+	doors  map[int32]*Door
 	closed bool
 }
 
-// order is what others ask of a loop: to carry a pair, or to give it up.
+// doorEvent marks what the kernel tells of a door. Its number is then that of the door, and else that of a socket.
+const doorEvent = 1
+
+// order is what others ask of a loop: to carry a pair, to give it up, or to greet a client.
 type order struct {
 	pair  *Pair
 	reset bool
+	greet arrival
 }
 
 func newLoop() (*loop, error) {
@@ -44,26 +53,19 @@ func newLoop() (*loop, error) {
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err := unix.SetNonblock(epoll, true); err != nil { // which tells os.NewFile that it can be waited for
-		return nil, errors.Join(os.NewSyscallError("fcntl", err), unix.Close(epoll))
-	}
-	file := os.NewFile(uintptr(epoll), "epoll")
-	ready, err := file.SyscallConn()
-	if err != nil {
-		return nil, errors.Join(err, file.Close())
-	}
 	bell, err := unix.Eventfd(0, unix.EFD_NONBLOCK|unix.EFD_CLOEXEC)
 	if err != nil {
-		return nil, errors.Join(os.NewSyscallError("eventfd", err), file.Close())
+		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(epoll))
 	}
-	l := &loop{ends: map[int32]*end{}, epoll: epoll, ready: ready, bell: bell}
-	l.close = func() error { return errors.Join(unix.Close(bell), file.Close()) }
+	l := &loop{ends: map[int32]*end{}, doors: map[int32]*Door{}, epoll: epoll, bell: bell}
 	event := &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(bell)}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, bell, event); err != nil {
 		return nil, errors.Join(os.NewSyscallError("epoll_ctl", err), l.close())
 	}
 	return l, nil
 }
+
+func (l *loop) close() error { return errors.Join(unix.Close(l.bell), unix.Close(l.epoll)) }
 
 // carry hands a pair over. Its first events wake the loop, which looks for orders before it looks at events. With an error its
 // sockets are closed, now or soon.
@@ -89,6 +91,7 @@ func (l *loop) watch(p *Pair) error {
 	}
 	l.orders = append(l.orders, order{pair: p})
 	l.news.Store(true)
+	l.pairs.Add(1)
 	for i := range p.ends {
 		fd := p.ends[i].fd
 		if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, fd, &unix.EpollEvent{Events: watched, Fd: int32(fd)}); err != nil {
@@ -110,6 +113,31 @@ func (l *loop) reset(p *Pair) {
 	l.ring()
 }
 
+// greetLater leaves a client to this loop; false if it has ended.
+func (l *loop) greetLater(a arrival) bool {
+	l.mu.Lock()
+	open := !l.closed
+	if open {
+		l.orders = append(l.orders, order{greet: a})
+		l.news.Store(true)
+	}
+	l.mu.Unlock()
+	l.ring()
+	return open
+}
+
+func (l *loop) know(d *Door) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.doors[d.id] = d
+}
+
+func (l *loop) forget(d *Door) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.doors, d.id)
+}
+
 // ring wakes the loop, and no other who has the bell's number when the loop has ended. It is never read: it has room for 2^64 rings.
 func (l *loop) ring() {
 	l.mu.Lock()
@@ -124,6 +152,7 @@ func (l *loop) run(ctx context.Context) error {
 	defer l.stop()
 	defer context.AfterFunc(ctx, l.ring)()
 	var events [batch]unix.EpollEvent
+	yielded := time.Now()
 	for ctx.Err() == nil {
 		n, err := l.wait(events[:])
 		if err != nil {
@@ -135,25 +164,43 @@ func (l *loop) run(ctx context.Context) error {
 			l.follow()
 		}
 		for _, ev := range events[:n] {
-			if e := l.ends[ev.Fd]; e != nil {
-				e.note(ev.Events)
-				l.turn(e.pair)
+			if ev.Pad == doorEvent {
+				l.accept(ev.Fd)
+			} else if e := l.ends[ev.Fd]; e != nil {
+				l.told(e, ev.Events)
 			}
 		}
 		l.goOn()
-		runtime.Gosched() // those who begin and end connections must not wait until it has nothing to do
+		l.giveUp()
+		if now := time.Now(); now.Sub(yielded) > yieldEvery {
+			yielded = now
+			runtime.Gosched()
+		}
 	}
 	return nil
 }
 
 // wait returns what has become ready, at once if somebody could go on.
 func (l *loop) wait(events []unix.EpollEvent) (n int, err error) {
-	var fault error
-	err = l.ready.Read(func(fd uintptr) bool {
-		n, fault = again(func() (int, error) { return unix.EpollWait(int(fd), events, 0) })
-		return n > 0 || fault != nil || len(l.busy) > 0
-	})
-	return max(n, 0), errors.Join(err, os.NewSyscallError("epoll_wait", fault))
+	patience := l.patience()
+	if len(l.busy) > 0 {
+		patience = 0
+	}
+	n, err = unix.EpollWait(l.epoll, events, patience)
+	if errors.Is(err, unix.EINTR) {
+		return 0, nil
+	}
+	return max(n, 0), os.NewSyscallError("epoll_wait", err)
+}
+
+// told is told of an end.
+func (l *loop) told(e *end, events uint32) {
+	e.note(events)
+	if e.pair.dialling {
+		l.dialled(e.pair, events)
+		return
+	}
+	l.turn(e.pair)
 }
 
 // goOn gives those another turn that could go on.
@@ -178,6 +225,8 @@ func (l *loop) follow() {
 	l.mu.Unlock()
 	for _, o := range orders {
 		switch {
+		case o.pair == nil:
+			l.greet(o.greet)
 		case o.pair.over:
 		case o.reset:
 			l.end(o.pair, true)
@@ -220,13 +269,24 @@ func (l *loop) turn(p *Pair) {
 
 // end closes a pair's sockets, after all was said or by a reset: then neither end may take what it has for the whole.
 func (l *loop) end(p *Pair, reset bool) {
-	p.over = true
+	p.over, p.dialling = true, false
+	l.pairs.Add(-1)
 	for i := range p.ends {
 		p.ways[i].drop(&l.store)
-		delete(l.ends, int32(p.ends[i].fd)) // before its number is another's
-		closeSocket(p.ends[i].fd, reset)
+		if fd := p.ends[i].fd; fd >= 0 {
+			delete(l.ends, int32(fd)) // before its number is another's
+			closeSocket(fd, reset)
+		}
 	}
-	close(p.done)
+	if p.done != nil {
+		close(p.done)
+	}
+	if v := p.visit; v != nil {
+		if v.guest != nil {
+			v.guest.Ended()
+		}
+		v.door.free()
+	}
 }
 
 // stop resets what is left, and takes no more.

@@ -1,9 +1,10 @@
 // Package relay joins pairs of TCP connections: what one end says the other hears, to its end or its reset.
 //
-// It owns the sockets that were joined, from Join until they are closed. A few loops carry them all, each a thread that waits for
-// many sockets at once (epoll(7)) and reads and writes without ever waiting for one: a small request costs a read and a write, and
-// wakes nobody else. It never looks at what it carries, knows no clock and gives nothing up that is silent: the kernel's keep-alive
-// ends what is dead. A Relay is safe for concurrent use; a pair belongs to one loop, and only that touches its sockets.
+// It owns the sockets that were joined, from Join until they are closed, and those of doors: listeners whose clients the loops accept,
+// and connect to whom their host says. A few loops carry them all, each a thread that waits for many sockets at once (epoll(7)) and
+// reads and writes without ever waiting for one: a small request costs a read and a write, and wakes nobody else. It never looks at
+// what it carries, and gives nothing up that is silent: the kernel's keep-alive ends what is dead. A Relay is safe for concurrent use; a
+// pair belongs to one loop, and only that touches its sockets.
 package relay
 
 import (
@@ -19,8 +20,12 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 )
 
-// mostLoops bounds the threads: each can carry some hundred thousand small requests a second.
-const mostLoops = 16
+const (
+	// mostLoops bounds the threads: each can carry some hundred thousand small requests a second.
+	mostLoops = 16
+	// fewPairs are no burden for a loop: with no more it gives none away.
+	fewPairs = 16
+)
 
 // Relay is one process's.
 type Relay struct {
@@ -29,6 +34,7 @@ type Relay struct {
 	mu    sync.Mutex // guards below
 	loops []*loop
 	next  int
+	doors int32 // that there were
 }
 
 // New makes one that waits for its first pair.
@@ -41,8 +47,13 @@ func (r *Relay) Run(ctx context.Context, log *slog.Logger) error {
 	case <-ctx.Done():
 		return nil
 	}
+	loops := r.all()
+	// A loop waits in the kernel and keeps its place in the runtime meanwhile, which would be taken from it, and given back, again and
+	// again: with a place more for each, others find one, and it needs none of theirs.
+	runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + len(loops))
+	defer func() { runtime.GOMAXPROCS(max(1, runtime.GOMAXPROCS(0)-len(loops))) }()
 	g := run.NewGroup(log)
-	for i, l := range r.all() {
+	for i, l := range loops {
 		g.Go("relay "+strconv.Itoa(i), l.run)
 	}
 	return g.Wait(ctx)
@@ -77,9 +88,29 @@ func (r *Relay) turn() (*loop, error) {
 	return r.loops[r.next%len(r.loops)], nil
 }
 
+// least is a loop that has far fewer pairs than own, or own: what is carried by who accepted it needs no other to wake.
+func (r *Relay) least(own *loop) *loop {
+	best := own
+	for _, l := range r.all() {
+		if l.pairs.Load() < best.pairs.Load() {
+			best = l
+		}
+	}
+	if own.pairs.Load() <= 2*best.pairs.Load()+fewPairs {
+		return own
+	}
+	return best
+}
+
 // Able says that a connection can be joined: it is one of the system's, and not one of the simulation.
 func Able(conn net.Conn) bool {
 	_, ok := conn.(*net.TCPConn)
+	return ok
+}
+
+// Listens says that a listener can be a door.
+func Listens(l net.Listener) bool {
+	_, ok := l.(*net.TCPListener)
 	return ok
 }
 
@@ -115,7 +146,10 @@ type Pair struct {
 	spoken *atomic.Bool
 	listed bool // it has more to carry at once
 	over   bool
-	done   chan struct{}
+	done   chan struct{} // nil for one that came in by a door
+
+	visit    *visit // nil for one that did not
+	dialling bool   // its second end connects
 }
 
 // Done is closed when both connections are.

@@ -2,8 +2,8 @@ package relay
 
 import (
 	"errors"
-	"net"
 	"os"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -81,10 +81,11 @@ func again(call func() (int, error)) (n int, err error) {
 	}
 }
 
-// detach takes a connection's socket from the runtime, which would be woken by whatever comes to it, and closes the connection.
-func detach(conn net.Conn) (fd int, err error) {
-	defer func() { _ = conn.Close() }() // what is to be said of it, its socket says
-	c, ok := conn.(*net.TCPConn)
+// detach takes the socket of a connection or a listener from the runtime, which would be woken by whatever comes to it, and closes what
+// had it.
+func detach(of interface{ Close() error }) (fd int, err error) {
+	defer func() { _ = of.Close() }() // what is to be said of it, its socket says
+	c, ok := of.(syscall.Conn)
 	if !ok {
 		return -1, errors.ErrUnsupported
 	}

@@ -95,7 +95,9 @@ func (w *way) sip(s *store) (n int, over bool, err error) {
 func (w *way) unload(s *store) (n int, err error) {
 	n, err = w.dst.write(w.held)
 	if w.held = w.held[n:]; len(w.held) == 0 {
-		s.giveRoom(w.room)
+		if w.room != nil { // a head has none
+			s.giveRoom(w.room)
+		}
 		w.room, w.held = nil, nil
 	}
 	return n, err

@@ -61,6 +61,10 @@ func (n within) DialFrom(ctx context.Context, network string, to netip.AddrPort,
 	return c, n.h.try(func() (err error) { c, err = run.DialFrom(ctx, n.Network, network, to, source); return err })
 }
 
+func (n within) Connect(to netip.AddrPort, source netip.Addr) (fd int, err error) {
+	return fd, n.h.try(func() (err error) { fd, err = run.Connect(n.Network, to, source); return err })
+}
+
 // proxied puts a meshproxy's forwarder on each machine. What they say to each other is in the clear here.
 func (w *world) proxied(userSpace string) {
 	w.t.Helper()

@@ -1,0 +1,176 @@
+package relay
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// dialLimit bounds one try to connect. All have the same, so that the first begun is the first to be given up.
+const dialLimit = time.Second
+
+// ErrSilent is why a connection that was not answered in time is given up.
+var ErrSilent = errors.New("no answer within a second")
+
+// visit is what is known of a pair that came in by a door.
+type visit struct {
+	door  *Door
+	guest Guest
+	begun time.Time // its dialling
+}
+
+// arrival is a client that one loop has accepted and another greets.
+type arrival struct {
+	door   *Door
+	fd     int
+	client netip.AddrPort
+}
+
+// accept takes who waits at a door, some at once.
+func (l *loop) accept(id int32) {
+	l.mu.Lock()
+	d := l.doors[id]
+	l.mu.Unlock()
+	if d == nil {
+		return // closed meanwhile
+	}
+	for range acceptsAtOnce {
+		fd, client, err := d.accept()
+		if err != nil {
+			return // it is told again of those who wait
+		}
+		a := arrival{d, fd, client}
+		if to := d.relay.least(l); to == l || !to.greetLater(a) {
+			l.greet(a)
+		}
+	}
+}
+
+// greet has the host decide, and begins what it says.
+func (l *loop) greet(a arrival) {
+	p := &Pair{loop: l, visit: &visit{door: a.door}}
+	p.ends = [2]end{{fd: a.fd, pair: p, writable: true}, {fd: -1, pair: p, writable: true}}
+	p.ways = [2]way{{src: &p.ends[0], dst: &p.ends[1]}, {src: &p.ends[1], dst: &p.ends[0]}}
+	l.pairs.Add(1)
+	own, err := syscall.Getsockname(a.fd)
+	if err != nil {
+		l.end(p, true)
+		return
+	}
+	lead := a.door.host.Greet(p, a.client, addrPort(own))
+	p.visit.guest, p.spoken = lead.Guest, lead.Spoken
+	p.ways[0].held = lead.Head
+	switch {
+	case lead.Guest == nil:
+		l.end(p, true)
+	case !lead.To.IsValid():
+		l.aside(p, nil)
+	default:
+		l.dial(p, lead)
+	}
+}
+
+func (l *loop) dial(p *Pair, lead Lead) {
+	fd, err := p.visit.door.host.Connect(lead.To, lead.From)
+	if err != nil {
+		l.aside(p, err)
+		return
+	}
+	p.ends[1].fd, p.dialling, p.visit.begun = fd, true, time.Now()
+	if err := l.add(&p.ends[1]); err != nil {
+		l.aside(p, err)
+		return
+	}
+	l.dials = append(l.dials, p)
+}
+
+// add watches an end.
+func (l *loop) add(e *end) error {
+	l.ends[int32(e.fd)] = e
+	event := unix.EpollEvent{Events: watched, Fd: int32(e.fd)}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, e.fd, &event))
+}
+
+// dialled is told of a socket that connects: it has, or it has failed.
+func (l *loop) dialled(p *Pair, events uint32) {
+	if events&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
+		fault, err := unix.GetsockoptInt(p.ends[1].fd, unix.SOL_SOCKET, unix.SO_ERROR)
+		if err == nil && fault != 0 {
+			err = unix.Errno(fault)
+		}
+		if err != nil {
+			l.aside(p, os.NewSyscallError("connect", err))
+			return
+		}
+	}
+	if events&(unix.EPOLLOUT|unix.EPOLLHUP) == 0 {
+		return
+	}
+	p.dialling = false
+	if err := l.add(&p.ends[0]); err != nil {
+		l.aside(p, err)
+		return
+	}
+	p.visit.guest.Joined()
+	l.turn(p) // its head is said at once
+}
+
+// giveUp takes aside what has not connected in time.
+func (l *loop) giveUp() {
+	for len(l.dials) > 0 {
+		p := l.dials[0]
+		if p.dialling && !p.over {
+			if time.Since(p.visit.begun) < dialLimit {
+				return
+			}
+			l.aside(p, ErrSilent)
+		}
+		l.dials[0] = nil
+		if l.dials = l.dials[1:]; len(l.dials) == 0 {
+			l.dials = nil
+		}
+	}
+}
+
+// patience is how long the loop may wait until it has to look at what connects, in milliseconds; -1: for ever.
+func (l *loop) patience() int {
+	if len(l.dials) == 0 {
+		return -1
+	}
+	return max(0, int(time.Until(l.dials[0].visit.begun.Add(dialLimit)).Milliseconds())) + 1
+}
+
+// aside hands a client over to its guest; whom it was led to is closed.
+func (l *loop) aside(p *Pair, err error) {
+	p.over, p.dialling = true, false
+	l.pairs.Add(-1)
+	if fd := p.ends[1].fd; fd >= 0 {
+		delete(l.ends, int32(fd))
+		closeSocket(fd, true)
+	}
+	if fd := int32(p.ends[0].fd); l.ends[fd] == &p.ends[0] {
+		delete(l.ends, fd)
+	}
+	p.visit.guest.Aside(&Socket{p.ends[0].fd, p.visit.door}, err)
+}
+
+// Socket is a connection that no loop carries. It has its place until Leave.
+type Socket struct {
+	fd   int
+	door *Door
+}
+
+// Conn is the connection, which has left the Socket. With an error it is closed.
+func (s *Socket) Conn() (net.Conn, error) {
+	file := os.NewFile(uintptr(s.fd), "client")
+	conn, err := net.FileConn(file)
+	return conn, errors.Join(err, file.Close())
+}
+
+// Leave gives its place back.
+func (s *Socket) Leave() { s.door.free() }
