@@ -5,10 +5,12 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"maps"
 	"net"
 	"slices"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/internal/identity"
@@ -35,6 +37,8 @@ type ledger struct {
 	early  chan struct{} // has a token when a connection runs out before the sweep's next look
 	// blank stands in TLS for leaves that are kept here.
 	blank *x509.Certificate
+	// issuers are those of open connections, each once: a server's TLS parses them anew for each client.
+	issuers map[string]weak.Pointer[x509.Certificate]
 }
 
 // conn is one open connection: the raw one, below TLS. It leaves the ledger when it is closed.
@@ -59,7 +63,7 @@ type call struct {
 }
 
 func newLedger(env run.Env, keep *identity.Keeper) *ledger {
-	return &ledger{env: env, keep: keep, conns: map[*conn]struct{}{}, calls: map[*call]struct{}{}, early: make(chan struct{}, 1), blank: new(x509.Certificate)}
+	return &ledger{env: env, keep: keep, conns: map[*conn]struct{}{}, calls: map[*call]struct{}{}, early: make(chan struct{}, 1), blank: new(x509.Certificate), issuers: map[string]weak.Pointer[x509.Certificate]{}}
 }
 
 // wrap makes a conn that is not in the ledger yet.
@@ -107,19 +111,33 @@ func (l *ledger) admit(c *conn, chain []*x509.Certificate, v verify) (identity.P
 }
 
 // slim has an open connection forget what its peer's leaf says, and keep the leaf as it came: parsed it takes ten times as much
-// memory, for as long as the connection lasts, of which a server has thousands. A sweep parses it again. The issuers are
-// parsed once for all their peers, and stay.
+// memory, for as long as the connection lasts, of which a server has thousands. A sweep parses it again. Its issuers are the same
+// for thousands of peers, and are kept once.
 func (c *conn) slim(over *tls.Conn) {
 	// TLS keeps the chain for whoever asks; what we get is its own slice.
 	chain := over.ConnectionState().PeerCertificates
 	if len(chain) == 0 {
 		return
 	}
-	leaf, issuers := bytes.Clone(chain[0].Raw), slices.Clone(chain[1:])
+	leaf := bytes.Clone(chain[0].Raw)
 	chain[0] = c.ledger.blank
 	c.ledger.mu.Lock()
 	defer c.ledger.mu.Unlock()
-	c.chain, c.leaf = issuers, leaf
+	for i := range chain[1:] {
+		chain[i+1] = c.ledger.issuer(chain[i+1])
+	}
+	c.chain, c.leaf = slices.Clone(chain[1:]), leaf
+}
+
+// issuer is the one that is kept of equal issuers. Its caller holds the ledger's mutex.
+func (l *ledger) issuer(same *x509.Certificate) *x509.Certificate {
+	if kept := l.issuers[string(same.Raw)].Value(); kept != nil {
+		return kept
+	}
+	// Those that nobody uses any more go when another comes, which is at a rotation.
+	maps.DeleteFunc(l.issuers, func(_ string, p weak.Pointer[x509.Certificate]) bool { return p.Value() == nil })
+	l.issuers[string(same.Raw)] = weak.Make(same)
+	return same
 }
 
 // look looks at the peer as its handshake did.

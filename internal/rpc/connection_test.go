@@ -2,9 +2,11 @@ package rpc
 
 import (
 	"crypto/x509"
+	"runtime"
 	"testing"
 
 	"github.com/shoalproject/shoal/internal/identity"
+	"github.com/shoalproject/shoal/internal/testx"
 )
 
 // TestALookTakesNothingFromTLS: what TLS keeps of a peer's chain is emptied while a sweep may look at the connection; it sees the peer
@@ -24,5 +26,24 @@ func TestALookTakesNothingFromTLS(t *testing.T) {
 	kept[0] = &x509.Certificate{}
 	if _, err := c.look(); err != nil || seen != leaf {
 		t.Errorf("looked at %v: %v", seen, err)
+	}
+}
+
+// TestIssuersAreKeptOnce: thousands of peers have the same issuers, which TLS parses anew for each.
+func TestIssuersAreKeptOnce(t *testing.T) {
+	l := newLedger(testx.Env(t), nil)
+	parsed := func(raw string) *x509.Certificate { return &x509.Certificate{Raw: []byte(raw)} }
+	first, other := parsed("issuer"), parsed("another")
+	if l.issuer(first) != first || l.issuer(other) != other {
+		t.Error("what nobody has brought before is another's")
+	}
+	if l.issuer(parsed("issuer")) != first || l.issuer(parsed("another")) != other {
+		t.Error("the same issuer is kept twice")
+	}
+	runtime.KeepAlive(first)
+	runtime.KeepAlive(other)
+	runtime.GC()
+	if third := parsed("third"); l.issuer(third) != third || len(l.issuers) != 1 {
+		t.Errorf("%d issuers are kept, want the one in use", len(l.issuers))
 	}
 }

@@ -106,6 +106,8 @@ func NewServer(env run.Env, k *identity.Keeper, opts ...ServerOption) *Server {
 			// Thousands of machines hold a connection each, and most of them say little. TLS has a buffer of its own.
 			grpc.ReadBufferSize(0),
 			grpc.WriteBufferSize(o.write),
+			// A client's headers are some hundred bytes once a call; remembered to be said in fewer they are there for as long as it is.
+			grpc.HeaderTableSize(0),
 			grpc.StaticStreamWindowSize(streamWindow),
 			grpc.StaticConnWindowSize(connWindow),
 			grpc.KeepaliveParams(keepalive.ServerParameters{Time: keepaliveTime, Timeout: keepaliveWait}),

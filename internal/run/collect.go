@@ -28,7 +28,7 @@ func Collect(ctx context.Context) {
 		percent := collectLeast
 		for last := allocated(); Sleep(ctx, collectLook) == nil; {
 			next := allocated()
-			want := p.look(collectShare(next.ever-last.ever, next.inUse))
+			want := collectShare(p.look(next.ever-last.ever), next.inUse)
 			last = next
 			if want == percent {
 				continue
@@ -43,17 +43,18 @@ func Collect(ctx context.Context) {
 	})
 }
 
-// pace is what the last looks called for, in percent.
+// pace is what was allocated within each of the last looks.
 type pace struct {
-	wants [collectCalm]int
-	next  int
+	seen [collectCalm]uint64
+	next int
 }
 
-// look notes what one look calls for. The most of the last ones counts: a stampede is over when none of them saw it.
-func (p *pace) look(want int) int {
-	p.wants[p.next] = want
-	p.next = (p.next + 1) % len(p.wants)
-	return max(slices.Max(p.wants[:]), collectLeast)
+// look notes one. The most of the last ones counts: a stampede is over when none of them saw it. It is not their share that is kept: that
+// of a process which has just started would leave gaps in its memory which it no longer needs when it has grown.
+func (p *pace) look(allocated uint64) uint64 {
+	p.seen[p.next] = allocated
+	p.next = (p.next + 1) % len(p.seen)
+	return slices.Max(p.seen[:])
 }
 
 // collectShare is how much may come on top of what is in use, in percent, for what was allocated within one look.

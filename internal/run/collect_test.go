@@ -22,22 +22,26 @@ func TestMemoryIsCollectedEarlyUnlessThatIsOften(t *testing.T) {
 	}
 }
 
-// When a stampede is over, memory is collected early again, whatever a single second brings now and then.
+// When a stampede is over, memory is collected early again, whatever a single second brings now and then; and while it lasts the share
+// falls as what is in use grows.
 func TestMemoryOfAStampedeIsGivenBack(t *testing.T) {
+	const mb = 1 << 20
 	var p pace
-	p.look(200)
-	got := 0
+	p.look(40 * mb)
 	for second := range 60 {
-		want := collectLeast
+		seen := uint64(mb)
 		if second%9 == 0 {
-			want = 30
+			seen = 2 * mb
 		}
-		got = p.look(want)
-		if second < collectCalm-1 && got != 200 {
-			t.Fatalf("%d s after the stampede: %d %%", second+1, got)
+		got := p.look(seen)
+		if second < collectCalm-1 && got != 40*mb {
+			t.Fatalf("%d s after the stampede: %d MB", second+1, got/mb)
+		}
+		if second >= collectCalm && got != 2*mb {
+			t.Fatalf("%d s after the stampede: %d MB, want 2", second+1, got/mb)
 		}
 	}
-	if got != 30 {
-		t.Errorf("a minute after the stampede: %d %%, want 30 %%", got)
+	if young, grown := collectShare(40*mb, 40*mb), collectShare(40*mb, 200*mb); young != 200 || grown != 40 {
+		t.Errorf("with 40 and 200 MB in use: %d and %d %%", young, grown)
 	}
 }

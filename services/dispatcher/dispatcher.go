@@ -42,10 +42,11 @@ const (
 // Config is the process's configuration file.
 type Config struct {
 	config.Base `yaml:",inline"`
-	// HeartbeatPeriod is how often a machine says that it lives, as it is told; with more than 2,000 machines at this dispatcher
-	// they are told a longer one, in proportion, up to nine sixteenths of `suspect_after`. Limits: at least 50ms.
+	// HeartbeatPeriod is how often a machine says that it lives, as it is told; with more than 1,250 machines at this dispatcher
+	// they are told a longer one, in proportion, up to half of `down_after` and at most `suspect_after`. Limits: at least 50ms.
 	HeartbeatPeriod time.Duration `yaml:"heartbeat_period"`
-	// SuspectAfter is the silence after which a machine's endpoints leave the mesh. Limits: at least two `heartbeat_period`.
+	// SuspectAfter is the silence after which a machine's endpoints leave the mesh; where machines are told a longer period
+	// than half of it, it is this period and half of it. Limits: at least two `heartbeat_period`.
 	SuspectAfter time.Duration `yaml:"suspect_after"`
 	// DownAfter is the silence after which a machine's tasks are replaced. Limits: longer than `suspect_after`.
 	DownAfter time.Duration `yaml:"down_after"`
@@ -93,7 +94,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 		typesv1.Kind_KIND_NETWORK, typesv1.Kind_KIND_MEMBER, typesv1.Kind_KIND_LEASE, typesv1.Kind_KIND_DENIAL,
 		typesv1.Kind_KIND_LOAD, typesv1.Kind_KIND_REGISTRY)
 	self := p.ID.Name
-	times := liveness.Times{Suspect: cfg.SuspectAfter, Down: cfg.DownAfter, Lease: cfg.Lease}
+	times := liveness.Times{Period: cfg.HeartbeatPeriod, Suspect: cfg.SuspectAfter, Down: cfg.DownAfter, Lease: cfg.Lease}
 
 	seat := lease.New(p.Env, commits, view, liveness.LeaseName(self), p.ID, cfg.Lease)
 	table := liveness.NewTable()
@@ -107,7 +108,7 @@ func Run(ctx context.Context, cfg Config, env run.Env) error {
 	sessions := session.New(session.Parts{
 		Self: self, Env: p.Env, View: view, Commit: commit, Statuses: statuses, Usage: loads, Payloads: storev1.NewPayloadServiceClient(conn), Table: table, Barrier: mesh, Board: board,
 		Refusal: spreader.Refusal, Refused: func(node string, m *dispatcherv1.StreamRefusal) { calls.Refused(node, m) },
-	}, session.Options{HeartbeatPeriod: cfg.HeartbeatPeriod, HeartbeatTimeout: cfg.SuspectAfter, Times: times})
+	}, session.Options{Times: times})
 	endpoints := endpoint.New(p.Env, view, mesh, board, spreader.Refusal)
 	if calls, err = offerCalls(p, view, sessions); err != nil {
 		return err

@@ -22,8 +22,9 @@ import (
 
 const (
 	manager = "m1"
-	// limit is when a step with thousands of machines is given up.
-	limit = 5 * time.Minute
+	// limit is when a wait for thousands of machines is given up, and one that for a single one.
+	limit = 2 * time.Minute
+	one   = 30 * time.Second
 	// rest is how long a cluster is left alone before it counts as settled, and look how long it is then watched.
 	rest = 20 * time.Second
 	look = 20 * time.Second
@@ -91,12 +92,43 @@ func (h *Measurement) Run(ctx context.Context) (err error) {
 		return err
 	}
 	h.row("all agents started to all in session", "s", "", time.Since(began).Seconds())
-	for _, step := range []func(context.Context) error{h.settled, h.changes, h.fill, h.reconnect} {
-		if err := step(ctx); err != nil {
+	for _, s := range []step{{"settled", h.settled}, {"changes", h.changes}, {"fill", h.fill}, {"reconnect", h.reconnect}} {
+		if err := h.step(ctx, s); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+type step struct {
+	name string
+	take func(context.Context) error
+}
+
+// step takes one, from a fleet that is whole, and tells how many sessions were lost in it: one that has lost many has measured how they
+// came back.
+func (h *Measurement) step(ctx context.Context, s step) error {
+	defer h.fleet.Undisturbed()()
+	if err := h.sessions(ctx, nil); err != nil {
+		return fmt.Errorf("step %s can't begin: %w", s.name, err)
+	}
+	before := h.opened()
+	err := s.take(ctx)
+	lost := h.opened() - before
+	h.Log.Info("step", "name", s.name, "sessions_opened", lost, "in_session", h.fleet.InSession(nil))
+	if err != nil {
+		return fmt.Errorf("step %s: %d of %d machines are in session, and %d have opened one since it began: %w",
+			s.name, h.fleet.InSession(nil), h.Nodes, lost, err)
+	}
+	return nil
+}
+
+// opened counts the sessions that were ever opened.
+func (h *Measurement) opened() (sum int) {
+	for _, n := range h.fleet.Opened() {
+		sum += n
+	}
+	return sum
 }
 
 func (h *Measurement) row(what, unit, aim string, v float64) {
@@ -168,15 +200,9 @@ func (h *Measurement) changes(ctx context.Context) error {
 			return err
 		}
 		var task *typesv1.Task
-		if _, err := poll.Until(ctx, "the container of "+name+" is made", limit, func(ctx context.Context) string {
-			got, err := h.Tasks.ListTasks(ctx, &controlv1.ListTasksRequest{Filters: []string{"service=" + name}})
-			if err != nil || len(got.GetTasks()) == 0 {
-				return fmt.Sprintf("no task: %v", err)
-			}
-			if task = got.GetTasks()[0].GetTask(); times.Of(task.GetMeta().GetId()).IsZero() {
-				return "task " + task.GetMeta().GetId() + " is not there"
-			}
-			return ""
+		if _, err := poll.Until(ctx, "the container of "+name+" is made on "+n.Name, one, func(ctx context.Context) (wrong string) {
+			task, wrong = h.made(ctx, name, times)
+			return wrong
 		}); err != nil {
 			return err
 		}
@@ -190,6 +216,25 @@ func (h *Measurement) changes(ctx context.Context) error {
 	h.Report.Spread("commit of a task to its container", aimChange, last)
 	h.Report.Spread("create of a service to its container", "", whole)
 	return h.empty(ctx)
+}
+
+// made is the task of a service whose container was made first. A machine that was lost meanwhile, or its session, may have got another.
+func (h *Measurement) made(ctx context.Context, service string, times *hollow.Times) (first *typesv1.Task, wrong string) {
+	got, err := h.Tasks.ListTasks(ctx, &controlv1.ListTasksRequest{Filters: []string{"service=" + service}})
+	if err != nil || len(got.GetTasks()) == 0 {
+		return nil, fmt.Sprintf("no task: %v", err)
+	}
+	for _, entry := range got.GetTasks() {
+		t := entry.GetTask()
+		if at := times.Of(t.GetMeta().GetId()); !at.IsZero() && (first == nil || at.Before(times.Of(first.GetMeta().GetId()))) {
+			first = t
+		}
+		wrong += fmt.Sprintf("task %s is %s %s; ", t.GetMeta().GetId(), t.GetObserved().GetState(), t.GetObserved().GetMessage())
+	}
+	if first != nil {
+		return first, ""
+	}
+	return nil, wrong
 }
 
 // fill creates services of many replicas, and waits until the store has all of them running.
@@ -230,7 +275,7 @@ func (h *Measurement) fill(ctx context.Context) error {
 func (h *Measurement) empty(ctx context.Context) error {
 	_, err := poll.Until(ctx, "no container is left", limit, func(context.Context) string {
 		if n := h.fleet.Containers(); n > 0 {
-			return fmt.Sprintf("%d containers", n)
+			return fmt.Sprintf("%d containers, %d of %d machines in session", n, h.fleet.InSession(nil), h.Nodes)
 		}
 		return ""
 	})

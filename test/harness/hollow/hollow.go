@@ -12,8 +12,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"runtime"
 	"runtime/debug"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -47,6 +47,8 @@ const (
 	comeLimit  = 5 * time.Second
 	// collectAt is how much garbage there may be, in percent of what is in use: collecting takes the processors that sessions need.
 	collectAt = 300
+	// collectMost is the memory that is not collected for a measurement.
+	collectMost = 12 << 30
 )
 
 // Options are a fleet's.
@@ -206,6 +208,17 @@ func (n *Node) config() agent.Config {
 	return cfg
 }
 
+// Undisturbed collects the fleet's memory, and then none until end is called. To go through what thousands of agents have in use takes a
+// processor for seconds, and who allocates meanwhile must help: machines that are about to do much at once lose their sessions by it.
+func (*Fleet) Undisturbed() (end func()) {
+	runtime.GC()
+	percent, most := debug.SetGCPercent(-1), debug.SetMemoryLimit(collectMost)
+	return func() {
+		debug.SetMemoryLimit(most)
+		debug.SetGCPercent(percent)
+	}
+}
+
 // Opened counts the sessions that each machine has opened, in the order of Nodes.
 func (f *Fleet) Opened() []int {
 	out := make([]int, 0, len(f.nodes))
@@ -264,33 +277,4 @@ func (f *Fleet) Containers() (running int) {
 		}
 	}
 	return running
-}
-
-// Made tells when the container of each task was made, from now on.
-func (f *Fleet) Made() *Times {
-	t := &Times{of: map[string]time.Time{}}
-	for _, n := range f.nodes {
-		n.Host.OnMade(t.note)
-	}
-	return t
-}
-
-// Times is when containers were made, by task.
-type Times struct {
-	mu sync.Mutex // guards of
-	of map[string]time.Time
-}
-
-func (t *Times) note(task string) {
-	now := time.Now()
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.of[task] = now
-}
-
-// Of is when the container of a task was made; zero: not yet.
-func (t *Times) Of(task string) time.Time {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.of[task]
 }

@@ -961,8 +961,12 @@ type HeartbeatAck struct {
 	Seq uint64 `protobuf:"varint,1,opt,name=seq,proto3" json:"seq,omitempty"`
 	// Period of heartbeats from now on: a dispatcher of many machines asks for fewer. Absent: as it was told last.
 	HeartbeatPeriod *durationpb.Duration `protobuf:"bytes,2,opt,name=heartbeat_period,json=heartbeatPeriod,proto3" json:"heartbeat_period,omitempty"`
-	unknownFields   protoimpl.UnknownFields
-	sizeCache       protoimpl.SizeCache
+	// Silence after which the machine should go elsewhere from now on: told together with the period.
+	HeartbeatTimeout *durationpb.Duration `protobuf:"bytes,3,opt,name=heartbeat_timeout,json=heartbeatTimeout,proto3" json:"heartbeat_timeout,omitempty"`
+	// When the machine should beat next, from now on: so that machines take turns in small groups. Absent: after its period.
+	NextHeartbeat *durationpb.Duration `protobuf:"bytes,4,opt,name=next_heartbeat,json=nextHeartbeat,proto3" json:"next_heartbeat,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *HeartbeatAck) Reset() {
@@ -1005,6 +1009,20 @@ func (x *HeartbeatAck) GetSeq() uint64 {
 func (x *HeartbeatAck) GetHeartbeatPeriod() *durationpb.Duration {
 	if x != nil {
 		return x.HeartbeatPeriod
+	}
+	return nil
+}
+
+func (x *HeartbeatAck) GetHeartbeatTimeout() *durationpb.Duration {
+	if x != nil {
+		return x.HeartbeatTimeout
+	}
+	return nil
+}
+
+func (x *HeartbeatAck) GetNextHeartbeat() *durationpb.Duration {
+	if x != nil {
+		return x.NextHeartbeat
 	}
 	return nil
 }
@@ -1686,10 +1704,12 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\x10heartbeat_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0fheartbeatPeriod\x12F\n" +
 	"\x11heartbeat_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10heartbeatTimeout\x12\x1d\n" +
 	"\n" +
-	"cluster_id\x18\x04 \x01(\tR\tclusterId\"f\n" +
+	"cluster_id\x18\x04 \x01(\tR\tclusterId\"\xf0\x01\n" +
 	"\fHeartbeatAck\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12D\n" +
-	"\x10heartbeat_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0fheartbeatPeriod\"\x1d\n" +
+	"\x10heartbeat_period\x18\x02 \x01(\v2\x19.google.protobuf.DurationR\x0fheartbeatPeriod\x12F\n" +
+	"\x11heartbeat_timeout\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x10heartbeatTimeout\x12@\n" +
+	"\x0enext_heartbeat\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\rnextHeartbeat\"\x1d\n" +
 	"\tStatusAck\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"\x87\x02\n" +
 	"\n" +
@@ -1826,24 +1846,26 @@ var file_shoal_dispatcher_v1_session_proto_depIdxs = []int32{
 	27, // 22: shoal.dispatcher.v1.Welcome.heartbeat_period:type_name -> google.protobuf.Duration
 	27, // 23: shoal.dispatcher.v1.Welcome.heartbeat_timeout:type_name -> google.protobuf.Duration
 	27, // 24: shoal.dispatcher.v1.HeartbeatAck.heartbeat_period:type_name -> google.protobuf.Duration
-	23, // 25: shoal.dispatcher.v1.Assignment.generation:type_name -> shoal.types.v1.Version
-	15, // 26: shoal.dispatcher.v1.Assignment.tasks:type_name -> shoal.dispatcher.v1.AssignedTask
-	14, // 27: shoal.dispatcher.v1.Assignment.history:type_name -> shoal.dispatcher.v1.History
-	28, // 28: shoal.dispatcher.v1.AssignedTask.spec:type_name -> shoal.types.v1.TaskSpec
-	29, // 29: shoal.dispatcher.v1.AssignedTask.desired:type_name -> shoal.types.v1.TaskState
-	30, // 30: shoal.dispatcher.v1.AssignedTask.addresses:type_name -> shoal.types.v1.TaskAddress
-	16, // 31: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
-	20, // 32: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
-	31, // 33: shoal.dispatcher.v1.AssignedTask.log_driver:type_name -> shoal.types.v1.LogDriver
-	32, // 34: shoal.dispatcher.v1.AssignedTask.volumes:type_name -> shoal.types.v1.TaskVolume
-	23, // 35: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
-	1,  // 36: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
-	9,  // 37: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
-	37, // [37:38] is the sub-list for method output_type
-	36, // [36:37] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	27, // 25: shoal.dispatcher.v1.HeartbeatAck.heartbeat_timeout:type_name -> google.protobuf.Duration
+	27, // 26: shoal.dispatcher.v1.HeartbeatAck.next_heartbeat:type_name -> google.protobuf.Duration
+	23, // 27: shoal.dispatcher.v1.Assignment.generation:type_name -> shoal.types.v1.Version
+	15, // 28: shoal.dispatcher.v1.Assignment.tasks:type_name -> shoal.dispatcher.v1.AssignedTask
+	14, // 29: shoal.dispatcher.v1.Assignment.history:type_name -> shoal.dispatcher.v1.History
+	28, // 30: shoal.dispatcher.v1.AssignedTask.spec:type_name -> shoal.types.v1.TaskSpec
+	29, // 31: shoal.dispatcher.v1.AssignedTask.desired:type_name -> shoal.types.v1.TaskState
+	30, // 32: shoal.dispatcher.v1.AssignedTask.addresses:type_name -> shoal.types.v1.TaskAddress
+	16, // 33: shoal.dispatcher.v1.AssignedTask.networks:type_name -> shoal.dispatcher.v1.AssignedNetwork
+	20, // 34: shoal.dispatcher.v1.AssignedTask.service_labels:type_name -> shoal.dispatcher.v1.AssignedTask.ServiceLabelsEntry
+	31, // 35: shoal.dispatcher.v1.AssignedTask.log_driver:type_name -> shoal.types.v1.LogDriver
+	32, // 36: shoal.dispatcher.v1.AssignedTask.volumes:type_name -> shoal.types.v1.TaskVolume
+	23, // 37: shoal.dispatcher.v1.MeshBarrier.applied:type_name -> shoal.types.v1.Version
+	1,  // 38: shoal.dispatcher.v1.SessionService.Session:input_type -> shoal.dispatcher.v1.SessionRequest
+	9,  // 39: shoal.dispatcher.v1.SessionService.Session:output_type -> shoal.dispatcher.v1.SessionResponse
+	39, // [39:40] is the sub-list for method output_type
+	38, // [38:39] is the sub-list for method input_type
+	38, // [38:38] is the sub-list for extension type_name
+	38, // [38:38] is the sub-list for extension extendee
+	0,  // [0:38] is the sub-list for field type_name
 }
 
 func init() { file_shoal_dispatcher_v1_session_proto_init() }

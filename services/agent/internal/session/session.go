@@ -27,7 +27,7 @@ const (
 	defaultTimeout = 2 * time.Second
 	heartbeatJit   = 0.1
 	// lateTurn is how late with its own heartbeat a machine must be to count as one that had no turn. With the longest period that
-	// is asked for, nine sixteenths of the time after which it would leave, it is noticed before that.
+	// is asked for, two thirds of the time after which it would leave, it is noticed before that.
 	lateTurn = 500 * time.Millisecond
 	// A dispatcher that can't be had is left for another: soon at first, then less often.
 	waitFirst, waitLast = 50 * time.Millisecond, time.Second

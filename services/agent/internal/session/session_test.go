@@ -34,6 +34,8 @@ type dispatcher struct {
 	mute      bool          // hears and says nothing
 	keepAcks  bool          // acknowledges heartbeats, not statuses
 	period    time.Duration // told with the next acknowledgement
+	patience  time.Duration // told with it
+	turn      time.Duration // told with each acknowledgement
 	late      time.Duration // that acknowledgement is
 	described []*typesv1.NodeDescription
 	hellos    []*dispatcherv1.Hello
@@ -74,9 +76,12 @@ func (d *dispatcher) hear(m *dispatcherv1.SessionRequest) []*dispatcherv1.Sessio
 		d.beats = append(d.beats, time.Now())
 		ack := &dispatcherv1.HeartbeatAck{Seq: m.Heartbeat.GetSeq()}
 		if d.period > 0 {
-			ack.HeartbeatPeriod = durationpb.New(d.period)
+			ack.HeartbeatPeriod, ack.HeartbeatTimeout = durationpb.New(d.period), durationpb.New(d.patience)
 			d.period = 0
 			time.Sleep(d.late)
+		}
+		if d.turn > 0 {
+			ack.NextHeartbeat = durationpb.New(d.turn)
 		}
 		say = append(say, &dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{HeartbeatAck: ack}})
 	case *dispatcherv1.SessionRequest_Status:
@@ -384,6 +389,56 @@ func TestAnotherPeriodToldLate(t *testing.T) {
 			}
 			if len(d.beats) < 9 || len(d.beats) > 12 {
 				t.Errorf("%d heartbeats in 10 s, wanted about 10", len(d.beats))
+			}
+		})
+	})
+}
+
+// TestToldPatience: a machine that is asked for fewer heartbeats waits for their answers as long as it is told, and no longer.
+func TestToldPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{period: 2 * time.Second, patience: 3 * time.Second}
+		r := newRig(t, map[string]*dispatcher{"d1:1": d})
+		close(r.machine.adopted)
+		pass(t, 30*time.Second)
+		if d.sessions() != 1 {
+			t.Fatalf("%d sessions, wanted the first to last", d.sessions())
+		}
+		var last time.Time
+		d.set(func() { d.mute, last = true, d.beats[len(d.beats)-1] })
+		pass(t, time.Until(last.Add(2900*time.Millisecond)))
+		if d.sessions() != 1 {
+			t.Error("left before its patience was over")
+		}
+		pass(t, 400*time.Millisecond)
+		if d.sessions() != 2 {
+			t.Error("did not leave when its patience was over")
+		}
+	})
+}
+
+// TestTurns: a machine beats when it is told to, and without an answer by its period, however soon its turn was.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{turn: 100 * time.Millisecond}
+		r := newRig(t, map[string]*dispatcher{"d1:1": d})
+		close(r.machine.adopted)
+		pass(t, time.Second)
+		d.set(func() {
+			for i := 1; i < len(d.beats); i++ {
+				if gap := d.beats[i].Sub(d.beats[i-1]); gap < 100*time.Millisecond || gap > 101*time.Millisecond {
+					t.Errorf("heartbeat %d came %s after the one before", i+1, gap)
+				}
+			}
+			if len(d.beats) < 9 {
+				t.Errorf("%d heartbeats in 1 s, wanted 10", len(d.beats))
+			}
+			d.mute, d.beats = true, nil
+		})
+		pass(t, 1900*time.Millisecond)
+		d.set(func() {
+			if len(d.beats) < 3 || len(d.beats) > 5 {
+				t.Errorf("%d heartbeats in 1.9 s without an answer, wanted about 4", len(d.beats))
 			}
 		})
 	})

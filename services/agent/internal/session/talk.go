@@ -23,10 +23,11 @@ type talk struct {
 	welcomed bool
 	timeout  time.Duration
 	ticker   run.Ticker
-	beat     uint64      // of the last heartbeat
-	silence  *time.Timer // ends when nothing was acknowledged for too long
-	period   time.Duration
-	ticked   time.Time // when this machine had its last turn
+	beat     uint64        // of the last heartbeat
+	silence  *time.Timer   // ends when nothing was acknowledged for too long
+	each     time.Duration // the period of heartbeats
+	period   time.Duration // until the next
+	ticked   time.Time     // when this machine had its last turn
 
 	batch   []*dispatcherv1.TaskStatus // on its way
 	seq     uint64                     // of the batch
@@ -38,7 +39,7 @@ type talk struct {
 func newTalk(c *Client, stream grpc.BidiStreamingClient[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse], address string) *talk {
 	t := &talk{
 		Client: c, stream: stream, address: address, heard: make(chan *dispatcherv1.SessionResponse), timeout: c.patience,
-		period: defaultPeriod, ticked: time.Now(), ticker: c.Env.Ticker(defaultPeriod), silence: time.NewTimer(c.patience), repeat: time.NewTimer(resend), rest: time.NewTimer(batchGap),
+		each: defaultPeriod, period: defaultPeriod, ticked: time.Now(), ticker: c.Env.Ticker(defaultPeriod), silence: time.NewTimer(c.patience), repeat: time.NewTimer(resend), rest: time.NewTimer(batchGap),
 	}
 	t.repeat.Stop()
 	t.rest.Stop()
@@ -122,6 +123,9 @@ func (t *talk) tick() error {
 		t.silence.Reset(t.timeout)
 	}
 	t.ticked = time.Now()
+	if t.period != t.each { // its turn came; it is told the next, or beats by its period
+		t.beatAfter(t.each)
+	}
 	return t.heartbeat()
 }
 
@@ -150,11 +154,15 @@ func (t *talk) hear(ctx context.Context, r *dispatcherv1.SessionResponse) error 
 		t.Machine.Line(ctx, true)
 		return t.welcome(m.Welcome)
 	case *dispatcherv1.SessionResponse_HeartbeatAck:
+		t.timeout = orDefault(m.HeartbeatAck.GetHeartbeatTimeout().AsDuration(), t.timeout)
 		t.silence.Reset(t.timeout)
 		if p := m.HeartbeatAck.GetHeartbeatPeriod().AsDuration(); p > 0 {
 			// The answer may be late: with a whole period more until the next heartbeat this machine might count as silent.
 			t.beatEach(p)
 			return t.heartbeat()
+		}
+		if next := m.HeartbeatAck.GetNextHeartbeat().AsDuration(); next > 0 {
+			t.beatAfter(next)
 		}
 	case *dispatcherv1.SessionResponse_StatusAck:
 		if t.batch != nil && m.StatusAck.GetSeq() >= t.seq {
@@ -200,9 +208,15 @@ func (t *talk) welcome(w *dispatcherv1.Welcome) error {
 // beatEach sets the period of heartbeats. Each session has its own beat, or all machines of a cluster would beat together
 // after a restart.
 func (t *talk) beatEach(period time.Duration) {
+	t.each = t.Env.Rand.Jitter(period, heartbeatJit)
+	t.beatAfter(t.each)
+}
+
+// beatAfter has the next heartbeat come after a time.
+func (t *talk) beatAfter(next time.Duration) {
 	t.ticker.Stop()
-	t.period = t.Env.Rand.Jitter(period, heartbeatJit)
-	t.ticker, t.ticked = t.Env.Ticker(t.period), time.Now()
+	t.period = next
+	t.ticker, t.ticked = t.Env.Ticker(next), time.Now()
 }
 
 func orDefault(d, def time.Duration) time.Duration {

@@ -23,6 +23,8 @@ const (
 
 // Times are the stages of a silence.
 type Times struct {
+	// Period is that of heartbeats, of few machines: see Pace. So is Suspect.
+	Period  time.Duration
 	Suspect time.Duration
 	Down    time.Duration
 	// Lease is the life of a dispatcher's membership.
@@ -182,15 +184,18 @@ func (m *Monitor) stage(n *typesv1.Node, silence Silence, now time.Time) (change
 		return change{}, false
 	case silence.For >= m.times.Down:
 		return change{n, typesv1.NodeState_NODE_STATE_DOWN, silent(silence.For)}, true
-	case silence.For >= m.times.Suspect && was == typesv1.NodeState_NODE_STATE_READY:
+	case silence.For >= m.patience(silence) && was == typesv1.NodeState_NODE_STATE_READY:
 		return change{n, typesv1.NodeState_NODE_STATE_SUSPECT, silent(silence.For)}, true
-	case was == typesv1.NodeState_NODE_STATE_SUSPECT && now.Sub(silence.Heard) < m.times.Suspect:
+	case was == typesv1.NodeState_NODE_STATE_SUSPECT && now.Sub(silence.Heard) < m.patience(silence):
 		// Really heard: a count that was started afresh makes nobody well.
 		return change{n, typesv1.NodeState_NODE_STATE_READY, ""}, true
 	default:
 		return change{}, false
 	}
 }
+
+// patience is the silence that makes a machine SUSPECT.
+func (m *Monitor) patience(s Silence) time.Duration { return max(m.times.Suspect, s.Patience) }
 
 func silent(d time.Duration) string {
 	return fmt.Sprintf("no heartbeat for %s", d.Round(100*time.Millisecond))

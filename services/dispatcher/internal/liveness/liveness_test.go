@@ -229,6 +229,33 @@ func TestMachinesOfADeadDispatcher(t *testing.T) {
 	})
 }
 
+// A machine that was told to beat less often is given the patience that it was told with it. It is DOWN as soon as any other.
+func TestToldPatienceCounts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := replicatest.New(testx.Env(t), cluster(), dispatcher("d1"), node("n1", "d1"), node("n2", "d1"))
+		d1 := start(t, store, "d1")
+		for _, id := range []string{"n1", "n2"} {
+			d1.table.Open(id, 1, time.Now(), func(error) {})
+		}
+		d1.table.Bear("n1", 1, 3*time.Second)
+		begun := time.Now()
+		for _, at := range []struct {
+			silent time.Duration
+			n1, n2 typesv1.NodeState
+		}{
+			{1900 * time.Millisecond, ready, ready},
+			{2900 * time.Millisecond, ready, suspect},
+			{3300 * time.Millisecond, suspect, suspect},
+			{4300 * time.Millisecond, down, down},
+		} {
+			time.Sleep(at.silent - time.Since(begun))
+			if n1, n2 := stateOf(store, "n1"), stateOf(store, "n2"); n1 != at.n1 || n2 != at.n2 {
+				t.Errorf("silent for %s: %s and %s, want %s and %s", at.silent, n1, n2, at.n1, at.n2)
+			}
+		}
+	})
+}
+
 // A dispatcher that was paused counts nothing of the pause: neither its own machines' silence, nor the others' leases.
 func TestPausedMonitorStartsAfresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -25,6 +25,7 @@ type peer struct {
 	revision uint64
 	renewed  time.Time
 	bound    int  // machines, when last looked at
+	most     int  // machines since it was renewed last: how often they beat, and how long they wait, goes by that
 	leaving  rush // they reach other dispatchers one after another
 }
 
@@ -71,6 +72,7 @@ func (p *peers) observe(s *state.Snapshot, moved bool, now time.Time) (silence m
 			other.leaving.note(now)
 		}
 		other.bound = p.bound[id]
+		other.most = max(other.most, other.bound)
 	}
 	return silence, live
 }
@@ -100,7 +102,7 @@ func (p *peers) silence(s *state.Snapshot, id string, now time.Time) time.Durati
 		p.seen[id] = other
 	}
 	if revision != other.revision {
-		other.revision, other.renewed = revision, now
+		other.revision, other.renewed, other.most = revision, now, other.bound
 	}
 	return now.Sub(other.renewed)
 }
@@ -119,7 +121,7 @@ func (p *peers) changes(s *state.Snapshot, silence map[string]time.Duration, liv
 			continue
 		}
 		dead := silence[bound] - p.times.Lease
-		if dead < p.times.Suspect || p.queueing(bound, dead, now) || chosen(n.GetMeta().GetId(), live) != p.self {
+		if dead < p.patience(bound) || p.queueing(bound, dead, now) || chosen(n.GetMeta().GetId(), live) != p.self {
 			continue
 		}
 		switch {
@@ -130,6 +132,14 @@ func (p *peers) changes(s *state.Snapshot, silence map[string]time.Duration, liv
 		}
 	}
 	return out
+}
+
+// patience is how long a dispatcher must have been dead before its machines are SUSPECT: so long they may have waited for it.
+func (p *peers) patience(id string) time.Duration {
+	if other := p.seen[id]; other != nil {
+		return p.times.Pace(other.most).Patience
+	}
+	return p.times.Suspect
 }
 
 func (p *peers) anyDead(silence map[string]time.Duration) bool {

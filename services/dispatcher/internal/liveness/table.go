@@ -22,12 +22,13 @@ type Table struct {
 
 type entry struct {
 	number uint64
-	heard  time.Time   // zero: never in this session
-	from   time.Time   // the count starts here, if that is later
-	end    func(error) // ends the stream; nil when none is open
-	ended  bool        // it had a stream, which is closed
-	turn   time.Time   // adopted: until then its turn may come
-	well   bool        // it was READY when last looked at
+	bears  time.Duration // the silence that it was told of; zero: none
+	heard  time.Time     // zero: never in this session
+	from   time.Time     // the count starts here, if that is later
+	end    func(error)   // ends the stream; nil when none is open
+	ended  bool          // it had a stream, which is closed
+	turn   time.Time     // adopted: until then its turn may come
+	well   bool          // it was READY when last looked at
 }
 
 func (e *entry) silence(nodeID string, now time.Time) Silence {
@@ -35,7 +36,7 @@ func (e *entry) silence(nodeID string, now time.Time) Silence {
 	if e.from.After(since) {
 		since = e.from
 	}
-	return Silence{NodeID: nodeID, Session: e.number, For: now.Sub(since), Heard: e.heard, Ended: e.ended}
+	return Silence{NodeID: nodeID, Session: e.number, For: now.Sub(since), Heard: e.heard, Patience: e.bears, Ended: e.ended}
 }
 
 // Silence is how long a machine has not been heard.
@@ -46,6 +47,8 @@ type Silence struct {
 	For time.Duration
 	// Heard is when it was really heard last.
 	Heard time.Time
+	// Patience is what the machine was told of last with Bear; zero: never.
+	Patience time.Duration
 	// Ended says that its stream has ended.
 	Ended bool
 }
@@ -97,6 +100,16 @@ func (t *Table) Heard(nodeID string, number uint64, now time.Time) {
 	defer t.mu.Unlock()
 	if e := t.entries[nodeID]; e != nil && e.number == number {
 		e.heard = now
+	}
+}
+
+// Bear notes the silence after which a machine is SUSPECT, since it beats less often than the configured one bears. It is noted
+// before the machine is told: one that beats less often already must not be judged by what was before.
+func (t *Table) Bear(nodeID string, number uint64, patience time.Duration) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if e := t.entries[nodeID]; e != nil && e.number == number {
+		e.bears = patience
 	}
 }
 
@@ -191,13 +204,13 @@ func (t *Table) Delay(lost time.Duration, now time.Time) {
 }
 
 // Doubtful lists the sessions that must be looked at: those that have not been found well, those that have been silent for as
-// long as limit, and those that somebody names. Of thousands of machines that is hardly one at most ticks.
+// long as limit or as they were told, and those that somebody names. Of thousands of machines that is hardly one at most ticks.
 func (t *Table) Doubtful(now time.Time, limit time.Duration, named func(nodeID string) bool) []Silence {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var out []Silence
 	for id, e := range t.entries {
-		if silence := e.silence(id, now); !e.well || silence.For >= limit || named(id) {
+		if silence := e.silence(id, now); !e.well || silence.For >= max(limit, e.bears) || named(id) {
 			e.well = false
 			out = append(out, silence)
 		}

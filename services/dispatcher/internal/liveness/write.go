@@ -55,7 +55,7 @@ func (m *Monitor) stillTrue(changes []change, now time.Time) (out []change) {
 			continue
 		}
 		silence, here := m.table.Of(id, now)
-		if here && c.state != typesv1.NodeState_NODE_STATE_READY && silence.For < m.times.Suspect {
+		if here && c.state != typesv1.NodeState_NODE_STATE_READY && silence.For < m.patience(silence) {
 			continue
 		}
 		out = append(out, c)

@@ -26,6 +26,8 @@ type line struct {
 
 	hello  *dispatcherv1.Hello // until the session is bound
 	number uint64              // since then
+	phase  float64             // since then: when in each period it has its turn to beat
+	told   liveness.Pace       // what the machine knows; the sender's
 	leave  func()              // since then: takes it from the open ones
 	news   *newsfeed           // the sender's, once it has welcomed the machine
 
@@ -176,12 +178,13 @@ func (s *Server) begin(ctx context.Context, l *line) error {
 // welcome begins to speak. All that is new goes out after it.
 func (s *Server) welcome(ctx context.Context, l *line) error {
 	snap := s.View.Snapshot()
-	l.box.told = s.period()
+	l.told = s.pace()
+	s.Table.Bear(l.node, l.number, l.told.Patience)
 	err := l.stream.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Welcome{
 		Welcome: &dispatcherv1.Welcome{
 			Session:          l.number,
-			HeartbeatPeriod:  durationpb.New(l.box.told),
-			HeartbeatTimeout: durationpb.New(s.opts.HeartbeatTimeout),
+			HeartbeatPeriod:  durationpb.New(l.told.Period),
+			HeartbeatTimeout: durationpb.New(l.told.Patience),
 			ClusterId:        snap.Cluster().GetMeta().GetId(),
 		},
 	}})
@@ -201,7 +204,9 @@ func (s *Server) tell(l *line) error {
 			return err
 		}
 	}
-	return l.box.flush(l.stream, s.period())
+	return l.box.flush(l.stream, func(seq uint64) *dispatcherv1.HeartbeatAck {
+		return l.ack(seq, s.pace(), time.Since(s.began), func(patience time.Duration) { s.Table.Bear(l.node, l.number, patience) })
+	})
 }
 
 func (s *Server) tellNews(l *line) error {

@@ -11,6 +11,7 @@ import (
 type lines struct {
 	mu      sync.Mutex // guards below
 	of      map[string]*line
+	ever    uint64             // sessions that were opened
 	waiting map[*line]struct{} // for the mesh's barrier to rise
 }
 
@@ -21,6 +22,8 @@ func (s *lines) enter(l *line) (leave func()) {
 	if s.of == nil {
 		s.of, s.waiting = map[string]*line{}, map[*line]struct{}{}
 	}
+	s.ever++
+	l.phase = phase(s.ever)
 	if old := s.of[l.node]; old == nil || old.number < l.number {
 		s.of[l.node] = l
 	}

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/shoalproject/shoal/internal/errs"
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
@@ -22,8 +21,7 @@ const maxBatch = 1000
 
 // outbox keeps what waits for the sender and the describer: only the latest of each kind counts.
 type outbox struct {
-	bell func()        // has the sender look here
-	told time.Duration // the period of heartbeats; the sender's
+	bell func() // has the sender look here
 
 	mu          sync.Mutex // guards below
 	news        bool       // the store may have something new for the machine
@@ -160,15 +158,11 @@ func (b *outbox) takeAcks() (heartbeat, status uint64) {
 	return heartbeat, status
 }
 
-func (b *outbox) flush(str stream, period time.Duration) error {
+// flush sends what waits. Ack makes the answer to a heartbeat.
+func (b *outbox) flush(str stream, ack func(seq uint64) *dispatcherv1.HeartbeatAck) error {
 	heartbeat, st := b.takeAcks()
 	if heartbeat != 0 {
-		ack := &dispatcherv1.HeartbeatAck{Seq: heartbeat}
-		if another(b.told, period) {
-			b.told = period
-			ack.HeartbeatPeriod = durationpb.New(period)
-		}
-		if err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{HeartbeatAck: ack}}); err != nil {
+		if err := str.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_HeartbeatAck{HeartbeatAck: ack(heartbeat)}}); err != nil {
 			return err
 		}
 	}

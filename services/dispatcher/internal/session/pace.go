@@ -1,22 +1,44 @@
 package session
 
-import "time"
+import (
+	"math"
+	"time"
 
-// fullPace is how many machines beat at the configured period. A heartbeat costs the same however many there are, and all of
-// them together shall leave the processor to what machines wait for; so of more machines each beats less often.
-const fullPace = 2000
+	"google.golang.org/protobuf/types/known/durationpb"
 
-// period is that of heartbeats with as many machines as are in session now.
-func (s *Server) period() time.Duration { return period(s.lines.count(), s.opts) }
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
+	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
+)
 
-// period grows with the number of machines, up to nine sixteenths of the silence that makes one suspect: what is left bears
-// a heartbeat whose packet is lost twice, and a machine still notices before the end that it had no turn.
-func period(machines int, o Options) time.Duration {
-	longest := max(o.HeartbeatPeriod, o.Times.Suspect*9/16)
-	return min(max(o.HeartbeatPeriod, o.HeartbeatPeriod*time.Duration(machines)/fullPace), longest)
+// pace is that of as many machines as are in session now.
+func (s *Server) pace() liveness.Pace { return s.opts.Times.Pace(s.lines.count()) }
+
+// another says that a pace is so far from the one that a machine was told that it should hear of it.
+func another(told, now liveness.Pace) bool {
+	return told != now && (now.Period-told.Period).Abs() >= told.Period/5
 }
 
-// another says that a period is so far from the one that a machine was told that it should hear of it.
-func another(told, now time.Duration) bool {
-	return told != now && (now-told).Abs() >= told/5
+// ack answers a heartbeat. Bear hears of another patience before the machine does; since is the time on the server's clock of turns.
+func (l *line) ack(seq uint64, pace liveness.Pace, since time.Duration, bear func(patience time.Duration)) *dispatcherv1.HeartbeatAck {
+	ack := &dispatcherv1.HeartbeatAck{Seq: seq}
+	if another(l.told, pace) {
+		l.told = pace
+		bear(pace.Patience)
+		ack.HeartbeatPeriod, ack.HeartbeatTimeout = durationpb.New(pace.Period), durationpb.New(pace.Patience)
+	}
+	ack.NextHeartbeat = durationpb.New(turn(since, l.told.Period, l.phase))
+	return ack
+}
+
+// turn is how long it is until a session's next turn. Turns are answerEach apart: machines that beat at any time each wake an idle
+// processor, and those of one turn share that, and the answers to the turn before. A period later is the same turn again.
+func turn(since, period time.Duration, phase float64) time.Duration {
+	own := time.Duration(phase * float64(period)).Truncate(answerEach)
+	return period - ((since-own)%period+period)%period
+}
+
+// phase is where in a period the turn of the nth session is: as evenly spread as can be, whatever n goes up to.
+func phase(n uint64) float64 {
+	_, p := math.Modf(float64(n) * (math.Phi - 1))
+	return p
 }

@@ -64,9 +64,7 @@ type Parts struct {
 
 // Options are a server's settings.
 type Options struct {
-	HeartbeatPeriod  time.Duration
-	HeartbeatTimeout time.Duration
-	Times            liveness.Times
+	Times liveness.Times
 }
 
 type stream = grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse]
@@ -77,6 +75,7 @@ type Server struct {
 	Parts
 
 	opts      Options
+	began     time.Time // the clock of turns
 	open      prometheus.Gauge
 	draining  chan struct{}
 	drainOnce sync.Once
@@ -91,7 +90,7 @@ func New(parts Parts, opts Options) *Server {
 		Name: "shoal_dispatcher_sessions", Help: "Sessions that are open.",
 	})
 	parts.Env.Metrics.MustRegister(open)
-	return &Server{Parts: parts, opts: opts, open: open, draining: make(chan struct{}), binding: make(chan struct{}, maxBinding)}
+	return &Server{Parts: parts, opts: opts, began: time.Now(), open: open, draining: make(chan struct{}), binding: make(chan struct{}, maxBinding)}
 }
 
 // Run tells the sessions of changes that concern them until ctx ends; then it ends all, so that machines go elsewhere at once.

@@ -48,7 +48,7 @@ type rig struct {
 }
 
 func times() liveness.Times {
-	return liveness.Times{Suspect: 2 * time.Second, Down: 4 * time.Second, Lease: 2 * time.Second}
+	return liveness.Times{Period: 500 * time.Millisecond, Suspect: 2 * time.Second, Down: 4 * time.Second, Lease: 2 * time.Second}
 }
 
 func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
@@ -79,9 +79,7 @@ func newRigOf(t *testing.T, replace func(*session.Parts), objects ...*typesv1.Ob
 		Refusal: func() error { return nil }, Usage: load.New(self, env, view, commits),
 	}
 	replace(&parts)
-	sessions := session.New(parts, session.Options{
-		HeartbeatPeriod: 500 * time.Millisecond, HeartbeatTimeout: 2 * time.Second, Times: times(),
-	})
+	sessions := session.New(parts, session.Options{Times: times()})
 	server := grpc.NewServer(grpc.ChainStreamInterceptor(errs.StreamServer(), asNode))
 	dispatcherv1.RegisterSessionServiceServer(server, sessions)
 

@@ -149,7 +149,9 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 	}
 	counts := s.Env.Ticker(s.Env.Rand.Jitter(countEvery, 0.2))
 	defer counts.Stop()
-	last, welcome, seq := time.Now(), false, uint64(0)
+	silence := time.NewTimer(timeout)
+	defer silence.Stop()
+	welcome, seq := false, uint64(0)
 	for {
 		select {
 		case <-ctx.Done():
@@ -157,15 +159,16 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 		case r := <-ended:
 			return r.Err
 		case r := <-heard:
-			last = time.Now()
 			if w := r.GetWelcome(); w != nil {
 				welcome = true
 				timeout = orDefault(w.GetHeartbeatTimeout().AsDuration(), defaultTimeout)
 				pace(orDefault(w.GetHeartbeatPeriod().AsDuration(), defaultPeriod))
 				s.Env.Log.Info("session open", "number", w.GetSession())
 			}
-			// A dispatcher of many machines asks for fewer heartbeats. Its answer may be late: with a whole period more until the
+			// A dispatcher of many machines asks for fewer heartbeats, and for more patience. Its answer may be late: with a whole period more until the
 			// next this machine might count as silent.
+			timeout = orDefault(r.GetHeartbeatAck().GetHeartbeatTimeout().AsDuration(), timeout)
+			silence.Reset(timeout)
 			if p := r.GetHeartbeatAck().GetHeartbeatPeriod().AsDuration(); p > 0 {
 				pace(p)
 				seq++
@@ -181,10 +184,9 @@ func (s *Session) beat(ctx context.Context, stream grpc.BidiStreamingClient[disp
 			if err := stream.Send(&dispatcherv1.SessionRequest{Message: usage}); err != nil {
 				return err
 			}
+		case <-silence.C:
+			return errs.New(errs.Unavailable, "the dispatcher has been silent for %s", timeout)
 		case <-ticker.C():
-			if time.Since(last) > timeout {
-				return errs.New(errs.Unavailable, "the dispatcher has been silent for %s", timeout)
-			}
 			if !welcome {
 				continue // another boot's session may have to end first
 			}
