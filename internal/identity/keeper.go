@@ -42,6 +42,7 @@ type trust struct {
 	bundle  []byte
 	roots   *x509.CertPool
 	denied  denyList
+	proven  *proven
 	changed chan struct{} // closed when another one takes its place
 }
 
@@ -150,7 +151,7 @@ func newTrust(bundle []byte, denied []string) (*trust, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &trust{bundle: bundle, roots: x509.NewCertPool(), denied: newDenyList(denied), changed: make(chan struct{})}
+	t := &trust{bundle: bundle, roots: x509.NewCertPool(), denied: newDenyList(denied), proven: newProven(), changed: make(chan struct{})}
 	for _, c := range roots {
 		t.roots.AddCert(c)
 	}

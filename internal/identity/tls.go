@@ -75,7 +75,7 @@ func (k *Keeper) VerifyServer(chain []*x509.Certificate, roles ...authzv1.Role) 
 func (k *Keeper) check(usage x509.ExtKeyUsage, roles []authzv1.Role) check {
 	t := k.trust.Load()
 	return check{
-		roots: t.roots, cluster: k.id.Cluster, denied: t.denied,
+		roots: t.roots, cluster: k.id.Cluster, denied: t.denied, proven: t.proven,
 		now: k.env.Now(), grace: time.Duration(k.grace.Load()), usage: usage, roles: roles,
 	}
 }
