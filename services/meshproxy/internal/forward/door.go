@@ -138,11 +138,7 @@ func (v *visit) Aside(client *relay.Socket, err error) {
 
 // goOn brings a client to a task without the loops: all are tried, or those that are left after the first one's fault.
 func (v *visit) goOn(ctx context.Context, client *relay.Socket, fault error) {
-	conn, err := client.Conn()
-	if err != nil {
-		v.unserved(&v.open, err)
-		return
-	}
+	conn := client.Conn()
 	if !v.sit(v.guest, loose{conn}) {
 		return
 	}

@@ -103,9 +103,12 @@ func (r *Relay) least(own *loop) *loop {
 }
 
 // Able says that a connection can be joined: it is one of the system's, and not one of the simulation.
-func Able(conn net.Conn) bool {
-	_, ok := conn.(*net.TCPConn)
-	return ok
+func Able(of net.Conn) bool {
+	switch of.(type) {
+	case *net.TCPConn, *conn:
+		return true
+	}
+	return false
 }
 
 // Listens says that a listener can be a door.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/shoalproject/shoal/internal/testx"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/relay"
 )
@@ -300,4 +302,42 @@ func TestSpokenIsSaid(t *testing.T) {
 	if _, err := io.ReadFull(a, make([]byte, 1)); err != nil || !spoken.Load() {
 		t.Errorf("spoken is %v, %v", spoken.Load(), err)
 	}
+}
+
+// TestLastWordsAndTheEndGoTogether: who says something and ends is heard so, in one packet.
+func TestLastWordsAndTheEndGoTogether(t *testing.T) {
+	r := newRig(t)
+	a, far := r.wire(false)
+	b, beyond := r.wire(false)
+	_, err := io.WriteString(a, "bye")
+	if err := errors.Join(err, a.CloseWrite()); err != nil {
+		t.Fatal(err)
+	}
+	arrived(t, far)
+	had := packets(t, b)
+	if _, err := r.r.Join(far, beyond, nil); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := io.ReadAll(b); string(got) != "bye" {
+		t.Errorf("heard %q, %v", got, err)
+	}
+	if n := packets(t, b) - had; n != 1 {
+		t.Errorf("%d packets came, want 1", n)
+	}
+}
+
+// packets are those that have come to an end.
+func packets(t *testing.T, conn *net.TCPConn) uint32 {
+	t.Helper()
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var info *unix.TCPInfo
+	var fault error
+	err = raw.Control(func(fd uintptr) { info, fault = unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO) })
+	if err := errors.Join(err, fault); err != nil {
+		t.Fatal(err)
+	}
+	return info.Segs_in
 }

@@ -17,6 +17,8 @@ type end struct {
 	// whole says that a short read is no sign that there is nothing more: the end was announced already, or urgent data (tcp(7)),
 	// at which a read stops. Neither is announced again.
 	whole bool
+	// ended says that its end was announced: all that it says is there.
+	ended bool
 	// broken says that it was reset. While it may have something to say, the read that meets it tells in its turn.
 	broken bool
 }
@@ -34,6 +36,9 @@ func (e *end) note(events uint32) {
 	}
 	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR|unix.EPOLLPRI) != 0 {
 		e.whole = true
+	}
+	if events&(unix.EPOLLRDHUP|unix.EPOLLHUP) != 0 {
+		e.ended = true
 	}
 	if events&unix.EPOLLERR != 0 {
 		e.broken = true
@@ -58,9 +63,14 @@ func (e *end) read(buf []byte) (n int, over bool, err error) {
 	return n, false, nil
 }
 
-// write takes what there is room for.
-func (e *end) write(data []byte) (n int, err error) {
-	n, err = again(func() (int, error) { return unix.Write(e.fd, data) })
+// write takes what there is room for. Last words wait for the end to go with it, in one packet, which comes at once.
+func (e *end) write(data []byte, last bool) (n int, err error) {
+	n, err = again(func() (int, error) {
+		if last {
+			return unix.SendmsgN(e.fd, data, nil, nil, unix.MSG_MORE|unix.MSG_NOSIGNAL)
+		}
+		return unix.Write(e.fd, data)
+	})
 	switch {
 	case errors.Is(err, unix.EAGAIN):
 		e.writable = false

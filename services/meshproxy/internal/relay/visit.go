@@ -165,12 +165,48 @@ type Socket struct {
 	door *Door
 }
 
-// Conn is the connection, which has left the Socket. With an error it is closed.
-func (s *Socket) Conn() (net.Conn, error) {
-	file := os.NewFile(uintptr(s.fd), "client")
-	conn, err := net.FileConn(file)
-	return conn, errors.Join(err, file.Close())
-}
+// Conn is the connection, which has left the Socket. It is the socket itself, in Go's poller: package net would have a copy of it, and
+// ask it what it is.
+func (s *Socket) Conn() net.Conn { return &conn{os.NewFile(uintptr(s.fd), "client")} }
 
 // Leave gives its place back.
 func (s *Socket) Leave() { s.door.free() }
+
+// conn is a net.Conn that can be half-closed and reset.
+type conn struct{ *os.File }
+
+func (c *conn) CloseWrite() error {
+	return c.with(func(fd int) error { return unix.Shutdown(fd, unix.SHUT_WR) })
+}
+
+func (c *conn) SetLinger(seconds int) error {
+	return c.with(func(fd int) error {
+		return unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: int32(seconds)})
+	})
+}
+
+func (c *conn) LocalAddr() net.Addr { return c.address(syscall.Getsockname) }
+
+func (c *conn) RemoteAddr() net.Addr { return c.address(syscall.Getpeername) }
+
+func (c *conn) address(of func(fd int) (syscall.Sockaddr, error)) net.Addr {
+	var at netip.AddrPort
+	_ = c.with(func(fd int) error {
+		a, err := of(fd)
+		at = addrPort(a)
+		return err
+	}) // one that has ended has none
+	return net.TCPAddrFromAddrPort(at)
+}
+
+func (c *conn) with(call func(fd int) error) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var fault error
+	if err := raw.Control(func(fd uintptr) { fault = call(int(fd)) }); err != nil {
+		return err
+	}
+	return fault
+}

@@ -80,7 +80,7 @@ func (w *way) sip(s *store) (n int, over bool, err error) {
 	}
 	taken := 0
 	if w.dst.writable {
-		if taken, err = w.dst.write(s.scratch[:n]); err != nil {
+		if taken, err = w.dst.write(s.scratch[:n], w.src.ended && n < sipSize); err != nil {
 			return 0, false, err
 		}
 	}
@@ -93,7 +93,7 @@ func (w *way) sip(s *store) (n int, over bool, err error) {
 
 // unload writes what was held back.
 func (w *way) unload(s *store) (n int, err error) {
-	n, err = w.dst.write(w.held)
+	n, err = w.dst.write(w.held, false)
 	if w.held = w.held[n:]; len(w.held) == 0 {
 		if w.room != nil { // a head has none
 			s.giveRoom(w.room)
