@@ -21,6 +21,7 @@ type Tables struct {
 	elements map[kernel.Slot]string
 	applied  int
 	fault    error
+	sweeps   int
 }
 
 // NewTables makes the network of a machine that has nothing of ours.
@@ -78,8 +79,22 @@ func (t *Tables) Apply(ctx context.Context, changes []kernel.Change) error {
 	return nil
 }
 
-// Forget has no connections to end.
-func (t *Tables) Forget([]netip.Prefix) error { return nil }
+// Forget has no connections to end. It counts how often those that nobody knows were to be looked for.
+func (t *Tables) Forget(networks []netip.Prefix) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(networks) > 0 {
+		t.sweeps++
+	}
+	return nil
+}
+
+// Sweeps is that count.
+func (t *Tables) Sweeps() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.sweeps
+}
 
 // Fail makes every Apply fail with this error until it is called with nil.
 func (t *Tables) Fail(err error) {

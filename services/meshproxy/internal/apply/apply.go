@@ -226,8 +226,12 @@ func (l *Loop) Run(ctx context.Context) error {
 	}
 }
 
-// forget clears away. What fails is tried again with the next change, and at the latest with the next look.
+// forget clears away. What fails is tried again with the next change, and at the latest with the next look. By the tables of the file
+// nobody looks for connections to tasks that he does not know: the tasks may have come since it was written.
 func (l *Loop) forget() {
+	if l.recalls {
+		return
+	}
 	faults := []error{l.tables.Forget(l.settled.Rules.Networks)}
 	for _, p := range l.parts {
 		faults = append(faults, p.Forget())

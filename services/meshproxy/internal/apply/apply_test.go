@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -297,6 +298,41 @@ func TestOldTablesTakeNothingAway(t *testing.T) {
 		}
 	})
 }
+
+// Connections to tasks that have come since the file was written go on: by old tables nobody looks for those to tasks that he does not know.
+func TestOldTablesEndNoConnections(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := newMachine(t)
+		told := full(7)
+		told.MachineNetwork = "10.128.0.0/10"
+		l, stop := m.start(t)
+		if err := l.Take(told); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		stop()
+		first, part := m.tables.Sweeps(), &clearing{}
+		l, stop = m.start(t, part)
+		defer stop()
+		time.Sleep(11 * time.Second)
+		if first == 0 || m.tables.Sweeps() != first || part.n.Load() != 0 {
+			t.Errorf("by the tables of the file they were looked for: %d times at first, %d now, %d in the parts", first, m.tables.Sweeps(), part.n.Load())
+		}
+		if err := l.Take(told); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if m.tables.Sweeps() == first || part.n.Load() == 0 {
+			t.Error("when a dispatcher had told the tables they were not looked for")
+		}
+	})
+}
+
+// clearing is a part that counts how often it has cleared away.
+type clearing struct{ n atomic.Int32 }
+
+func (c *clearing) Apply(context.Context, *mesh.Model) error { return nil }
+func (c *clearing) Forget() error                            { c.n.Add(1); return nil }
 
 // What closes a service is kept at once, however lately the file was written: after a kill it would be open to everybody again, for
 // as long as no dispatcher is there.

@@ -123,7 +123,7 @@ func (s *Spaces) Withdraw(task string) {
 	if err := s.each(nil); err != nil {
 		s.env.Log.Warn("dead task not out of all tables, will retry", "task", task, "error", err)
 	}
-	if err := s.forget(); err != nil {
+	if err := s.forget(false); err != nil {
 		s.env.Log.Warn("UDP clients of a dead task not taken from it, will retry", "task", task, "error", err)
 	}
 }
@@ -336,18 +336,19 @@ func (x *space) leave(left map[netip.Addr]bool, now vip.Table) {
 func (s *Spaces) Forget() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.forget()
+	return s.forget(true)
 }
 
-// forget needs the lock.
-func (s *Spaces) forget() error {
+// forget needs the lock. All is also to look for what has left unseen, for which the model must be a dispatcher's.
+func (s *Spaces) forget(all bool) error {
 	var faults []error
 	for _, x := range s.spaces {
-		if x.have == nil || len(x.left) == 0 && !x.renewed {
+		unseen := all && x.renewed
+		if x.have == nil || len(x.left) == 0 && !unseen {
 			continue
 		}
 		which := func(f flow) bool { return f.protocol == unix.IPPROTO_UDP && x.left[f.replySource] }
-		if x.renewed {
+		if unseen {
 			which = strays(x.have, s.there(x))
 		}
 		if err := x.wire.forget(which); err != nil {
@@ -355,7 +356,7 @@ func (s *Spaces) forget() error {
 			continue
 		}
 		clear(x.left)
-		x.renewed = false
+		x.renewed = x.renewed && !unseen
 	}
 	return errors.Join(faults...)
 }
