@@ -20,7 +20,7 @@ func TestSingleMachine(t *testing.T) {
 	m := machines[0]
 	image := registryImage(t, m)
 	for _, p := range programs(t) {
-		t.Run(p.name, func(t *testing.T) {
+		ok := t.Run(p.name, func(t *testing.T) {
 			m.t = t
 			before := m.traces()
 			m.use(p, "single-machine.yaml")
@@ -84,6 +84,9 @@ func TestSingleMachine(t *testing.T) {
 				t.Errorf("left:\n%s\nbefore:\n%s", now, before)
 			}
 		})
+		if !ok {
+			t.Fatal("the machine is as that left it: nothing can be told there of the other one")
+		}
 	}
 }
 

@@ -68,4 +68,39 @@ func (c *cluster) guest(web, db []box) {
 	if got := seen(); got != "" {
 		c.t.Errorf("network inspect shows %q", got)
 	}
+	c.containerGuest(host, web, address)
+}
+
+// containerGuest puts a container that containerd runs for somebody else on the network, by the beginning of its id. It gets another
+// address than the guest before: what was given back rests.
+func (c *cluster) containerGuest(host string, web []box, resting string) {
+	c.t.Helper()
+	const id = "anothers-4711"
+	theirs := func(args ...string) { c.on(host, append([]string{"ctr", "-n", "theirs"}, args...)...) }
+	theirs("images", "pull", "--hosts-dir", "/etc/containerd/certs.d", c.image("1.0.0"))
+	theirs("run", "--detach", "--null-io", c.image("1.0.0"), id)
+	address, _, _ := strings.Cut(c.shoal("network", "attach", "--node", host, "--name", "red", "front", id[:11]), "/")
+	if address == resting {
+		c.t.Errorf("%s was given back a moment ago, and is another's now", address)
+	}
+	until(c.t, "the container is on the network", 15*time.Second, func() string {
+		for _, from := range web {
+			if _, stderr, code := c.inside(from, "curl", "-sS", "-o", "/dev/null", "--max-time", "2", "http://"+address+":8000/"); code != 0 {
+				return stderr
+			}
+		}
+		return ""
+	})
+	c.shoal("network", "detach", "front", "red")
+	if said := c.on(host, "ctr", "-n", "theirs", "tasks", "ls"); !strings.Contains(said, "RUNNING") {
+		c.t.Errorf("detached, the container is %s", said)
+	}
+	theirs("tasks", "kill", "--signal", "SIGKILL", id)
+	until(c.t, "the container has gone", 10*time.Second, func() string {
+		_, said, _ := c.try(host, "ctr", "-n", "theirs", "containers", "rm", id)
+		if left := c.on(host, "ctr", "-n", "theirs", "containers", "ls", "-q"); left != "" {
+			return left + said
+		}
+		return ""
+	})
 }

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -121,6 +122,11 @@ func (l *load) one(address string) {
 	ctx, cancel := context.WithTimeout(context.Background(), loadTimeout)
 	defer cancel()
 	_, err := ask(ctx, address)
+	l.note(err)
+}
+
+// note counts one request.
+func (l *load) note(err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.sent++
@@ -132,6 +138,42 @@ func (l *load) one(address string) {
 	now := time.Now()
 	l.gap = max(l.gap, now.Sub(l.last))
 	l.last = now
+}
+
+// startKept has a caller for each address that asks again and again on the connection that it has, and makes another when it was told that
+// the server closes. No request is sent twice: what the library would try again on a connection that was closed meanwhile is not a POST.
+func startKept(ctx context.Context, addresses ...string) *load {
+	ctx, cancel := context.WithCancel(ctx)
+	l := &load{cancel: cancel, done: make(chan struct{}), last: time.Now()}
+	go func() {
+		defer close(l.done)
+		var all sync.WaitGroup
+		for _, address := range addresses {
+			all.Go(func() { l.keep(ctx, address) })
+		}
+		all.Wait()
+	}()
+	return l
+}
+
+func (l *load) keep(ctx context.Context, address string) {
+	transport := &http.Transport{MaxConnsPerHost: 1}
+	defer transport.CloseIdleConnections()
+	client := &http.Client{Transport: transport, Timeout: loadTimeout}
+	for tick := time.NewTicker(loadPeriod); ; {
+		select {
+		case <-ctx.Done():
+			tick.Stop()
+			return
+		case <-tick.C:
+		}
+		resp, err := client.Post("http://"+address+"/slow", "", nil)
+		if err == nil {
+			_, err = io.Copy(io.Discard, resp.Body)
+			err = errors.Join(err, resp.Body.Close())
+		}
+		l.note(err)
+	}
 }
 
 // figures are what a load saw since the last call.

@@ -2,8 +2,10 @@ package e2e
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,4 +39,13 @@ func within(space string, f func() error) error {
 		done <- f()
 	}()
 	return <-done
+}
+
+// dialWithin makes a connection from a network.
+func dialWithin(space, network, address string) (conn net.Conn, err error) {
+	err = within(space, func() (err error) {
+		conn, err = net.DialTimeout(network, address, 2*time.Second)
+		return err
+	})
+	return conn, err
 }

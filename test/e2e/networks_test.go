@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
+	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -67,6 +71,7 @@ func TestNetworks(t *testing.T) {
 		c.reaches(web[0], web[1].machine, false)
 		c.reaches(web[0], db[2].machine, false)
 	})
+	t.Run("links of 1,400 bytes", func(t *testing.T) { c.with(t).narrow(image) })
 	t.Run("a container that goes takes its address along", func(t *testing.T) {
 		c := c.with(t)
 		c.shoal("service", "scale", "web=1")
@@ -120,6 +125,71 @@ func (c *cluster) whoMayCall(web []box, image string) {
 		c.t.Errorf("its task was replaced: %+v, was %+v", now, safe)
 	}
 	c.shoal("service", "rm", "safe")
+}
+
+// narrow has the machines' links carry 1,400 bytes, as in many a cloud: what containers are told fits into the tunnels, and as much as one
+// likes gets through whole, from one to the other and by a published port.
+func (c *cluster) narrow(image string) {
+	c.t.Helper()
+	hosts, err := c.lab.Hosts()
+	c.must(err)
+	links := func(mtu string) {
+		for _, host := range hosts {
+			c.on(host, "ip", "link", "set", "eth0", "mtu", mtu)
+		}
+		fits := fmt.Sprintf("mtu %s", map[string]string{"1400": "1350", "1500": "1450"}[mtu])
+		until(c.t, "the machines know what their links carry", 15*time.Second, func() string {
+			for _, host := range hosts {
+				if link := c.on(host, "ip", "link", "show", "shoal0"); !strings.Contains(link, fits) {
+					return host + ": " + link
+				}
+			}
+			return ""
+		})
+	}
+	links("1400")
+	defer links("1500")
+	c.shoal("network", "create", "-d", "overlay", "narrow")
+	c.shoal("service", "create", "--name", "slim", "--replicas", "3", "--network", "narrow", "-p", "30978:8001", image)
+	slim := c.boxes("slim")
+	for _, from := range slim {
+		for _, link := range []string{"eth0", "eth1"} {
+			if said, _, _ := c.inside(from, "ip", "link", "show", link); !strings.Contains(said, "mtu 1350") {
+				c.t.Errorf("a container on %s has %s", from.host, said)
+			}
+		}
+		for _, to := range slim {
+			c.much(from, to.network+":8001")
+		}
+		for _, host := range hosts {
+			c.much(from, c.address(host)+":30978")
+		}
+	}
+	c.shoal("service", "rm", "slim")
+}
+
+// much has a container send many full packets, by TCP, and get them back.
+func (c *cluster) much(from box, to string) {
+	c.t.Helper()
+	sent, got := bytes.Repeat([]byte("shoal "), 50_000), []byte(nil)
+	err := within(c.space(from.host, from.pid), func() error {
+		conn, err := net.DialTimeout("tcp", to, 2*time.Second)
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_ = conn.SetDeadline(time.Now().Add(10 * time.Second))
+		said := make(chan error, 1)
+		go func() {
+			_, err := conn.Write(sent)
+			said <- errors.Join(err, conn.(*net.TCPConn).CloseWrite())
+		}()
+		got, err = io.ReadAll(conn)
+		return errors.Join(err, <-said)
+	})
+	if err != nil || !bytes.Equal(sent, got) {
+		c.t.Errorf("from a container on %s to %s: %d bytes of %d came back: %v", from.host, to, len(got), len(sent), err)
+	}
 }
 
 // box is a running container as seen from its machine.

@@ -61,12 +61,3 @@ func (c *cluster) ways(caller box) map[string]func() (net.Conn, error) {
 	}
 	return ways
 }
-
-// dialWithin makes a connection from a network.
-func dialWithin(space, network, address string) (conn net.Conn, err error) {
-	err = within(space, func() (err error) {
-		conn, err = net.DialTimeout(network, address, 2*time.Second)
-		return err
-	})
-	return conn, err
-}

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -18,8 +19,10 @@ func virtualAddress(t *testing.T, whole bool) {
 	c := bring(t, 1, 2)
 	c.shoal("network", "create", "-d", "overlay", "front")
 	image := c.image("1.0.0")
-	// With a probe: on a loaded machine a process may take longer to listen than the mesh waits for it without one.
-	c.shoal("service", "create", "--name", "web", "--replicas", "4", "--network", "front", "--ready-http", "http://:8000/", "--ready-interval", "200ms", image)
+	// With a probe: on a loaded machine a process may take longer to listen than the mesh waits for it without one. With drain time: a
+	// connection that is made just before a task leaves the tables asks just after.
+	c.shoal("service", "create", "--name", "web", "--replicas", "4", "--network", "front", "--ready-http", "http://:8000/", "--ready-interval", "200ms",
+		"--drain-time", "200ms", image)
 	c.shoal("service", "create", "--name", "caller", "--replicas", "3", "--network", "front", image)
 	callers := c.boxes("caller")
 	if len(callers) != 3 {
@@ -61,8 +64,30 @@ func virtualAddress(t *testing.T, whole bool) {
 			})
 		}
 	})
+	t.Run("drain time", func(t *testing.T) { c.with(t).drainTime(callers[0]) })
 	if whole {
 		t.Run("partition", func(t *testing.T) { partitioned(t, c.with(t), callers, vip) })
+	}
+}
+
+// drainTime has a caller make a connection and say nothing until the task hears of its end: it still is answered. A server of Go's net/http
+// that was asked to end closes such a connection without a word.
+func (c *cluster) drainTime(caller box) {
+	c.t.Helper()
+	c.shoal("service", "create", "--name", "brief", "--network", "front", "--drain-time", "20s", c.image("1.0.0"))
+	conn, err := dialWithin(c.space(caller.host, caller.pid), "tcp", published(c.vip("brief"), 8000))
+	c.must(err)
+	defer conn.Close()
+	id := c.tasks("brief", true)[0].ID
+	c.shoal("service", "scale", "--detach", "brief=0")
+	until(c.t, "nobody is led to it any more", 15*time.Second, func() string {
+		return unless(c.inspectTask(id).Status.Message, "waits while its connections have time to end")
+	})
+	c.must(conn.SetDeadline(time.Now().Add(5 * time.Second)))
+	_, err = fmt.Fprint(conn, "GET / HTTP/1.0\r\n\r\n")
+	c.must(err)
+	if answer, err := io.ReadAll(conn); !strings.Contains(string(answer), "hostname=") {
+		c.t.Errorf("a request on a connection that was there before is answered %q, %v", answer, err)
 	}
 }
 

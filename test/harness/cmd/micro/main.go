@@ -115,8 +115,8 @@ func drainTime(text string) (time.Duration, error) {
 
 // leave drains and closes. Requests that are still open after the drain get a moment more.
 func (s *server) leave(listener *http.Server, drain time.Duration) error {
+	// From now on each answer says that its connection closes. Those that are idle stay open meanwhile: a request may be on its way.
 	s.draining.Store(true)
-	listener.SetKeepAlivesEnabled(false) // net/http then answers with Connection: close
 	<-time.After(drain)
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
