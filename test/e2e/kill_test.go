@@ -6,9 +6,14 @@ import (
 	"time"
 )
 
-// Under load through two machines, each process on each machine is killed in turn: no container is lost, and the cluster
-// heals within 10 s.
+// Under load through two machines, each process on each machine is killed in turn: no container is lost, no request fails, neither by a
+// new connection nor by one that is kept open, and the cluster heals within 10 s.
 func TestEveryProcessKilled(t *testing.T) {
+	everyProcess(t, "killed", func(c *cluster, host, process string) { c.must(c.lab.Kill(t.Context(), host, process)) })
+}
+
+// everyProcess ends each process on each machine in some way, after which it is started again.
+func everyProcess(t *testing.T, ended string, end func(c *cluster, host, process string)) {
 	c := bring(t, 1, 2)
 	c.shoal("service", "create", "--name", "micro", "-p", "8000", "--replicas", "7", c.image("1.0.0"))
 	c.converged("micro", 7, 30*time.Second)
@@ -19,8 +24,10 @@ func TestEveryProcessKilled(t *testing.T) {
 		before[h] = starts(c, h)
 		t.Logf("%s: containers and their start times: %s", h, before[h])
 	}
-	l := startLoad(t.Context(), published(c.address("w1"), 30000), published(c.address("w2"), 30000))
+	doors := []string{published(c.address("w1"), 30000), published(c.address("w2"), 30000)}
+	l, kept := startLoad(t.Context(), doors...), startKept(t.Context(), doors...)
 	defer l.stop()
+	defer kept.stop()
 	status, err := c.lab.Status(t.Context())
 	c.must(err)
 	for _, h := range status.Hosts {
@@ -28,7 +35,7 @@ func TestEveryProcessKilled(t *testing.T) {
 			if p.Name == "containerd" {
 				continue
 			}
-			c.killed(l, h.Name, p.Name)
+			c.endured(l, kept, h.Name, p.Name, ended, func() { end(c, h.Name, p.Name) })
 		}
 	}
 	for _, h := range hosts {
@@ -49,13 +56,12 @@ func starts(c *cluster, host string) string {
 
 const healing = 10 * time.Second
 
-// killed kills one process and waits until the cluster is whole again.
-func (c *cluster) killed(l *load, host, process string) {
+// endured ends one process and waits until the cluster is whole again.
+func (c *cluster) endured(l, kept *load, host, process, ended string, end func()) {
 	c.t.Helper()
-	l.take()
 	pid, err := c.lab.PID(c.t.Context(), host, process)
 	c.must(err)
-	c.must(c.lab.Kill(c.t.Context(), host, process))
+	end()
 	took := until(c.t, host+" "+process+" is back", healing, func() string {
 		next, err := c.lab.PID(c.t.Context(), host, process)
 		switch {
@@ -75,7 +81,11 @@ func (c *cluster) killed(l *load, host, process string) {
 		}
 		return ""
 	})
-	c.t.Logf("%s %-17s killed: whole again after %6s; %s", host, process, took.Round(time.Millisecond), l.take())
+	got, open := l.take(), kept.take()
+	c.t.Logf("%s %-17s %s: whole again after %6s; %s; on connections kept open: %s", host, process, ended, took.Round(time.Millisecond), got, open)
+	if got.failed+open.failed > 0 {
+		c.t.Errorf("failed; the last: %v, %v", got.example, open.example)
+	}
 }
 
 // Restarting every agent changes no container.
