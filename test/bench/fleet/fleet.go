@@ -76,6 +76,7 @@ func (h *Measurement) Run(ctx context.Context) (err error) {
 	if h.fleet, err = hollow.InLab(ctx, h.Lab, h.Nodes, h.Log); err != nil {
 		return err
 	}
+	defer h.fleet.Undisturbed()()
 	began := time.Now()
 	if err := h.fleet.Join(ctx); err != nil {
 		return err
@@ -92,7 +93,7 @@ func (h *Measurement) Run(ctx context.Context) (err error) {
 		return err
 	}
 	h.row("all agents started to all in session", "s", "", time.Since(began).Seconds())
-	for _, s := range []step{{"settled", h.settled}, {"changes", h.changes}, {"fill", h.fill}, {"reconnect", h.reconnect}} {
+	for _, s := range []step{{"settled", h.settled}, {"changes", h.changes}, {"reconnect", h.reconnect}, {"fill", h.fill}} {
 		if err := h.step(ctx, s); err != nil {
 			return err
 		}
@@ -108,7 +109,6 @@ type step struct {
 // step takes one, from a fleet that is whole, and tells how many sessions were lost in it: one that has lost many has measured how they
 // came back.
 func (h *Measurement) step(ctx context.Context, s step) error {
-	defer h.fleet.Undisturbed()()
 	if err := h.sessions(ctx, nil); err != nil {
 		return fmt.Errorf("step %s can't begin: %w", s.name, err)
 	}

@@ -12,7 +12,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"runtime"
 	"runtime/debug"
 	"sync/atomic"
 	"time"
@@ -47,8 +46,8 @@ const (
 	comeLimit  = 5 * time.Second
 	// collectAt is how much garbage there may be, in percent of what is in use: collecting takes the processors that sessions need.
 	collectAt = 300
-	// collectMost is the memory that is not collected for a measurement.
-	collectMost = 12 << 30
+	// collectMost is the memory that is not collected for a measurement: what 5,000 agents take in some five minutes.
+	collectMost = 14 << 30
 )
 
 // Options are a fleet's.
@@ -71,6 +70,7 @@ type Fleet struct {
 	real  run.Env
 	nodes []*Node
 	gate  gate
+	held  bool // its memory is not collected
 }
 
 // Node is one machine.
@@ -178,7 +178,9 @@ func (f *Fleet) join(ctx context.Context, n *Node) error {
 // Run lets the agents work until ctx ends, or one of them fails. They come up a few at a time, each when one before it is in
 // session: thousands that begin at once have no turn on this machine's processors for what holds their sessions.
 func (f *Fleet) Run(ctx context.Context) error {
-	defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
+	if !f.held {
+		defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
+	}
 	g := run.NewGroup(f.real.Log)
 	places := make(chan struct{}, comeAtOnce)
 	for _, n := range f.nodes {
@@ -208,10 +210,10 @@ func (n *Node) config() agent.Config {
 	return cfg
 }
 
-// Undisturbed collects the fleet's memory, and then none until end is called. To go through what thousands of agents have in use takes a
-// processor for seconds, and who allocates meanwhile must help: machines that are about to do much at once lose their sessions by it.
-func (*Fleet) Undisturbed() (end func()) {
-	runtime.GC()
+// Undisturbed has the fleet's memory not collected until end is called. To go through what thousands of agents have in use takes a
+// processor for seconds, and who allocates meanwhile must help: machines lose their sessions by it. It is called before Run.
+func (f *Fleet) Undisturbed() (end func()) {
+	f.held = true
 	percent, most := debug.SetGCPercent(-1), debug.SetMemoryLimit(collectMost)
 	return func() {
 		debug.SetMemoryLimit(most)

@@ -19,16 +19,19 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
 )
 
-// dispatcher welcomes and acknowledges. Period goes with the next acknowledgement.
+// dispatcher welcomes and acknowledges. Period and patience go with the next acknowledgement.
 type dispatcher struct {
 	dispatcherv1.UnimplementedSessionServiceServer
 
-	mu     sync.Mutex // guards all below
-	period time.Duration
-	late   time.Duration // the acknowledgement that tells the period
-	beats  int
-	last   time.Time     // when it was heard last
-	gap    time.Duration // the longest from one heartbeat to the next
+	mu       sync.Mutex // guards all below
+	period   time.Duration
+	patience time.Duration
+	mute     bool          // says nothing more
+	late     time.Duration // the acknowledgement that tells the period
+	hellos   int
+	beats    int
+	last     time.Time     // when it was heard last
+	gap      time.Duration // the longest from one heartbeat to the next
 }
 
 func (d *dispatcher) Session(s grpc.BidiStreamingServer[dispatcherv1.SessionRequest, dispatcherv1.SessionResponse]) error {
@@ -43,10 +46,22 @@ func (d *dispatcher) Session(s grpc.BidiStreamingServer[dispatcherv1.SessionRequ
 		if beat := m.GetHeartbeat(); beat != nil {
 			r.Message = &dispatcherv1.SessionResponse_HeartbeatAck{HeartbeatAck: d.acknowledge(beat.GetSeq())}
 		}
+		if d.silent(m.GetHello() != nil) {
+			continue
+		}
 		if err := s.Send(r); err != nil {
 			return err
 		}
 	}
+}
+
+func (d *dispatcher) silent(hello bool) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if hello {
+		d.hellos++
+	}
+	return d.mute
 }
 
 func (d *dispatcher) acknowledge(seq uint64) *dispatcherv1.HeartbeatAck {
@@ -60,7 +75,7 @@ func (d *dispatcher) acknowledge(seq uint64) *dispatcherv1.HeartbeatAck {
 	d.last = now
 	ack := &dispatcherv1.HeartbeatAck{Seq: seq}
 	if d.period > 0 {
-		ack.HeartbeatPeriod, d.period = durationpb.New(d.period), 0
+		ack.HeartbeatPeriod, ack.HeartbeatTimeout, d.period = durationpb.New(d.period), durationpb.New(d.patience), 0
 		time.Sleep(d.late)
 	}
 	return ack
@@ -127,6 +142,35 @@ func TestPaceOfTheDispatcher(t *testing.T) {
 				if n := d.heard(); n < step.least || n > step.most {
 					t.Errorf("after it was told %s: %d heartbeats in 10 s, want %d to %d", step.period, n, step.least, step.most)
 				}
+			}
+		})
+	})
+}
+
+// TestPatienceToldWithThePace: a machine without an agent leaves a dispatcher that says nothing when the patience is over that it was told
+// last, whenever its next heartbeat would be due.
+func TestPatienceToldWithThePace(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{period: 2 * time.Second, patience: 3 * time.Second}
+		d.run(t, func() {
+			pass := func(how time.Duration) (hellos int, last time.Time) {
+				if err := run.Sleep(t.Context(), how); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				return d.hellos, d.last
+			}
+			hellos, last := pass(30 * time.Second)
+			d.mu.Lock()
+			d.mute = true
+			d.mu.Unlock()
+			if n, _ := pass(time.Until(last.Add(2900 * time.Millisecond))); hellos != 1 || n != 1 {
+				t.Errorf("%d sessions, and %d after a silence of 2.9 s, want the first to last", hellos, n)
+			}
+			if n, _ := pass(400 * time.Millisecond); n != 2 {
+				t.Errorf("%d sessions after a silence of 3.3 s, want a second", n)
 			}
 		})
 	})
