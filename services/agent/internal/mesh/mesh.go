@@ -99,10 +99,10 @@ func (p *Proxy) Follow(ctx context.Context, changed func()) error {
 	seen := uint64(0)
 	for ctx.Err() == nil {
 		limited, cancel := context.WithTimeout(ctx, followWait)
-		plane, err := p.client.Dataplane(limited, &meshv1.DataplaneRequest{Seen: seen})
+		plane, err := p.client.Dataplane(limited, &meshv1.DataplaneRequest{Seen: seen}, grpc.WaitForReady(true))
 		cancel()
 		if err != nil {
-			// Nothing new, or the meshproxy is away. What a new one says is heard whatever its number.
+			// Nothing new, or the meshproxy is away: it is waited for, not asked again and again. What a new one says is heard whatever its number.
 			if seen = 0; run.Sleep(ctx, followRest) != nil {
 				return nil
 			}
