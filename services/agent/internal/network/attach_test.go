@@ -64,36 +64,42 @@ func TestGuest(t *testing.T) {
 			t.Errorf("%s is led by %q, want %q", target, got, want)
 		}
 	}
-	inside(t, path, func() error { // as the meshproxy does
-		conn, err := nftables.New()
-		must(t, err)
-		conn.AddTable(&nftables.Table{Name: "shoal-vip", Family: nftables.TableFamilyINet})
-		conn.AddTable(&nftables.Table{Name: "theirs", Family: nftables.TableFamilyINet})
-		return conn.Flush()
-	})
-	must(t, k.Remove(t.Context(), "b.0"))
-	inside(t, path, func() error {
-		links, err := netlink.LinkList()
-		must(t, err)
-		for _, l := range links {
-			if strings.HasPrefix(l.Attrs().Name, "shoal") {
-				t.Errorf("%s is left in it", l.Attrs().Name)
+	reset := func() { must(t, k.Sweep(t.Context(), func(id string) bool { return id == "a.0" })) }
+	for i, takeOff := range []func(){func() { must(t, k.Remove(t.Context(), "b.0")) }, reset} {
+		if i > 0 {
+			build(t, k, w)
+		}
+		inside(t, path, func() error { // as the meshproxy does
+			conn, err := nftables.New()
+			must(t, err)
+			conn.AddTable(&nftables.Table{Name: "shoal-vip", Family: nftables.TableFamilyINet})
+			conn.AddTable(&nftables.Table{Name: "theirs", Family: nftables.TableFamilyINet}) // there the second time
+			return conn.Flush()
+		})
+		takeOff()
+		inside(t, path, func() error {
+			links, err := netlink.LinkList()
+			must(t, err)
+			for _, l := range links {
+				if strings.HasPrefix(l.Attrs().Name, "shoal") {
+					t.Errorf("%s is left in it", l.Attrs().Name)
+				}
 			}
-		}
-		conn, err := nftables.New()
-		must(t, err)
-		tables, err := conn.ListTables()
-		if len(tables) != 1 || tables[0].Name != "theirs" {
-			t.Errorf("tables left in it: %v", tables)
-		}
-		return err
-	})
+			conn, err := nftables.New()
+			must(t, err)
+			tables, err := conn.ListTables()
+			if len(tables) != 1 || tables[0].Name != "theirs" {
+				t.Errorf("tables left in it: %v", tables)
+			}
+			return err
+		})
+	}
 	build(t, k, w)
 	unbind(t, path)
 	if k.Attached("b.0") {
 		t.Error("its tool has let go of it, and it is still attached")
 	}
-	must(t, k.Sweep(t.Context(), func(id string) bool { return id == "a.0" }))
+	reset()
 	if ids, err := k.Spaces(); len(ids) != 1 || err != nil {
 		t.Errorf("namespaces kept: %v, %v", ids, err)
 	}

@@ -12,12 +12,13 @@ import (
 
 // keep leads frames for a MAC address to its port, whatever others send: a bridge that learns takes who spoke last under an address
 // for its owner. The port is locked to it as well: what a container sends under another MAC address, its neighbour's even, goes
-// nowhere. A locked port whose entry is lost is silent, so the meshproxy puts back an entry that somebody takes away.
+// nowhere. A locked port whose entry is lost is silent until the meshproxy has put it back: at once, or when it starts.
 func keep(host *netlink.Handle, port netlink.Link, mac net.HardwareAddr) error {
 	entry := &netlink.Neigh{
 		LinkIndex: port.Attrs().Index, Family: unix.AF_BRIDGE, Flags: netlink.NTF_MASTER, State: netlink.NUD_NOARP, HardwareAddr: mac,
 	}
-	return errors.Join(host.NeighSet(entry), host.LinkSetLearning(port, false), lock(port))
+	// The meshproxy reads there to which address the port is locked, and puts back an entry that was lost while it did not run.
+	return errors.Join(host.LinkSetAlias(port, mac.String()), host.NeighSet(entry), host.LinkSetLearning(port, false), lock(port))
 }
 
 // lock has a bridge take from a port only what its forwarding entries place there (bridge(8)). A kernel before 5.18 does not know it

@@ -16,10 +16,10 @@ type restricted struct {
 	on      map[string]bool // networks that it can be called on
 }
 
-// makeCallers says who may call the services that name someone; what has not changed keeps its pointers. Services that name
-// nobody cost a look each.
+// makeCallers says who may call the services that name someone; what has not changed keeps its pointers, and is made anew only when a task
+// that may call, or the service, has changed. Services that name nobody cost a look each.
 func (x *Shared) makeCallers(s *state.Snapshot, prev *Shared) {
-	x.callers = map[string]*dispatcherv1.ServiceCallers{}
+	x.callers, x.from.callers = map[string]*dispatcherv1.ServiceCallers{}, map[string]made[*typesv1.Service]{}
 	x.makeLeaving(s, prev)
 	var all []restricted
 	for svc := range x.known(s) {
@@ -33,7 +33,13 @@ func (x *Shared) makeCallers(s *state.Snapshot, prev *Shared) {
 	labelled := x.labels(s, all)
 	for _, r := range all {
 		id := r.service.GetMeta().GetId()
-		m := &dispatcherv1.ServiceCallers{ServiceId: id, Callers: &dispatcherv1.Callers{Prefixes: x.prefixes(s, r, labelled)}}
+		of := made[*typesv1.Service]{r.service, x.may(s, r, labelled)}
+		x.from.callers[id] = of
+		if old := prev.callers[id]; old != nil && prev.from.callers[id].same(of.of, of.tasks) {
+			x.callers[id] = old
+			continue
+		}
+		m := &dispatcherv1.ServiceCallers{ServiceId: id, Callers: &dispatcherv1.Callers{Prefixes: prefixes(r, of.tasks)}}
 		keep(x.callers, prev.callers, id, m)
 	}
 }
@@ -80,30 +86,17 @@ func (x *Shared) labels(s *state.Snapshot, all []restricted) map[string][]*types
 	return out
 }
 
-// prefixes are the addresses of all who may call, in order: of each task that has a machine, from the moment it has one, so that
-// its first call is let in.
-func (x *Shared) prefixes(s *state.Snapshot, r restricted, labelled map[string][]*typesv1.Service) []string {
-	out := map[string]bool{}
+// may are the tasks that may call, and all of the service's own.
+func (x *Shared) may(s *state.Snapshot, r restricted, labelled map[string][]*typesv1.Service) (out []*typesv1.Task) {
 	tasks := func(svc *typesv1.Service) {
 		for t := range s.TasksOfService(svc.GetMeta().GetId()) {
-			if t.GetDecided().GetNodeId() == "" || state.Terminal(t.GetObserved().GetState()) {
-				continue
-			}
-			for _, a := range t.GetDecided().GetAddresses() {
-				if !r.on[a.GetNetworkId()] {
-					continue
-				}
-				for _, text := range bare(a.GetAddresses()) {
-					out[text] = true
-				}
-			}
+			out = append(out, t)
 		}
 	}
 	tasks(r.service)
 	for _, c := range r.callers {
 		switch {
 		case c.Prefix.IsValid():
-			out[c.String()] = true
 		case c.Label != "":
 			for _, svc := range labelled[c.Label] {
 				if c.Is(svc) {
@@ -119,6 +112,31 @@ func (x *Shared) prefixes(s *state.Snapshot, r restricted, labelled map[string][
 					tasks(svc)
 				}
 			}
+		}
+	}
+	return out
+}
+
+// prefixes are the addresses of all who may call, in order: of each task that has a machine, from the moment it has one, so that
+// its first call is let in.
+func prefixes(r restricted, tasks []*typesv1.Task) []string {
+	out := map[string]bool{}
+	for _, t := range tasks {
+		if t.GetDecided().GetNodeId() == "" || state.Terminal(t.GetObserved().GetState()) {
+			continue
+		}
+		for _, a := range t.GetDecided().GetAddresses() {
+			if !r.on[a.GetNetworkId()] {
+				continue
+			}
+			for _, text := range bare(a.GetAddresses()) {
+				out[text] = true
+			}
+		}
+	}
+	for _, c := range r.callers {
+		if c.Prefix.IsValid() {
+			out[c.String()] = true
 		}
 	}
 	return slices.Sorted(maps.Keys(out))

@@ -45,8 +45,9 @@ type sources struct {
 	services map[string]made[*typesv1.Service]
 	names    map[string]named // services on networks
 	networks map[string]made[*typesv1.Network]
-	leaving  map[string]*typesv1.Service // removed, while tasks of theirs stop
-	snapshot *state.Snapshot             // in which it was looked for them
+	callers  map[string]made[*typesv1.Service] // services that name who may call them, with the tasks that may
+	leaving  map[string]*typesv1.Service       // removed, while tasks of theirs stop
+	snapshot *state.Snapshot                   // in which it was looked for them
 }
 
 type made[T comparable] struct {
@@ -85,8 +86,10 @@ func SharedOf(s *state.Snapshot, prev *Shared) *Shared {
 	if at.nodes != prev.marks.nodes {
 		sameHeard = next.makeMachines(s, prev)
 	}
-	if at.services != prev.marks.services || !sameHeard {
+	if at.services != prev.marks.services { // who is heard changes nothing about who may call
 		next.makeCallers(s, prev)
+	}
+	if at.services != prev.marks.services || !sameHeard {
 		next.makeServices(s, prev, sameHeard)
 		next.makeNames(s, prev, sameHeard)
 	}

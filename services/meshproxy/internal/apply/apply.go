@@ -212,6 +212,7 @@ func (l *Loop) Run(ctx context.Context) error {
 		if m == nil {
 			continue
 		}
+		l.report(saver.before(l.Told()))
 		if !l.enforce(ctx, m) {
 			again.Reset(retry)
 			continue

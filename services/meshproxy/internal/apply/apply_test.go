@@ -334,26 +334,53 @@ type clearing struct{ n atomic.Int32 }
 func (c *clearing) Apply(context.Context, *mesh.Model) error { return nil }
 func (c *clearing) Forget() error                            { c.n.Add(1); return nil }
 
-// What closes a service is kept at once, however lately the file was written: after a kill it would be open to everybody again, for
-// as long as no dispatcher is there.
-func TestCallersAreKeptAtOnce(t *testing.T) {
+// witness is a part that reads the file of tables whenever a model is about to be in force.
+type witness struct {
+	env  run.Env
+	kept []string // who may call by the file, each time
+}
+
+func (w *witness) Apply(context.Context, *mesh.Model) error {
+	kept := &dispatcherv1.EndpointsResponse{}
+	data, err := w.env.Files.Read("/data/tables.pb")
+	if err == nil {
+		err = proto.Unmarshal(data, kept)
+	}
+	said := "nothing is kept"
+	if err == nil {
+		said = "anybody"
+	}
+	for _, c := range kept.GetCallers() {
+		said = strings.Join(c.GetCallers().GetPrefixes(), " ")
+	}
+	w.kept = append(w.kept, said)
+	return nil
+}
+
+func (w *witness) Forget() error { return nil }
+
+// What closes a service to somebody is kept before it is in force, however lately the file was written: after a kill it would be open to
+// him again, for as long as no dispatcher is there. A task that has ended is nobody.
+func TestCallersAreKeptBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newMachine(t)
-		l, stop := m.start(t)
+		w := &witness{env: m.env}
+		l, stop := m.start(t, w)
 		defer stop()
-		for i, callers := range [][]*dispatcherv1.ServiceCallers{nil, {{ServiceId: "s", Callers: &dispatcherv1.Callers{}}}} {
-			if err := l.Take(&dispatcherv1.EndpointsResponse{Version: &typesv1.Version{Revision: uint64(7 + i)}, Full: true, Callers: callers}); err != nil {
+		for i, callers := range [][]string{nil, {"10.0.0.5", "10.0.0.6", "192.0.2.0/24"}, {"10.0.0.5", "10.0.0.6"}, {"10.0.0.6"}, {}} {
+			r := &dispatcherv1.EndpointsResponse{Version: &typesv1.Version{Revision: uint64(7 + i)}, Full: true}
+			if i > 0 {
+				r.Callers = []*dispatcherv1.ServiceCallers{{ServiceId: "s", Callers: &dispatcherv1.Callers{Prefixes: callers}}}
+			}
+			r.Networks = []*dispatcherv1.MeshNetwork{{NetworkId: "n", Vni: 4097, Entries: []*dispatcherv1.NetworkEntry{{TaskId: "t", NodeId: "b", Addresses: []string{"10.0.0.6"}}}}}
+			if err := l.Take(r); err != nil {
 				t.Fatal(err)
 			}
 			synctest.Wait()
 		}
-		kept := &dispatcherv1.EndpointsResponse{}
-		data, err := m.env.Files.Read("/data/tables.pb")
-		if err == nil {
-			err = proto.Unmarshal(data, kept)
-		}
-		if err != nil || len(kept.GetCallers()) != 1 {
-			t.Errorf("kept %v (%v), want that somebody names his callers", kept, err)
+		got := strings.Join(slices.Compact(w.kept), ", ")
+		if want := "nothing is kept, 10.0.0.5 10.0.0.6 192.0.2.0/24, 10.0.0.5 10.0.0.6, "; got != want {
+			t.Errorf("kept when it was about to be in force:\n%s, want\n%s", got, want)
 		}
 	})
 }

@@ -12,7 +12,7 @@ import (
 // saveEvery bounds how often the file is written while the tables change all the time.
 const saveEvery = 5 * time.Second
 
-// saver keeps the file, not too often; but at once what closes a service to strangers, which a restart must not open again.
+// saver keeps the file, not too often; but what closes a service to somebody before it is in force: a restart must not open it again.
 type saver struct {
 	files run.Files
 	path  string
@@ -26,9 +26,18 @@ func (s *saver) take(m *mesh.Model) error {
 		return nil
 	}
 	s.next = m
-	if !s.at.IsZero() && time.Since(s.at) < saveEvery && !m.Closes(s.saved) {
+	if !s.at.IsZero() && time.Since(s.at) < saveEvery {
 		return nil
 	}
+	return s.flush()
+}
+
+// before is for a model that is about to be put in force.
+func (s *saver) before(m *mesh.Model) error {
+	if m == nil || m == s.saved || !m.Closes(s.saved) {
+		return nil
+	}
+	s.next = m
 	return s.flush()
 }
 

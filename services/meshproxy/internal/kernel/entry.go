@@ -25,6 +25,9 @@ const (
 	// alone. The kernel counts with each element.
 	SetCounted   = "counted"
 	SetCountedAt = "countedat"
+	// SetListened has the ports that the meshproxy carries, "tcp 30000", SetListenedAt those that answer on some addresses alone.
+	SetListened   = "listened"
+	SetListenedAt = "listenedat"
 	// SetOwners has the addresses of this machine's containers, each after the MAC address of its interface: "02:42:0a:80:01:05
 	// 10.128.1.5". What is not in it is no container's. SetEnclosed has those of containers without a way out.
 	SetOwners   = "owners"
@@ -166,7 +169,7 @@ func Always(set string) bool {
 	if set == SetSealed {
 		return true
 	}
-	for _, name := range []string{SetOwners, SetEnclosed} {
+	for _, name := range []string{SetOwners, SetEnclosed, SetListened, SetListenedAt} {
 		if set == Family(name, true) || set == Family(name, false) {
 			return true
 		}

@@ -153,7 +153,7 @@ func (r *Rules) AddGateway(a netip.Addr) {
 }
 
 // rulesFormat counts up with each change of the rules that are made from Rules, so that an upgraded process replaces them.
-const rulesFormat = 10
+const rulesFormat = 11
 
 // Text has all that the rules depend on: equal texts mean equal rules.
 func (r Rules) Text() string {

@@ -96,6 +96,8 @@ func All() (all map[string]Layout, ways Layout) {
 		all[kernel.Family(kernel.SetBackends, is4)] = Layout{key: []field{protocol, port, index}, value: []field{address, port}}
 		all[kernel.Family(kernel.SetCounted, is4)] = Layout{key: []field{protocol, port}, Counter: true}
 		all[kernel.Family(kernel.SetCountedAt, is4)] = Layout{key: []field{address, protocol, port}, Counter: true}
+		all[kernel.Family(kernel.SetListened, is4)] = Layout{key: []field{protocol, port}}
+		all[kernel.Family(kernel.SetListenedAt, is4)] = Layout{key: []field{address, protocol, port}}
 		all[kernel.Family(kernel.SetOwners, is4)] = Layout{key: []field{mac, address}}
 		all[kernel.Family(kernel.SetEnclosed, is4)] = Layout{key: []field{address}}
 		all[kernel.Family(kernel.SetHairpins, is4)] = Layout{key: []field{address, address}}

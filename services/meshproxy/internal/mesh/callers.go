@@ -1,7 +1,7 @@
 package mesh
 
 import (
-	"maps"
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -21,7 +21,7 @@ type Callers struct {
 // callersSource says all that they are made of: while it is the same, so are they.
 type callersSource struct {
 	callers *dispatcherv1.ServiceCallers
-	task    *dispatcherv1.LocalTask
+	home    string // the machine
 	era     *era
 }
 
@@ -73,8 +73,8 @@ func widest(ranges []netip.Prefix) []netip.Prefix {
 	return out
 }
 
-// Callers are who may call a task of this machine; nil: everybody. Last are those of before, or nil: they are returned if nothing
-// that they are made of has changed.
+// Callers are who may call a task of this machine; nil: everybody. Last are those of before of a task of the same service, or nil: they
+// are returned if nothing that they are made of has changed, so that all tasks of a service here share them.
 //
 // The machine itself always may, by its gateway's address, which also speaks for a container that is led to itself. Another
 // machine's gateway speaks here for this machine alone, which has dialled a port there and was led back (Rules.Gateways): it may if
@@ -84,7 +84,8 @@ func (m *Model) Callers(task *dispatcherv1.LocalTask, last *Callers) *Callers {
 	if said == nil || len(task.GetAddresses()) == 0 { // without an address of its own it is called as its machine is
 		return nil
 	}
-	from := callersSource{said, task, m.era}
+	own := m.era.homeOf(task.GetAddresses())
+	from := callersSource{said, own.node, m.era}
 	if last != nil && last.from == from {
 		return last
 	}
@@ -93,52 +94,109 @@ func (m *Model) Callers(task *dispatcherv1.LocalTask, last *Callers) *Callers {
 		c = &Callers{Addresses: map[netip.Addr]struct{}{}}
 	}
 	c.from = from
-	own, others := m.gateways(task)
 	allowed := false
 	for _, is4 := range []bool{true, false} {
 		for _, a := range m.era.addresses[own.node].advertised.of(is4) {
 			allowed = allowed || c.Allow(a)
 		}
 	}
-	for _, a := range own.addresses {
-		c.Addresses[a] = struct{}{}
-	}
-	if allowed {
-		for _, a := range others {
-			c.Addresses[a] = struct{}{}
+	for _, h := range m.era.homes {
+		if h.node == own.node || allowed {
+			c.Addresses[h.gateway()] = struct{}{}
 		}
 	}
 	return c
 }
 
-// home is a machine with the addresses by which it speaks to its containers.
+// home is a block of a machine, by whose first address it speaks to its containers there.
 type home struct {
-	node      string
-	addresses []netip.Addr
+	block netip.Prefix
+	node  string
 }
 
-// gateways are those of the machine that has a task's addresses, and those of all others.
-func (m *Model) gateways(task *dispatcherv1.LocalTask) (own home, others []netip.Addr) {
-	at, err := first(task.GetAddresses())
-	for id, machine := range m.machines {
-		var list []netip.Addr
-		here := false
+func (h home) gateway() netip.Addr { return h.block.Addr().Next() }
+
+// homes are all blocks of all machines in order, read once for all tasks that are looked at.
+func homes(machines map[string]*dispatcherv1.MeshMachine) []home {
+	var out []home
+	for id, machine := range machines {
 		for _, text := range machine.GetBlocks() {
 			if block, err := netip.ParsePrefix(text); err == nil {
-				list = append(list, block.Masked().Addr().Next())
-				here = here || block.Contains(at)
+				out = append(out, home{block.Masked(), id})
 			}
 		}
-		if err == nil && here {
-			own = home{id, list}
-			continue
-		}
-		others = append(others, list...)
 	}
-	return own, others
+	slices.SortFunc(out, func(a, b home) int { return cmp.Or(a.block.Compare(b.block), cmp.Compare(a.node, b.node)) })
+	return out
 }
 
-// Closes says that some service names its callers that named nobody in an earlier model.
+// homeOf is the block that a task's address is from; none, where it is from nobody's.
+func (e *era) homeOf(addresses []string) home {
+	at, err := first(addresses)
+	if err != nil {
+		return home{}
+	}
+	// The last block that begins at the address or before it: blocks do not lie in each other.
+	n, _ := slices.BinarySearchFunc(e.homes, at, func(h home, a netip.Addr) int {
+		if h.block.Addr().Compare(a) <= 0 {
+			return -1
+		}
+		return 1
+	})
+	if n == 0 || !e.homes[n-1].block.Contains(at) {
+		return home{}
+	}
+	return e.homes[n-1]
+}
+
+// Closes says that some service is closed to somebody to whom it was open in an earlier model, and who may be there still: a task that
+// has ended calls no more.
 func (m *Model) Closes(earlier *Model) bool {
-	return slices.ContainsFunc(slices.Collect(maps.Keys(m.callers)), func(id string) bool { return earlier == nil || earlier.callers[id] == nil })
+	var there map[string]bool
+	for id, now := range m.callers {
+		if earlier == nil || earlier.callers[id] == nil {
+			return true
+		}
+		was := earlier.callers[id]
+		if was == now {
+			continue
+		}
+		may := map[string]bool{}
+		for _, text := range now.GetCallers().GetPrefixes() {
+			may[text] = true
+		}
+		for _, text := range was.GetCallers().GetPrefixes() {
+			if may[text] {
+				continue
+			}
+			if _, err := netip.ParseAddr(text); err != nil { // a range, or one client
+				return true
+			}
+			if there == nil {
+				there = m.inhabitants()
+			}
+			if there[text] {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// inhabitants are the addresses of all tasks that this machine knows of.
+func (m *Model) inhabitants() map[string]bool {
+	out := map[string]bool{}
+	for _, task := range m.local {
+		for _, a := range task.GetAddresses() {
+			out[a] = true
+		}
+	}
+	for _, n := range m.networks {
+		for _, e := range n.GetEntries() {
+			for _, a := range e.GetAddresses() {
+				out[a] = true
+			}
+		}
+	}
+	return out
 }

@@ -96,7 +96,7 @@ func (m *Model) Apply(r *dispatcherv1.EndpointsResponse) (*Model, error) {
 	next.mergeNames(r.GetRemovedNetworkServices(), r.GetNetworkServices())
 	if next.era == nil || next.disputed {
 		next.claim(next.services.InOrder())
-		next.era = &era{addresses: know(next.machines)}
+		next.era = &era{addresses: know(next.machines), homes: homes(next.machines)}
 	}
 	return next, nil
 }

@@ -69,6 +69,7 @@ type partSource struct {
 // era is the time in which machines, settings and owners of ports have not changed.
 type era struct {
 	addresses map[string]addresses // by machine
+	homes     []home
 }
 
 // faults are what is wrong in a part, kept with it: it is told as long as it is so.
@@ -290,11 +291,13 @@ func (m *Model) partOf(svc *dispatcherv1.MeshService, self Self, from partSource
 	p.ports = m.portsOf(svc, self, &p.faults)
 	for _, port := range p.ports {
 		m.flows(p, port)
-		if port.UserSpace || port.Refused || self.Held[port.Listener] {
+		if port.Refused || self.Held[port.Listener] {
 			continue
 		}
 		for _, is4 := range []bool{true, false} {
-			m.carry(p, port, self, is4)
+			if port.UserSpace || !m.carry(p, port, self, is4) {
+				p.listen(port, is4)
+			}
 		}
 	}
 	for _, e := range svc.GetEndpoints() {
@@ -304,8 +307,21 @@ func (m *Model) partOf(svc *dispatcherv1.MeshService, self Self, from partSource
 	return p
 }
 
-// carry has the kernel lead a port's connections of one family to its tasks.
-func (m *Model) carry(p *portion, port Port, self Self, is4 bool) {
+// listen says that a port's connections of one family come to the meshproxy.
+func (p *portion) listen(port Port, is4 bool) {
+	if port.Bind == nil {
+		put(p.elements, kernel.Family(kernel.SetListened, is4), "", "%s %d", port.Network, port.Port)
+		return
+	}
+	for _, a := range port.Bind {
+		if a.Is4() == is4 {
+			put(p.elements, kernel.Family(kernel.SetListenedAt, is4), "", "%s %s %d", a, port.Network, port.Port)
+		}
+	}
+}
+
+// carry has the kernel lead a port's connections of one family to its tasks; false: there is none to lead to.
+func (m *Model) carry(p *portion, port Port, self Self, is4 bool) bool {
 	n := 0
 	for _, b := range port.Backends {
 		at, ok := b.of(is4)
@@ -323,14 +339,14 @@ func (m *Model) carry(p *portion, port Port, self Self, is4 bool) {
 		}
 	}
 	if n == 0 {
-		return
+		return false
 	}
 	t := turn.Of(port.Port, n, port.Affinity)
 	p.turns = append(p.turns, kernel.Entry{Slot: kernel.Slot{Set: kernel.Family(kernel.SetTurns, is4), Key: t.String()}, Value: t.Chain(is4)})
 	if port.Bind == nil {
 		put(p.elements, kernel.Family(kernel.SetPorts, is4), t.String(), "%s %d", port.Network, port.Port)
 		p.count(port, kernel.Family(kernel.SetCounted, is4), fmt.Sprintf("%s %d", port.Network, port.Port))
-		return
+		return true
 	}
 	for _, a := range port.Bind {
 		if a.Is4() == is4 {
@@ -338,6 +354,7 @@ func (m *Model) carry(p *portion, port Port, self Self, is4 bool) {
 			p.count(port, kernel.Family(kernel.SetCountedAt, is4), fmt.Sprintf("%s %s %d", a, port.Network, port.Port))
 		}
 	}
+	return true
 }
 
 // count has the kernel count the connections to a port.

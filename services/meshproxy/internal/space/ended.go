@@ -21,7 +21,7 @@ func (s *Spaces) missing() error {
 		for id := range s.spaces {
 			has = has || taskOf(id) == task.GetTaskId()
 		}
-		if !has && (len(task.GetNetworkIds()) > 0 || s.model.Callers(task, nil) != nil) {
+		if !has && (len(task.GetNetworkIds()) > 0 || s.callersOf(task) != nil) {
 			return errs.New(errs.Unavailable, "waits for the agent to hand over the containers that run")
 		}
 	}

@@ -22,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/shoalproject/shoal/internal/run"
+	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/vip"
 )
@@ -41,6 +42,7 @@ type Spaces struct {
 	model     *mesh.Model
 	tables    map[string]made          // by network
 	made      uint64                   // counts them
+	callers   map[string]*mesh.Callers // of this machine's services that name some
 	ended     map[netip.Addr]time.Time // addresses of tasks that have ended, and when
 	withdrawn map[string]bool          // tasks that are dead before the cluster says so
 }
@@ -77,7 +79,7 @@ type space struct {
 // New has none. Each may begin something with so many neighbours at a time.
 func New(env run.Env, neighbours uint32) *Spaces {
 	return &Spaces{
-		env: env, started: time.Now(), neighbours: neighbours, spaces: map[string]*space{}, tables: map[string]made{},
+		env: env, started: time.Now(), neighbours: neighbours, spaces: map[string]*space{}, tables: map[string]made{}, callers: map[string]*mesh.Callers{},
 		ended: map[netip.Addr]time.Time{}, withdrawn: map[string]bool{},
 	}
 }
@@ -96,10 +98,14 @@ func (s *Spaces) Take(id string, socket *os.File, ready func()) {
 	}
 }
 
-// Drop lets go of a container, whose namespace can then end.
+// Drop lets go of a container that has ended, whose namespace can then end too. If it is another tool's it does not: our table is taken
+// away here, since a change of it may have come after the agent did so.
 func (s *Spaces) Drop(id string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if x := s.spaces[id]; x != nil && x.have != nil && !x.bare {
+		x.clear()
+	}
 	s.drop(id)
 }
 
@@ -170,7 +176,7 @@ func (s *Spaces) settle(x *space, gone []netip.Addr) error {
 		return nil // it is told later
 	}
 	x.known = true
-	want := wanted{counted: map[netip.Addr]string{}, callers: s.model.Callers(task, x.callers), networks: len(task.GetNetworkIds()) > 0}
+	want := wanted{counted: map[netip.Addr]string{}, callers: s.callersOf(task), networks: len(task.GetNetworkIds()) > 0}
 	var tables []vip.Table
 	for _, network := range task.GetNetworkIds() {
 		of := s.table(network)
@@ -188,6 +194,17 @@ func (s *Spaces) settle(x *space, gone []netip.Addr) error {
 		x.ready = nil
 	}
 	return nil
+}
+
+// callersOf are made once for all tasks of a service.
+func (s *Spaces) callersOf(task *dispatcherv1.LocalTask) *mesh.Callers {
+	c := s.model.Callers(task, s.callers[task.GetServiceId()])
+	if c == nil {
+		delete(s.callers, task.GetServiceId())
+		return nil
+	}
+	s.callers[task.GetServiceId()] = c
+	return c
 }
 
 func (s *Spaces) table(network string) made {
@@ -387,6 +404,18 @@ func (x *space) transact(want wanted, next turns, write func(layout, *nftables.C
 		x.generation = 0
 	}
 	return nil
+}
+
+// clear takes the table away. Where it fails there is nothing left to be cleared, or nobody to tell.
+func (x *space) clear() {
+	c, err := nftables.New(nftables.WithTestDial(x.wire.batch))
+	if err != nil {
+		return
+	}
+	t := newLayout().table
+	c.AddTable(t) // so that there is one to remove
+	c.DelTable(t)
+	_ = c.Flush()
 }
 
 // suspect has the tables made anew if somebody has changed the packet filter of the namespace, or in any case.

@@ -335,6 +335,34 @@ func TestLeaving(t *testing.T) {
 	r.expect(r.who("tcp", "10.0.0.11:80", 1), "refused:1")
 }
 
+// TestNothingIsLeftWithAGuest: a meshproxy that stood still while the agent took its table away, and then went on with a change, leaves none
+// when it hears that the container has gone.
+func TestNothingIsLeftWithAGuest(t *testing.T) {
+	r := newRig(t)
+	r.tell([]int{10, 11}, []int{11})
+	r.client.do(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		conn.DelTable(&nftables.Table{Name: "shoal-vip", Family: nftables.TableFamilyINet})
+		return conn.Flush()
+	})
+	r.tell([]int{10, 11, 12}, []int{11, 12})
+	r.spaces.Drop("client.0")
+	r.client.do(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		tables, err := conn.ListTables()
+		if len(tables) > 0 {
+			t.Errorf("it has the table %s still", tables[0].Name)
+		}
+		return err
+	})
+}
+
 // An address that is given to a new task while it refuses is reached again.
 func TestReusedAddress(t *testing.T) {
 	r := newRig(t)

@@ -90,11 +90,11 @@ func (f filter) chains() []*nftables.Chain { return append(f.guards(), f.carrier
 
 // guards are the chains that every machine has; carriers have published ports go by the kernel.
 func (f filter) guards() []*nftables.Chain {
-	return append([]*nftables.Chain{f.raw, f.input, f.output, f.forward, f.leave}, f.all()...)
+	return append([]*nftables.Chain{f.raw, f.dialled, f.input, f.output, f.forward, f.leave}, f.all()...)
 }
 
 func (f filter) carriers() []*nftables.Chain {
-	return []*nftables.Chain{f.mark, f.dialled, f.dstnat, f.local, f.here, f.choose4, f.choose6}
+	return []*nftables.Chain{f.mark, f.dstnat, f.local, f.here, f.choose4, f.choose6}
 }
 
 func (f filter) choose(is4 bool) *nftables.Chain {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -163,6 +164,7 @@ func TestModesBehaveAlike(t *testing.T) {
 				}
 			}
 			w.tell(&dispatcherv1.EndpointsResponse{Services: []*dispatcherv1.MeshService{suite(plane)}})
+			w.administrator(t)
 			for _, entry := range []string{"a", "b", "c"} {
 				for _, is4 := range []bool{true, false} {
 					for _, network := range []string{"tcp", "udp"} {
@@ -175,6 +177,53 @@ func TestModesBehaveAlike(t *testing.T) {
 			}
 		})
 	}
+}
+
+// administrator has the chain SHOAL-USER of machine a refuse the client alone at one port, and a container alone at another: by what they
+// dialled and with the addresses that they have, whoever carries the port. Nothing else is refused.
+func (w *world) administrator(t *testing.T) {
+	t.Helper()
+	nft := func(args string) {
+		t.Helper()
+		w.machines["a"].do(func() error {
+			out, err := exec.CommandContext(t.Context(), "nft", strings.Fields(args)...).CombinedOutput()
+			if err != nil {
+				err = fmt.Errorf("nft %s: %w: %s", args, err, out)
+			}
+			return err
+		})
+	}
+	for _, is4 := range []bool{true, false} {
+		family := map[bool]string{true: "ip", false: "ip6"}[is4]
+		for _, network := range []string{"tcp", "udp"} {
+			nft(fmt.Sprintf("add rule inet shoal SHOAL-USER %s daddr %s %s saddr %s %s dport 30010 reject", family, wire("1", is4), family, wire("9", is4), network))
+			nft(fmt.Sprintf("add rule inet shoal SHOAL-USER %s saddr %s %s dport 30012 reject", family, inside("a2", is4), network))
+		}
+	}
+	for _, is4 := range []bool{true, false} {
+		for _, network := range []string{"tcp", "udp"} {
+			for _, tc := range []struct {
+				who     string
+				from    *host
+				entry   string
+				port    int
+				refused bool
+			}{
+				{"the client", w.client, wire("1", is4), 30010, true},
+				{"the client at another port", w.client, wire("1", is4), 30012, false},
+				{"the client at another machine", w.client, wire("2", is4), 30010, false},
+				{"a container", w.containers["a2"], wire("1", is4), 30012, true},
+				{"a container at another port", w.containers["a2"], wire("1", is4), 30010, false},
+				{"the machine itself", w.machines["a"], map[bool]string{true: "127.0.0.1", false: "::1"}[is4], 30010, false},
+			} {
+				answer, err := askNamed(tc.from, network, net.JoinHostPort(tc.entry, fmt.Sprint(tc.port)), tc.refused)
+				if (err != nil || answer == "") != tc.refused {
+					t.Errorf("%s, of whom the administrator says refused=%t, asks %s port %d of %s: %q, %v", tc.who, tc.refused, network, tc.port, tc.entry, answer, err)
+				}
+			}
+		}
+	}
+	nft("flush chain inet shoal SHOAL-USER")
 }
 
 // matrix has all callers ask one entry.

@@ -23,14 +23,6 @@ func (f filter) publish(add func(*nftables.Chain, ...match.Part), r kernel.Rules
 		&expr.Ct{Key: expr.CtKeyMARK, Register: 1}, match.Masked(kernel.ReturnMask),
 		&expr.Meta{Key: expr.MetaKeyMARK, SourceRegister: true, Register: 1},
 	})
-	// The administrator's chain sees what is dialled, before it is translated. What is no such packet is not looked up.
-	add(f.dialled, match.Reply(), match.Accept())
-	add(f.dialled, match.Iifname(kernel.MachineTunnel), match.Accept())
-	for _, is4 := range []bool{true, false} {
-		for _, name := range []string{kernel.SetBound, kernel.SetPorts} {
-			add(f.dialled, match.OfFamily(is4), match.Original(), f.find(name, is4, nil), match.ToThisMachine(), match.Part{&expr.Verdict{Kind: expr.VerdictJump, Chain: userChain}})
-		}
-	}
 	f.lead(add)
 	// Only what was translated may enter the tunnel here, and nothing that comes out of it is for the machine itself. To one port
 	// meshproxies send to find out whether packets come through: it is refused, and the refusal is the answer.
@@ -43,6 +35,23 @@ func (f filter) publish(add func(*nftables.Chain, ...match.Part), r kernel.Rules
 		add(f.leave, f.pair(kernel.SetHairpins, is4), match.Part{&expr.Masq{}})
 		if gateway := r.Gateways[map[bool]int{true: 0, false: 1}[is4]]; gateway.IsValid() {
 			add(f.leave, match.Oifname(kernel.MachineTunnel), f.pair(kernel.SetReturns, is4), match.Snat(gateway))
+		}
+	}
+}
+
+// ask has the administrator's chain see what is dialled, before it is translated or comes to the meshproxy. What is no such packet is
+// not looked up, and what the machine says to itself is nobody's.
+func (f filter) ask(add func(*nftables.Chain, ...match.Part), kernelCarries bool) {
+	add(f.dialled, match.Reply(), match.Accept())
+	add(f.dialled, match.Iifname(kernel.MachineTunnel), match.Accept())
+	add(f.dialled, match.Iifname("lo"), match.Accept())
+	sets := []string{kernel.SetListenedAt, kernel.SetListened}
+	if kernelCarries {
+		sets = []string{kernel.SetBound, kernel.SetPorts, kernel.SetListenedAt, kernel.SetListened}
+	}
+	for _, is4 := range []bool{true, false} {
+		for _, name := range sets {
+			add(f.dialled, match.OfFamily(is4), match.Original(), f.find(name, is4, nil), match.ToThisMachine(), match.Part{&expr.Verdict{Kind: expr.VerdictJump, Chain: userChain}})
 		}
 	}
 }
@@ -94,7 +103,7 @@ func (f filter) find(name string, is4 bool, then match.Part) match.Part {
 	s := f.maps.sets[kernel.Family(name, is4)]
 	var load match.Part
 	switch {
-	case name == kernel.SetPorts || name == kernel.SetCounted:
+	case name == kernel.SetPorts || name == kernel.SetCounted || name == kernel.SetListened:
 		load = match.PortKey(match.Reg0, match.Reg1)
 	case is4:
 		target := match.Target4()

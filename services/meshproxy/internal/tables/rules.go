@@ -39,6 +39,7 @@ func (f filter) rules(r kernel.Rules) []*nftables.Rule {
 	f.fromContainers(add, r)
 	f.guardMachine(add, r)
 	f.guardForward(add, r)
+	f.ask(add, r.Mesh)
 	if r.Mesh {
 		f.publish(add, r)
 	}

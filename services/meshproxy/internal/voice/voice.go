@@ -57,10 +57,18 @@ func (p *Part) Apply(_ context.Context, m *mesh.Model) error {
 	if p.first == nil {
 		p.first = m
 	}
+	looks := again || p.said == nil
 	if again {
 		p.said = nil
 	}
-	if err := p.bring(m); err != nil {
+	err := p.bring(m)
+	if looks {
+		mended, failed := unlock()
+		if err = errors.Join(err, failed); mended > 0 {
+			p.env.Log.Info("ports are heard again whose forwarding entries were lost", "ports", mended)
+		}
+	}
+	if err != nil {
 		p.said = nil
 		p.env.Log.Warn("containers may claim addresses that are not their own, will retry", "error", err)
 		p.health.Set("voice", false, err.Error())

@@ -35,12 +35,17 @@ for n in 5 6 7; do
 unshare -n sleep 60 >/dev/null 2>&1 & pid=$!
 while [ "$(readlink /proc/$pid/ns/net)" = "$(readlink /proc/self/ns/net)" ]; do :; done
 ip link add shoalv0000000$n type veth peer name eth1 address 02:42:0a:00:00:0$n netns $pid
-ip link set shoalv0000000$n master shoalbr4097 up
+ip link set shoalv0000000$n master shoalbr4097 alias 02:42:0a:00:00:0$n up
 bridge fdb replace 02:42:0a:00:00:0$n dev shoalv0000000$n master static
 bridge link set dev shoalv0000000$n learning off locked on
 nsenter -t $pid -n sh -ec "echo 0 >/proc/sys/net/ipv6/conf/eth1/accept_dad; ip link set lo up; ip link set eth1 up; ip addr add 10.0.0.$n/24 dev eth1; ip addr add fd00::$n/64 dev eth1 nodad"
-echo $pid
-done`
+pids="$pids $pid"
+done
+# The kernel notices in its own time that both ends are up: until then they drop what is sent.
+up() { nsenter -t $1 -n ip -o link show eth1 | grep -q 'state UP'; }
+for pid in $pids; do until up $pid; do :; done; done
+until [ "$(bridge link show | grep -c 'shoalv.*state forwarding')" = 3 ]; do :; done
+echo $pids`
 
 const asker, neighbour, liar = 0, 1, 2
 
@@ -237,6 +242,27 @@ func TestLiesAreNotHeard(t *testing.T) {
 		if left := nstest.Sh(t, "nft list tables"); left != "" {
 			t.Errorf("left: %s", left)
 		}
+	})
+}
+
+// TestLostEntryComesBack: a port that is locked to an address whose forwarding entry was lost while nobody looked is silent, and heard again
+// after the next process's first look.
+func TestLostEntryComesBack(t *testing.T) {
+	containers(t, func(pids []string, _ *voice.Part, m *mesh.Model) {
+		nstest.Sh(t, "bridge fdb del 02:42:0a:00:00:06 dev shoalv00000006 master")
+		within(t, pids[neighbour], func() error { return echo(t, places[0]) })
+		within(t, pids[asker], func() error {
+			if ask(places[0]) == nil {
+				t.Error("a port without its entry is heard: it is not locked")
+			}
+			return nil
+		})
+		next := voice.New(testx.Env(t), &health{}, "here", func(flush func() error) error { return flush() })
+		if err := next.Apply(t.Context(), m); err != nil {
+			t.Error(err)
+		}
+		nstest.Sh(t, "nsenter -t "+pids[asker]+" -n ip neigh flush dev eth1")
+		within(t, pids[asker], func() error { return ask(places[0]) })
 	})
 }
 
