@@ -74,6 +74,11 @@ func TestNetworks(t *testing.T) {
 	t.Run("links of 1,400 bytes", func(t *testing.T) { c.with(t).narrow(image) })
 	t.Run("a container that goes takes its address along", func(t *testing.T) {
 		c := c.with(t)
+		defer func() {
+			if said := c.shoal("doctor", "addresses"); !strings.HasPrefix(said, "ok ") {
+				t.Errorf("the doctor says of the addresses: %s", said)
+			}
+		}()
 		c.shoal("service", "scale", "web=1")
 		c.converged("web", 1, 30*time.Second)
 		c.shoal("service", "scale", "web=3")

@@ -2,6 +2,7 @@ package command
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -12,19 +13,28 @@ import (
 	"github.com/shoalproject/shoal/cli/internal/app"
 	"github.com/shoalproject/shoal/cli/internal/command/diagnose"
 	"github.com/shoalproject/shoal/cli/internal/command/inside"
+	"github.com/shoalproject/shoal/cli/internal/machine"
 	"github.com/shoalproject/shoal/cli/internal/table"
 )
 
 func doctorCommand(a *app.App) *cobra.Command {
 	var format string
-	var quiet bool
+	var quiet, mend bool
 	c := &cobra.Command{
 		Use: "doctor [OPTIONS]", Short: "Look whether this machine is fit, and what is wrong", Args: app.Exactly(0),
 		Long: "Look at this machine: the kernel's parts, control groups, containerd and runc, ports, other members, the clock, the disk,\n" +
 			"limits, names, keys and owners of files, configuration, units. Each line says what is there, and a fault which command\n" +
-			"mends it. It changes nothing. On a machine that is in no cluster it looks whether what is installed could run.",
+			"mends it. It changes nothing, but with --repair it has this machine's agent remove the networks that containers have left behind, which\n" +
+			"it does when it starts; containers run on. On a machine that is in no cluster it looks whether what is installed could run.",
 		RunE: func(c *cobra.Command, _ []string) error {
-			found := machineOf(a).Examine(c.Context())
+			m := machineOf(a)
+			found := m.Examine(c.Context())
+			if mend && slices.ContainsFunc(found, machine.Repairable) {
+				if err := m.Repair(c.Context()); err != nil {
+					return err
+				}
+				found = m.Examine(c.Context())
+			}
 			faults, warnings := 0, 0
 			shown := found[:0:0]
 			for _, f := range found {
@@ -56,8 +66,9 @@ func doctorCommand(a *app.App) *cobra.Command {
 		},
 	}
 	c.Flags().StringVar(&format, "format", "", "`template`: table, table TEMPLATE, json, or a Go template")
-	c.AddCommand(diagnose.DoctorNetwork(a))
+	c.AddCommand(diagnose.DoctorNetwork(a), diagnose.DoctorAddresses(a))
 	c.Flags().BoolVarP(&quiet, "quiet", "q", false, "show warnings and faults alone")
+	c.Flags().BoolVar(&mend, "repair", false, "remove what containers have left behind")
 	return c
 }
 

@@ -50,6 +50,25 @@ func TestTheDoctorSaysWhatMendsIt(t *testing.T) {
 	}
 }
 
+// TestTheDoctorRepairs: what containers have left behind goes when the agent starts anew, which it is told to once; what is well is left alone.
+func TestTheDoctorRepairs(t *testing.T) {
+	const left = `[{"check":"addresses","grade":"warning","what":"network namespaces of containers that are gone: x.0","why":"w","fix":"f"}]`
+	for _, tc := range []struct {
+		found    string
+		args     []string
+		restarts bool
+	}{
+		{left, []string{"doctor", "--repair"}, true},
+		{left, []string{"doctor"}, false},
+		{`[{"check":"addresses","grade":"ok","what":"3 network namespaces"}]`, []string{"doctor", "--repair"}, false},
+	} {
+		_, said, _ := onBare(t, "", func(b *bare) { b.found = tc.found }, tc.args...)
+		if got := strings.Contains(said, "restarted shoal-agent"); got != tc.restarts {
+			t.Errorf("%v with %s: %s", tc.args, tc.found, said)
+		}
+	}
+}
+
 func TestResetAsksFirst(t *testing.T) {
 	full := func(b *bare) {
 		if err := b.env.Files.Write("/etc/shoal/agent.yaml", nil, 0o640); err != nil {

@@ -56,5 +56,5 @@ func leaked(folder string, containers map[string]bool, now time.Time) finding.Fi
 		return finding.Well(addressCheck, "%d network namespaces, each of a container or of one that is being made", len(entries))
 	}
 	return finding.Warned(addressCheck, fmt.Sprintf("network namespaces of containers that are gone: %s", strings.Join(left, ", ")),
-		"they may answer by addresses that are given to others", "`systemctl restart shoal-agent` removes what no task of this machine has")
+		"they may answer by addresses that are given to others", "`shoal doctor --repair` has the agent start anew and remove what no task of this machine has")
 }
