@@ -16,12 +16,13 @@ import (
 // is on this machine. Whoever it does not bring to its task goes on as any other connection, with the tasks that are left.
 type door struct {
 	*port
-	ctx context.Context // of the port: those who leave the loops live by it
+	// beside starts who leaves the loops, and goes on as long as the port may.
+	beside func(run.Task)
 }
 
 // openDoor has the loops listen, until ctx ends or closer is called. Those who came in stay.
 func (p *port) openDoor(ctx context.Context, l net.Listener) (closer func(), err error) {
-	d := &door{p, ctx}
+	d := &door{p, func(task run.Task) { p.f.tasks.Go(ctx, "connection", task) }}
 	r, err := p.f.relay.Open(l, p.f.bounds.places, d)
 	if err != nil {
 		return nil, err
@@ -126,7 +127,7 @@ func (v *visit) Ended() {
 // Aside is relay.Guest's.
 func (v *visit) Aside(client *relay.Socket, err error) {
 	v.sit(v.guest, nil)
-	v.f.tasks.Go(v.ctx, "connection", func(ctx context.Context) error {
+	v.beside(func(ctx context.Context) error {
 		defer client.Leave()
 		defer v.Ended()
 		ctx, cancel := lasting(ctx)
