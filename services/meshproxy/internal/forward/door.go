@@ -46,7 +46,7 @@ func (d *door) attend(ctx context.Context, r *relay.Door) {
 		case <-r.Gone():
 			return
 		case <-stop:
-			last, stop = time.After(lastMoment), nil
+			last, stop = time.After(d.f.bounds.last), nil
 		case <-last:
 			d.sendAllOff()
 		case err := <-r.Stalled:
@@ -130,7 +130,7 @@ func (v *visit) Aside(client *relay.Socket, err error) {
 	v.beside(func(ctx context.Context) error {
 		defer client.Leave()
 		defer v.Ended()
-		ctx, cancel := lasting(ctx)
+		ctx, cancel := v.f.lasting(ctx)
 		defer cancel()
 		v.goOn(ctx, client, err)
 		return nil

@@ -4,7 +4,7 @@ import "time"
 
 // Bound has a port have so few places, and cuts what says nothing for so long when they are scarce. Call it before Apply.
 func (f *Forwarder) Bound(places int, silent time.Duration) {
-	f.bounds = bounds{places, silent, backlogBytes}
+	f.bounds.places, f.bounds.silent = places, silent
 }
 
 // Rooms counts the buffers for datagrams that sessions hold.
@@ -24,3 +24,6 @@ func (f *Forwarder) Waiting() (bytes int) {
 	}
 	return bytes
 }
+
+// Last has connections go on for so long while the forwarder stops. Call it before Apply.
+func (f *Forwarder) Last(moment time.Duration) { f.bounds.last = moment }

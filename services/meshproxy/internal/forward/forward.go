@@ -90,7 +90,7 @@ func New(env run.Env, self string, dial DialPeer, trust func() <-chan struct{}) 
 		env: env, self: self, tasks: run.NewSpawner(env.Log), links: newPool(dial, trust, m), meter: m,
 		buffers: &sync.Pool{New: func() any { return new([bufferSize]byte) }},
 		relay:   relay.New(),
-		bounds:  bounds{portPlaces, silentTime, backlogBytes},
+		bounds:  bounds{portPlaces, silentTime, backlogBytes, lastMoment},
 		inbound: make(chan struct{}, inboundStreams),
 		ports:   map[mesh.Listener]*port{}, local: map[target]struct{}{},
 		withdrawn: map[string]time.Time{}, resting: map[string]time.Time{},

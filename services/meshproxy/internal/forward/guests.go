@@ -17,6 +17,8 @@ type bounds struct {
 	silent time.Duration
 	// backlog is how many bytes of its datagrams may wait for their tasks.
 	backlog int
+	// last is how long connections go on while the process stops.
+	last time.Duration
 }
 
 // guest is a client's connection that has a place at a port.

@@ -228,7 +228,7 @@ func (p *port) accept(ctx context.Context, l acceptor) error {
 		}
 		p.f.tasks.Go(ctx, "connection", func(ctx context.Context) error {
 			defer func() { <-slots }()
-			ctx, cancel := lasting(ctx)
+			ctx, cancel := p.f.lasting(ctx)
 			defer cancel()
 			p.serve(ctx, conn)
 			return nil
@@ -291,9 +291,9 @@ func (p *port) unserved(o *Open, err error) {
 
 // lasting is a context for what has begun when ctx ends: it lives a moment longer, so that a short exchange comes to its
 // end although the process stops.
-func lasting(ctx context.Context) (life context.Context, cancel context.CancelFunc) {
+func (f *Forwarder) lasting(ctx context.Context) (life context.Context, cancel context.CancelFunc) {
 	life, cut := context.WithCancel(context.WithoutCancel(ctx))
-	stop := context.AfterFunc(ctx, func() { time.AfterFunc(lastMoment, cut) })
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(f.bounds.last, cut) })
 	return life, func() {
 		stop()
 		cut()

@@ -38,7 +38,7 @@ func (f *Forwarder) stream(ctx context.Context, l *link) bool {
 	default:
 		return l.send(&meshv1.ForwardReply{Error: "this machine serves as many streams as it can"}) == nil
 	}
-	ctx, cancel = lasting(ctx)
+	ctx, cancel = f.lasting(ctx)
 	defer cancel()
 	conn, reason := f.dialFor(ctx, header, l.node)
 	if reason != "" {

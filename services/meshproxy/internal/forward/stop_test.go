@@ -5,6 +5,8 @@ import (
 	"net"
 	"testing"
 	"time"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
 )
 
 // An exchange that is under way when the process is told to end comes to its end, on this machine and through another's.
@@ -12,6 +14,9 @@ func TestStopLetsExchangesEnd(t *testing.T) {
 	for _, node := range []string{"a", "b"} {
 		t.Run(node, func(t *testing.T) {
 			r := newRig(t)
+			for _, f := range []*forward.Forwarder{r.a, r.b} {
+				f.Last(time.Minute) // whatever else the machine does
+			}
 			asked, stopped := make(chan struct{}, 1), make(chan struct{})
 			task := r.task("web.1", node, func(c net.Conn) {
 				defer c.Close()

@@ -304,25 +304,30 @@ func TestSpokenIsSaid(t *testing.T) {
 	}
 }
 
-// TestLastWordsAndTheEndGoTogether: who says something and ends is heard so, in one packet.
+// TestLastWordsAndTheEndGoTogether: who says something and ends is heard so, in one packet. If a busy machine holds the loop up for a
+// fifth of a second between the two, the kernel waits no longer: so the fewest of some count.
 func TestLastWordsAndTheEndGoTogether(t *testing.T) {
 	r := newRig(t)
-	a, far := r.wire(false)
-	b, beyond := r.wire(false)
-	_, err := io.WriteString(a, "bye")
-	if err := errors.Join(err, a.CloseWrite()); err != nil {
-		t.Fatal(err)
+	fewest := uint32(100)
+	for range 5 {
+		a, far := r.wire(false)
+		b, beyond := r.wire(false)
+		_, err := io.WriteString(a, "bye")
+		if err := errors.Join(err, a.CloseWrite()); err != nil {
+			t.Fatal(err)
+		}
+		arrived(t, far)
+		had := packets(t, b)
+		if _, err := r.r.Join(far, beyond, nil); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := io.ReadAll(b); string(got) != "bye" {
+			t.Errorf("heard %q, %v", got, err)
+		}
+		fewest = min(fewest, packets(t, b)-had)
 	}
-	arrived(t, far)
-	had := packets(t, b)
-	if _, err := r.r.Join(far, beyond, nil); err != nil {
-		t.Fatal(err)
-	}
-	if got, err := io.ReadAll(b); string(got) != "bye" {
-		t.Errorf("heard %q, %v", got, err)
-	}
-	if n := packets(t, b) - had; n != 1 {
-		t.Errorf("%d packets came, want 1", n)
+	if fewest != 1 {
+		t.Errorf("%d packets came, want 1", fewest)
 	}
 }
 
