@@ -9,7 +9,7 @@ import (
 
 const (
 	// collectLeast and collectMost bound how much of what is in use comes on top before memory is collected, in percent.
-	collectLeast, collectMost = 25, 200
+	collectLeast, collectMost = 20, 200
 	// collectGap is how long that should take at least.
 	collectGap = 2 * time.Second
 	// collectLook is how often a process looks how fast it allocates, and collectCalm how many looks back it remembers.
@@ -18,7 +18,7 @@ const (
 )
 
 // Collect paces the collector of a process that has much in use which stays, such as thousands of sessions, until ctx ends. As a
-// rule (as much again as is in use) it would take its memory twice. So memory is collected when a quarter has come on top; but
+// rule (as much again as is in use) it would take its memory twice. So memory is collected when a fifth has come on top; but
 // while the process allocates fast, as in a stampede, later, or it would do little else. When that is over it gives back what
 // it took. It is for the one who owns the process: a main.
 func Collect(ctx context.Context) {

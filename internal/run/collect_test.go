@@ -11,7 +11,7 @@ func TestMemoryIsCollectedEarlyUnlessThatIsOften(t *testing.T) {
 		allocated, inUse uint64
 		want             int
 	}{
-		{"thousands of sessions that beat", 8 * mb, 200 * mb, 25},
+		{"thousands of sessions that beat", 8 * mb, 200 * mb, 20},
 		{"thousands that come", 40 * mb, 100 * mb, 80},
 		{"thousands that come to one that has just started", 40 * mb, 20 * mb, 200},
 		{"nothing in use", 1, 0, 200},
