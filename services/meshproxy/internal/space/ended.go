@@ -52,11 +52,17 @@ func (s *Spaces) there(x *space) map[netip.Addr]bool {
 	return out
 }
 
+// stays says that a client of a protocol goes on with the task that it was led to, gone or not: it hears of no end. So does one that
+// sends echoes (ping) without end.
+func stays(protocol byte) bool {
+	return protocol == unix.IPPROTO_UDP || protocol == unix.IPPROTO_ICMP || protocol == unix.IPPROTO_ICMPV6
+}
+
 // strays are connections that were led to who is no more behind the address: UDP to whom no new ones go, all to who has ended.
 func strays(t vip.Table, there map[netip.Addr]bool) func(flow) bool {
 	return func(f flow) bool {
 		backends, ours := t[f.target]
-		if f.protocol == unix.IPPROTO_UDP {
+		if stays(f.protocol) {
 			return ours && !slices.Contains(backends, f.replySource)
 		}
 		return ours && !there[f.replySource]

@@ -346,7 +346,7 @@ func (x *space) leave(left map[netip.Addr]bool, now vip.Table) {
 	}
 }
 
-// Forget takes UDP clients from the tasks that have left: one that sends from one port would stay with its task for ever. TCP
+// Forget takes clients of UDP, and pings, from the tasks that have left: one that sends from one port would stay with its task for ever. TCP
 // ends by itself, or is reset. Where the tables were made anew it is not known who has left since, before our start perhaps: all
 // connections are looked at. The kernel looks through all connections of a container for it, so it comes after the
 // version is reported.
@@ -364,7 +364,7 @@ func (s *Spaces) forget(all bool) error {
 		if x.have == nil || len(x.left) == 0 && !unseen {
 			continue
 		}
-		which := func(f flow) bool { return f.protocol == unix.IPPROTO_UDP && x.left[f.replySource] }
+		which := func(f flow) bool { return stays(f.protocol) && x.left[f.replySource] }
 		if unseen {
 			which = strays(x.have, s.there(x))
 		}
