@@ -40,7 +40,7 @@ func optionMatrix() []optionCase {
 			{"open:/proc/sys/kernel/hostname", "read-only file system"},
 			{"open:/proc/sysrq-trigger", "read-only file system|no such file"},
 			{"line:/proc/self/mountinfo| /sys ", " ro,nosuid,nodev,noexec"},
-			{"line:/proc/self/mountinfo| /sys/fs/cgroup/", "^([^;]* ro,nosuid,nodev,noexec[^;]*(; |$))+"},
+			{"line:/proc/self/mountinfo| /sys/fs/cgroupGROUPS", "^([^;]* ro,nosuid,nodev,noexec[^;]*(; |$))+"},
 			{"line:/proc/self/mountinfo| /dev/shm ", "size=65536k"},
 			{"open:/dev/mem", "no such file"},
 			{"file:/proc/self/oom_score_adj", "^0$"},
@@ -73,7 +73,7 @@ func optionMatrix() []optionCase {
 			{"line:/proc/self/status|Seccomp:", " 0$"},
 			{"line:/proc/self/status|CapEff", "HOSTCAPS"},
 			{"line:/proc/self/mountinfo| /sys ", " rw,"},
-			{"line:/proc/self/mountinfo| /sys/fs/cgroup/", "^([^;]* rw,[^;]*(; |$))+"},
+			{"line:/proc/self/mountinfo| /sys/fs/cgroupGROUPS", "^([^;]* rw,[^;]*(; |$))+"},
 			{"open:/proc/sys/kernel/domainname", "ok"},
 			{"mode:HOSTDEVICE", "[0-9]+ 0:"},
 		}},
@@ -81,7 +81,6 @@ func optionMatrix() []optionCase {
 			sysctls { key: "net.core.somaxconn" value: "77" } sysctls { key: "kernel.msgmax" value: "9999" }
 			ulimits { name: "core" soft: 5 hard: 6 } ulimits { name: "sigpending" soft: 70 hard: 71 } ulimits { name: "nofile" soft: 100 hard: 111 }
 			devices { host_path: "HOSTDEVICE" container_path: "/dev/given" permissions: "r" } device_cgroup_rules: "c 10:7 r" cdi_devices: "shoal.test/thing=one"`,
-			needs: `limits { nano_cpus: 500000000 memory_bytes: 67108864 pids: 42 } swap_bytes: 1048576 memory_swappiness: 7`,
 			answers: [][2]string{
 				{"ids:", "^1234 99 .*77.*88.*4321"},
 				{"cwd:", "^/seeded$"},
@@ -97,12 +96,6 @@ func optionMatrix() []optionCase {
 				{"line:/proc/self/limits|pending", "Max pending signals 70 71 "},
 				{"line:/proc/self/limits|open files", "Max open files [0-9]+ 111 "},
 				{"mode:/dev/given", "[0-9]+ 0:"},
-				{"file:/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "^50000$"},
-				{"file:/sys/fs/cgroup/memory/memory.limit_in_bytes", "^67108864$"},
-				{"file:/sys/fs/cgroup/memory/memory.swappiness", "^7$"},
-				{"file:/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes", "^68157440$"},
-				{"file:/sys/fs/cgroup/pids/pids.max", "^42$"},
-				{"line:/sys/fs/cgroup/devices/devices.list|10:7 ", "c 10:7 r"},
 			}},
 		{name: "terminal", spec: `tty: true command: "/probe"`, answers: [][2]string{
 			{"terminal:", "true"},
@@ -154,8 +147,9 @@ func TestOptions(t *testing.T) {
 	dir := filepath.Join(filepath.Dir(r.config), "outside")
 	outside(t, dir)
 	r.machine.CDI = []string{filepath.Join(dir, "cdi")}
-	words := strings.NewReplacer("DIR", dir, "HOSTPID", own(t, "pid"), "HOSTIPC", own(t, "ipc"), "HOSTCAPS", effective(t)+"$", "HOSTFILES", strconv.FormatUint(r.machine.Files, 10), "HOSTDEVICE", device(t))
-	for _, o := range optionMatrix() {
+	words := strings.NewReplacer("DIR", dir, "HOSTPID", own(t, "pid"), "HOSTIPC", own(t, "ipc"), "HOSTCAPS", effective(t)+"$", "HOSTFILES", strconv.FormatUint(r.machine.Files, 10), "HOSTDEVICE", device(t),
+		"GROUPS", map[bool]string{true: " ", false: "/"}[unified()]) // the one group of v2, or those of v1
+	for _, o := range append(optionMatrix(), controlGroups()...) {
 		t.Run(o.name, func(t *testing.T) {
 			s := r.spec(o.name + ".0")
 			s.Container = &typesv1.ContainerSpec{}
@@ -195,13 +189,13 @@ func TestOptions(t *testing.T) {
 // outside is what the node has for the containers: a folder with another mount below it, and a device by its name.
 func outside(t *testing.T, dir string) {
 	t.Helper()
-	below := filepath.Join(dir, "bound", "below")
+	below, other := filepath.Join(dir, "bound", "below"), filepath.Join(dir, "other")
 	for _, err := range []error{
-		os.MkdirAll(below, 0o755), os.MkdirAll(filepath.Join(dir, "cdi"), 0o755),
+		os.MkdirAll(below, 0o755), os.MkdirAll(other, 0o755), os.MkdirAll(filepath.Join(dir, "cdi"), 0o755),
 		os.WriteFile(filepath.Join(dir, "bound", "outside"), []byte("of the node"), 0o644),
 		os.WriteFile(filepath.Join(dir, "cdi", "test.json"), []byte(`{"cdiVersion":"0.5.0","kind":"shoal.test/thing",
 			"devices":[{"name":"one","containerEdits":{"env":["CDI_GAVE=this"]}}]}`), 0o644),
-		unix.Mount("tmpfs", below, "tmpfs", 0, ""),
+		unix.Mount(other, below, "", unix.MS_BIND, ""), // no tmpfs: before Linux 6.3 that can't be seen with other owners
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -212,6 +206,35 @@ func outside(t *testing.T, dir string) {
 			t.Error(err)
 		}
 	})
+}
+
+// controlGroups are the options that a control group keeps, as cgroup v1 or v2 shows them.
+func controlGroups() []optionCase {
+	const limits = `limits { nano_cpus: 500000000 memory_bytes: 67108864 pids: 42 } swap_bytes: 1048576`
+	refused := optionCase{name: "device", spec: `devices { host_path: "HOSTDEVICE" container_path: "/dev/given" permissions: "r" }`,
+		answers: [][2]string{{"open:/dev/given", "operation not permitted"}}} // for writing, and by root
+	if unified() {
+		return []optionCase{refused, {name: "limits", needs: limits, answers: [][2]string{
+			{"file:/sys/fs/cgroup/cpu.max", "^50000 100000$"},
+			{"file:/sys/fs/cgroup/memory.max", "^67108864$"},
+			{"file:/sys/fs/cgroup/memory.swap.max", "^1048576$"},
+			{"file:/sys/fs/cgroup/pids.max", "^42$"},
+		}}}
+	}
+	return []optionCase{refused, {name: "limits", needs: limits + ` memory_swappiness: 7`, spec: `device_cgroup_rules: "c 10:7 r"`, answers: [][2]string{
+		{"file:/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "^50000$"},
+		{"file:/sys/fs/cgroup/memory/memory.limit_in_bytes", "^67108864$"},
+		{"file:/sys/fs/cgroup/memory/memory.swappiness", "^7$"},
+		{"file:/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes", "^68157440$"},
+		{"file:/sys/fs/cgroup/pids/pids.max", "^42$"},
+		{"line:/sys/fs/cgroup/devices/devices.list|10:7 ", "c 10:7 r"},
+	}}}
+}
+
+// unified says that this machine has cgroup v2 alone.
+func unified() bool {
+	_, err := os.Stat("/sys/fs/cgroup/cgroup.controllers")
+	return err == nil
 }
 
 func answerTo(told, question string) string {

@@ -91,7 +91,8 @@ type Tree struct {
 func Mount(dir int, from string, users *os.File, at string, t Tree) error {
 	tree, err := clone(dir, from, users, t)
 	if err != nil {
-		return errs.New(errs.Invalid, "can't be mounted with the owners of a user namespace: %w", err)
+		return errs.New(errs.Invalid, "it, or what is mounted below it, is of a file system that can't be mounted with the owners of a user "+
+			"namespace (%w); ext4, xfs and btrfs can, tmpfs from Linux 6.3 on", err)
 	}
 	defer unix.Close(tree)
 	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
