@@ -65,7 +65,7 @@ clean: ## remove what was built
 test: check deps build ## everything CI runs: checks, unit tests, simulation, laboratory
 	@tools/make/test unit sim lab
 
-.PHONY: test-deploy test-systemd test-compose deps-deploy images-here
+.PHONY: test-deploy test-systemd test-compose test-vm deps-deploy images-here
 deps-deploy:
 	@tools/make/deps deploy
 
@@ -77,6 +77,11 @@ test-systemd: deps-deploy build ## the packages on three machines with systemd a
 
 test-compose: deps-deploy build images-here $(COMPOSE) ## the compose files on a real dockerd, by docker compose and docker-compose
 	@tools/make/test compose
+
+test-vm: build ## tests on Debian's kernel with cgroup v2 and systemd, in a virtual machine; ACCEL=tcg without /dev/kvm
+	@tools/make/deps vm
+	@bin/shoal-lab images >/dev/null
+	@tools/make/test vm
 
 images-here:
 	@$(MAKE) images ARCH=$$(go env GOARCH)
