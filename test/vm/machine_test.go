@@ -19,7 +19,7 @@ func TestMachine(t *testing.T) {
 	if err := systemd.Package(t.Context(), m.opts.Root, "v0.0.1", filepath.Join(m.opts.Dir, "guest", "debs")); err != nil {
 		t.Fatal(err)
 	}
-	m.on(aptInstall + "/run/guest/debs/*.deb")
+	m.on(aptInstall + "/run/guest/debs/*.deb nftables") // the last for the lab below
 	m.on("shoal init --advertise-addr 10.0.2.15")
 	if said := m.on("shoal doctor"); !strings.Contains(said, "version 2 with cpu, memory, pids") || !strings.Contains(said, "\n0 faults") {
 		t.Errorf("doctor: %s", said)

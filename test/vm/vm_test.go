@@ -57,7 +57,7 @@ func boot(t *testing.T) *machine {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir, err := os.MkdirTemp("/var/tmp", "shoal-vm-")
+	dir, err := os.MkdirTemp("/var/tmp", "shoal-vm-") //nolint:usetesting // its long name does not fit into the path of a socket
 	if err != nil {
 		t.Fatal(err)
 	}
