@@ -6,6 +6,9 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
+	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,15 +20,20 @@ import (
 
 // inn is a host that leads everybody to one place, or nowhere, and its guests.
 type inn struct {
-	t     *testing.T
-	to    netip.AddrPort
-	head  string
-	pairs chan *Pair
-	aside chan *Socket
-	ended chan struct{}
+	t      *testing.T
+	head   string
+	pairs  chan *Pair
+	joined chan struct{}
+	aside  chan *Socket
+	ended  chan struct{}
+
+	hold sync.Mutex // has the loop wait; guards below
+	to   netip.AddrPort
 }
 
 func (i *inn) Greet(p *Pair, _, _ netip.AddrPort) Lead {
+	i.hold.Lock()
+	defer i.hold.Unlock()
 	i.pairs <- p
 	return Lead{Guest: i, To: i.to, Head: []byte(i.head)}
 }
@@ -34,16 +42,21 @@ func (i *inn) Connect(to netip.AddrPort, from netip.Addr) (int, error) {
 	return run.Connect(run.Env{}.OrMachine("test").Net, to, from)
 }
 
-func (i *inn) Joined() {}
+func (i *inn) Joined() { i.joined <- struct{}{} }
 
 func (i *inn) Aside(s *Socket, _ error) { i.aside <- s }
 
-func (i *inn) Ended() { i.ended <- struct{}{} }
+func (i *inn) Ended() {
+	i.ended <- struct{}{}
+	i.hold.Lock()
+	i.hold.Unlock() //nolint:staticcheck // it has waited
+}
 
 // opened is a relay that runs, with a door of so many places.
 func opened(t *testing.T, most int, i *inn) (d *Door, address string) {
 	t.Helper()
 	i.t, i.pairs, i.aside, i.ended = t, make(chan *Pair, 100), make(chan *Socket, 100), make(chan struct{}, 100)
+	i.joined = make(chan struct{}, 100)
 	r := New()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -248,4 +261,68 @@ func silent(t *testing.T) netip.AddrPort {
 	at := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(own.(*unix.SockaddrInet4).Port))
 	dial(t, at.String())
 	return at
+}
+
+// TestWhoIsLedHearsNobodysNews: the socket by which a client is led on gets the number of another that was closed a moment ago, of which
+// news came in the same breath. It is not taken for connected because of them: its guest hears that it was refused.
+func TestWhoIsLedHearsNobodysNews(t *testing.T) {
+	before := runtime.GOMAXPROCS(1) // so that there is one loop
+	t.Cleanup(func() { runtime.GOMAXPROCS(before) })
+	servers, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := &inn{to: netip.MustParseAddrPort(servers.Addr().String())}
+	_, address := opened(t, 4, i)
+	calls := func() (client *net.TCPConn, server net.Conn) {
+		client = dial(t, address).(*net.TCPConn)
+		if server, err = servers.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { server.Close() })
+		within(t, i.joined, "a client")
+		if err := client.SetLinger(0); err != nil { // it ends by a reset
+			t.Fatal(err)
+		}
+		return client, server
+	}
+	noHoles(t)
+	first, _ := calls()
+	second, server := calls()
+	servers.Close()
+
+	i.hold.Lock()
+	first.Close()
+	within(t, i.ended, "the end of the first") // and the loop waits, while all of these come
+	second.Close()
+	dial(t, address)
+	_, _ = io.WriteString(server, "news")
+	noHoles(t)
+	i.hold.Unlock()
+	select {
+	case s := <-i.aside:
+		leave(t, s)
+	case <-i.joined:
+		t.Error("it is connected with nobody")
+	}
+}
+
+// noHoles has the next sockets numbered upwards, or by numbers that are freed from now on, the lowest one first.
+func noHoles(t *testing.T) {
+	t.Helper()
+	for range 1000 {
+		fd, err := unix.Open(os.DevNull, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { unix.Close(fd) })
+		open, err := os.ReadDir("/proc/self/fd") // with its own
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fd >= len(open)-2 {
+			return
+		}
+	}
+	t.Fatal("there are holes among the numbers still")
 }

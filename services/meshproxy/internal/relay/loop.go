@@ -26,6 +26,7 @@ type loop struct {
 	busy  []*Pair // have had their turn, and could go on
 	spare []*Pair // the list of before
 	dials []*Pair // began to connect, the first one first; some are past it
+	round uint64  // how often it was told what has become ready
 
 	epoll int
 	bell  int          // an eventfd(2) that ends the waiting
@@ -158,15 +159,16 @@ func (l *loop) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		// An end that was closed in this batch is not found by what is still told of it, nor is another that has its number since:
-		// that one comes with the orders of the next.
+		l.round++
+		// An end that was closed in this batch is not found by what is still told of it, nor is another that has its number since: that
+		// one comes with the orders of the next, or is of this round, of which nothing was told yet.
 		if l.news.Swap(false) {
 			l.follow()
 		}
 		for _, ev := range events[:n] {
 			if ev.Pad == doorEvent {
 				l.accept(ev.Fd)
-			} else if e := l.ends[ev.Fd]; e != nil {
+			} else if e := l.ends[ev.Fd]; e != nil && e.since != l.round {
 				l.told(e, ev.Events)
 			}
 		}

@@ -13,6 +13,7 @@ import (
 type end struct {
 	fd                 int
 	pair               *Pair
+	since              uint64 // the round in which its loop began to watch it; 0: it was watched before
 	readable, writable bool
 	// whole says that a short read is no sign that there is nothing more: the end was announced already, or urgent data (tcp(7)),
 	// at which a read stops. Neither is announced again.

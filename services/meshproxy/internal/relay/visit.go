@@ -91,7 +91,7 @@ func (l *loop) dial(p *Pair, lead Lead) {
 
 // add watches an end.
 func (l *loop) add(e *end) error {
-	l.ends[int32(e.fd)] = e
+	l.ends[int32(e.fd)], e.since = e, l.round
 	event := unix.EpollEvent{Events: watched, Fd: int32(e.fd)}
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, e.fd, &event))
 }
