@@ -37,6 +37,7 @@ type dispatcher struct {
 	patience  time.Duration // told with it
 	turn      time.Duration // told with each acknowledgement
 	late      time.Duration // that acknowledgement is
+	slow      time.Duration // each answer to a heartbeat is on its way
 	described []*typesv1.NodeDescription
 	hellos    []*dispatcherv1.Hello
 	beats     []time.Time
@@ -49,7 +50,15 @@ func (d *dispatcher) Session(s grpc.BidiStreamingServer[dispatcherv1.SessionRequ
 		if err != nil {
 			return err
 		}
-		for _, r := range d.hear(m) {
+		say := d.hear(m)
+		if d.slow > 0 && m.GetHeartbeat() != nil {
+			select {
+			case <-time.After(d.slow):
+			case <-s.Context().Done():
+				return nil
+			}
+		}
+		for _, r := range say {
 			if err := s.Send(r); err != nil {
 				return err
 			}
@@ -439,6 +448,26 @@ func TestTurns(t *testing.T) {
 		d.set(func() {
 			if len(d.beats) < 3 || len(d.beats) > 5 {
 				t.Errorf("%d heartbeats in 1.9 s without an answer, wanted about 4", len(d.beats))
+			}
+		})
+	})
+}
+
+// TestTurnToldLate: a machine that hears of its turn late does not make up for it: whoever beats each 2 s would be SUSPECT at 3 s.
+func TestTurnToldLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		d := &dispatcher{period: 2 * time.Second, patience: 3 * time.Second, turn: 1980 * time.Millisecond, slow: 1200 * time.Millisecond}
+		r := newRig(t, map[string]*dispatcher{"d1:1": d})
+		close(r.machine.adopted)
+		pass(t, 30*time.Second)
+		d.set(func() {
+			for i := 1; i < len(d.beats); i++ {
+				if gap := d.beats[i].Sub(d.beats[i-1]); gap > 2201*time.Millisecond {
+					t.Errorf("heartbeat %d came %s after the one before", i+1, gap)
+				}
+			}
+			if len(d.beats) < 12 || len(d.beats) > 18 || len(d.hellos) != 1 {
+				t.Errorf("%d heartbeats in 30 s and %d sessions, wanted about 15 in one", len(d.beats), len(d.hellos))
 			}
 		})
 	})

@@ -26,6 +26,8 @@ type talk struct {
 	beat     uint64        // of the last heartbeat
 	silence  *time.Timer   // ends when nothing was acknowledged for too long
 	each     time.Duration // the period of heartbeats
+	longest  time.Duration // from one to the next, whatever its turn is
+	beaten   time.Time     // when the last was sent
 	period   time.Duration // until the next
 	ticked   time.Time     // when this machine had its last turn
 
@@ -162,7 +164,9 @@ func (t *talk) hear(ctx context.Context, r *dispatcherv1.SessionResponse) error 
 			return t.heartbeat()
 		}
 		if next := m.HeartbeatAck.GetNextHeartbeat().AsDuration(); next > 0 {
-			t.beatAfter(next)
+			// So may this one, and what it was late by would be silence of this machine.
+			left := t.longest - time.Since(t.beaten)
+			t.beatAfter(max(min(next, left), time.Millisecond))
 		}
 	case *dispatcherv1.SessionResponse_StatusAck:
 		if t.batch != nil && m.StatusAck.GetSeq() >= t.seq {
@@ -208,7 +212,7 @@ func (t *talk) welcome(w *dispatcherv1.Welcome) error {
 // beatEach sets the period of heartbeats. Each session has its own beat, or all machines of a cluster would beat together
 // after a restart.
 func (t *talk) beatEach(period time.Duration) {
-	t.each = t.Env.Rand.Jitter(period, heartbeatJit)
+	t.each, t.longest = t.Env.Rand.Jitter(period, heartbeatJit), period+time.Duration(heartbeatJit*float64(period))
 	t.beatAfter(t.each)
 }
 
@@ -231,6 +235,7 @@ func (t *talk) heartbeat() error {
 		return nil
 	}
 	t.beat++
+	t.beaten = time.Now()
 	return t.send(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Heartbeat{
 		Heartbeat: &dispatcherv1.Heartbeat{Seq: t.beat},
 	}})
