@@ -124,12 +124,17 @@ func (a *audit) task(t *typesv1.Task, now time.Time) {
 			case node.GetStatus().GetState() == typesv1.NodeState_NODE_STATE_DOWN:
 				a.warn("", "its container may run there still, so nobody else gets it", "bring the machine back, or, if it is off for good, shoal node rm --force "+state.Hostname(node),
 					"%s is held by %s, which is to end on %s, and that is down", bare(text), name, state.Hostname(node))
-			case now.Sub(since) > state.SpecOf(service, t.GetSpecVersion()).GetContainer().GetStopGracePeriod().AsDuration()+overdue:
+			case now.Sub(since) > toEnd(state.SpecOf(service, t.GetSpecVersion()).GetContainer())+overdue:
 				a.warn("", "its container may run there still, so nobody else gets it", "shoal doctor on "+state.Hostname(node)+" says what holds it up",
 					"%s is held by %s, which was to end on %s %s ago", bare(text), name, state.Hostname(node), now.Sub(since).Round(time.Minute))
 			}
 		}
 	}
+}
+
+// toEnd is how long a container may take to end: its connections have time first.
+func toEnd(c *typesv1.ContainerSpec) time.Duration {
+	return c.GetDrainTime().AsDuration() + c.GetStopGracePeriod().AsDuration()
 }
 
 func (a *audit) hold(network, address string, h holder) {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/cockroachdb/datadriven"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
@@ -33,6 +34,11 @@ func TestScripts(t *testing.T) {
 			return out.String()
 		})
 	})
+}
+
+// taskSpec is one whose connections have some seconds to end.
+func taskSpec(drain int64) *typesv1.TaskSpec {
+	return &typesv1.TaskSpec{Container: &typesv1.ContainerSpec{DrainTime: durationpb.New(time.Duration(drain) * time.Second)}}
 }
 
 // cluster reads a line an object: kind, id and key=value. Addresses are NETWORK:ADDRESS, the machine network's without a network.
@@ -72,7 +78,7 @@ func cluster(t *testing.T, text string) (c holdings.Cluster) {
 		case "network":
 			c.Networks = append(c.Networks, &typesv1.Network{Meta: meta, Spec: &typesv1.NetworkSpec{Annotations: named}, Ipam: &typesv1.NetworkIPAM{Subnets: has["subnet"]}})
 		case "service":
-			c.Services = append(c.Services, &typesv1.Service{Meta: meta, Spec: &typesv1.ServiceSpec{Annotations: named}, Endpoint: &typesv1.Endpoint{VirtualIps: virtual}})
+			c.Services = append(c.Services, &typesv1.Service{Meta: meta, Spec: &typesv1.ServiceSpec{Annotations: named, Task: taskSpec(number("drain"))}, Endpoint: &typesv1.Endpoint{VirtualIps: virtual}})
 		case "task":
 			meta.CreatedAt = timestamppb.New(time.Unix(number("created"), 0))
 			service, slot, _ := strings.Cut(words[1], ".")
