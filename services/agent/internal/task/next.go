@@ -121,7 +121,7 @@ func (l *Life) leave() Action {
 				l.armed = true
 				return ArmBound
 			}
-		case l.drain == drainDue:
+		case l.drain == drainDue && l.State >= running: // nobody was led to it before
 			l.Message, l.drain = "waits while its connections have time to end", drainRuns
 			return ArmDrain
 		case l.drain == drainRuns:
