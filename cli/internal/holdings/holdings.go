@@ -125,8 +125,9 @@ func (a *audit) task(t *typesv1.Task, now time.Time) {
 				a.warn("", "its container may run there still, so nobody else gets it", "bring the machine back, or, if it is off for good, shoal node rm --force "+state.Hostname(node),
 					"%s is held by %s, which is to end on %s, and that is down", bare(text), name, state.Hostname(node))
 			case now.Sub(since) > toEnd(state.SpecOf(service, t.GetSpecVersion()).GetContainer())+overdue:
-				a.warn("", "its container may run there still, so nobody else gets it", "shoal doctor on "+state.Hostname(node)+" says what holds it up",
-					"%s is held by %s, which was to end on %s %s ago", bare(text), name, state.Hostname(node), now.Sub(since).Round(time.Minute))
+				// Since when is no part of what a later look must find again.
+				a.warn("", fmt.Sprintf("it was to end %s ago; its container may run there still, so nobody else gets it", now.Sub(since).Round(time.Minute)),
+					"shoal doctor on "+state.Hostname(node)+" says what holds it up", "%s is held by %s, which was to end on %s", bare(text), name, state.Hostname(node))
 			}
 		}
 	}

@@ -100,3 +100,15 @@ func cluster(t *testing.T, text string) (c holdings.Cluster) {
 	}
 	return c
 }
+
+// What is amiss is told in the same words a moment later: by these a second look knows it again.
+func TestALaterLookSaysTheSame(t *testing.T) {
+	c := cluster(t, "node m1 block=10.128.1.0/24\nservice web\ntask web.1 node=m1 address=10.128.1.6/32 desired=shutdown since=4000")
+	first, second := holdings.Audit(c, time.Unix(10_029, 0)), holdings.Audit(c, time.Unix(10_031, 0))
+	if first[0].Why == second[0].Why {
+		t.Fatalf("no minute begins between them: %s", first[0].Why)
+	}
+	if first[0].What != second[0].What {
+		t.Errorf("%q became %q", first[0].What, second[0].What)
+	}
+}
