@@ -155,6 +155,7 @@ func (s *Spaces) Apply(_ context.Context, m *mesh.Model) error {
 			x.suspect(reused)
 		}
 	}
+	s.forgetCallers()
 	err := s.each(gone)
 	s.expire()
 	return errors.Join(err, s.missing())
@@ -205,6 +206,15 @@ func (s *Spaces) callersOf(task *dispatcherv1.LocalTask) *mesh.Callers {
 	}
 	s.callers[task.GetServiceId()] = c
 	return c
+}
+
+// forgetCallers lets go of those of services that have no task here any more, and of all that they are made of.
+func (s *Spaces) forgetCallers() {
+	here := map[string]bool{}
+	for task := range s.model.LocalTasks() {
+		here[task.GetServiceId()] = true
+	}
+	maps.DeleteFunc(s.callers, func(service string, _ *mesh.Callers) bool { return !here[service] })
 }
 
 func (s *Spaces) table(network string) made {
