@@ -29,8 +29,6 @@ func (m *Monitor) changed(s *state.Snapshot) changed {
 	return c
 }
 
-func (c changed) none() bool { return !c.all && len(c.ids) == 0 }
-
 func (c changed) has(id string) bool {
 	_, ok := c.ids[id]
 	return ok || c.all

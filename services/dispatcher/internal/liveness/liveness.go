@@ -137,7 +137,7 @@ type change struct {
 func (m *Monitor) judge(s *state.Snapshot, now time.Time) []change {
 	look := m.changed(s)
 	m.adopt(s, look, now)
-	silence, live := m.peers.observe(s, !look.none(), now)
+	silence, live := m.peers.observe(s, look, now)
 	others := slices.DeleteFunc(slices.Clone(live), func(id string) bool { return id == m.self })
 	m.live.Store(&others)
 	return append(m.ownChanges(s, look, now), m.peers.changes(s, silence, live, now)...)

@@ -18,7 +18,8 @@ type peers struct {
 	self  string
 	times Times
 	seen  map[string]*peer
-	bound map[string]int // machines by the dispatcher of their session
+	bound map[string]int    // machines by the dispatcher of their session
+	of    map[string]string // that dispatcher, by the machine
 }
 
 type peer struct {
@@ -41,8 +42,9 @@ func (p *peers) restart(now time.Time) {
 }
 
 // observe returns how long each other dispatcher has been silent, and who is live, itself included. A dispatcher that is
-// no member, or not one yet, is known by the machines that are bound to it. Moved says that these may be others than last time.
-func (p *peers) observe(s *state.Snapshot, moved bool, now time.Time) (silence map[string]time.Duration, live []string) {
+// no member, or not one yet, is known by the machines that are bound to it. Look has the machines that may
+// be bound to another than last time.
+func (p *peers) observe(s *state.Snapshot, look changed, now time.Time) (silence map[string]time.Duration, live []string) {
 	silence = map[string]time.Duration{}
 	for m := range s.MembersOfRole(authzv1.Role_ROLE_DISPATCHER) {
 		id := m.GetMachineId()
@@ -55,9 +57,7 @@ func (p *peers) observe(s *state.Snapshot, moved bool, now time.Time) (silence m
 			live = append(live, id)
 		}
 	}
-	if moved || p.bound == nil {
-		p.count(s)
-	}
+	p.count(s, look)
 	for id := range p.bound {
 		if _, known := silence[id]; !known && id != p.self {
 			silence[id] = p.silence(s, id, now)
@@ -77,13 +77,35 @@ func (p *peers) observe(s *state.Snapshot, moved bool, now time.Time) (silence m
 	return silence, live
 }
 
-// count tells how many machines are bound to each dispatcher.
-func (p *peers) count(s *state.Snapshot) {
-	p.bound = map[string]int{}
-	for n := range s.Nodes() {
-		if id := n.GetStatus().GetSession().GetDispatcherId(); id != "" {
-			p.bound[id]++
+// count keeps how many machines are bound to each dispatcher.
+func (p *peers) count(s *state.Snapshot, look changed) {
+	if look.all || p.bound == nil {
+		p.bound, p.of = map[string]int{}, map[string]string{}
+		for n := range s.Nodes() {
+			p.bind(n.GetMeta().GetId(), n)
 		}
+		return
+	}
+	for id := range look.ids {
+		p.bind(id, s.Node(id))
+	}
+}
+
+// bind notes whom a machine is bound to; one that is gone, to nobody.
+func (p *peers) bind(id string, n *typesv1.Node) {
+	was, is := p.of[id], n.GetStatus().GetSession().GetDispatcherId()
+	if was == is {
+		return
+	}
+	if was != "" {
+		if p.bound[was]--; p.bound[was] == 0 {
+			delete(p.bound, was)
+		}
+		delete(p.of, id)
+	}
+	if is != "" {
+		p.bound[is]++
+		p.of[id] = is
 	}
 }
 

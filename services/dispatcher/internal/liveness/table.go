@@ -17,6 +17,7 @@ import (
 type Table struct {
 	mu      sync.Mutex // guards below
 	entries map[string]*entry
+	carried int // of them have an open stream
 	rush    rush
 }
 
@@ -77,10 +78,21 @@ func (t *Table) open(nodeID string, next *entry) func(error) {
 		return next.end
 	}
 	t.entries[nodeID] = next
+	if next.end != nil {
+		t.carried++
+	}
 	if old == nil {
 		return nil
 	}
-	return old.end
+	return t.release(old)
+}
+
+// release is the end of a stream that no longer counts; nil: there is none.
+func (t *Table) release(e *entry) (end func(error)) {
+	if end, e.end = e.end, nil; end != nil {
+		t.carried--
+	}
+	return end
 }
 
 // Knock notes that a machine has come and waits for its session to begin. If this dispatcher had one with it in an earlier life, it
@@ -118,7 +130,8 @@ func (t *Table) Closed(nodeID string, number uint64) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if e := t.entries[nodeID]; e != nil && e.number == number {
-		e.end, e.ended = nil, true
+		t.release(e)
+		e.ended = true
 	}
 }
 
@@ -146,7 +159,7 @@ func (t *Table) remove(nodeID string, number uint64) (end func(error)) {
 		return nil
 	}
 	delete(t.entries, nodeID)
-	return e.end
+	return t.release(e)
 }
 
 // End ends a session's stream, if it is open. The session stays the machine's until another is bound.
@@ -230,17 +243,11 @@ func (t *Table) Well(nodeID string, number uint64) {
 // Carries is what a Table carries.
 func (t *Table) Carries() string { return "sessions" }
 
-// Carried is how many sessions have an open stream.
+// Carried is how many sessions have an open stream. It is asked at each change of the store.
 func (t *Table) Carried() int {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	n := 0
-	for _, e := range t.entries {
-		if e.end != nil {
-			n++
-		}
-	}
-	return n
+	return t.carried
 }
 
 // HandOver ends the streams of as many sessions as there are reasons, one for each; which ones is left to chance.
