@@ -76,11 +76,11 @@ func (h *Measurement) Run(ctx context.Context) (err error) {
 	if h.fleet, err = hollow.InLab(ctx, h.Lab, h.Nodes, h.Log); err != nil {
 		return err
 	}
-	defer h.fleet.Undisturbed()()
 	began := time.Now()
 	if err := h.fleet.Join(ctx); err != nil {
 		return err
 	}
+	defer h.fleet.Undisturbed()()
 	h.row("joins", "1/s", "", float64(h.Nodes)/time.Since(began).Seconds())
 	ctx, cancel := context.WithCancel(ctx)
 	began = time.Now()

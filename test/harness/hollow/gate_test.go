@@ -61,7 +61,8 @@ func TestGateLetsNobodyInTooLate(t *testing.T) {
 
 // A machine counts as in session while it is, and after a mark only by a session that is newer.
 func TestSessionsAreCounted(t *testing.T) {
-	f := &Fleet{nodes: []*Node{{voice: newVoice()}, {voice: newVoice()}}}
+	turns := newTurns()
+	f := &Fleet{turns: turns, nodes: []*Node{{voice: newVoice(turns)}, {voice: newVoice(turns)}}}
 	say := func(i int, word string) { slog.New(f.nodes[i].voice).Info(word) } //nolint:sloglint // the words are what is tested
 	check := func(before []int, want int) {
 		t.Helper()

@@ -70,6 +70,7 @@ type Fleet struct {
 	real  run.Env
 	nodes []*Node
 	gate  gate
+	turns *turns
 	held  bool // its memory is not collected
 }
 
@@ -94,12 +95,12 @@ func New(opts Options) (*Fleet, error) {
 	if err := openFiles(opts.Nodes + spare); err != nil {
 		return nil, err
 	}
-	f := &Fleet{opts: opts, real: run.Machine("hollow"), gate: newGate()}
+	f := &Fleet{opts: opts, real: run.Machine("hollow"), gate: newGate(), turns: newTurns()}
 	addr := netip.MustParseAddr("100.64.0.0") // of a range that no site uses for machines of its own
 	for i := range opts.Nodes {
 		addr = addr.Next()
 		name := fmt.Sprintf("hollow-%04d", i+1)
-		v := newVoice()
+		v := newVoice(f.turns)
 		f.nodes = append(f.nodes, &Node{
 			Name: name, Address: addr.String(), Host: agenttest.NewHost(name, f.real.Rand), env: f.env(i, name, v), voice: v,
 		})
@@ -127,7 +128,7 @@ func openFiles(want int) error {
 func (f *Fleet) env(i int, name string, v *voice) run.Env {
 	env := f.real
 	env.Host, env.Log = name, slog.New(v)
-	own := network{Network: f.real.Net, gate: f.gate}
+	own := network{Network: f.real.Net, gate: f.gate, absent: &absent{over: f.turns.over}}
 	if n := len(f.opts.Sources); n > 0 {
 		own.source = net.TCPAddrFromAddrPort(netip.AddrPortFrom(f.opts.Sources[i%n], 0))
 	}
@@ -182,6 +183,11 @@ func (f *Fleet) Run(ctx context.Context) error {
 		defer debug.SetGCPercent(debug.SetGCPercent(collectAt))
 	}
 	g := run.NewGroup(f.real.Log)
+	g.Go("turns", func(ctx context.Context) error {
+		<-ctx.Done()
+		f.turns.end()
+		return nil
+	})
 	places := make(chan struct{}, comeAtOnce)
 	for _, n := range f.nodes {
 		g.Go(n.Name, func(ctx context.Context) error {
@@ -211,7 +217,8 @@ func (n *Node) config() agent.Config {
 }
 
 // Undisturbed has the fleet's memory not collected until end is called. To go through what thousands of agents have in use takes a
-// processor for seconds, and who allocates meanwhile must help: machines lose their sessions by it. It is called before Run.
+// processor for seconds, and who allocates meanwhile must help: machines lose their sessions by it. It is called
+// between Join and Run: what joins leave behind is soon collected, and its memory is there for the sessions.
 func (f *Fleet) Undisturbed() (end func()) {
 	f.held = true
 	percent, most := debug.SetGCPercent(-1), debug.SetMemoryLimit(collectMost)

@@ -2,8 +2,10 @@ package hollow
 
 import (
 	"context"
+	"errors"
 	"net"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"github.com/shoalproject/shoal/internal/run"
@@ -15,6 +17,27 @@ type network struct {
 	run.Network
 	source net.Addr // nil: the kernel's choice
 	gate   gate
+	absent *absent
+}
+
+// absent is the meshproxy that a machine has not got. The agent finds out at once, by its first try. Another each second, on
+// thousands of machines, would cost more than their sessions do; so the next one hangs until the fleet ends.
+type absent struct {
+	known atomic.Bool
+	over  <-chan struct{}
+}
+
+func (a *absent) dial(ctx context.Context, kind, address string) (net.Conn, error) {
+	if a.known.Swap(true) {
+		select {
+		case <-ctx.Done():
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				<-a.over // the time for this try; the agent would begin another
+			}
+		case <-a.over:
+		}
+	}
+	return nil, &net.OpError{Op: "dial", Net: kind, Addr: &net.UnixAddr{Name: address, Net: kind}, Err: syscall.ECONNREFUSED}
 }
 
 // Listen is as in run.Network.
@@ -30,7 +53,7 @@ func (n network) Dial(ctx context.Context, kind, address string) (net.Conn, erro
 	if kind != "unix" {
 		return n.gate.dial(ctx, net.Dialer{LocalAddr: n.source}, kind, address)
 	}
-	return nil, &net.OpError{Op: "dial", Net: kind, Addr: &net.UnixAddr{Name: address, Net: kind}, Err: syscall.ECONNREFUSED}
+	return n.absent.dial(ctx, kind, address)
 }
 
 // deaf is a listener to which nobody comes.

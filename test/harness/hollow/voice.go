@@ -13,16 +13,19 @@ const (
 	sessionEnded  = "session ended"
 )
 
-// voice is an agent's log: thousands of agents say too much to be kept. It is safe for concurrent use.
+// voice is an agent's log: thousands of agents say too much to be kept. Who says that its session has ended goes on when it is its turn
+// to come back. It is safe for concurrent use.
 type voice struct {
 	first chan struct{} // closed with the first session
+	turns *turns
 
 	mu     sync.Mutex // guards below
 	opened int
 	open   bool
+	back   func() // ends its turn; nil: it has none
 }
 
-func newVoice() *voice { return &voice{first: make(chan struct{})} }
+func newVoice(t *turns) *voice { return &voice{first: make(chan struct{}), turns: t} }
 
 // sessions tells how many were opened, and whether one is open.
 func (v *voice) sessions() (opened int, open bool) {
@@ -47,18 +50,36 @@ func (*voice) Enabled(_ context.Context, level slog.Level) bool { return level >
 
 // Handle is as in slog.Handler.
 func (v *voice) Handle(_ context.Context, r slog.Record) error {
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	switch r.Message {
 	case sessionOpened:
-		if v.opened++; v.opened == 1 {
-			close(v.first)
+		if back := v.hasOpened(); back != nil {
+			back()
 		}
-		v.open = true
 	case sessionEnded:
-		v.open = false
+		v.hasEnded()
+		back := v.turns.wait(backLimit)
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		v.back = back
 	}
 	return nil
+}
+
+func (v *voice) hasOpened() (back func()) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.opened++; v.opened == 1 {
+		close(v.first)
+	}
+	v.open = true
+	back, v.back = v.back, nil
+	return back
+}
+
+func (v *voice) hasEnded() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.open = false
 }
 
 // WithAttrs is as in slog.Handler.
