@@ -24,38 +24,48 @@ const (
 func Collect(ctx context.Context) {
 	debug.SetGCPercent(collectLeast)
 	Async(ctx, func(ctx context.Context) (struct{}, error) {
-		var p pace
-		percent := collectLeast
+		p := pace{percent: collectLeast}
 		for last := allocated(); Sleep(ctx, collectLook) == nil; {
-			next := allocated()
-			want := collectShare(p.look(next.ever-last.ever), next.inUse)
+			next, before := allocated(), p.percent
+			giveBack := p.look(next.ever-last.ever, next.inUse)
 			last = next
-			if want == percent {
-				continue
+			if p.percent != before {
+				debug.SetGCPercent(p.percent)
 			}
-			debug.SetGCPercent(want)
-			if want < percent {
+			if giveBack {
 				debug.FreeOSMemory()
 			}
-			percent = want
 		}
 		return struct{}{}, nil
 	})
 }
 
-// pace is what was allocated within each of the last looks.
+// pace is what was allocated within each of the last looks, and how much may come on top of what is in use now, in percent.
 type pace struct {
-	seen [collectCalm]uint64
-	next int
+	seen    [collectCalm]uint64
+	next    int
+	percent int
+	highest int // that was, since memory was given back last
 }
 
-// look notes one. The most of the last ones counts: a stampede is over when none of them saw it. It is not their share that is kept: that
-// of a process which has just started would leave gaps in its memory which it no longer needs when it has grown.
-func (p *pace) look(allocated uint64) uint64 {
+// look notes one, and says whether memory is to be given back. The most of the last ones counts: a stampede is over when none of them saw
+// it. It is not their share that is kept: that of a process which has just started would leave gaps in its memory which it no longer needs
+// when it has grown. Nor is memory given back whenever the share falls, as it does all through a stampede while more is in use from one
+// look to the next: to give it back is to collect it.
+func (p *pace) look(allocated, inUse uint64) (giveBack bool) {
+	most := p.most()
 	p.seen[p.next] = allocated
 	p.next = (p.next + 1) % len(p.seen)
-	return slices.Max(p.seen[:])
+	p.percent = collectShare(p.most(), inUse)
+	p.highest = max(p.highest, p.percent)
+	if p.most() >= most || p.percent == p.highest {
+		return false
+	}
+	p.highest = p.percent
+	return true
 }
+
+func (p *pace) most() uint64 { return slices.Max(p.seen[:]) }
 
 // collectShare is how much may come on top of what is in use, in percent, for what was allocated within one look.
 func collectShare(allocated, inUse uint64) int {

@@ -1,6 +1,9 @@
 package run
 
-import "testing"
+import (
+	"slices"
+	"testing"
+)
 
 // A process that allocates little beside what it has in use collects early; one that allocates fast at most every two seconds,
 // as far as three times its memory goes.
@@ -22,26 +25,44 @@ func TestMemoryIsCollectedEarlyUnlessThatIsOften(t *testing.T) {
 	}
 }
 
-// When a stampede is over, memory is collected early again, whatever a single second brings now and then; and while it lasts the share
-// falls as what is in use grows.
+// When a stampede is over, memory is collected early again and given back once, whatever a single second brings now and then. While it
+// lasts the share follows what is in use, and nothing is given back: that would be to collect each second.
 func TestMemoryOfAStampedeIsGivenBack(t *testing.T) {
 	const mb = 1 << 20
-	var p pace
-	p.look(40 * mb)
+	p := pace{percent: collectLeast}
+	for second := range 60 {
+		inUse := uint64(40+second%4*40) * mb // it grows, and is collected
+		if p.look(40*mb, inUse) {
+			t.Errorf("given back %d s after the stampede began", second+1)
+		}
+		if want := int(8000 * mb / inUse); p.percent != want {
+			t.Fatalf("%d MB in use: %d %%, want %d", inUse/mb, p.percent, want)
+		}
+	}
+	var back []int
 	for second := range 60 {
 		seen := uint64(mb)
 		if second%9 == 0 {
 			seen = 2 * mb
 		}
-		got := p.look(seen)
-		if second < collectCalm-1 && got != 40*mb {
-			t.Fatalf("%d s after the stampede: %d MB", second+1, got/mb)
+		inUse := uint64(200 * mb)
+		if second > 0 {
+			inUse = 500 * mb // the share has fallen before the stampede is over
 		}
-		if second >= collectCalm && got != 2*mb {
-			t.Fatalf("%d s after the stampede: %d MB, want 2", second+1, got/mb)
+		if p.look(seen, inUse) {
+			back = append(back, second+1)
+		}
+		if want := map[bool]int{true: 40, false: collectLeast}[second == 0]; p.percent != want {
+			t.Fatalf("%d s after the stampede: %d %%, want %d", second+1, p.percent, want)
 		}
 	}
-	if young, grown := collectShare(40*mb, 40*mb), collectShare(40*mb, 200*mb); young != 200 || grown != 40 {
-		t.Errorf("with 40 and 200 MB in use: %d and %d %%", young, grown)
+	for range 2 * collectCalm {
+		p.look(mb, 50*mb)
+	}
+	if p.percent != collectLeast {
+		t.Errorf("long after the stampede: %d %%", p.percent)
+	}
+	if !slices.Equal(back, []int{collectCalm}) {
+		t.Errorf("given back %d s after the stampede, want once, after %d", back, collectCalm)
 	}
 }
