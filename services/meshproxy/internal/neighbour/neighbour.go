@@ -60,7 +60,8 @@ func (p *Part) Forget() error { return nil }
 // raise sets the most first: the kernel begins to forget neighbours from the second bound, which is never above it.
 func (p *Part) raise() (raised bool, failed error) {
 	for _, family := range []string{"ipv4", "ipv6"} {
-		for n, want := range map[int]int{3: Room, 2: Room / 2} {
+		for i, want := range []int{Room, Room / 2} {
+			n := 3 - i
 			text, there := p.read(threshold(family, n))
 			have, err := strconv.Atoi(text)
 			if !there || err != nil || have >= want {

@@ -16,7 +16,13 @@ func TestRaised(t *testing.T) {
 	}
 	p, m := New(testx.Env(t)), &mesh.Model{}
 	p.read = func(path string) (string, bool) { v, ok := have[path]; return v, ok }
-	p.write = func(path, value string) error { have[path] = value; return nil }
+	p.write = func(path, value string) error {
+		if path == "net/ipv4/neigh/default/gc_thresh2" && have[Path("ipv4")] != "65536" {
+			t.Error("the kernel is to forget neighbours from a bound on that is above the most")
+		}
+		have[path] = value
+		return nil
+	}
 	want := map[string]string{
 		"net/ipv4/neigh/default/gc_thresh2": "32768", "net/ipv4/neigh/default/gc_thresh3": "65536", "net/ipv6/neigh/default/gc_thresh3": "200000",
 	}
