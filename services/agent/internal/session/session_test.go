@@ -341,15 +341,18 @@ func (h *halting) Stop()               { h.Ticker.Stop(); close(h.done) }
 // TestOwnPauseIsNoSilence: a machine that had no turn itself does not take its dispatcher for silent, and stays, however often
 // it is to beat.
 func TestOwnPauseIsNoSilence(t *testing.T) {
-	for _, period := range []time.Duration{500 * time.Millisecond, time.Second} {
+	const ms = time.Millisecond
+	for _, told := range []struct{ period, patience, turn time.Duration }{
+		{500 * ms, 2000 * ms, 0}, {1000 * ms, 2000 * ms, 980 * ms}, {1500 * ms, 2500 * ms, 1480 * ms}, {2000 * ms, 3000 * ms, 1980 * ms},
+	} {
 		for range 5 { // the jitter of the period differs
-			synctest.Test(t, func(t *testing.T) { ownPause(t, period) })
+			synctest.Test(t, func(t *testing.T) { ownPause(t, &dispatcher{period: told.period, patience: told.patience, turn: told.turn}) })
 		}
 	}
 }
 
-func ownPause(t *testing.T, period time.Duration) {
-	d := &dispatcher{period: period}
+func ownPause(t *testing.T, d *dispatcher) {
+	period := d.period
 	r := newRig(t, map[string]*dispatcher{"d1:1": d})
 	r.Env.Rand = run.NewRand(rand.Uint64())
 	plain, pause := r.Env.Ticker, &atomic.Bool{}
