@@ -1,8 +1,15 @@
 package liveness
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	"github.com/shoalproject/shoal/internal/replica/replicatest"
+	"github.com/shoalproject/shoal/internal/state"
+	"github.com/shoalproject/shoal/internal/testx"
+	authzv1 "github.com/shoalproject/shoal/proto/shoal/authz/v1"
+	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 )
 
 func defaults() Times {
@@ -32,20 +39,53 @@ func TestPeriodGrowsWithTheMachines(t *testing.T) {
 	}
 }
 
-// Machines of a large dispatcher are told a longer patience; when it dies, and as its machines leave it, that is what counts.
+// Machines of a large dispatcher are told a longer patience. When it dies, that is what counts, also for the last when the others have left
+// it; when it lives on without them it is a small one.
 func TestMachinesOfALargeDispatcherAreGivenTheirPatience(t *testing.T) {
-	now := time.Unix(1_900_000_000, 0)
-	p := newPeers("d1", defaults())
-	p.seen["d2"] = &peer{renewed: now, bound: 5000, most: 5000}
-	p.seen["d3"] = &peer{renewed: now, bound: 100, most: 100}
-	if got := p.patience("d2"); got != 3*time.Second {
-		t.Errorf("5,000 machines: %s", got)
+	const machines, left = 5000, 3
+	bound := func(i int, to string) *typesv1.Object {
+		return state.Wrap(&typesv1.Node{Meta: &typesv1.Meta{Id: fmt.Sprintf("n%04d", i)}, Status: &typesv1.NodeStatus{
+			State: typesv1.NodeState_NODE_STATE_READY, Session: &typesv1.NodeSession{DispatcherId: to},
+		}})
 	}
-	p.seen["d2"].bound = 3 // the others have left it
-	if got := p.patience("d2"); got != 3*time.Second {
-		t.Errorf("the last of 5,000 machines: %s", got)
+	lease := state.Wrap(&typesv1.Lease{Meta: &typesv1.Meta{Id: LeaseName("d2")}})
+	objects := []*typesv1.Object{lease}
+	for _, d := range []string{"d1", "d2"} {
+		objects = append(objects, state.Wrap(&typesv1.Member{Meta: &typesv1.Meta{Id: "dispatcher/" + d}, Role: authzv1.Role_ROLE_DISPATCHER, MachineId: d}))
 	}
-	if got := p.patience("d3"); got != 2*time.Second {
-		t.Errorf("100 machines: %s", got)
+	var others []*typesv1.Object
+	for i := range machines {
+		objects = append(objects, bound(i, "d2"))
+		if i >= left {
+			others = append(others, bound(i, "d1"))
+		}
+	}
+	store := replicatest.New(testx.Env(t), objects...)
+	m := &Monitor{peers: newPeers("d1", defaults())}
+	renewed := time.Unix(1_900_000_000, 0)
+	suspects := func(dead time.Duration) int {
+		s, now := store.Snapshot(), renewed.Add(defaults().Lease+dead)
+		silence, live := m.peers.observe(s, m.changed(s), now)
+		return len(m.peers.changes(s, silence, live, now))
+	}
+	for _, step := range []struct {
+		what string
+		do   func()
+		dead time.Duration
+		want int
+	}{
+		{"renewed", func() {}, -defaults().Lease, 0},
+		{"dead for less than 5,000 machines may wait", func() {}, 2900 * time.Millisecond, 0},
+		{"dead for as long", func() {}, 3000 * time.Millisecond, machines},
+		{"renewed again", func() { store.Put(lease); renewed = renewed.Add(time.Minute) }, -defaults().Lease, 0},
+		{"all but three have left", func() { store.Put(others...) }, 0, 0},
+		{"the three may wait as long", func() {}, 2900 * time.Millisecond, 0},
+		{"and no longer", func() {}, 3000 * time.Millisecond, left},
+		{"renewed with three", func() { store.Put(lease); renewed = renewed.Add(time.Minute) }, -defaults().Lease, 0},
+		{"dead for as long as three may wait", func() {}, 2000 * time.Millisecond, left},
+	} {
+		if step.do(); suspects(step.dead) != step.want {
+			t.Errorf("%s: %d are SUSPECT, want %d", step.what, suspects(step.dead), step.want)
+		}
 	}
 }
