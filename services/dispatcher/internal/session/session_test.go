@@ -59,6 +59,12 @@ func newRig(t *testing.T, objects ...*typesv1.Object) *rig {
 // newRigOf has one of the parts replaced.
 func newRigOf(t *testing.T, replace func(*session.Parts), objects ...*typesv1.Object) *rig {
 	t.Helper()
+	return newRigAt(t, times(), replace, objects...)
+}
+
+// newRigAt has other times, too.
+func newRigAt(t *testing.T, times liveness.Times, replace func(*session.Parts), objects ...*typesv1.Object) *rig {
+	t.Helper()
 	env := testx.Env(t)
 	store := replicatest.New(env, append(objects,
 		state.Wrap(&typesv1.Cluster{Meta: &typesv1.Meta{Id: "c1"}}),
@@ -70,7 +76,7 @@ func newRigOf(t *testing.T, replace func(*session.Parts), objects ...*typesv1.Ob
 	commits := commit.New(way, env.Rand)
 	view := replica.New(env, storev1.NewWatchServiceClient(conn))
 	table := liveness.NewTable()
-	monitor := liveness.New(self, env, view, commits, table, times())
+	monitor := liveness.New(self, env, view, commits, table, times)
 	mesh := barrier.New(self, "dispatcher/d1", env.Log, view, commits, monitor.Live, 2*time.Second)
 	statuses := status.New(self, env, view, commits)
 	data := &payloads{data: map[string]string{}}
@@ -79,7 +85,7 @@ func newRigOf(t *testing.T, replace func(*session.Parts), objects ...*typesv1.Ob
 		Refusal: func() error { return nil }, Usage: load.New(self, env, view, commits),
 	}
 	replace(&parts)
-	sessions := session.New(parts, session.Options{Times: times()})
+	sessions := session.New(parts, session.Options{Times: times})
 	server := grpc.NewServer(grpc.ChainStreamInterceptor(errs.StreamServer(), asNode))
 	dispatcherv1.RegisterSessionServiceServer(server, sessions)
 
@@ -278,6 +284,29 @@ func TestTwoStages(t *testing.T) {
 		r.open("n1", "boot").assignment()
 		if got := r.state("n1"); got != typesv1.NodeState_NODE_STATE_READY {
 			t.Fatalf("in a new session: %s, want READY", got)
+		}
+	})
+}
+
+// A machine is judged by the patience that its welcome has told it: one that beats each 1.5 s has half a second more than others.
+func TestWelcomeTellsThePatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		slow := times()
+		slow.Period = 1500 * time.Millisecond
+		r := newRigAt(t, slow, func(*session.Parts) {}, node("n1"))
+		m := r.open("n1", "boot")
+		w := m.until("welcome", func(resp *dispatcherv1.SessionResponse) bool { return resp.GetWelcome() != nil }).GetWelcome()
+		if p, s := w.GetHeartbeatPeriod().AsDuration(), w.GetHeartbeatTimeout().AsDuration(); p != slow.Period || s != 2500*time.Millisecond {
+			t.Errorf("told to beat each %s, and a patience of %s", p, s)
+		}
+		m.beat(1)
+		time.Sleep(2300 * time.Millisecond)
+		if got := r.state("n1"); got != typesv1.NodeState_NODE_STATE_READY {
+			t.Errorf("after 2.3 s of silence: %s, want READY", got)
+		}
+		time.Sleep(500 * time.Millisecond)
+		if got := r.state("n1"); got != typesv1.NodeState_NODE_STATE_SUSPECT {
+			t.Errorf("after 2.8 s of silence: %s, want SUSPECT", got)
 		}
 	})
 }
