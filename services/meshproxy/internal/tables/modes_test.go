@@ -129,8 +129,14 @@ func suite(plane typesv1.Dataplane) *dispatcherv1.MeshService {
 			s.Ports = append(s.Ports, p)
 		}
 	}
+	for number, at := range map[uint32]string{boundPort(true): "198.51.100.0/24", boundPort(false): "2001:db8::/64"} {
+		s.Ports = append(s.Ports, &typesv1.PortConfig{PublishedPort: number, TargetPort: 8003, HostIp: at, Dataplane: plane})
+	}
 	return s
 }
+
+// boundPort answers on machines' addresses of one family alone, by TCP.
+func boundPort(is4 bool) uint32 { return map[bool]uint32{true: 30016, false: 30017}[is4] }
 
 // answerers are the tasks that may answer at an entry.
 func answerers(policy, entry string) []string {
@@ -199,6 +205,7 @@ func (w *world) administrator(t *testing.T) {
 			nft(fmt.Sprintf("add rule inet shoal SHOAL-USER %s daddr %s %s saddr %s %s dport 30010 reject", family, wire("1", is4), family, wire("9", is4), network))
 			nft(fmt.Sprintf("add rule inet shoal SHOAL-USER %s saddr %s %s dport 30012 reject", family, inside("a2", is4), network))
 		}
+		nft(fmt.Sprintf("add rule inet shoal SHOAL-USER %s saddr %s tcp dport %d reject", family, wire("9", is4), boundPort(is4)))
 	}
 	for _, is4 := range []bool{true, false} {
 		for _, network := range []string{"tcp", "udp"} {
@@ -211,11 +218,16 @@ func (w *world) administrator(t *testing.T) {
 			}{
 				{"the client", w.client, wire("1", is4), 30010, true},
 				{"the client at another port", w.client, wire("1", is4), 30012, false},
+				{"the client at a port bound to an address", w.client, wire("1", is4), int(boundPort(is4)), true},
+				{"a container at a port bound to an address", w.containers["a2"], wire("1", is4), int(boundPort(is4)), false},
 				{"the client at another machine", w.client, wire("2", is4), 30010, false},
 				{"a container", w.containers["a2"], wire("1", is4), 30012, true},
 				{"a container at another port", w.containers["a2"], wire("1", is4), 30010, false},
 				{"the machine itself", w.machines["a"], map[bool]string{true: "127.0.0.1", false: "::1"}[is4], 30010, false},
 			} {
+				if tc.port == int(boundPort(is4)) && network != "tcp" {
+					continue
+				}
 				answer, err := askNamed(tc.from, network, net.JoinHostPort(tc.entry, fmt.Sprint(tc.port)), tc.refused)
 				if (err != nil || answer == "") != tc.refused {
 					t.Errorf("%s, of whom the administrator says refused=%t, asks %s port %d of %s: %q, %v", tc.who, tc.refused, network, tc.port, tc.entry, answer, err)
