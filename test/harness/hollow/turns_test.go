@@ -19,7 +19,7 @@ func TestMachinesComeBackInTurns(t *testing.T) {
 		for i := range voices {
 			voices[i] = slog.New(newVoice(turns))
 			go func() {
-				voices[i].Info(sessionEnded) //nolint:sloglint // the words are what is tested
+				voices[i].Info(sessionEnded)
 				back <- i
 			}()
 		}
@@ -27,7 +27,7 @@ func TestMachinesComeBackInTurns(t *testing.T) {
 		if len(back) != backAtOnce {
 			t.Fatalf("%d at once, want %d", len(back), backAtOnce)
 		}
-		voices[<-back].Info(sessionOpened) //nolint:sloglint // as above
+		voices[<-back].Info(sessionOpened)
 		synctest.Wait()
 		if got := len(back) + 1; got != backAtOnce+1 {
 			t.Fatalf("%d when one is back, want %d", got, backAtOnce+1)
