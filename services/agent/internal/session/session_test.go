@@ -346,7 +346,9 @@ func TestOwnPauseIsNoSilence(t *testing.T) {
 		{500 * ms, 2000 * ms, 0}, {1000 * ms, 2000 * ms, 980 * ms}, {1500 * ms, 2500 * ms, 1480 * ms}, {2000 * ms, 3000 * ms, 1980 * ms},
 	} {
 		for range 5 { // the jitter of the period differs
-			synctest.Test(t, func(t *testing.T) { ownPause(t, &dispatcher{period: told.period, patience: told.patience, turn: told.turn}) })
+			synctest.Test(t, func(t *testing.T) {
+				ownPause(t, &dispatcher{period: told.period, patience: told.patience, turn: told.turn})
+			})
 		}
 	}
 }

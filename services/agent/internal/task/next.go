@@ -112,25 +112,7 @@ func (l *Life) ended() {
 // that it has have had their time.
 func (l *Life) leave() Action {
 	if l.presence == Running && l.busy == None {
-		l.Ready = false
-		switch {
-		case l.waiting: // a stop that was held; its message says why
-		case !l.passed && !l.bound:
-			l.Message = "waits until no machine sends it new connections"
-			if !l.armed {
-				l.armed = true
-				return ArmBound
-			}
-		case l.drain == drainDue && l.State >= running: // nobody was led to it before
-			l.Message, l.drain = "waits while its connections have time to end", drainRuns
-			return ArmDrain
-		case l.drain == drainRuns:
-		default:
-			l.Message = "stopping"
-			l.stopped = true
-			return Stop
-		}
-		return None
+		return l.bow()
 	}
 	switch {
 	case l.busy != None || l.waiting:
@@ -149,6 +131,29 @@ func (l *Life) leave() Action {
 		l.fail(gone)
 	default:
 		l.report(shutdown, false, "stopped before it was started")
+	}
+	return None
+}
+
+// bow lets go of a container that runs: whoever it has may end, then it is told to stop.
+func (l *Life) bow() Action {
+	l.Ready = false
+	switch {
+	case l.waiting: // a stop that was held; its message says why
+	case !l.passed && !l.bound:
+		l.Message = "waits until no machine sends it new connections"
+		if !l.armed {
+			l.armed = true
+			return ArmBound
+		}
+	case l.drain == drainDue && l.State >= running: // nobody was led to it before
+		l.Message, l.drain = "waits while its connections have time to end", drainRuns
+		return ArmDrain
+	case l.drain == drainRuns:
+	default:
+		l.Message = "stopping"
+		l.stopped = true
+		return Stop
 	}
 	return None
 }
