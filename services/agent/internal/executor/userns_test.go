@@ -85,7 +85,7 @@ func TestUserNamespace(t *testing.T) {
 		{"write:/bound/below", "^ok$"},
 		{"write:/bound-ro", "read-only file system"},
 		{"list:/sys/class/net", "^lo$"},
-		{"file:/proc/sys/net/core/somaxconn", "^77$"},
+		{"file:/proc/sys/net/ipv4/tcp_keepalive_time", "^77$"},
 		{"file:/proc/sys/net/ipv4/ip_unprivileged_port_start", "^0$"},
 		{"listen:127.0.0.1:80", "^ok$"},
 		{"ping:", "^ok$"},
@@ -103,7 +103,7 @@ func TestUserNamespace(t *testing.T) {
 		s.Container.Args = append(s.Container.Args, a[0])
 	}
 	s.Container.OomScoreAdj = 500
-	s.Container.Sysctls = map[string]string{"net.core.somaxconn": "77"}
+	s.Container.Sysctls = map[string]string{"net.ipv4.tcp_keepalive_time": "77"} // of net.core an older kernel has nothing here
 	s.Container.Mounts = []*typesv1.Mount{
 		{Source: "data", Target: "/data"}, {Source: "seeds", Target: "/seeded"},
 		{Type: typesv1.MountType_MOUNT_TYPE_TMPFS, Target: "/memory", Tmpfs: &typesv1.TmpfsOptions{Mode: 0o700}},
