@@ -2,8 +2,10 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/shoalproject/shoal/test/vm/guest"
 )
@@ -19,10 +21,30 @@ func serve() error {
 	if len(os.Args) != 2 {
 		return fmt.Errorf("usage: guest PORT")
 	}
-	port, err := os.OpenFile(os.Args[1], os.O_RDWR, 0)
+	port, err := open(os.Args[1])
 	if err != nil {
 		return err
 	}
 	defer port.Close()
 	return guest.Serve(port)
+}
+
+// patience is how long udev may take to name the port: at a later boot this program may be there first.
+const patience = time.Minute
+
+// open opens a port as soon as it is there.
+func open(path string) (*os.File, error) {
+	end, again := time.After(patience), time.NewTicker(100*time.Millisecond)
+	defer again.Stop()
+	for {
+		port, err := os.OpenFile(path, os.O_RDWR, 0)
+		if !errors.Is(err, os.ErrNotExist) {
+			return port, err
+		}
+		select {
+		case <-end:
+			return nil, err
+		case <-again.C:
+		}
+	}
 }
