@@ -14,7 +14,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/shoalproject/shoal/test/harness/images"
 )
 
 //go:embed image.sh
@@ -28,7 +28,7 @@ type base struct{ tar, debs, key string }
 // ensureImage returns the machines' image and makes it first if its recipe is new. Images are kept in a cache folder;
 // making locks that folder, so that tests that start at once make it once.
 func ensureImage(ctx context.Context, cache string, log *slog.Logger) (base, error) {
-	mirror := debianMirror(ctx)
+	mirror := DebianMirror(ctx)
 	hash := sha256.Sum256([]byte(recipe + mirror))
 	key := hex.EncodeToString(hash[:6])
 	folder := filepath.Join(cache, key)
@@ -36,7 +36,7 @@ func ensureImage(ctx context.Context, cache string, log *slog.Logger) (base, err
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return base{}, err
 	}
-	unlock, err := lock(folder)
+	unlock, err := images.Lock(folder)
 	if err != nil {
 		return base{}, err
 	}
@@ -66,8 +66,8 @@ func ensureImage(ctx context.Context, cache string, log *slog.Logger) (base, err
 	return image, nil
 }
 
-// debianMirror is where this machine's apt has Debian 12 from, or Debian's own.
-func debianMirror(ctx context.Context) string {
+// DebianMirror is where this machine's apt has Debian 12 from, or Debian's own.
+func DebianMirror(ctx context.Context) string {
 	out, err := exec.CommandContext(ctx, "apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(COMPONENT)", "Created-By: Packages").Output()
 	if err != nil {
 		return defaultMirror
@@ -78,23 +78,6 @@ func debianMirror(ctx context.Context) string {
 		}
 	}
 	return defaultMirror
-}
-
-func lock(folder string) (unlock func(), err error) {
-	dir, err := os.Open(folder)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", folder, err), dir.Close())
-	}
-	return func() { dir.Close() }, nil
 }
 
 func tail(text string, n int) string {

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	_ "embed" // the recipe
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -14,13 +13,12 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/shoalproject/shoal/test/harness/images"
+	"github.com/shoalproject/shoal/test/systemd"
 )
 
 //go:embed image.sh
 var recipe string //nolint:gochecknoglobals // embedded; nobody writes to it
-
-const mirror = "http://deb.debian.org/debian"
 
 // image is a made disk, and the kernel that boots it.
 type image struct{ root, kernel, initrd string }
@@ -28,13 +26,14 @@ type image struct{ root, kernel, initrd string }
 // ensureImage returns the machines' image and makes it first if its recipe is new. Making locks the cache's folder, so that
 // tests that start at once make it once.
 func ensureImage(ctx context.Context, cache string, log *slog.Logger) (image, error) {
-	hash := sha256.Sum256([]byte(recipe))
+	mirror := systemd.DebianMirror(ctx)
+	hash := sha256.Sum256([]byte(recipe + mirror))
 	folder := filepath.Join(cache, hex.EncodeToString(hash[:6]))
 	made := image{root: filepath.Join(folder, "root.ext4"), kernel: filepath.Join(folder, "kernel"), initrd: filepath.Join(folder, "initrd")}
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return image{}, err
 	}
-	unlock, err := lock(folder)
+	unlock, err := images.Lock(folder)
 	if err != nil {
 		return image{}, err
 	}
@@ -59,23 +58,6 @@ func ensureImage(ctx context.Context, cache string, log *slog.Logger) (image, er
 	}
 	log.Info("made the machine's disk", "took", time.Since(start).Round(time.Second))
 	return made, nil
-}
-
-func lock(folder string) (unlock func(), err error) {
-	dir, err := os.Open(folder)
-	if err != nil {
-		return nil, err
-	}
-	for {
-		err = unix.Flock(int(dir.Fd()), unix.LOCK_EX)
-		if !errors.Is(err, unix.EINTR) {
-			break
-		}
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("lock %s: %w", folder, err), dir.Close())
-	}
-	return func() { dir.Close() }, nil
 }
 
 func tail(text string, n int) string {

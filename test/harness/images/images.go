@@ -50,7 +50,7 @@ func Ensure(ctx context.Context, folder string, log *slog.Logger) (string, error
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return "", err
 	}
-	unlock, err := lock(folder)
+	unlock, err := Lock(folder)
 	if err != nil {
 		return "", err
 	}
@@ -156,7 +156,8 @@ func digest(source string) (string, error) {
 	return hex.EncodeToString(hash.Sum(nil)), nil
 }
 
-func lock(folder string) (unlock func(), err error) {
+// Lock waits for a folder that processes share, and holds it until unlock or the end of this one.
+func Lock(folder string) (unlock func(), err error) {
 	dir, err := os.Open(folder)
 	if err != nil {
 		return nil, err
@@ -168,8 +169,7 @@ func lock(folder string) (unlock func(), err error) {
 		}
 	}
 	if err != nil {
-		dir.Close()
-		return nil, fmt.Errorf("lock %s: %w", folder, err)
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", folder, err), dir.Close())
 	}
 	return func() { dir.Close() }, nil
 }
