@@ -52,7 +52,7 @@ type Door struct {
 	host  Host
 	id    int32
 	most  int64
-	// Stalled gets why no more are taken for now: nil where all places are.
+	// Stalled gets why no more are taken for now: nil where all places are. Whoever hears it has the door resumed, and again until it is.
 	Stalled chan error
 
 	open   atomic.Int64 // places that are taken
@@ -88,22 +88,13 @@ func (r *Relay) Open(l net.Listener, most int, host Host) (*Door, error) {
 	defer d.mu.Unlock()
 	for _, l := range r.all() {
 		l.know(d)
-		err = errors.Join(err, d.watched(l, true))
+		err = errors.Join(err, l.attend(d, true))
 	}
 	if err != nil {
 		d.shut()
 		return nil, err
 	}
 	return d, nil
-}
-
-// watched needs the lock. Of several loops that wait, one is woken.
-func (d *Door) watched(l *loop, yes bool) error {
-	if !yes {
-		return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, d.fd, nil))
-	}
-	event := unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: d.id, Pad: doorEvent}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, unix.EPOLL_CTL_ADD, d.fd, &event))
 }
 
 // accept takes one client, if there is one and a place for it. Loops come here for each: what they need is shared.
@@ -144,7 +135,11 @@ func (d *Door) pause(why error) {
 	if d.closed.Load() || d.paused.Swap(true) {
 		return
 	}
-	d.watch(false)
+	_ = d.watch(false) // it was watched
+	d.stall(why)
+}
+
+func (d *Door) stall(why error) {
 	select {
 	case d.Stalled <- why:
 	default: // it has heard of another reason, and will look
@@ -152,10 +147,13 @@ func (d *Door) pause(why error) {
 }
 
 // watch needs the lock.
-func (d *Door) watch(yes bool) {
+func (d *Door) watch(yes bool) (err error) {
 	for _, l := range d.relay.all() {
-		_ = d.watched(l, yes) // a loop that has ended takes none
+		if fault := l.attend(d, yes); !errors.Is(fault, os.ErrClosed) { // a loop that has ended takes none
+			err = errors.Join(err, fault)
+		}
 	}
+	return err
 }
 
 // free gives a place back.
@@ -167,16 +165,23 @@ func (d *Door) free() {
 	}
 }
 
-// Resume takes some again after a stall, and says whether there are places.
+// Resume takes some again after a stall, and says whether it does. There may be no places, or the kernel has no room to wait for clients:
+// then Stalled gets why.
 func (d *Door) Resume() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.open.Load() >= d.most {
 		return false
 	}
-	if !d.closed.Load() && d.paused.Swap(false) {
-		d.watch(true)
+	if d.closed.Load() || !d.paused.Load() {
+		return true
 	}
+	if err := d.watch(true); err != nil {
+		_ = d.watch(false) // by all loops or by none; those that did not begin have nothing to end
+		d.stall(err)
+		return false
+	}
+	d.paused.Store(false)
 	return true
 }
 
@@ -199,7 +204,7 @@ func (d *Door) Close() {
 // shut needs the lock.
 func (d *Door) shut() {
 	if !d.paused.Load() {
-		d.watch(false) // another process may have the socket, too: closing it ends no watch
+		_ = d.watch(false) // another process may have the socket, too: closing it ends no watch
 	}
 	for _, l := range d.relay.all() {
 		l.forget(d)

@@ -183,6 +183,31 @@ func TestDoorTriesAgain(t *testing.T) {
 	hears(t, c, "x")
 }
 
+// TestDoorThatCannotBeResumedSaysSo: the kernel has no room to wait for its clients. It is shut as a whole, and tried again.
+func TestDoorThatCannotBeResumedSaysSo(t *testing.T) {
+	i := &inn{to: echoes(t)}
+	d, address := opened(t, 2, i)
+	d.pause(nil)
+	within(t, d.Stalled, "that it pauses")
+	loops := d.relay.all()
+	last := loops[len(loops)-1]
+	if err := unix.EpollCtl(last.epoll, unix.EPOLL_CTL_ADD, d.fd, &unix.EpollEvent{}); err != nil { // it refuses the same again
+		t.Fatal(err)
+	}
+	if d.Resume() {
+		t.Error("it is resumed, but nobody waits for its clients")
+	}
+	if err := within(t, d.Stalled, "why"); !errors.Is(err, unix.EEXIST) {
+		t.Errorf("it stalls because of %v", err)
+	}
+	if !d.Resume() {
+		t.Error("it is not resumed when there is room again")
+	}
+	c := dial(t, address)
+	_, _ = io.WriteString(c, "x")
+	hears(t, c, "x")
+}
+
 // TestWhoComesInHasItsListenersOptions: they are not set for each connection.
 func TestWhoComesInHasItsListenersOptions(t *testing.T) {
 	i := &inn{}

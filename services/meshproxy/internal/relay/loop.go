@@ -139,6 +139,20 @@ func (l *loop) forget(d *Door) {
 	delete(l.doors, d.id)
 }
 
+// attend has a door's clients wake the loop, or no more: of several loops that wait for the same, one is woken.
+func (l *loop) attend(d *Door, yes bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return os.ErrClosed // its number may be another's
+	}
+	op, event := unix.EPOLL_CTL_DEL, &unix.EpollEvent{}
+	if yes {
+		op, event = unix.EPOLL_CTL_ADD, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: d.id, Pad: doorEvent}
+	}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, op, d.fd, event))
+}
+
 // ring wakes the loop, and no other who has the bell's number when the loop has ended. It is never read: it has room for 2^64 rings.
 func (l *loop) ring() {
 	l.mu.Lock()
