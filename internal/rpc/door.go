@@ -27,6 +27,7 @@ type door struct {
 	grpc   *grpcSide
 	http   *queue
 	slots  slots
+	lack   run.Lacks
 }
 
 // accept takes connections of one listener until it is closed.
@@ -41,7 +42,9 @@ func (d *door) accept(ctx context.Context, l net.Listener) error {
 			return nil
 		}
 		if err != nil {
-			d.server.env.Log.Warn("accept failed, will retry", "address", l.Addr().String(), "error", err)
+			if !d.lack.Tell(d.server.env.Log, d.server.env.Now(), err) {
+				d.server.env.Log.Warn("accept failed, will retry", "address", l.Addr().String(), "error", err)
+			}
 			_ = run.Sleep(ctx, acceptRetry) // an end closes the listener, and that is seen above
 			continue
 		}

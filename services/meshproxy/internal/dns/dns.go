@@ -41,6 +41,7 @@ type Server struct {
 	addresses []netip.AddrPort
 	view      atomic.Pointer[names.View]
 	limits    *limits
+	lack      run.Lacks
 	outside   *outside
 	tasks     *run.Spawner
 	results   *prometheus.CounterVec

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/names"
 )
 
@@ -68,6 +69,9 @@ func (s *Server) streams(ctx context.Context, at netip.AddrPort, tried func()) e
 	s.heard(at, tried)
 	for {
 		conn, err := l.Accept()
+		if err != nil && s.lack.Tell(s.env.Log, s.env.Now(), err) && run.Sleep(ctx, retry) == nil {
+			continue // the socket is good, and others ask by it when there is room again
+		}
 		if err != nil {
 			return fmt.Errorf("accept on %s: %w", at, err)
 		}

@@ -52,7 +52,7 @@ func (d *door) attend(ctx context.Context, r *relay.Door) {
 		case err := <-r.Stalled:
 			wait := d.relief()
 			if err != nil {
-				d.f.env.Log.Warn("accept failed, will retry", "port", d.Listener.String(), "error", err)
+				d.unaccepted(err)
 				wait = acceptWait
 			}
 			again = time.After(wait)
@@ -143,7 +143,7 @@ func (v *visit) goOn(ctx context.Context, client *relay.Socket, fault error) {
 	if !v.sit(v.guest, loose{conn}) {
 		return
 	}
-	if fault == nil || errors.Is(fault, errors.ErrUnsupported) {
+	if fault == nil || errors.Is(fault, errors.ErrUnsupported) || v.f.lacks(fault) {
 		v.reachFor(ctx, conn, v.guest, &v.open, v.backends)
 		return
 	}

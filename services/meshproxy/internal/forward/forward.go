@@ -60,6 +60,7 @@ type Forwarder struct {
 	counts  counts
 	bounds  bounds
 	book    book
+	lack    run.Lacks
 	// transparent says that tasks can be spoken to with their clients' addresses.
 	transparent bool
 
@@ -235,6 +236,9 @@ func (f *Forwarder) rest(key string) {
 	defer f.mu.Unlock()
 	f.resting[key] = time.Now().Add(restTime)
 }
+
+// lacks says that something failed for what this machine has none left of, and tells a person so. No task is to blame, and no machine.
+func (f *Forwarder) lacks(err error) bool { return f.lack.Tell(f.env.Log, f.env.Now(), err) }
 
 // awake leaves out who rests, unless all do.
 func (f *Forwarder) awake(all []mesh.Backend) []mesh.Backend {

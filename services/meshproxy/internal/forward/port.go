@@ -159,16 +159,18 @@ func (u upstream) abort() {
 func (p *port) connect(ctx context.Context, client netip.AddrPort, backends []mesh.Backend, chosen func(mesh.Backend), faults ...error) (upstream, error) {
 	ctx, cancel := context.WithTimeout(ctx, totalLimit)
 	defer cancel()
-	for _, b := range backends {
-		if ctx.Err() != nil {
-			break
-		}
+	for len(backends) > 0 && ctx.Err() == nil {
+		b := backends[0]
 		chosen(b)
 		u, err := p.f.reach(ctx, p.Network, b, client)
 		if err == nil {
 			return u, nil
 		}
+		if p.f.lacks(err) && run.Sleep(ctx, acceptWait) == nil {
+			continue // no other could be reached now
+		}
 		faults = append(faults, p.failed(b, err))
+		backends = backends[1:]
 	}
 	if len(faults) == 0 {
 		return upstream{}, errs.New(errs.Unavailable, "no task is ready")
@@ -187,7 +189,7 @@ func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, c
 	at := b.For(client.Addr().Is4())
 	if b.Node == f.self {
 		conn, err := f.dialTask(ctx, network, at, client.Addr())
-		if err != nil {
+		if err != nil && !run.Lacking(err) {
 			f.rest(b.Task)
 		}
 		return upstream{conn: conn}, err
@@ -197,7 +199,9 @@ func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, c
 	header := &meshv1.ForwardHeader{TaskId: b.Task, Address: at.String(), Client: client.String(), Network: network}
 	l, refused, err := f.links.open(ctx, b.Node, header)
 	if err != nil {
-		f.rest(b.Node)
+		if !run.Lacking(err) {
+			f.rest(b.Node)
+		}
 		return upstream{}, err
 	}
 	if refused != "" {
@@ -220,7 +224,7 @@ func (p *port) accept(ctx context.Context, l acceptor) error {
 			if errors.Is(err, net.ErrClosed) || ctx.Err() != nil {
 				return nil
 			}
-			p.f.env.Log.Warn("accept failed, will retry", "port", p.Listener.String(), "error", err)
+			p.unaccepted(err)
 			if run.Sleep(ctx, acceptWait) != nil {
 				return nil
 			}
@@ -235,6 +239,12 @@ func (p *port) accept(ctx context.Context, l acceptor) error {
 		})
 	}
 	return nil
+}
+
+func (p *port) unaccepted(err error) {
+	if !p.f.lacks(err) {
+		p.f.env.Log.Warn("accept failed, will retry", "port", p.Listener.String(), "error", err)
+	}
 }
 
 // serve is one TCP connection from a client that no loop has taken.

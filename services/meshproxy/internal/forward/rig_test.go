@@ -33,6 +33,12 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
+	return newRigOn(t, machine(t))
+}
+
+// newRigOn has a be on a machine that something is the matter with.
+func newRigOn(t *testing.T, a run.Env) *rig {
+	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &rig{t: t, ctx: ctx, stop: cancel}
 	var err error
@@ -45,7 +51,7 @@ func newRig(t *testing.T) *rig {
 		return d.DialContext(ctx, "tcp", address)
 	}
 	constant := func() <-chan struct{} { return nil } // trust never changes here
-	r.a, r.b = forward.New(machine(t), "a", dial, constant), forward.New(machine(t), "b", dial, constant)
+	r.a, r.b = forward.New(a, "a", dial, constant), forward.New(machine(t), "b", dial, constant)
 	r.peers = map[string][]string{"b": {r.door.Addr().String()}}
 	var done sync.WaitGroup
 	for _, f := range []*forward.Forwarder{r.a, r.b} {
