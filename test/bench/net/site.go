@@ -23,9 +23,9 @@ type site struct {
 	log            *slog.Logger
 	r              *report
 	image          string
-	target, caller task
-	// carried is behind the port in user space, and a task of its own: the kernel and the meshproxy choose ports for one client without
-	// knowing of each other, and a task that has just seen the same pair refuses it for a while.
+	target, caller task // by its address, and by a virtual one; and who asks for it
+	// carried is behind the port in user space. Each way has a task of its own: a client chooses its port for each address anew, and a
+	// task that has just seen the same pair by another way refuses it for a while.
 	carried task
 }
 
@@ -67,20 +67,18 @@ func (s *site) prepare(ctx context.Context) error {
 		return err
 	}
 	s.image = registry + "/micro:1.0.0"
+	if _, err := s.shoal(ctx, "network", "create", "--driver", "overlay", "bench"); err != nil {
+		return err
+	}
 	for _, args := range [][]string{
-		{"network", "create", "--driver", "overlay", "bench"},
-		{
-			"service", "create", "--name", "target", "--network", "bench", "--constraint", "node.hostname==w1",
-			"-p", fmt.Sprintf("%d:%d", kernelPort, microPort),
-			"-p", fmt.Sprintf("published=%d,target=%d,mode=host", hostPort, microPort), s.image,
-		},
-		{
-			"service", "create", "--name", "carried", "--constraint", "node.hostname==w1",
-			"-p", fmt.Sprintf("published=%d,target=%d,dataplane=userspace", userSpacePort, microPort), s.image,
-		},
-		{"service", "create", "--name", "caller", "--network", "bench", "--constraint", "node.hostname==w1", s.image},
+		{"target", "--network", "bench"},
+		{"caller", "--network", "bench"},
+		{"hosted", "-p", fmt.Sprintf("published=%d,target=%d,mode=host", hostPort, microPort)},
+		{"meshed", "-p", fmt.Sprintf("%d:%d", kernelPort, microPort)},
+		{"carried", "-p", fmt.Sprintf("published=%d,target=%d,dataplane=userspace", userSpacePort, microPort)},
 	} {
-		if _, err := s.shoal(ctx, args...); err != nil {
+		create := slices.Concat([]string{"service", "create", "--constraint", "node.hostname==w1", "--name"}, args, []string{s.image})
+		if _, err := s.shoal(ctx, create...); err != nil {
 			return err
 		}
 	}

@@ -1,5 +1,5 @@
-// Package lan is the lab's switch: a bridge in a network namespace of its own, so that no firewall of the machine
-// touches it, with one veth pair for each host and one to the outer machine. Network faults are nftables rules and
+// Package lan is the lab's switch: a bridge in a network namespace of its own, so that no firewall of the machine nor
+// br_netfilter touches it, with one veth pair for each host and one to the outer machine. Network faults are nftables rules and
 // link states on that bridge.
 //
 // The namespace is held by a bind mount on a file in the lab's folder, not by a process. Calls on the same switch must
@@ -81,13 +81,25 @@ func (s Switch) holdNamespace() error {
 		runtime.UnlockOSThread()
 		return fmt.Errorf("make the switch's namespace: %w", err)
 	}
-	err = unix.Mount("/proc/thread-self/ns/net", s.Namespace, "", unix.MS_BIND, "")
+	err = errors.Join(bareBridges(), unix.Mount("/proc/thread-self/ns/net", s.Namespace, "", unix.MS_BIND, ""))
 	if back := netns.Set(home); back != nil {
 		return errors.Join(err, back) // the thread stays pinned: it is in the wrong namespace
 	}
 	runtime.UnlockOSThread()
 	if err != nil {
 		return fmt.Errorf("hold the switch's namespace: %w", err)
+	}
+	return nil
+}
+
+// bareBridges takes br_netfilter, where the kernel has it, off the bridges of the thread's network namespace: a switch of
+// metal has none, and here it took a tenth of a request's time.
+func bareBridges() error {
+	for _, name := range []string{"iptables", "ip6tables", "arptables"} {
+		err := os.WriteFile("/proc/sys/net/bridge/bridge-nf-call-"+name, []byte("0"), 0)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
 	}
 	return nil
 }
