@@ -66,6 +66,7 @@ type Forwarder struct {
 
 	mu        sync.Mutex // guards all below
 	ports     map[mesh.Listener]*port
+	former    map[mesh.Listener]*port // closed, with clients that are still there
 	local     map[target]struct{}
 	withdrawn map[string]time.Time // when, by task
 	resting   map[string]time.Time // until when, by task or machine
@@ -93,7 +94,7 @@ func New(env run.Env, self string, dial DialPeer, trust func() <-chan struct{}) 
 		relay:   relay.New(),
 		bounds:  bounds{portPlaces, silentTime, backlogBytes, lastMoment},
 		inbound: make(chan struct{}, inboundStreams),
-		ports:   map[mesh.Listener]*port{}, local: map[target]struct{}{},
+		ports:   map[mesh.Listener]*port{}, former: map[mesh.Listener]*port{}, local: map[target]struct{}{},
 		withdrawn: map[string]time.Time{}, resting: map[string]time.Time{},
 	}
 }
@@ -146,6 +147,7 @@ func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[stri
 		}
 		f.mu.Lock()
 		f.ports[want.Listener] = p
+		delete(f.former, want.Listener)
 		f.mu.Unlock()
 		f.env.Log.Info("port open", "port", want.Listener.String(), "service", want.Service)
 	}
@@ -201,8 +203,22 @@ func (f *Forwarder) swap(ports []mesh.Port) (missing []mesh.Port, gone []*port) 
 			delete(f.ports, l)
 		}
 	}
+	for _, p := range gone {
+		f.former[p.Listener] = p
+	}
+	maps.DeleteFunc(f.former, func(_ mesh.Listener, p *port) bool { return p.empty() })
 	slices.SortFunc(gone, func(a, b *port) int { return cmp.Compare(a.Listener.String(), b.Listener.String()) })
 	return missing, gone
+}
+
+// before is a service's port that was closed with clients that are still there, or nil: while it is open they are held to what it says.
+func (f *Forwarder) before(want mesh.Port) *port {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p := f.former[want.Listener]; p != nil && p.Service == want.Service {
+		return p
+	}
+	return nil
 }
 
 // forgetWithdrawn needs the lock. A task that the stream has dropped is no longer ours to hold out.
