@@ -127,8 +127,9 @@ func (f *Forwarder) Run(ctx context.Context) error {
 }
 
 // Apply puts these ports in force: backends are swapped, listeners opened and closed. It returns the ports that could not
-// be opened; they concern no other, and the next Apply tries again. What it opens lives until ctx ends.
-func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[string][]string) []Unbound {
+// be opened; they concern no other, and the next Apply tries again. What it opens lives until ctx ends. Opening is called before any is
+// listened on that was not; with an error from it none of these is.
+func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[string][]string, opening func([]mesh.Listener) error) ([]Unbound, error) {
 	f.links.setPeers(peers)
 	missing, gone := f.swap(ports)
 	for _, p := range gone {
@@ -137,6 +138,9 @@ func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[stri
 			f.report(run.ForgetSocket(f.env.Net, p.Network, a))
 		}
 		f.env.Log.Info("port closed", "port", p.Listener.String(), "service", p.Service)
+	}
+	if err := announce(missing, opening); err != nil {
+		return nil, err
 	}
 	var unbound []Unbound
 	for _, want := range missing {
@@ -154,7 +158,18 @@ func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[stri
 	f.report(run.DropUnclaimed(f.env.Net)) // ports that were closed while no process ran
 	f.meter.ports.WithLabelValues("open").Set(float64(len(ports) - len(unbound)))
 	f.meter.ports.WithLabelValues("unbound").Set(float64(len(unbound)))
-	return unbound
+	return unbound, nil
+}
+
+func announce(missing []mesh.Port, opening func([]mesh.Listener) error) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	listeners := make([]mesh.Listener, 0, len(missing))
+	for _, p := range missing {
+		listeners = append(listeners, p.Listener)
+	}
+	return opening(listeners)
 }
 
 // report is for what concerns only ports that are closed already.
