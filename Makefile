@@ -23,6 +23,7 @@ LDFLAGS := -X $(STAMP).version=$(VERSION) -X $(STAMP).commit=$(COMMIT) -X $(STAM
 STATIC := CGO_ENABLED=0 GOFLAGS="$$(go env GOFLAGS) -trimpath -tags=grpcnotrace"
 TOOLS  := bin/tools/.built
 COMPOSE := .cache/docker-compose
+CONTAINERD2 := .cache/containerd2/containerd
 each    = @for m in $(MODULES); do (cd $$m && $(1)) || { echo "in $$m: $(1)" >&2; bad=1; }; done; [ -z "$${bad:-}" ]
 
 .PHONY: help
@@ -65,7 +66,7 @@ clean: ## remove what was built
 test: check deps build ## everything CI runs: checks, unit tests, simulation, laboratory
 	@tools/make/test unit sim lab
 
-.PHONY: test-deploy test-systemd test-compose test-vm deps-deploy images-here
+.PHONY: test-deploy test-systemd test-compose test-vm test-containerd2 deps-deploy images-here
 deps-deploy:
 	@tools/make/deps deploy
 
@@ -83,6 +84,9 @@ test-vm: build ## tests on Debian's kernel with cgroup v2 and systemd, in a virt
 	@bin/shoal-lab images >/dev/null
 	@tools/make/test vm
 
+test-containerd2: deps build $(CONTAINERD2) ## containers on containerd 2 in place of the machine's, and the way from one to the other
+	@tools/make/test containerd2
+
 images-here:
 	@$(MAKE) images ARCH=$$(go env GOARCH)
 
@@ -91,6 +95,11 @@ $(COMPOSE): tools/compose/go.mod
 	v=$$(GOWORK=off go -C tools/compose list -m -f '{{.Version}}' github.com/docker/compose/v2) && CGO_ENABLED=0 GOWORK=off \
 	go -C tools/compose build -trimpath -ldflags "-X github.com/docker/compose/v2/internal.Version=$$v" -o $(CURDIR)/$@ \
 		github.com/docker/compose/v2/cmd
+
+$(CONTAINERD2): tools/containerd/go.mod
+	v=$$(GOWORK=off go -C tools/containerd list -m -f '{{.Version}}' github.com/containerd/containerd/v2) && CGO_ENABLED=0 GOWORK=off \
+	go -C tools/containerd build -trimpath -ldflags "-s -w -X github.com/containerd/containerd/v2/version.Version=$$v" \
+		-o $(CURDIR)/$(@D)/ tool
 
 bench: deps build ## the figures; PEERS=1 also takes Docker Swarm's
 	PEERS=$(PEERS) go -C test run ./bench -only '^(scale|create|container|host|dispatcher|leader|idle)$$'
@@ -163,13 +172,13 @@ fix-docs:
 
 check-tidy: ## every go.mod, without the workspace
 	$(call each,GOWORK=off go mod tidy -diff)
-	@for m in tools tools/packages tools/images tools/compose tools/swarmkit; do GOWORK=off go -C $$m mod tidy -diff; done
+	@for m in tools tools/packages tools/images tools/compose tools/containerd tools/swarmkit; do GOWORK=off go -C $$m mod tidy -diff; done
 fix-tidy: # Step 1: one go line for all, the highest that any has. Step 2: each names what it imports. Step 3: all agree on
 	go work use # versions, which may leave some with lines that they no longer need, hence step 4: tidy again.
 	$(call each,go mod edit -go=$$(sed -n 's/^go //p' $(CURDIR)/go.work) && GOWORK=off go mod tidy)
 	go work sync
 	$(call each,GOWORK=off go mod tidy)
-	@for m in tools tools/packages tools/images tools/compose tools/swarmkit; do GOWORK=off go -C $$m mod tidy; done
+	@for m in tools tools/packages tools/images tools/compose tools/containerd tools/swarmkit; do GOWORK=off go -C $$m mod tidy; done
 
 check-vet: ## go vet
 	@$(STATIC) go vet $(PATTERNS)

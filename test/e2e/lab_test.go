@@ -32,6 +32,9 @@ type cluster struct {
 	witness *witness // nil unless the cluster is watched
 }
 
+// otherContainerd names a folder with the containerd that hosts have in place of the machine's own: make test-containerd2.
+const otherContainerd = "SHOAL_CONTAINERD"
+
 // bring makes a lab with a cluster that goes down with the test.
 func bring(t *testing.T, managers, workers int) *cluster {
 	t.Helper()
@@ -49,6 +52,7 @@ func bringWith(t *testing.T, opts harness.Options) *cluster {
 	}
 	opts.Dir = filepath.Join(dir, "lab")
 	opts.Program = cmp.Or(opts.Program, os.Getenv("SHOAL_LAB_PROGRAM")) // other binaries than the ones in bin: those next to this one
+	opts.Containerd = cmp.Or(opts.Containerd, os.Getenv(otherContainerd))
 	opts.Log = slog.New(slog.NewTextHandler(testLog{t}, nil))
 	started := time.Now()
 	lab, err := harness.Up(t.Context(), opts)

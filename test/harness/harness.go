@@ -27,12 +27,13 @@ const DefaultDir = "/var/tmp/shoal-lab"
 
 // Options say what kind of lab Up makes. The zero value is not useful: ask for at least one manager.
 type Options struct {
-	Dir      string       // the lab's folder; DefaultDir if empty
-	Managers int          // named m1, m2, …
-	Workers  int          // named w1, w2, …
-	NoInit   bool         // leave the hosts bare: no cluster
-	Program  string       // the shoal-lab binary; the one in the project's bin folder if empty
-	Log      *slog.Logger // progress; silent if nil
+	Dir        string       // the lab's folder; DefaultDir if empty
+	Managers   int          // named m1, m2, …
+	Workers    int          // named w1, w2, …
+	NoInit     bool         // leave the hosts bare: no cluster
+	Program    string       // the shoal-lab binary; the one in the project's bin folder if empty
+	Containerd string       // folder of the containerd and its shim that hosts have; the machine's own if empty
+	Log        *slog.Logger // progress; silent if nil
 }
 
 // maxHosts is what a /24 holds above the outer machine's and a few reserved addresses.

@@ -90,7 +90,7 @@ func (l *Lab) spawn(ctx context.Context, name string, stdin []byte, args ...stri
 func (l *Lab) machine(state State, host Host) hostinit.Machine {
 	machine := hostinit.Machine{
 		Name: host.Name, Dir: l.hostDir(host.Name), Shims: l.path("shims"), Bin: filepath.Dir(l.program),
-		Disk: host.Disk, Addresses: state.Range.Addresses(host.Number),
+		Disk: host.Disk, Addresses: state.Range.Addresses(host.Number), Containerd: state.Containerd,
 	}
 	for _, peer := range state.Hosts {
 		var addresses []netip.Addr

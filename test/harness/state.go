@@ -25,6 +25,8 @@ type State struct {
 	Registry string     `json:"registry"` // host:port
 	Hosts    []Host     `json:"hosts"`
 	Faults   lan.Faults `json:"faults"`
+
+	Containerd string `json:"containerd,omitempty"` // folder of another than the machine's
 }
 
 // Host is one machine of the lab.
@@ -55,7 +57,7 @@ func labID(dir string) string {
 }
 
 func newState(l *Lab, opts Options, addresses lan.Range) State {
-	state := State{ID: l.id, Dir: l.dir, Range: addresses}
+	state := State{ID: l.id, Dir: l.dir, Range: addresses, Containerd: opts.Containerd}
 	state.Registry = fmt.Sprintf("%s:%d", addresses.Addresses(1)[0].Addr(), registryPort)
 	add := func(role, prefix string, count int) {
 		for i := range count {

@@ -32,6 +32,8 @@ type Machine struct {
 	Disk      string         `json:"disk"`      // file with a file system for the data folders, or empty
 	Addresses []netip.Prefix `json:"addresses"` // of eth0
 	Peers     []Peer         `json:"peers"`     // for /etc/hosts
+
+	Containerd string `json:"containerd"` // folder of a containerd and a shim that it has in place of the outer machine's, or empty
 }
 
 // Peer is a line of /etc/hosts.

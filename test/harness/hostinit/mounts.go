@@ -63,7 +63,23 @@ func mountAll(machine Machine) error {
 			return err
 		}
 	}
+	if machine.Containerd != "" {
+		if err := replaceContainerd(machine.Containerd); err != nil {
+			return err
+		}
+	}
 	return writeEtc(machine)
+}
+
+// replaceContainerd lays another containerd over that of the outer machine.
+func replaceContainerd(folder string) error {
+	for _, program := range []string{"containerd", "containerd-shim-runc-v2"} {
+		source, target := filepath.Join(folder, program), filepath.Join("/usr/bin", program)
+		if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("lay %s over %s: %w", source, target, err)
+		}
+	}
+	return nil
 }
 
 func mount(source, target, kind, options string) error {

@@ -27,14 +27,22 @@ type rig struct {
 	registry *registry
 	daemon   *exec.Cmd
 	config   string
+	programs string // the folder of containerd and its shim; empty: those on the PATH
 }
 
-func newRig(t *testing.T) *rig {
+// otherContainerd names a folder with a containerd and its shim: the one to test with, where it is not the machine's own. It runs by
+// its own defaults, Kubernetes' part and all, as one does that somebody unpacks.
+const otherContainerd = "SHOAL_CONTAINERD"
+
+func newRig(t *testing.T) *rig { return newRigWith(t, os.Getenv(otherContainerd)) }
+
+// newRigWith has a containerd from a folder, or, without one, the machine's own.
+func newRigWith(t *testing.T, programs string) *rig {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Skip("needs root: it starts a containerd of its own")
 	}
-	if _, err := exec.LookPath("containerd"); err != nil {
+	if _, err := exec.LookPath(filepath.Join(programs, "containerd")); err != nil {
 		t.Skip("needs containerd: apt-get install containerd runc")
 	}
 	dir, err := os.MkdirTemp("", "shoal-exec") //nolint:usetesting // its long name does not fit into the path of a socket
@@ -44,7 +52,7 @@ func newRig(t *testing.T) *rig {
 	if err := os.Chmod(dir, 0o711); err != nil { // as /run/containerd is: the runtime goes through it as a container's root
 		t.Fatal(err)
 	}
-	r := &rig{config: filepath.Join(dir, "config.toml"), cfg: Config{
+	r := &rig{config: filepath.Join(dir, "config.toml"), programs: programs, cfg: Config{
 		Socket: filepath.Join(dir, "c.sock"), Namespace: fmt.Sprintf("shoal-test-%d", os.Getpid()), Snapshotter: "overlayfs",
 		Pull: pull.Config{CertsDir: filepath.Join(dir, "certs.d")}, Logs: filepath.Join(dir, "logs"), Cluster: "c1", Parallel: 8,
 		Volumes: filepath.Join(dir, "volumes"), Pins: filepath.Join(dir, "run", "volumes"),
@@ -67,9 +75,7 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	r.cfg.Logger = program
-	conf := fmt.Sprintf("version = 2\nroot = %q\nstate = %q\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n[grpc]\naddress = %q\n",
-		filepath.Join(dir, "root"), filepath.Join(dir, "state"), r.cfg.Socket)
-	if err := os.WriteFile(r.config, []byte(conf), 0o600); err != nil {
+	if err := os.WriteFile(r.config, []byte(r.daemonConfig(dir)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r.startDaemon(t)
@@ -95,9 +101,20 @@ func (r *rig) again(t *testing.T) *Executor {
 	return e
 }
 
+// daemonConfig keeps all that containerd has in one folder.
+func (r *rig) daemonConfig(dir string) string {
+	own := fmt.Sprintf("root = %q\nstate = %q\n[grpc]\naddress = %q\n[plugins.\"io.containerd.internal.v1.opt\"]\npath = %q\n",
+		filepath.Join(dir, "root"), filepath.Join(dir, "state"), r.cfg.Socket, filepath.Join(dir, "opt"))
+	if r.programs == "" {
+		return "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n" + own
+	}
+	return "version = 3\n" + own + fmt.Sprintf("[plugins.\"io.containerd.nri.v1.nri\"]\nsocket_path = %q\n", filepath.Join(dir, "nri.sock"))
+}
+
 func (r *rig) startDaemon(t *testing.T) {
 	t.Helper()
-	r.daemon = exec.Command("containerd", "--config", r.config)
+	r.daemon = exec.Command(filepath.Join(r.programs, "containerd"), "--config", r.config)
+	r.daemon.Env = append(os.Environ(), "PATH="+r.programs+":"+os.Getenv("PATH")) // where it looks for its shim
 	if testing.Verbose() {
 		r.daemon.Stderr = os.Stderr
 	}

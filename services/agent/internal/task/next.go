@@ -189,8 +189,9 @@ func (l *Life) expel() Action {
 	return None
 }
 
-// gone is told when what was started is not there: the machine was switched off, or somebody deleted the container.
-const gone = "the container is gone: its machine was restarted, or it was deleted by hand"
+// gone is told when what was started is not there: the machine was switched off, somebody deleted the container, or it ended while no
+// containerd was there, of which one from 1.7 on knows nothing when it is back.
+const gone = "the container is gone: its machine was restarted, it was deleted by hand, or it ended while containerd was away"
 
 // advance is the way up. What the runtime has wins over what was reported: a container that runs is RUNNING.
 func (l *Life) advance() Action {

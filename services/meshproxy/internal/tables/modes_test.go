@@ -34,11 +34,7 @@ func (m modes) know(self *mesh.Self) {
 func (m modes) apply(t testing.TB, name string, p *mesh.Published, peers map[string][]string) {
 	t.Helper()
 	if f := m.forwarders[name]; f != nil {
-		unbound, err := f.Apply(m.ctx, p.Ports(), peers, func([]mesh.Listener) error { return nil })
-		if err != nil {
-			t.Error(err)
-		}
-		for _, u := range unbound {
+		for _, u := range f.Apply(m.ctx, p.Ports(), peers) {
 			t.Errorf("%s of %s not open: %v", u.Listener, name, u.Err)
 		}
 	}
