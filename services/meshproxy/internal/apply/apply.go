@@ -43,7 +43,8 @@ const (
 
 // Forwarder is what puts ports in force.
 type Forwarder interface {
-	Apply(ctx context.Context, ports []mesh.Port, peers map[string][]string) []forward.Unbound
+	// Apply calls opening before it listens on ports that were not open.
+	Apply(ctx context.Context, ports []mesh.Port, peers map[string][]string, opening func([]mesh.Listener) error) ([]forward.Unbound, error)
 }
 
 // Part is something else of the machine that follows from the model.
@@ -351,19 +352,22 @@ func (l *Loop) connect(ctx context.Context, m *mesh.Model, self mesh.Self, look 
 		l.env.Log.Warn("part of the published ports left out", "error", faults)
 	}
 	listened, unserved := byForwarder(published.Ports())
-	unbound := l.forwarder.Apply(ctx, listened, m.Peers(l.node))
+	c := &course{model: m, self: self, published: published, look: look}
+	unbound, err := l.forwarder.Apply(ctx, listened, m.Peers(l.node), func(opening []mesh.Listener) error {
+		return l.announce(ctx, c, opening)
+	})
+	if err != nil {
+		return fmt.Errorf("announce ports: %w", err)
+	}
 	l.tellPorts(slices.Concat(unbound, unserved))
 	// A port that is another process's here stays that one's: the kernel must not lead its clients away.
 	if held := heldOf(unbound); !maps.Equal(held, l.held) {
-		l.held, self.Held = held, held
-		published, _ = m.Publish(self, published) // its faults are told
+		l.held, c.self.Held = held, held
+		c.published, _ = m.Publish(c.self, published) // its faults are told
+		c.planned = false
 	}
-	l.published = published
-	want, faults := m.Desired(self, published)
-	if faults != nil {
-		l.env.Log.Warn("part of the tables left out", "error", faults)
-	}
-	if err := l.program(ctx, m, want, look); err != nil {
+	l.published = c.published
+	if err := l.program(ctx, c); err != nil {
 		return err
 	}
 	if l.ring != nil {
@@ -396,31 +400,6 @@ func heldOf(unbound []forward.Unbound) map[mesh.Listener]bool {
 		out[u.Listener] = true
 	}
 	return out
-}
-
-// program brings the kernel to what is wanted: from what it was brought to last, or from what is really there.
-func (l *Loop) program(ctx context.Context, m *mesh.Model, want kernel.Kernel, look bool) error {
-	have := l.settled
-	if look {
-		var err error
-		if have, err = l.tables.Read(ctx, slices.Collect(maps.Keys(want.Settings))); err != nil {
-			return fmt.Errorf("read the kernel: %w", err)
-		}
-	}
-	changes := kernel.Diff(want, have)
-	if l.recalls {
-		changes = withoutLoss(changes)
-		defer l.suspect() // there may be more than is wanted
-	}
-	if err := l.tables.Apply(ctx, changes); err != nil {
-		return err
-	}
-	l.settled, l.heavy = want, l.heavy || len(changes) >= heavySteps || look && have.Elements() >= heavySteps
-	if len(changes) == 0 {
-		return nil
-	}
-	l.env.Log.Info("tables changed", "version", mesh.Text(m.Version()), "steps", len(changes), "first", changes[0].String())
-	return nil
 }
 
 func (l *Loop) tellPorts(unbound []forward.Unbound) {

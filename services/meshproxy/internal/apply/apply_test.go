@@ -31,6 +31,7 @@ type machine struct {
 	mu      sync.Mutex // guards all below
 	ports   []mesh.Port
 	unbound []forward.Unbound
+	opened  func([]mesh.Listener) // is told what is listened on, when it is
 	health  map[string]string
 }
 
@@ -38,11 +39,24 @@ func newMachine(t *testing.T) *machine {
 	return &machine{env: testx.Env(t), tables: meshproxytest.NewTables(), health: map[string]string{}}
 }
 
-func (m *machine) Apply(_ context.Context, ports []mesh.Port, _ map[string][]string) []forward.Unbound {
+func (m *machine) Apply(_ context.Context, ports []mesh.Port, _ map[string][]string, opening func([]mesh.Listener) error) ([]forward.Unbound, error) {
+	var fresh []mesh.Listener
+	for _, p := range ports {
+		if !slices.ContainsFunc(m.open(), func(o mesh.Port) bool { return o.Listener == p.Listener }) {
+			fresh = append(fresh, p.Listener)
+		}
+	}
+	if len(fresh) > 0 {
+		if err := opening(fresh); err != nil {
+			return nil, err
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.ports = ports
-	return m.unbound
+	if m.ports = ports; m.opened != nil {
+		m.opened(fresh)
+	}
+	return m.unbound, nil
 }
 
 func (m *machine) Set(part string, ok bool, why string) {
@@ -51,6 +65,13 @@ func (m *machine) Set(part string, ok bool, why string) {
 	if m.health[part] = why; ok {
 		m.health[part] = "ok"
 	}
+}
+
+// close is what the end of the process does.
+func (m *machine) close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.ports = nil
 }
 
 // told is what the health says of a part.
@@ -182,7 +203,7 @@ func TestRestartWithoutControlPlaneServes(t *testing.T) {
 		if want := []string{"shoal-mesh", "shoal0", "shoalbr4097", "shoalvx4097"}; !slices.Equal(m.tables.Links(), want) {
 			t.Errorf("after the stop there is %s, want %s", m.tables.Links(), want)
 		}
-		m.Apply(t.Context(), nil, nil)
+		m.close()
 		l, stop = m.start(t)
 		defer stop()
 		synctest.Wait()

@@ -66,6 +66,7 @@ type Forwarder struct {
 
 	mu        sync.Mutex // guards all below
 	ports     map[mesh.Listener]*port
+	former    map[mesh.Listener]*port // closed, with clients that are still there
 	local     map[target]struct{}
 	withdrawn map[string]time.Time // when, by task
 	resting   map[string]time.Time // until when, by task or machine
@@ -93,7 +94,7 @@ func New(env run.Env, self string, dial DialPeer, trust func() <-chan struct{}) 
 		relay:   relay.New(),
 		bounds:  bounds{portPlaces, silentTime, backlogBytes, lastMoment},
 		inbound: make(chan struct{}, inboundStreams),
-		ports:   map[mesh.Listener]*port{}, local: map[target]struct{}{},
+		ports:   map[mesh.Listener]*port{}, former: map[mesh.Listener]*port{}, local: map[target]struct{}{},
 		withdrawn: map[string]time.Time{}, resting: map[string]time.Time{},
 	}
 }
@@ -126,8 +127,9 @@ func (f *Forwarder) Run(ctx context.Context) error {
 }
 
 // Apply puts these ports in force: backends are swapped, listeners opened and closed. It returns the ports that could not
-// be opened; they concern no other, and the next Apply tries again. What it opens lives until ctx ends.
-func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[string][]string) []Unbound {
+// be opened; they concern no other, and the next Apply tries again. What it opens lives until ctx ends. Opening is called before any is
+// listened on that was not; with an error from it none of these is.
+func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[string][]string, opening func([]mesh.Listener) error) ([]Unbound, error) {
 	f.links.setPeers(peers)
 	missing, gone := f.swap(ports)
 	for _, p := range gone {
@@ -136,6 +138,9 @@ func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[stri
 			f.report(run.ForgetSocket(f.env.Net, p.Network, a))
 		}
 		f.env.Log.Info("port closed", "port", p.Listener.String(), "service", p.Service)
+	}
+	if err := announce(missing, opening); err != nil {
+		return nil, err
 	}
 	var unbound []Unbound
 	for _, want := range missing {
@@ -146,13 +151,25 @@ func (f *Forwarder) Apply(ctx context.Context, ports []mesh.Port, peers map[stri
 		}
 		f.mu.Lock()
 		f.ports[want.Listener] = p
+		delete(f.former, want.Listener)
 		f.mu.Unlock()
 		f.env.Log.Info("port open", "port", want.Listener.String(), "service", want.Service)
 	}
 	f.report(run.DropUnclaimed(f.env.Net)) // ports that were closed while no process ran
 	f.meter.ports.WithLabelValues("open").Set(float64(len(ports) - len(unbound)))
 	f.meter.ports.WithLabelValues("unbound").Set(float64(len(unbound)))
-	return unbound
+	return unbound, nil
+}
+
+func announce(missing []mesh.Port, opening func([]mesh.Listener) error) error {
+	if len(missing) == 0 {
+		return nil
+	}
+	listeners := make([]mesh.Listener, 0, len(missing))
+	for _, p := range missing {
+		listeners = append(listeners, p.Listener)
+	}
+	return opening(listeners)
 }
 
 // report is for what concerns only ports that are closed already.
@@ -201,8 +218,22 @@ func (f *Forwarder) swap(ports []mesh.Port) (missing []mesh.Port, gone []*port) 
 			delete(f.ports, l)
 		}
 	}
+	for _, p := range gone {
+		f.former[p.Listener] = p
+	}
+	maps.DeleteFunc(f.former, func(_ mesh.Listener, p *port) bool { return p.empty() })
 	slices.SortFunc(gone, func(a, b *port) int { return cmp.Compare(a.Listener.String(), b.Listener.String()) })
 	return missing, gone
+}
+
+// before is a service's port that was closed with clients that are still there, or nil: while it is open they are held to what it says.
+func (f *Forwarder) before(want mesh.Port) *port {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if p := f.former[want.Listener]; p != nil && p.Service == want.Service {
+		return p
+	}
+	return nil
 }
 
 // forgetWithdrawn needs the lock. A task that the stream has dropped is no longer ours to hold out.

@@ -66,6 +66,13 @@ func (g *guest) sendOff() {
 	}
 }
 
+// empty says that nobody is there. Sessions end with their port.
+func (p *port) empty() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.guests) == 0
+}
+
 // neighbourhood is who shares places: a client, or in IPv6 all who can have an address beside its own.
 func neighbourhood(client netip.Addr) netip.Addr {
 	if client.Is6() && !client.Is4In6() {

@@ -5,12 +5,15 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"os"
 	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
 // fromClient dials as another client of this machine.
@@ -94,6 +97,32 @@ func TestSilentClientsGiveWay(t *testing.T) {
 	}
 	if !talks(used) {
 		t.Error("one that was in use was ended")
+	}
+}
+
+// TestWhoCameByAnotherAddress is held to what its port says of callers, also when that answers elsewhere by now, or was away meanwhile.
+func TestWhoCameByAnotherAddress(t *testing.T) {
+	r := newRig(t)
+	p := publish(t, "tcp", r.task("t", "a", repeat))
+	r.apply(p)
+	first, second := fromClient(t, "127.0.0.1", at("127.0.0.2", p)), fromClient(t, "127.0.0.3", at("127.0.0.2", p))
+	if !talks(first) || !talks(second) {
+		t.Fatal("not served")
+	}
+	p.Bind = []netip.Addr{netip.MustParseAddr("127.0.0.1")}
+	r.apply(p)
+	r.apply()
+	r.apply(p)
+	if !talks(first) || !talks(second) {
+		t.Fatal("a port that moves ends connections")
+	}
+	p.Callers = &mesh.Callers{Addresses: map[netip.Addr]struct{}{netip.MustParseAddr("127.0.0.1"): {}}}
+	r.apply(p)
+	if !ended(second, 5*time.Second) {
+		t.Error("who may not call any more goes on")
+	}
+	if !talks(first) {
+		t.Error("who may is cut")
 	}
 }
 

@@ -43,8 +43,12 @@ type port struct {
 
 // open listens where the port answers. A port that cannot have one of its addresses has none.
 func (f *Forwarder) open(ctx context.Context, want mesh.Port) (*port, error) {
-	p := &port{Listener: want.Listener, f: f, bind: want.Bind, sessions: map[string]*session{}, guests: map[*guest]struct{}{}, shares: map[netip.Addr]int{}}
-	p.backlog = backlog{most: f.bounds.backlog, by: map[netip.Addr]int{}}
+	p := f.before(want)
+	if p == nil {
+		p = &port{Listener: want.Listener, f: f, sessions: map[string]*session{}, guests: map[*guest]struct{}{}, shares: map[netip.Addr]int{}}
+		p.backlog = backlog{most: f.bounds.backlog, by: map[netip.Addr]int{}}
+	}
+	p.bind = want.Bind
 	p.set(want)
 	var closers []func()
 	p.close = func() {

@@ -2,6 +2,7 @@ package forward_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -85,8 +86,13 @@ func machine(t *testing.T) run.Env {
 
 // apply puts these ports in force on both machines.
 func (r *rig) apply(ports ...mesh.Port) []forward.Unbound {
-	r.b.Apply(r.ctx, onlyLocal(ports, "b"), nil)
-	return r.a.Apply(r.ctx, ports, r.peers)
+	anybody := func([]mesh.Listener) error { return nil } // there are no tables
+	_, err := r.b.Apply(r.ctx, onlyLocal(ports, "b"), nil, anybody)
+	unbound, err2 := r.a.Apply(r.ctx, ports, r.peers, anybody)
+	if err := errors.Join(err, err2); err != nil {
+		r.t.Error(err)
+	}
+	return unbound
 }
 
 // onlyLocal is what b has: the same ports under other numbers, since both are on one machine here.

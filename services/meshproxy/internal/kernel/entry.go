@@ -89,6 +89,16 @@ func (k Kernel) Elements() (n int) {
 	return n
 }
 
+// Has says that there is an element in that place, whoever's it is.
+func (k Kernel) Has(at Slot) bool {
+	for _, p := range k.Entries {
+		if _, there := p.elements[at]; there {
+			return true
+		}
+	}
+	return false
+}
+
 // diffEntries lists the steps from have to want: removals first, so that an element which changes its value is never
 // there twice. Only parts that are not the very same are looked at: the cost is that of the change.
 func diffEntries(want, have Kernel) []Change {

@@ -307,6 +307,28 @@ func (m *Model) partOf(svc *dispatcherv1.MeshService, self Self, from partSource
 	return p
 }
 
+// Announced are the elements by which the administrator's chain is asked for ports that are about to be listened on, as if the meshproxy
+// carried them all. Those of a service of which prev has the same are in force.
+func (p *Published) Announced(prev *Published, opening []Listener) []kernel.Entry {
+	about := make(map[Listener]bool, len(opening))
+	for _, l := range opening {
+		about[l] = true
+	}
+	made := &portion{elements: map[kernel.Slot]string{}}
+	for _, o := range p.ports {
+		if !about[o.port.Listener] || prev != nil && prev.parts.Get(o.owner) == p.parts.Get(o.owner) {
+			continue
+		}
+		made.listen(*o.port, true)
+		made.listen(*o.port, false)
+	}
+	out := make([]kernel.Entry, 0, len(made.elements))
+	for slot, value := range made.elements {
+		out = append(out, kernel.Entry{Slot: slot, Value: value})
+	}
+	return out
+}
+
 // listen says that a port's connections of one family come to the meshproxy.
 func (p *portion) listen(port Port, is4 bool) {
 	if port.Bind == nil {

@@ -34,7 +34,11 @@ func (m modes) know(self *mesh.Self) {
 func (m modes) apply(t testing.TB, name string, p *mesh.Published, peers map[string][]string) {
 	t.Helper()
 	if f := m.forwarders[name]; f != nil {
-		for _, u := range f.Apply(m.ctx, p.Ports(), peers) {
+		unbound, err := f.Apply(m.ctx, p.Ports(), peers, func([]mesh.Listener) error { return nil })
+		if err != nil {
+			t.Error(err)
+		}
+		for _, u := range unbound {
 			t.Errorf("%s of %s not open: %v", u.Listener, name, u.Err)
 		}
 	}
