@@ -105,6 +105,30 @@ func TestGuest(t *testing.T) {
 	}
 }
 
+// TestGuestWithAddressesOfItsOwnMaking: where a namespace has its interfaces make up link-local addresses, the one on our network still has
+// that of its MAC address, with which it is heard.
+func TestGuestWithAddressesOfItsOwnMaking(t *testing.T) {
+	k := machine(t)
+	bridge(t, "shoal0", "10.128.1.1/24", "fd00:1::1/64")
+	bridge(t, "shoalbr4097")
+	path := other(t)
+	inside(t, path, func() error {
+		return os.WriteFile("/proc/sys/net/ipv6/conf/default/addr_gen_mode", []byte("3"), 0) // at random
+	})
+	w := wiring("b.0", "10.128.1.3/32", "fd00:1::3/128", "10.0.16.3/20")
+	w.Guest = &typesv1.AttachedNamespace{Path: path}
+	build(t, k, w)
+	inside(t, path, func() error {
+		end, err := netlink.LinkByName("shoal-net")
+		must(t, err)
+		all, err := netlink.AddrList(end, netlink.FAMILY_V6)
+		if len(all) != 1 || all[0].IP.String() != "fe80::42:aff:fe00:1003" {
+			t.Errorf("it has %v, want fe80::42:aff:fe00:1003", all)
+		}
+		return err
+	})
+}
+
 func leadsBy(t *testing.T, path, target string) (name string) {
 	t.Helper()
 	inside(t, path, func() error {

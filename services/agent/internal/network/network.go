@@ -190,10 +190,8 @@ func plug(host, inside *netlink.Handle, space netns.NsHandle, j joint, l contain
 	if err != nil {
 		return err
 	}
-	if l.VNI == 0 {
-		if err := alone(inside, end); err != nil {
-			return fmt.Errorf("do without a link-local address: %w", err)
-		}
+	if err := linkLocal(inside, end, l.VNI != 0); err != nil {
+		return fmt.Errorf("choose its link-local address: %w", err)
 	}
 	for _, a := range l.Addresses {
 		if err := inside.AddrAdd(end, addressOf(a)); err != nil && !noIPv6(a.Addr(), err) {

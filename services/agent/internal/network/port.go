@@ -42,12 +42,17 @@ func know(inside *netlink.Handle, end netlink.Link, gateway netip.Addr, mac net.
 	})
 }
 
-// alone has the interface give itself no link-local address. By one a container would reach its neighbours from port to port of the
-// bridge, where the packet filter does not see it; what it needs is its gateway alone, which it knows. It comes before the interface
-// is up.
-func alone(inside *netlink.Handle, end netlink.Link) error {
-	const none = 1 // IN6_ADDR_GEN_MODE_NONE (linux/if_link.h)
-	if err := inside.LinkSetIP6AddrGenMode(end, none); !noIPv6(netip.IPv6LinkLocalAllNodes(), err) {
+// linkLocal says which link-local address an interface gives itself, before it is up. On the machine network none: by one a container
+// would reach its neighbours from port to port of the bridge, where the packet filter does not see it; what it needs is its gateway
+// alone, which it knows. On an overlay the one that follows from its MAC address, whatever its namespace makes of others: with any other
+// it is not heard.
+func linkLocal(inside *netlink.Handle, end netlink.Link, overlay bool) error {
+	const byMAC, none = 0, 1 // IN6_ADDR_GEN_MODE_EUI64, _NONE (linux/if_link.h)
+	mode := none
+	if overlay {
+		mode = byMAC
+	}
+	if err := inside.LinkSetIP6AddrGenMode(end, mode); !noIPv6(netip.IPv6LinkLocalAllNodes(), err) {
 		return err
 	}
 	return nil
