@@ -11,7 +11,7 @@ import (
 )
 
 // Inside runs a test on a thread in a network namespace of its own. What it starts is there too.
-func Inside(t *testing.T, f func()) {
+func Inside(t testing.TB, f func()) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root for network namespaces")
@@ -30,7 +30,7 @@ func Inside(t *testing.T, f func()) {
 }
 
 // Sh runs a script where the test runs, and gives what it prints.
-func Sh(t *testing.T, script string) string {
+func Sh(t testing.TB, script string) string {
 	t.Helper()
 	out, err := exec.CommandContext(t.Context(), "sh", "-ec", script).CombinedOutput()
 	if err != nil {

@@ -50,7 +50,7 @@ echo $pids`
 const asker, neighbour, liar = 0, 1, 2
 
 // containers runs a test in such a world with the rules in force, and says how to do something in a container.
-func containers(t *testing.T, test func(pids []string, part *voice.Part, m *mesh.Model)) {
+func containers(t testing.TB, test func(pids []string, part *voice.Part, m *mesh.Model)) {
 	t.Helper()
 	nstest.Inside(t, func() {
 		pids := strings.Fields(nstest.Sh(t, world))
@@ -90,7 +90,7 @@ type health struct {
 func (h *health) Set(_ string, _ bool, why string) { h.why = why }
 
 // within runs f on a thread in a container's network.
-func within(t *testing.T, pid string, f func() error) {
+func within(t testing.TB, pid string, f func() error) {
 	t.Helper()
 	done := make(chan error, 1)
 	go func() {
