@@ -45,7 +45,7 @@ type ledger struct {
 type conn struct {
 	net.Conn
 	ledger *ledger
-	once   sync.Once
+	closed bool                // guarded by the ledger's lock, as Conn is once it is admitted
 	chain  []*x509.Certificate // empty: no certificate
 	leaf   []byte              // then the chain has its issuers alone: see slim
 	peer   identity.Peer
@@ -71,12 +71,22 @@ func (l *ledger) wrap(raw net.Conn) *conn { return &conn{Conn: raw, ledger: l} }
 
 // Close leaves the ledger.
 func (c *conn) Close() error {
-	c.once.Do(func() {
-		c.ledger.mu.Lock()
-		delete(c.ledger.conns, c)
-		c.ledger.mu.Unlock()
-	})
-	return c.Conn.Close()
+	c.ledger.mu.Lock()
+	delete(c.ledger.conns, c)
+	c.closed = true
+	raw := c.Conn
+	c.ledger.mu.Unlock()
+	return raw.Close()
+}
+
+// Exchange puts another connection below TLS, for who serves a protocol of its own and carries it by its own means: the ledger closes
+// what is there then. One that was closed stays as it is. While with runs nobody may read or write.
+func (c *conn) Exchange(with func(raw net.Conn) net.Conn) {
+	c.ledger.mu.Lock()
+	defer c.ledger.mu.Unlock()
+	if !c.closed {
+		c.Conn = with(c.Conn)
+	}
 }
 
 // SetUserTimeout is run.SetUserTimeout of the connection below: who serves a protocol of its own gets this one from TLS, and may have

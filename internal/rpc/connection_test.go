@@ -2,8 +2,12 @@ package rpc
 
 import (
 	"crypto/x509"
+	"errors"
+	"io"
+	"net"
 	"runtime"
 	"testing"
+	"time"
 
 	"github.com/shoalproject/shoal/internal/identity"
 	"github.com/shoalproject/shoal/internal/testx"
@@ -46,4 +50,32 @@ func TestIssuersAreKeptOnce(t *testing.T) {
 	if third := parsed("third"); l.issuer(third) != third || len(l.issuers) != 1 {
 		t.Errorf("%d issuers are kept, want the one in use", len(l.issuers))
 	}
+}
+
+// TestExchangedConnectionIsClosedByTheLedger: who carries a connection by his own means hears of its end, and cannot take one that has
+// ended meanwhile.
+func TestExchangedConnectionIsClosedByTheLedger(t *testing.T) {
+	l := &ledger{conns: map[*conn]struct{}{}}
+	first, other := net.Pipe()
+	defer other.Close()
+	taken, beyond := net.Pipe()
+	c := l.wrap(first)
+	c.Exchange(func(raw net.Conn) net.Conn {
+		if raw != first {
+			t.Error("another connection is below")
+		}
+		return taken
+	})
+	l.conns[c] = struct{}{}
+	l.closeAll()
+	if err := beyond.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := beyond.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+		t.Errorf("what was taken is still open: %v", err)
+	}
+	c.Exchange(func(raw net.Conn) net.Conn {
+		t.Error("one that has ended was taken")
+		return raw
+	})
 }

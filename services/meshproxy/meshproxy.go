@@ -32,6 +32,7 @@ import (
 	"github.com/shoalproject/shoal/services/meshproxy/internal/count"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/dns"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/hop"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/ingress"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/insight"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/keys"
@@ -220,7 +221,7 @@ func dialPeer(p *process.Process) forward.DialPeer {
 			return nil, err
 		}
 		run.SetUserTimeout(raw, peerPatience)
-		conn := tls.Client(raw, p.Keeper.ClientTLS(protocol, authzv1.Role_ROLE_MESHPROXY))
+		conn := tls.Client(hop.Below(raw), p.Keeper.ClientTLS(protocol, authzv1.Role_ROLE_MESHPROXY))
 		if err := conn.HandshakeContext(ctx); err != nil {
 			_ = raw.Close() // the handshake's error says all
 			return nil, err

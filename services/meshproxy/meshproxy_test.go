@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"sync"
 	"testing"
@@ -39,6 +40,10 @@ func (h host) Listen(ctx context.Context, network, address string) (net.Listener
 		address = h.address + address
 	}
 	return h.Network.Listen(ctx, network, address)
+}
+
+func (h host) Connect(to netip.AddrPort, source netip.Addr) (fd int, err error) {
+	return run.Connect(h.Network, to, source)
 }
 
 // world is two machines and a dispatcher.

@@ -15,11 +15,11 @@ import (
 
 // A task behind a port that speaks PROXY protocol hears who its client is, and what it dialled, before the client's own bytes.
 func TestTaskIsToldItsClient(t *testing.T) {
-	for _, node := range []string{"a", "b"} {
+	for _, place := range places() {
 		for _, host := range []string{"127.0.0.1", "::1"} {
-			t.Run(node+" by "+host, func(t *testing.T) {
-				r := newRig(t)
-				p := publish(t, "tcp", r.task("web.1", node, func(c net.Conn) {
+			t.Run(place.name+" by "+host, func(t *testing.T) {
+				r := rigOf(t, place.plain)
+				p := publish(t, "tcp", r.task("web.1", place.node, func(c net.Conn) {
 					defer c.Close()
 					_, _ = io.Copy(c, c)
 				}))
@@ -102,11 +102,11 @@ func TestClientKeepsItsTask(t *testing.T) {
 
 // A client that gives up in the middle is no client that has said all: its task hears a reset, wherever it runs.
 func TestTaskHearsThatItsClientGaveUp(t *testing.T) {
-	for _, node := range []string{"a", "b"} {
-		t.Run("on "+node, func(t *testing.T) {
-			r := newRig(t)
+	for _, place := range places() {
+		t.Run("on "+place.name, func(t *testing.T) {
+			r := rigOf(t, place.plain)
 			heard, ended := make(chan struct{}), make(chan error, 1)
-			p := publish(t, "tcp", r.task("web.1", node, func(c net.Conn) {
+			p := publish(t, "tcp", r.task("web.1", place.node, func(c net.Conn) {
 				defer c.Close()
 				_, _ = io.ReadFull(c, make([]byte, 5))
 				close(heard)

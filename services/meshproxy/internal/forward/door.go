@@ -92,12 +92,18 @@ func (d *door) Greet(pair *relay.Pair, client, dialled netip.AddrPort) relay.Lea
 	}
 	v := &visit{door: d, guest: g, backends: d.turn(client.Addr())}
 	v.open = Open{Listener: d.Listener, Client: client, Dialled: dialled}
-	if len(v.backends) == 0 || v.backends[0].Node != d.f.self {
+	if len(v.backends) == 0 {
 		return relay.Lead{Guest: v}
 	}
 	v.open.Backend = v.backends[0]
-	to := v.open.Backend.For(client.Addr().Is4())
-	return relay.Lead{Guest: v, To: to, From: d.f.source(client.Addr(), to), Head: d.introduction(&v.open), Spoken: &g.spoken}
+	lead := relay.Lead{Guest: v, Head: d.introduction(&v.open), Spoken: &g.spoken}
+	if v.open.Backend.Node != d.f.self {
+		lead.Far = v
+		return lead
+	}
+	lead.To = v.open.Backend.For(client.Addr().Is4())
+	lead.From = d.f.source(client.Addr(), lead.To)
+	return lead
 }
 
 // visit is a client that came in by a door.
@@ -107,6 +113,7 @@ type visit struct {
 	open     Open
 	backends []mesh.Backend // in the order in which they are tried
 	forget   func()         // takes it out of the book; nil before it is in
+	dialled  bool           // a link for it
 }
 
 // Joined is relay.Guest's.
@@ -148,6 +155,10 @@ func (v *visit) goOn(ctx context.Context, client *relay.Socket, fault error) {
 		return
 	}
 	first := v.backends[0]
-	v.f.rest(first.Task)
+	if _, refused := errors.AsType[refusal](fault); refused || first.Node == v.f.self {
+		v.f.rest(first.Task)
+	} else {
+		v.f.rest(first.Node)
+	}
 	v.reachFor(ctx, conn, v.guest, &v.open, v.backends[1:], v.failed(first, fault))
 }

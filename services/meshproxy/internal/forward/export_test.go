@@ -27,3 +27,6 @@ func (f *Forwarder) Waiting() (bytes int) {
 
 // Last has connections go on for so long while the forwarder stops. Call it before Apply.
 func (f *Forwarder) Last(moment time.Duration) { f.bounds.last = moment }
+
+// Inbound counts the places that streams from peers have.
+func (f *Forwarder) Inbound() int { return len(f.inbound) }

@@ -121,7 +121,8 @@ func (f *Forwarder) Run(ctx context.Context) error {
 		case r := <-carried:
 			return r.Err
 		case <-tick.C:
-			f.links.sweep()
+			f.relay.Sweep()
+			f.links.sweep(f.relay.Warm())
 		}
 	}
 }

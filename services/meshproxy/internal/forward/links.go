@@ -132,6 +132,14 @@ func (p *pool) put(l *link) {
 	p.count++
 }
 
+// fit says that a link may carry another stream.
+func (p *pool) fit(l *link) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, known := p.peers[l.node]
+	return known && !l.distrusted()
+}
+
 // setPeers lets go of machines that have left or moved.
 func (p *pool) setPeers(peers map[string][]string) {
 	p.mu.Lock()
@@ -159,8 +167,8 @@ func (p *pool) drop(node string) {
 	delete(p.idle, node)
 }
 
-// sweep closes what has been idle for long.
-func (p *pool) sweep() {
+// sweep closes what has been idle for long. Others are the warm links that are not here.
+func (p *pool) sweep(others int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for node, links := range p.idle {
@@ -176,7 +184,7 @@ func (p *pool) sweep() {
 			delete(p.idle, node)
 		}
 	}
-	p.meter.links.Set(float64(p.count))
+	p.meter.links.Set(float64(p.count + others))
 }
 
 // closeAll closes all idle links, at the end.

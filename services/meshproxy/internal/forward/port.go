@@ -190,9 +190,8 @@ func (p *port) failed(b mesh.Backend, err error) error {
 
 // reach opens the way to one task, and puts who does not answer last for a while: the task, or its machine.
 func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, client netip.AddrPort) (upstream, error) {
-	at := b.For(client.Addr().Is4())
 	if b.Node == f.self {
-		conn, err := f.dialTask(ctx, network, at, client.Addr())
+		conn, err := f.dialTask(ctx, network, b.For(client.Addr().Is4()), client.Addr())
 		if err != nil && !run.Lacking(err) {
 			f.rest(b.Task)
 		}
@@ -200,8 +199,7 @@ func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, c
 	}
 	ctx, cancel := context.WithTimeout(ctx, remoteTryLimit)
 	defer cancel()
-	header := &meshv1.ForwardHeader{TaskId: b.Task, Address: at.String(), Client: client.String(), Network: network}
-	l, refused, err := f.links.open(ctx, b.Node, header)
+	l, refused, err := f.links.open(ctx, b.Node, headerFor(network, b, client))
 	if err != nil {
 		if !run.Lacking(err) {
 			f.rest(b.Node)
@@ -213,6 +211,11 @@ func (f *Forwarder) reach(ctx context.Context, network string, b mesh.Backend, c
 		return upstream{}, errs.New(errs.Unavailable, "%s", refused)
 	}
 	return upstream{link: l}, nil
+}
+
+// headerFor is what a task's machine is asked.
+func headerFor(network string, b mesh.Backend, client netip.AddrPort) *meshv1.ForwardHeader {
+	return &meshv1.ForwardHeader{TaskId: b.Task, Address: b.For(client.Addr().Is4()).String(), Client: client.String(), Network: network}
 }
 
 // acceptor is the part of a listener that is needed here.

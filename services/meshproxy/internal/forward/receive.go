@@ -1,18 +1,30 @@
 package forward
 
 import (
+	"bufio"
+	"bytes"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 
 	meshv1 "github.com/shoalproject/shoal/proto/shoal/mesh/v1"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/relay"
 )
 
 // Accept serves a connection from a peer, a verified meshproxy of the cluster, until it ends: stream after stream. It
 // dials only what this machine's own tables have: a peer can reach no other address and no other port by it.
 func (f *Forwarder) Accept(ctx context.Context, conn net.Conn, node string) {
 	l := newLink(conn, node)
+	if relay.Takes(conn) {
+		left, read := f.attendPeer(ctx, conn, node)
+		if left == nil {
+			return
+		}
+		l = newLink(left, node)
+		l.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), left), bufferSize)
+	}
 	defer l.close()
 	for ctx.Err() == nil {
 		if !f.stream(ctx, l) {
@@ -36,7 +48,7 @@ func (f *Forwarder) stream(ctx context.Context, l *link) bool {
 	case f.inbound <- struct{}{}:
 		defer func() { <-f.inbound }()
 	default:
-		return l.send(&meshv1.ForwardReply{Error: "this machine serves as many streams as it can"}) == nil
+		return l.send(&meshv1.ForwardReply{Error: full}) == nil
 	}
 	ctx, cancel = f.lasting(ctx)
 	defer cancel()
@@ -58,18 +70,27 @@ func (f *Forwarder) stream(ctx context.Context, l *link) bool {
 
 // dialFor checks the header against the tables before anything is dialled.
 func (f *Forwarder) dialFor(ctx context.Context, h *meshv1.ForwardHeader, node string) (conn net.Conn, reason string) {
-	address, err := netip.ParseAddrPort(h.GetAddress())
-	if err != nil || !f.has(target{h.GetNetwork(), h.GetTaskId(), address}) {
-		f.env.Log.Debug("stream refused", "peer", node, "task", h.GetTaskId(), "address", h.GetAddress())
-		return nil, "no ready task " + h.GetTaskId() + " with this address and port on this machine"
+	address, client, reason := f.wanted(h, node)
+	if reason != "" {
+		return nil, reason
 	}
-	client, _ := netip.ParseAddrPort(h.GetClient()) // without one it is spoken to as this machine
-	conn, err = f.dialTask(ctx, h.GetNetwork(), address, client.Addr())
+	conn, err := f.dialTask(ctx, h.GetNetwork(), address, client)
 	if err != nil {
 		if cause, ok := errors.AsType[*net.OpError](err); ok {
 			err = cause.Err // the rest of it is in the header
 		}
-		return nil, "the task does not answer: " + err.Error()
+		return nil, unanswered + err.Error()
 	}
 	return conn, ""
+}
+
+// wanted is what a header asks for, and for whom, if the tables have it here.
+func (f *Forwarder) wanted(h *meshv1.ForwardHeader, node string) (address netip.AddrPort, client netip.Addr, reason string) {
+	address, err := netip.ParseAddrPort(h.GetAddress())
+	if err != nil || !f.has(target{h.GetNetwork(), h.GetTaskId(), address}) {
+		f.env.Log.Debug("stream refused", "peer", node, "task", h.GetTaskId(), "address", h.GetAddress())
+		return address, client, "no ready task " + h.GetTaskId() + " with this address and port on this machine"
+	}
+	from, _ := netip.ParseAddrPort(h.GetClient()) // without one it is spoken to as this machine
+	return address, from.Addr(), ""
 }

@@ -2,6 +2,7 @@ package forward_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/internal/testx"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/hop/hoptest"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -27,18 +29,47 @@ type rig struct {
 	door  net.Listener // of b's meshproxy
 	peers map[string][]string
 	dials atomic.Int64
+	keys  *hoptest.Keys // nil: links are in the clear
 
 	mu    sync.Mutex // guards conns
-	conns []net.Conn // that b has accepted
+	conns []net.Conn // that b has accepted, below TLS
 }
 
+// place is where a task runs, and how it is reached.
+type place struct {
+	name, node string
+	plain      bool // see rigOf
+}
+
+func places() []place {
+	return []place{{"a", "a", false}, {"b", "b", false}, {"b in the clear", "b", true}}
+}
+
+// kinds has the same hold for links that the loops carry, and for others.
+func kinds(t *testing.T, promise func(t *testing.T, r *rig)) {
+	t.Run("links by TLS", func(t *testing.T) { promise(t, rigOf(t, false)) })
+	t.Run("in the clear", func(t *testing.T) { promise(t, rigOf(t, true)) })
+}
+
+// newRig has links by TLS.
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return newRigOn(t, machine(t))
+	return rigOf(t, false)
+}
+
+// rigOf has links by TLS, as machines have, or in the clear: those are no loop's, and are carried as in the simulation.
+func rigOf(t *testing.T, plain bool) *rig {
+	t.Helper()
+	return rigOn(t, machine(t), plain)
 }
 
 // newRigOn has a be on a machine that something is the matter with.
 func newRigOn(t *testing.T, a run.Env) *rig {
+	t.Helper()
+	return rigOn(t, a, false)
+}
+
+func rigOn(t *testing.T, a run.Env, plain bool) *rig {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &rig{t: t, ctx: ctx, stop: cancel}
@@ -46,10 +77,17 @@ func newRigOn(t *testing.T, a run.Env) *rig {
 	if r.door, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
+	if !plain {
+		r.keys = hoptest.New(t)
+	}
 	dial := func(ctx context.Context, _, address string) (net.Conn, error) {
 		r.dials.Add(1)
 		var d net.Dialer
-		return d.DialContext(ctx, "tcp", address)
+		raw, err := d.DialContext(ctx, "tcp", address)
+		if err != nil || r.keys == nil {
+			return raw, err
+		}
+		return r.keys.Client(ctx, raw)
 	}
 	constant := func() <-chan struct{} { return nil } // trust never changes here
 	r.a, r.b = forward.New(a, "a", dial, constant), forward.New(machine(t), "b", dial, constant)
@@ -68,14 +106,27 @@ func newRigOn(t *testing.T, a run.Env) *rig {
 			if err != nil {
 				return
 			}
-			r.mu.Lock()
-			r.conns = append(r.conns, conn)
-			r.mu.Unlock()
-			done.Go(func() { r.b.Accept(ctx, conn, "a") })
+			done.Go(func() { r.accept(conn) })
 		}
 	})
 	t.Cleanup(func() { cancel(); r.door.Close(); done.Wait() })
 	return r
+}
+
+// accept serves a connection to b.
+func (r *rig) accept(conn net.Conn) {
+	raw := conn
+	if r.keys != nil {
+		over, err := r.keys.Server(r.ctx, raw)
+		if err != nil {
+			return
+		}
+		conn, raw = over, over.(*tls.Conn).NetConn()
+	}
+	r.mu.Lock()
+	r.conns = append(r.conns, raw)
+	r.mu.Unlock()
+	r.b.Accept(r.ctx, conn, "a")
 }
 
 func machine(t *testing.T) run.Env {

@@ -11,14 +11,14 @@ import (
 
 // An exchange that is under way when the process is told to end comes to its end, on this machine and through another's.
 func TestStopLetsExchangesEnd(t *testing.T) {
-	for _, node := range []string{"a", "b"} {
-		t.Run(node, func(t *testing.T) {
-			r := newRig(t)
+	for _, place := range places() {
+		t.Run(place.name, func(t *testing.T) {
+			r := rigOf(t, place.plain)
 			for _, f := range []*forward.Forwarder{r.a, r.b} {
 				f.Last(time.Minute) // whatever else the machine does
 			}
 			asked, stopped := make(chan struct{}, 1), make(chan struct{})
-			task := r.task("web.1", node, func(c net.Conn) {
+			task := r.task("web.1", place.node, func(c net.Conn) {
 				defer c.Close()
 				_, _ = io.ReadAll(c) // what the client says, to its end
 				select {

@@ -30,6 +30,8 @@ type Lead struct {
 	Guest Guest
 	To    netip.AddrPort
 	From  netip.Addr
+	// Far is who leads to a task of another machine, if it is one's.
+	Far Far
 	// Head is said to whom it is led before all else.
 	Head []byte
 	// Spoken is set when one of them says something.

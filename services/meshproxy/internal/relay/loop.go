@@ -26,7 +26,9 @@ type loop struct {
 	busy  []*Pair // have had their turn, and could go on
 	spare []*Pair // the list of before
 	dials []*Pair // began to connect, the first one first; some are past it
-	round uint64  // how often it was told what has become ready
+	asks  []*Pair // have asked a peer, likewise
+	links links
+	round uint64 // how often it was told what has become ready
 
 	epoll int
 	bell  int          // an eventfd(2) that ends the waiting
@@ -42,14 +44,15 @@ type loop struct {
 // doorEvent marks what the kernel tells of a door. Its number is then that of the door, and else that of a socket.
 const doorEvent = 1
 
-// order is what others ask of a loop: to carry a pair, to give it up, or to greet a client.
+// order is what others ask of a loop: to carry a pair, to give it up, to greet a client, or something of a link.
 type order struct {
 	pair  *Pair
 	reset bool
 	greet arrival
+	link  func() // does it
 }
 
-func newLoop() (*loop, error) {
+func newLoop(s *stock) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -58,7 +61,7 @@ func newLoop() (*loop, error) {
 	if err != nil {
 		return nil, errors.Join(os.NewSyscallError("eventfd", err), unix.Close(epoll))
 	}
-	l := &loop{ends: map[int32]*end{}, doors: map[int32]*Door{}, epoll: epoll, bell: bell}
+	l := &loop{links: links{stock: s, idle: map[string][]*Link{}, missing: map[*Pair]struct{}{}}, ends: map[int32]*end{}, doors: map[int32]*Door{}, epoll: epoll, bell: bell}
 	event := &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLET, Fd: int32(bell)}
 	if err := unix.EpollCtl(epoll, unix.EPOLL_CTL_ADD, bell, event); err != nil {
 		return nil, errors.Join(os.NewSyscallError("epoll_ctl", err), l.close())
@@ -105,21 +108,15 @@ func (l *loop) watch(p *Pair) error {
 
 // reset has a pair given up.
 func (l *loop) reset(p *Pair) {
-	l.mu.Lock()
-	if !l.closed {
-		l.orders = append(l.orders, order{pair: p, reset: true})
-		l.news.Store(true)
-	}
-	l.mu.Unlock()
-	l.ring()
+	l.post(order{pair: p, reset: true})
 }
 
-// greetLater leaves a client to this loop; false if it has ended.
-func (l *loop) greetLater(a arrival) bool {
+// post has the loop do something soon; false if it has ended.
+func (l *loop) post(o order) bool {
 	l.mu.Lock()
 	open := !l.closed
 	if open {
-		l.orders = append(l.orders, order{greet: a})
+		l.orders = append(l.orders, o)
 		l.news.Store(true)
 	}
 	l.mu.Unlock()
@@ -199,7 +196,7 @@ func (l *loop) run(ctx context.Context) error {
 // wait returns what has become ready, at once if somebody could go on.
 func (l *loop) wait(events []unix.EpollEvent) (n int, err error) {
 	patience := l.patience()
-	if len(l.busy) > 0 {
+	if len(l.busy) > 0 || len(l.links.eager) > 0 {
 		patience = 0
 	}
 	n, err = unix.EpollWait(l.epoll, events, patience)
@@ -212,11 +209,14 @@ func (l *loop) wait(events []unix.EpollEvent) (n int, err error) {
 // told is told of an end.
 func (l *loop) told(e *end, events uint32) {
 	e.note(events)
-	if e.pair.dialling {
-		l.dialled(e.pair, events)
-		return
+	switch p := e.pair; {
+	case p == nil || p.asking:
+		l.hear(e.link)
+	case !p.dialling:
+		l.turn(p)
+	case e.link == nil: // a peer that waits has nothing to say
+		l.dialled(p, events)
 	}
-	l.turn(e.pair)
 }
 
 // goOn gives those another turn that could go on.
@@ -231,6 +231,11 @@ func (l *loop) goOn() {
 	}
 	clear(list)
 	l.spare = list[:0]
+	eager := l.links.eager
+	l.links.eager = nil
+	for _, k := range eager {
+		l.hear(k)
+	}
 }
 
 // follow does what was ordered.
@@ -241,6 +246,8 @@ func (l *loop) follow() {
 	l.mu.Unlock()
 	for _, o := range orders {
 		switch {
+		case o.link != nil:
+			o.link()
 		case o.pair == nil:
 			l.greet(o.greet)
 		case o.pair.over:
@@ -248,7 +255,7 @@ func (l *loop) follow() {
 			l.end(o.pair, true)
 		default:
 			for i := range o.pair.ends {
-				l.ends[int32(o.pair.ends[i].fd)] = &o.pair.ends[i]
+				l.ends[int32(o.pair.ends[i].fd)] = o.pair.ends[i]
 			}
 		}
 	}
@@ -257,6 +264,10 @@ func (l *loop) follow() {
 // turn carries what a pair has, both ways.
 func (l *loop) turn(p *Pair) {
 	more := false
+	if err := l.flush(p); err != nil {
+		l.end(p, true)
+		return
+	}
 	for i := range p.ways {
 		w := &p.ways[i]
 		was := w.over
@@ -265,7 +276,7 @@ func (l *loop) turn(p *Pair) {
 		if (was || !w.dst.writable) && w.src.broken {
 			err = unix.ECONNRESET
 		}
-		if err == nil && w.over && !was && !p.ways[1-i].over { // the second end needs no half-close: both are closed then
+		if err == nil && w.over && !was && !p.ways[1-i].over && w.dst.link == nil { // the second end needs no half-close: both are closed then
 			err = unix.Shutdown(w.dst.fd, unix.SHUT_WR)
 		}
 		if err != nil {
@@ -285,13 +296,17 @@ func (l *loop) turn(p *Pair) {
 
 // end closes a pair's sockets, after all was said or by a reset: then neither end may take what it has for the whole.
 func (l *loop) end(p *Pair, reset bool) {
-	p.over, p.dialling = true, false
+	p.over, p.dialling, p.asking = true, false, false
 	l.pairs.Add(-1)
-	for i := range p.ends {
+	delete(l.links.missing, p)
+	var link *Link // goes on without it
+	for i, e := range p.ends {
 		p.ways[i].drop(&l.store)
-		if fd := p.ends[i].fd; fd >= 0 {
-			delete(l.ends, int32(fd)) // before its number is another's
-			closeSocket(fd, reset)
+		if e.link != nil {
+			link = e.link
+		} else if e.fd >= 0 {
+			delete(l.ends, int32(e.fd)) // before its number is another's
+			closeSocket(e.fd, reset)
 		}
 	}
 	if p.done != nil {
@@ -303,6 +318,12 @@ func (l *loop) end(p *Pair, reset bool) {
 		}
 		v.door.free()
 	}
+	if p.call != nil {
+		p.call.Ended()
+	}
+	if link != nil {
+		l.release(link, !reset)
+	}
 }
 
 // stop resets what is left, and takes no more.
@@ -312,9 +333,14 @@ func (l *loop) stop() {
 	l.mu.Unlock()
 	l.follow()
 	for _, e := range l.ends {
-		if !e.pair.over {
+		if e.pair == nil {
+			l.closeLink(e.link)
+		} else if !e.pair.over {
 			l.end(e.pair, true)
 		}
+	}
+	for p := range l.links.missing {
+		l.end(p, true)
 	}
 	l.store.close()
 	_ = l.close() // nothing is kept in them

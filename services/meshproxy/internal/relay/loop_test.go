@@ -10,7 +10,7 @@ import (
 
 // TestPairThatCannotBeWatchedIsClosed, though its first end is watched already and the loop may have been told of it.
 func TestPairThatCannotBeWatchedIsClosed(t *testing.T) {
-	l, err := newLoop()
+	l, err := newLoop(&stock{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -22,8 +22,8 @@ func TestPairThatCannotBeWatchedIsClosed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Pair{loop: l, done: make(chan struct{})}
-	p.ends = [2]end{{fd: watchable, pair: p}, {fd: file, pair: p}}
+	p := newPair(l, watchable, file)
+	p.done = make(chan struct{})
 	if err := l.carry(p); !errors.Is(err, unix.EPERM) {
 		t.Errorf("a file can be watched, %v", err)
 	}

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/shoalproject/shoal/internal/run"
 )
@@ -35,6 +36,8 @@ type Relay struct {
 	loops []*loop
 	next  int
 	doors int32 // that there were
+
+	stock stock
 }
 
 // New makes one that waits for its first pair.
@@ -72,7 +75,7 @@ func (r *Relay) turn() (*loop, error) {
 	if len(r.loops) == 0 {
 		var loops []*loop
 		for range min(runtime.GOMAXPROCS(0), mostLoops) {
-			l, err := newLoop()
+			l, err := newLoop(&r.stock)
 			if err != nil {
 				for _, l := range loops {
 					_ = l.close() // nothing was kept in them
@@ -132,9 +135,8 @@ func (r *Relay) Join(a, b net.Conn, spoken *atomic.Bool) (*Pair, error) {
 		}
 		return nil, err
 	}
-	p := &Pair{loop: l, spoken: spoken, done: make(chan struct{})}
-	p.ends = [2]end{{fd: one, pair: p, writable: true}, {fd: other, pair: p, writable: true}}
-	p.ways = [2]way{{src: &p.ends[0], dst: &p.ends[1]}, {src: &p.ends[1], dst: &p.ends[0]}}
+	p := newPair(l, one, other)
+	p.spoken, p.done = spoken, make(chan struct{})
 	if err := l.carry(p); err != nil {
 		return nil, err
 	}
@@ -144,15 +146,34 @@ func (r *Relay) Join(a, b net.Conn, spoken *atomic.Bool) (*Pair, error) {
 // Pair is two connections that are joined.
 type Pair struct {
 	loop   *loop
-	ends   [2]end
+	own    [2]end  // its sockets
+	ends   [2]*end // its own, or a link's
 	ways   [2]way
 	spoken *atomic.Bool
 	listed bool // it has more to carry at once
 	over   bool
-	done   chan struct{} // nil for one that came in by a door
+	done   chan struct{} // nil for one that a loop has made
 
-	visit    *visit // nil for one that did not
-	dialling bool   // its second end connects
+	visit *visit // of one that came in by a door
+	call  Callee // of one that another meshproxy has asked for
+	// It is not joined yet while its second end connects, or its link's peer has not answered.
+	dialling, asking bool
+	begun            time.Time // one of these
+}
+
+// newPair is of two sockets; -1 is none, or none yet.
+func newPair(l *loop, one, other int) *Pair {
+	p := &Pair{loop: l}
+	p.own = [2]end{{fd: one, pair: p, writable: true}, {fd: other, pair: p, writable: true}}
+	p.with(&p.own[0], &p.own[1])
+	return p
+}
+
+// with has it carry between these ends.
+func (p *Pair) with(a, b *end) {
+	p.ends = [2]*end{a, b}
+	p.ways[0].src, p.ways[0].dst = a, b
+	p.ways[1].src, p.ways[1].dst = b, a
 }
 
 // Done is closed when both connections are.

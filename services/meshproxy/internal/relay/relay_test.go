@@ -24,6 +24,8 @@ type rig struct {
 	t *testing.T
 	r *relay.Relay
 	l net.Listener
+	// far joins by a link; nil: socket to socket.
+	far *far
 }
 
 func newRig(t *testing.T) *rig {
@@ -79,16 +81,25 @@ func (r *rig) wire(small bool) (near, far *net.TCPConn) {
 	return near, far
 }
 
+// joint is what the rig knows of two ends whose wires are joined.
+type joint struct {
+	done  <-chan struct{}
+	reset func()
+}
+
 // joined is two ends whose wires the relay has joined.
-func (r *rig) joined(small bool) (a, b *net.TCPConn, p *relay.Pair) {
+func (r *rig) joined(small bool) (a, b *net.TCPConn, p joint) {
 	r.t.Helper()
+	if r.far != nil {
+		return r.far.joined(small)
+	}
 	a, far := r.wire(small)
 	b, beyond := r.wire(small)
-	p, err := r.r.Join(far, beyond, nil)
+	pair, err := r.r.Join(far, beyond, nil)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return a, b, p
+	return a, b, joint{pair.Done(), pair.Reset}
 }
 
 // said is what an end says, and how.
@@ -102,42 +113,43 @@ type said struct {
 // TestWhatOneSaysTheOtherHears whatever its size and in whatever pieces, both ways at once, until each has half-closed at a time of
 // its own: at once, or after it has heard all of the other.
 func TestWhatOneSaysTheOtherHears(t *testing.T) {
-	r := newRig(t)
-	rng, bytesOf := rand.New(rand.NewPCG(1, 2)), rand.NewChaCha8([32]byte{1})
-	for i := range 60 {
-		small := i%3 == 0
-		a, b, p := r.joined(small)
-		var all sync.WaitGroup
-		sides := [2]said{}
-		for j := range sides {
-			size := []int{0, 1, 1000, 16 << 10, 100_000, 2 << 20}[rng.IntN(6)]
-			if small {
-				size = min(size, 200_000)
-			}
-			sides[j] = said{data: make([]byte, size), pieces: 1 + rng.IntN(1<<(4+rng.IntN(14))), heard: make(chan struct{})}
-			_, _ = bytesOf.Read(sides[j].data) // it always fills it
-			if size > 50_000 {
-				sides[j].pieces = max(sides[j].pieces, 2000)
-			}
-		}
-		sides[rng.IntN(2)].heed = rng.IntN(2) == 0
-		for j, conn := range []*net.TCPConn{a, b} {
-			own, other := &sides[j], &sides[1-j]
-			all.Go(func() { own.say(t, conn) })
-			all.Go(func() {
-				defer close(own.heard)
-				if got, err := io.ReadAll(conn); err != nil || !bytes.Equal(got, other.data) {
-					t.Errorf("run %d, small %v: %d bytes of %d arrived, %v", i, small, len(got), len(other.data), err)
+	kinds(t, func(t *testing.T, r *rig) {
+		rng, bytesOf := rand.New(rand.NewPCG(1, 2)), rand.NewChaCha8([32]byte{1})
+		for i := range 60 {
+			small := i%3 == 0
+			a, b, p := r.joined(small)
+			var all sync.WaitGroup
+			sides := [2]said{}
+			for j := range sides {
+				size := []int{0, 1, 1000, 16 << 10, 100_000, 2 << 20}[rng.IntN(6)]
+				if small {
+					size = min(size, 200_000)
 				}
-			})
+				sides[j] = said{data: make([]byte, size), pieces: 1 + rng.IntN(1<<(4+rng.IntN(14))), heard: make(chan struct{})}
+				_, _ = bytesOf.Read(sides[j].data) // it always fills it
+				if size > 50_000 {
+					sides[j].pieces = max(sides[j].pieces, 2000)
+				}
+			}
+			sides[rng.IntN(2)].heed = rng.IntN(2) == 0
+			for j, conn := range []*net.TCPConn{a, b} {
+				own, other := &sides[j], &sides[1-j]
+				all.Go(func() { own.say(t, conn) })
+				all.Go(func() {
+					defer close(own.heard)
+					if got, err := io.ReadAll(conn); err != nil || !bytes.Equal(got, other.data) {
+						t.Errorf("run %d, small %v: %d bytes of %d arrived, %v", i, small, len(got), len(other.data), err)
+					}
+				})
+			}
+			all.Wait()
+			select {
+			case <-p.done:
+			case <-time.After(10 * time.Second):
+				t.Fatal("a pair whose ends have said all is still there")
+			}
 		}
-		all.Wait()
-		select {
-		case <-p.Done():
-		case <-time.After(10 * time.Second):
-			t.Fatal("a pair whose ends have said all is still there")
-		}
-	}
+	})
 }
 
 func (s *said) say(t *testing.T, conn *net.TCPConn) {
@@ -179,111 +191,116 @@ func TestWhoGivesUpIsToldOf(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := newRig(t)
-			a, b, p := r.joined(false)
-			before(a, b)
-			if err := errors.Join(a.SetLinger(0), a.Close()); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := io.Copy(io.Discard, b); !errors.Is(err, syscall.ECONNRESET) {
-				t.Errorf("the other heard %v, want a reset", err)
-			}
-			<-p.Done()
+			kinds(t, func(t *testing.T, r *rig) {
+				a, b, p := r.joined(false)
+				before(a, b)
+				if err := errors.Join(a.SetLinger(0), a.Close()); err != nil {
+					t.Fatal(err)
+				}
+				if _, err := io.Copy(io.Discard, b); !errors.Is(err, syscall.ECONNRESET) {
+					t.Errorf("the other heard %v, want a reset", err)
+				}
+				<-p.done
+			})
 		})
 	}
 }
 
 // TestWhoHasSaidAllAndGoesIsNotWaitedFor: one that has half-closed and is reset then has nobody wait for an answer to it.
 func TestWhoHasSaidAllAndGoesIsNotWaitedFor(t *testing.T) {
-	r := newRig(t)
-	a, b, p := r.joined(false)
-	if err := a.CloseWrite(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadAll(b); err != nil {
-		t.Fatal(err)
-	}
-	if err := errors.Join(a.SetLinger(0), a.Close()); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-p.Done():
-	case <-time.After(10 * time.Second):
-		t.Error("its pair is still there")
-	}
+	kinds(t, func(t *testing.T, r *rig) {
+		a, b, p := r.joined(false)
+		if err := a.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadAll(b); err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(a.SetLinger(0), a.Close()); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-p.done:
+		case <-time.After(10 * time.Second):
+			t.Error("its pair is still there")
+		}
+	})
 }
 
 // TestGivenUpPairIsReset, on both ends, and no other is.
 func TestGivenUpPairIsReset(t *testing.T) {
-	r := newRig(t)
-	a, b, p := r.joined(false)
-	c, d, _ := r.joined(false)
-	p.Reset()
-	p.Reset()
-	<-p.Done()
-	for _, conn := range []net.Conn{a, b} {
-		if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
-			t.Errorf("an end heard %v, want a reset", err)
-		}
-	}
-	if _, err := io.WriteString(c, "x"); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.ReadFull(d, make([]byte, 1)); err != nil {
-		t.Errorf("another pair: %v", err)
-	}
-}
-
-// TestOneThatSaysMuchLeavesOthersTheirTurn: while one pair of a loop carries as much as it can, others are answered.
-func TestOneThatSaysMuchLeavesOthersTheirTurn(t *testing.T) {
-	r := newRig(t)
-	a, b, _ := r.joined(false)
-	var flood sync.WaitGroup
-	flood.Go(func() { _, _ = io.Copy(io.Discard, b) })
-	flood.Go(func() {
-		for buf := make([]byte, 1<<20); ; {
-			if _, err := a.Write(buf); err != nil {
-				return
+	kinds(t, func(t *testing.T, r *rig) {
+		a, b, p := r.joined(false)
+		c, d, _ := r.joined(false)
+		p.reset()
+		p.reset()
+		<-p.done
+		for _, conn := range []net.Conn{a, b} {
+			if _, err := io.ReadAll(conn); !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("an end heard %v, want a reset", err)
 			}
 		}
-	})
-	for range 40 { // some of them are on its loop
-		c, d, _ := r.joined(false)
 		if _, err := io.WriteString(c, "x"); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := io.ReadFull(d, make([]byte, 1)); err != nil {
-			t.Fatalf("beside one that says much: %v", err)
+			t.Errorf("another pair: %v", err)
 		}
-	}
-	a.Close()
-	b.Close()
-	flood.Wait()
+	})
+}
+
+// TestOneThatSaysMuchLeavesOthersTheirTurn: while one pair of a loop carries as much as it can, others are answered.
+func TestOneThatSaysMuchLeavesOthersTheirTurn(t *testing.T) {
+	kinds(t, func(t *testing.T, r *rig) {
+		a, b, _ := r.joined(false)
+		var flood sync.WaitGroup
+		flood.Go(func() { _, _ = io.Copy(io.Discard, b) })
+		flood.Go(func() {
+			for buf := make([]byte, 1<<20); ; {
+				if _, err := a.Write(buf); err != nil {
+					return
+				}
+			}
+		})
+		for range 40 { // some of them are on its loop
+			c, d, _ := r.joined(false)
+			if _, err := io.WriteString(c, "x"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(d, make([]byte, 1)); err != nil {
+				t.Fatalf("beside one that says much: %v", err)
+			}
+		}
+		a.Close()
+		b.Close()
+		flood.Wait()
+	})
 }
 
 // TestUrgentDataStopsNothing: a read ends at urgent data, and what follows is heard all the same.
 func TestUrgentDataStopsNothing(t *testing.T) {
-	r := newRig(t)
-	a, b, _ := r.joined(false)
-	raw, err := a.SyscallConn()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for range 20 {
-		var fault error
-		err := raw.Control(func(fd uintptr) {
-			_, _ = syscall.Write(int(fd), []byte("before"))
-			fault = syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil)
-			_, _ = syscall.Write(int(fd), []byte("after"))
-		})
-		if err := errors.Join(err, fault); err != nil {
+	kinds(t, func(t *testing.T, r *rig) {
+		a, b, _ := r.joined(false)
+		raw, err := a.SyscallConn()
+		if err != nil {
 			t.Fatal(err)
 		}
-		got := make([]byte, len("beforeafter"))
-		if _, err := io.ReadFull(b, got); err != nil || string(got) != "beforeafter" {
-			t.Fatalf("heard %q, %v", got, err)
+		for range 20 {
+			var fault error
+			err := raw.Control(func(fd uintptr) {
+				_, _ = syscall.Write(int(fd), []byte("before"))
+				fault = syscall.Sendto(int(fd), []byte("!"), syscall.MSG_OOB, nil)
+				_, _ = syscall.Write(int(fd), []byte("after"))
+			})
+			if err := errors.Join(err, fault); err != nil {
+				t.Fatal(err)
+			}
+			got := make([]byte, len("beforeafter"))
+			if _, err := io.ReadFull(b, got); err != nil || string(got) != "beforeafter" {
+				t.Fatalf("heard %q, %v", got, err)
+			}
 		}
-	}
+	})
 }
 
 // TestSpokenIsSaid as soon as one end says something, and not before.

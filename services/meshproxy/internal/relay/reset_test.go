@@ -47,20 +47,21 @@ func TestClientsThatGiveUpAtOnceHarmNoOther(t *testing.T) {
 // TestResetIsPassedOnPastWhatNobodyTakes: who gives up is told of to one that does not listen, too. Else the pair would stay for as
 // long as that one does.
 func TestResetIsPassedOnPastWhatNobodyTakes(t *testing.T) {
-	r := newRig(t)
-	a, b, p := r.joined(true)
-	fill(t, a)
-	if err := errors.Join(a.SetLinger(0), a.Close()); err != nil {
-		t.Fatal(err)
-	}
-	select {
-	case <-p.Done():
-	case <-time.After(5 * time.Second):
-		t.Fatal("its pair is still there")
-	}
-	if _, err := io.Copy(io.Discard, b); !errors.Is(err, syscall.ECONNRESET) {
-		t.Errorf("the other heard %v, want a reset", err)
-	}
+	kinds(t, func(t *testing.T, r *rig) {
+		a, b, p := r.joined(true)
+		fill(t, a)
+		if err := errors.Join(a.SetLinger(0), a.Close()); err != nil {
+			t.Fatal(err)
+		}
+		select {
+		case <-p.done:
+		case <-time.After(5 * time.Second):
+			t.Fatal("its pair is still there")
+		}
+		if _, err := io.Copy(io.Discard, b); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("the other heard %v, want a reset", err)
+		}
+	})
 }
 
 // fill says as much as there is room for. It is more than can go on to an end of a small wire that takes nothing.

@@ -8,11 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// end is one of a pair's sockets, and what is known of it. Readiness is told once (EPOLLET), and holds until a call has shown that it
+// end is a socket, one of a pair's or a link's, and what is known of it. Readiness is told once (EPOLLET), and holds until a call has shown that it
 // is used up.
 type end struct {
 	fd                 int
-	pair               *Pair
+	pair               *Pair  // nil for a link that carries none
+	link               *Link  // whose socket it is; nil: a client's or a task's
 	since              uint64 // the round in which its loop began to watch it; 0: it was watched before
 	readable, writable bool
 	// whole says that a short read is no sign that there is nothing more: the end was announced already, or urgent data (tcp(7)),
@@ -79,7 +80,10 @@ func (e *end) write(data []byte, last bool) (n int, err error) {
 	case err != nil:
 		return 0, os.NewSyscallError("write", err)
 	}
-	e.writable = n == len(data)
+	if e.writable = n == len(data); last && !e.writable {
+		// There are words after all for which there is no room, and would be none for a fifth of a second: it sends what it holds back.
+		_ = unix.SetsockoptInt(e.fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	}
 	return n, nil
 }
 

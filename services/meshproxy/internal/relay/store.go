@@ -18,6 +18,9 @@ const (
 // store has what the ways of one loop need for a while. It belongs to the loop.
 type store struct {
 	scratch [sipSize]byte
+	came    [gulp]byte // of a link
+	plain   [gulp + record]byte
+	sealed  []byte
 	rooms   []*[sipSize]byte
 	pipes   []*pipe
 	piped   int // pipes that there are

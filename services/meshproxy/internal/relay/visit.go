@@ -21,7 +21,9 @@ var ErrSilent = errors.New("no answer within a second")
 type visit struct {
 	door  *Door
 	guest Guest
-	begun time.Time // its dialling
+	far   Far // nil: a task of this machine
+	head  []byte
+	warm  bool // the link that it asks by had another stream before
 }
 
 // arrival is a client that one loop has accepted and another greets.
@@ -45,7 +47,7 @@ func (l *loop) accept(id int32) {
 			return // it is told again of those who wait
 		}
 		a := arrival{d, fd, client}
-		if to := d.relay.least(l); to == l || !to.greetLater(a) {
+		if to := d.relay.least(l); to == l || !to.post(order{greet: a}) {
 			l.greet(a)
 		}
 	}
@@ -53,9 +55,8 @@ func (l *loop) accept(id int32) {
 
 // greet has the host decide, and begins what it says.
 func (l *loop) greet(a arrival) {
-	p := &Pair{loop: l, visit: &visit{door: a.door}}
-	p.ends = [2]end{{fd: a.fd, pair: p, writable: true}, {fd: -1, pair: p, writable: true}}
-	p.ways = [2]way{{src: &p.ends[0], dst: &p.ends[1]}, {src: &p.ends[1], dst: &p.ends[0]}}
+	p := newPair(l, a.fd, -1)
+	p.visit = &visit{door: a.door}
 	l.pairs.Add(1)
 	own, err := syscall.Getsockname(a.fd)
 	if err != nil {
@@ -64,26 +65,30 @@ func (l *loop) greet(a arrival) {
 	}
 	lead := a.door.host.Greet(p, a.client, addrPort(own))
 	p.visit.guest, p.spoken = lead.Guest, lead.Spoken
-	p.ways[0].held = lead.Head
 	switch {
 	case lead.Guest == nil:
 		l.end(p, true)
+	case lead.Far != nil:
+		p.visit.far, p.visit.head = lead.Far, lead.Head
+		l.ask(p)
 	case !lead.To.IsValid():
 		l.aside(p, nil)
 	default:
-		l.dial(p, lead)
+		p.ways[0].held = lead.Head
+		fd, err := a.door.host.Connect(lead.To, lead.From)
+		l.dial(p, fd, err)
 	}
 }
 
-func (l *loop) dial(p *Pair, lead Lead) {
-	fd, err := p.visit.door.host.Connect(lead.To, lead.From)
+// dial waits for a pair's second end to connect, which has begun unless there was an error.
+func (l *loop) dial(p *Pair, fd int, err error) {
 	if err != nil {
-		l.aside(p, err)
+		l.failed(p, err)
 		return
 	}
-	p.ends[1].fd, p.dialling, p.visit.begun = fd, true, time.Now()
-	if err := l.add(&p.ends[1]); err != nil {
-		l.aside(p, err)
+	p.ends[1].fd, p.dialling, p.begun = fd, true, time.Now()
+	if err := l.add(p.ends[1]); err != nil {
+		l.failed(p, err)
 		return
 	}
 	l.dials = append(l.dials, p)
@@ -104,7 +109,7 @@ func (l *loop) dialled(p *Pair, events uint32) {
 			err = unix.Errno(fault)
 		}
 		if err != nil {
-			l.aside(p, os.NewSyscallError("connect", err))
+			l.failed(p, os.NewSyscallError("connect", err))
 			return
 		}
 	}
@@ -112,7 +117,12 @@ func (l *loop) dialled(p *Pair, events uint32) {
 		return
 	}
 	p.dialling = false
-	if err := l.add(&p.ends[0]); err != nil {
+	if p.call != nil {
+		l.reply(p.ends[0].link, p.call.Reply(nil))
+		l.turn(p)
+		return
+	}
+	if err := l.add(p.ends[0]); err != nil {
 		l.aside(p, err)
 		return
 	}
@@ -120,29 +130,52 @@ func (l *loop) dialled(p *Pair, events uint32) {
 	l.turn(p) // its head is said at once
 }
 
-// giveUp takes aside what has not connected in time.
-func (l *loop) giveUp() {
-	for len(l.dials) > 0 {
-		p := l.dials[0]
-		if p.dialling && !p.over {
-			if time.Since(p.visit.begun) < dialLimit {
-				return
-			}
-			l.aside(p, ErrSilent)
-		}
-		l.dials[0] = nil
-		if l.dials = l.dials[1:]; len(l.dials) == 0 {
-			l.dials = nil
-		}
+// failed is for whose second end does not connect.
+func (l *loop) failed(p *Pair, err error) {
+	if p.call != nil {
+		l.unserved(p, err)
+		return
 	}
+	l.aside(p, err)
 }
 
-// patience is how long the loop may wait until it has to look at what connects, in milliseconds; -1: for ever.
+// giveUp gives up what has not connected, or was not answered, in time.
+func (l *loop) giveUp() {
+	l.dials = late(l.dials, dialLimit, func(p *Pair) bool { return p.dialling }, func(p *Pair) { l.failed(p, ErrSilent) })
+	l.asks = late(l.asks, askLimit, func(p *Pair) bool { return p.asking }, func(p *Pair) { l.unanswered(p, ErrSilent) })
+}
+
+// late gives up who has waited for the limit, and returns the list from the first who may wait on.
+func late(list []*Pair, limit time.Duration, waits func(*Pair) bool, giveUp func(*Pair)) []*Pair {
+	for len(list) > 0 {
+		p := list[0]
+		if waits(p) && !p.over {
+			if time.Since(p.begun) < limit {
+				return list
+			}
+			giveUp(p)
+		}
+		list[0] = nil
+		list = list[1:]
+	}
+	return nil
+}
+
+// patience is how long the loop may wait until it has to look at what connects or asks, in milliseconds; -1: for ever.
 func (l *loop) patience() int {
-	if len(l.dials) == 0 {
+	first, limited := time.Time{}, false
+	if len(l.dials) > 0 {
+		first, limited = l.dials[0].begun.Add(dialLimit), true
+	}
+	if len(l.asks) > 0 {
+		if at := l.asks[0].begun.Add(askLimit); !limited || at.Before(first) {
+			first, limited = at, true
+		}
+	}
+	if !limited {
 		return -1
 	}
-	return max(0, int(time.Until(l.dials[0].visit.begun.Add(dialLimit)).Milliseconds())) + 1
+	return max(0, int(time.Until(first).Milliseconds())) + 1
 }
 
 // aside hands a client over to its guest; whom it was led to is closed.
@@ -153,7 +186,7 @@ func (l *loop) aside(p *Pair, err error) {
 		delete(l.ends, int32(fd))
 		closeSocket(fd, true)
 	}
-	if fd := int32(p.ends[0].fd); l.ends[fd] == &p.ends[0] {
+	if fd := int32(p.ends[0].fd); l.ends[fd] == p.ends[0] {
 		delete(l.ends, fd)
 	}
 	p.visit.guest.Aside(&Socket{p.ends[0].fd, p.visit.door}, err)

@@ -23,6 +23,7 @@ type way struct {
 	room     *[sipSize]byte
 	pipe     *pipe
 	full     int  // full sips in a row
+	ends     bool // what is held is the last
 	over     bool // the source has ended, and all was taken
 }
 
@@ -34,9 +35,14 @@ func (w *way) step(s *store) (more bool, err error) {
 		}
 		var n int
 		var over bool
-		if w.pipe != nil {
+		switch {
+		case w.src.link != nil:
+			n, over, err = w.unseal(s)
+		case w.dst.link != nil:
+			n, over, err = w.seal(s)
+		case w.pipe != nil:
 			n, err = w.pour(s)
-		} else {
+		default:
 			n, over, err = w.sip(s)
 		}
 		if err != nil {
@@ -54,7 +60,12 @@ func (w *way) step(s *store) (more bool, err error) {
 
 // waits says that nothing can be done before an end is ready again.
 func (w *way) waits() bool {
-	if len(w.held) > 0 || w.pipe != nil && w.pipe.holds > 0 {
+	switch {
+	case len(w.held) > 0 || w.pipe != nil && w.pipe.holds > 0:
+		return !w.dst.writable
+	case w.src.link != nil:
+		return !w.src.link.says()
+	case w.dst.link != nil && w.dst.link.behind() > 0:
 		return !w.dst.writable
 	}
 	return !w.src.readable

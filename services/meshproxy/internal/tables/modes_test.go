@@ -17,6 +17,7 @@ import (
 	dispatcherv1 "github.com/shoalproject/shoal/proto/shoal/dispatcher/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/forward"
+	"github.com/shoalproject/shoal/services/meshproxy/internal/hop/hoptest"
 	"github.com/shoalproject/shoal/services/meshproxy/internal/mesh"
 )
 
@@ -70,17 +71,22 @@ func (n within) Connect(to netip.AddrPort, source netip.Addr) (fd int, err error
 	return fd, n.h.try(func() (err error) { fd, err = run.Connect(n.Network, to, source); return err })
 }
 
-// proxied puts a meshproxy's forwarder on each machine. What they say to each other is in the clear here.
+// proxied puts a meshproxy's forwarder on each machine.
 func (w *world) proxied(userSpace string) {
 	w.t.Helper()
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var done sync.WaitGroup
 	w.modes = modes{userSpace: userSpace, ctx: ctx, forwarders: map[string]*forward.Forwarder{}}
+	keys := hoptest.New(w.t)
 	for name, h := range w.machines {
 		env := testx.Env(w.t)
 		env.Net = within{h, run.Env{}.OrMachine("test").Net}
 		dial := func(ctx context.Context, _, address string) (net.Conn, error) {
-			return env.Net.Dial(ctx, "tcp", address)
+			raw, err := env.Net.Dial(ctx, "tcp", address)
+			if err != nil {
+				return nil, err
+			}
+			return keys.Client(ctx, raw)
 		}
 		f := forward.New(env, name, dial, func() <-chan struct{} { return nil })
 		f.Transparent()
@@ -100,7 +106,11 @@ func (w *world) proxied(userSpace string) {
 				if err != nil {
 					return
 				}
-				done.Go(func() { f.Accept(ctx, c, "peer") })
+				done.Go(func() {
+					if conn, err := keys.Server(ctx, c); err == nil { // else its dialler has given up
+						f.Accept(ctx, conn, "peer")
+					}
+				})
 			}
 		})
 		w.modes.forwarders[name] = f
