@@ -22,6 +22,7 @@ var systemPackages = map[string]string{
 	"services/agent/internal/attach":           "what is kept of other tools' containers",
 	"services/agent/internal/kernel":           "what the machine has for containers",
 	"services/agent/internal/userns":           "user namespaces, and the owners of files in them",
+	"services/agent/internal/shim":             "containerd's shims",
 	"services/agent/internal/usage":            "control groups",
 	"services/agent/internal/doctor":           "looks at containerd, runc and control groups",
 	"services/agent/internal/logfile":          "the files of the containers' output",

@@ -33,6 +33,7 @@ import (
 	"github.com/shoalproject/shoal/services/agent/internal/kernel"
 	"github.com/shoalproject/shoal/services/agent/internal/pull"
 	"github.com/shoalproject/shoal/services/agent/internal/runtimespec"
+	"github.com/shoalproject/shoal/services/agent/internal/shim"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 	"github.com/shoalproject/shoal/services/agent/internal/usage"
 	"github.com/shoalproject/shoal/services/agent/internal/userns"
@@ -76,8 +77,9 @@ type Executor struct {
 
 	making sync.RWMutex // held to read while a container is made, to write while a volume is removed
 
-	mu       sync.Mutex // guards prepared
+	mu       sync.Mutex // guards all below
 	prepared map[string]prepared
+	bundles  map[string]string // of the shims of what runs
 }
 
 // prepared is what Start needs to know of a container.
@@ -104,7 +106,7 @@ func New(cfg Config, logger *slog.Logger) (*Executor, error) {
 	e := &Executor{
 		life: life, cfg: cfg, log: logger, client: client, machine: kernel.Machine(cfg.Init, logger), volumes: volume.New(cfg.Volumes, cfg.Pins),
 		groups: usage.Real(), layered: kernel.AtLeast(5, 19),
-		gate: gate.New(cfg.Parallel), prepared: map[string]prepared{},
+		gate: gate.New(cfg.Parallel), prepared: map[string]prepared{}, bundles: map[string]string{},
 	}
 	e.images = newImages(e)
 	return e, nil
@@ -154,7 +156,7 @@ func (e *Executor) List(ctx context.Context) ([]container.Found, error) {
 func (e *Executor) observe(f *container.Found, p *tasktypes.Process) {
 	switch p.GetStatus() {
 	case tasktypes.Status_RUNNING, tasktypes.Status_PAUSED, tasktypes.Status_PAUSING:
-		f.Presence, f.PID = task.Running, int64(p.GetPid())
+		f.Presence, f.PID = task.Running, e.runs(f.ID, p.GetPid())
 	case tasktypes.Status_STOPPED:
 		f.Presence = task.Ended
 		f.Exit = &task.Exit{Code: int32(p.GetExitStatus()), OOM: kernel.OOMKilled(f.ID)}
@@ -200,11 +202,11 @@ func (e *Executor) Start(ctx context.Context, id string) (int64, error) {
 	_ = failpoint.Hit("agent.process-made")
 	started, err := tasks.Start(ctx, &tasksv1.StartRequest{ContainerID: id})
 	if err = e.failure("start the process", err); err == nil {
-		return int64(started.GetPid()), nil
+		return e.runs(id, started.GetPid()), nil
 	}
 	if found, stateErr := tasks.Get(ctx, &tasksv1.GetRequest{ContainerID: id}); stateErr == nil &&
 		found.GetProcess().GetStatus() == tasktypes.Status_RUNNING {
-		return int64(found.GetProcess().GetPid()), nil // started by an earlier life of the agent
+		return e.runs(id, found.GetProcess().GetPid()), nil // started by an earlier life of the agent
 	}
 	return 0, err
 }
@@ -248,10 +250,33 @@ func (e *Executor) Wait(ctx context.Context, id string) (task.Exit, error) {
 		if ctx.Err() != nil || !errs.Is(err, errs.Unavailable) {
 			return task.Exit{}, err
 		}
+		if code, err := e.waitWithout(ctx, id); err == nil {
+			return task.Exit{Code: code, OOM: kernel.OOMKilled(id)}, nil
+		}
 		if err := pause(ctx, 200*time.Millisecond); err != nil {
 			return task.Exit{}, err
 		}
 	}
+}
+
+// waitWithout waits without containerd.
+func (e *Executor) waitWithout(ctx context.Context, id string) (int32, error) {
+	e.mu.Lock()
+	bundle := e.bundles[id]
+	e.mu.Unlock()
+	if bundle == "" {
+		return 0, errs.New(errs.NotFound, "the shim of %s is not known", id)
+	}
+	return shim.Wait(ctx, bundle, id)
+}
+
+// runs keeps where the shim of a running container is, and returns its process id.
+func (e *Executor) runs(id string, pid uint32) int64 {
+	bundle := shim.Bundle(int64(pid), id)
+	e.mu.Lock()
+	e.bundles[id] = bundle
+	e.mu.Unlock()
+	return int64(pid)
 }
 
 // call bounds a call and names our namespace.

@@ -67,6 +67,9 @@ func (e *Executor) erase(ctx context.Context, id string) (*task.Exit, error) {
 	if err != nil {
 		return nil, err
 	}
+	e.mu.Lock()
+	delete(e.bundles, id)
+	e.mu.Unlock()
 	_ = failpoint.Hit("agent.process-deleted")
 	err = e.failure("delete container "+id, e.client.ContainerService().Delete(ctx, id))
 	if err != nil && !errs.Is(err, errs.NotFound) {

@@ -1,12 +1,14 @@
 package executor
 
 import (
+	"context"
 	"os"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/shoalproject/shoal/internal/errs"
+	"github.com/shoalproject/shoal/internal/run"
 	"github.com/shoalproject/shoal/services/agent/internal/container"
 	"github.com/shoalproject/shoal/services/agent/internal/task"
 )
@@ -71,4 +73,29 @@ func TestUpgradedRuntime(t *testing.T) {
 	if _, err := r.Remove(t.Context(), stays.ID, container.Stop{Signal: "SIGKILL", Grace: time.Second}); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestEndWithoutRuntime: how a container ends is told although no containerd is there, and is not forgotten when one is again.
+func TestEndWithoutRuntime(t *testing.T) {
+	r := newRig(t)
+	s := r.spec("ends.0")
+	pid := r.run(t, s)
+	exits := run.Async(t.Context(), func(ctx context.Context) (task.Exit, error) { return r.Wait(ctx, s.ID) })
+	r.stopDaemon(t)
+	if err := syscall.Kill(int(pid), syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case got := <-exits:
+		if got.Err != nil || got.Value != (task.Exit{Code: 137}) {
+			t.Errorf("%+v", got)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("nobody told that it ended")
+	}
+	r.startDaemon(t)
+	until(t, "it is removed", func() bool {
+		_, err := r.Remove(t.Context(), s.ID, container.Stop{})
+		return err == nil
+	})
 }
