@@ -134,7 +134,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 		Redescribe: disks.Changed(), Streams: carrier.Open,
 		Hello: &dispatcherv1.Hello{
 			Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise,
-			MeshPort: uint32(cfg.MeshPort),
+			MeshPort: uint32(cfg.MeshPort), HearsTimeout: true,
 		},
 	}
 

@@ -181,7 +181,7 @@ func Run(ctx context.Context, cfg Config, env Env) error {
 	}
 	if cfg.Ingress {
 		own := &ingress.Session{Env: p.Env, Dispatchers: dispatchers, Dial: dial, Count: book.Read, Hello: &dispatcherv1.Hello{
-			BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise[:1], MeshPort: portOf(p.Addresses()),
+			BootId: bootID, Addresses: cfg.Advertise, Vteps: cfg.Advertise[:1], MeshPort: portOf(p.Addresses()), HearsTimeout: true,
 			Description: &typesv1.NodeDescription{
 				Hostname: p.Env.Host, Version: run.Version(), FeatureLevel: process.FeatureLevel,
 				Platform: &typesv1.Platform{Architecture: runtime.GOARCH, Os: runtime.GOOS},

@@ -251,7 +251,10 @@ type Hello struct {
 	// What it is.
 	Description *v1.NodeDescription `protobuf:"bytes,6,opt,name=description,proto3" json:"description,omitempty"`
 	// Generation of the last assignment that it applied.
-	Generation    *v1.Version `protobuf:"bytes,7,opt,name=generation,proto3" json:"generation,omitempty"`
+	Generation *v1.Version `protobuf:"bytes,7,opt,name=generation,proto3" json:"generation,omitempty"`
+	// Whether it heeds the heartbeat_timeout of an acknowledgement. One that does not goes on with that of its welcome, and so is
+	// asked for no period that this does not bear.
+	HearsTimeout  bool `protobuf:"varint,8,opt,name=hears_timeout,json=hearsTimeout,proto3" json:"hears_timeout,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -333,6 +336,13 @@ func (x *Hello) GetGeneration() *v1.Version {
 		return x.Generation
 	}
 	return nil
+}
+
+func (x *Hello) GetHearsTimeout() bool {
+	if x != nil {
+		return x.HearsTimeout
+	}
+	return false
 }
 
 // Heartbeat says that the machine lives.
@@ -1651,7 +1661,7 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\vdescription\x18\x04 \x01(\v2\x1f.shoal.types.v1.NodeDescriptionH\x00R\vdescription\x12>\n" +
 	"\arefusal\x18\x05 \x01(\v2\".shoal.dispatcher.v1.StreamRefusalH\x00R\arefusal\x128\n" +
 	"\x05usage\x18\a \x01(\v2 .shoal.dispatcher.v1.UsageReportH\x00R\x05usageB\t\n" +
-	"\amessage\"\xa3\x02\n" +
+	"\amessage\"\xc8\x02\n" +
 	"\x05Hello\x124\n" +
 	"\x04kind\x18\x01 \x01(\x0e2 .shoal.dispatcher.v1.SessionKindR\x04kind\x12\x17\n" +
 	"\aboot_id\x18\x02 \x01(\tR\x06bootId\x12\x1c\n" +
@@ -1661,7 +1671,8 @@ const file_shoal_dispatcher_v1_session_proto_rawDesc = "" +
 	"\vdescription\x18\x06 \x01(\v2\x1f.shoal.types.v1.NodeDescriptionR\vdescription\x127\n" +
 	"\n" +
 	"generation\x18\a \x01(\v2\x17.shoal.types.v1.VersionR\n" +
-	"generation\"\x1d\n" +
+	"generation\x12#\n" +
+	"\rhears_timeout\x18\b \x01(\bR\fhearsTimeout\"\x1d\n" +
 	"\tHeartbeat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"V\n" +
 	"\vStatusBatch\x12\x10\n" +

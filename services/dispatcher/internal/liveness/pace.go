@@ -27,3 +27,10 @@ func (t Times) Pace(machines int) Pace {
 	period = max(t.Period, period.Truncate(grain))
 	return Pace{Period: period, Patience: max(t.Suspect, min(period, t.Down/2)+t.Suspect/2)}
 }
+
+// Lasting is the Pace of a machine that goes on with the patience of its welcome: its period grows as far as that one bears, which is
+// the same however many machines there are.
+func (t Times) Lasting(machines int) Pace {
+	pace, first := t.Pace(machines), t.Pace(0)
+	return Pace{Period: min(pace.Period, max(first.Period, t.Suspect/2)), Patience: first.Patience}
+}

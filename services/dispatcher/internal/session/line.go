@@ -26,6 +26,7 @@ type line struct {
 
 	hello  *dispatcherv1.Hello // until the session is bound
 	number uint64              // since then
+	hears  bool                // another patience than its welcome's
 	phase  float64             // since then: when in each period it has its turn to beat
 	told   liveness.Pace       // what the machine knows; the sender's
 	leave  func()              // since then: takes it from the open ones
@@ -137,7 +138,7 @@ func (s *Server) say(ctx context.Context, l *line) {
 // begin binds the session and welcomes the machine.
 func (s *Server) begin(ctx context.Context, l *line) error {
 	hello := l.hello
-	l.hello = nil
+	l.hello, l.hears = nil, hello.GetHearsTimeout()
 	if s.View.Snapshot().Node(l.node).GetStatus().GetSession().GetBootId() == hello.GetBootId() {
 		s.Table.Knock(l.node, time.Now())
 	}
@@ -178,7 +179,7 @@ func (s *Server) begin(ctx context.Context, l *line) error {
 // welcome begins to speak. All that is new goes out after it.
 func (s *Server) welcome(ctx context.Context, l *line) error {
 	snap := s.View.Snapshot()
-	l.told = s.pace()
+	l.told = s.pace(l)
 	s.Table.Bear(l.node, l.number, l.told.Patience)
 	err := l.stream.Send(&dispatcherv1.SessionResponse{Message: &dispatcherv1.SessionResponse_Welcome{
 		Welcome: &dispatcherv1.Welcome{
@@ -205,7 +206,7 @@ func (s *Server) tell(l *line) error {
 		}
 	}
 	return l.box.flush(l.stream, func(seq uint64) *dispatcherv1.HeartbeatAck {
-		return l.ack(seq, s.pace(), time.Since(s.began), func(patience time.Duration) { s.Table.Bear(l.node, l.number, patience) })
+		return l.ack(seq, s.pace(l), time.Since(s.began), func(patience time.Duration) { s.Table.Bear(l.node, l.number, patience) })
 	})
 }
 

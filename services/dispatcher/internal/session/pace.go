@@ -10,8 +10,14 @@ import (
 	"github.com/shoalproject/shoal/services/dispatcher/internal/liveness"
 )
 
-// pace is that of as many machines as are in session now.
-func (s *Server) pace() liveness.Pace { return s.opts.Times.Pace(s.lines.count()) }
+// pace is that of as many machines as are in session now, for one of them. One of the version before would end a session whose period
+// outgrew the patience that it keeps.
+func (s *Server) pace(l *line) liveness.Pace {
+	if !l.hears {
+		return s.opts.Times.Lasting(s.lines.count())
+	}
+	return s.opts.Times.Pace(s.lines.count())
+}
 
 // another says that a pace is so far from the one that a machine was told that it should hear of it.
 func another(told, now liveness.Pace) bool {

@@ -38,13 +38,14 @@ const self = "d1"
 
 // rig is one dispatcher's parts over a store in memory, in a bubble.
 type rig struct {
-	t     *testing.T
-	data  *payloads
-	store *replicatest.Store
-	conn  *grpc.ClientConn
-	mesh  *barrier.Barrier
-	way   *busy // to the store
-	stop  context.CancelFunc
+	sessions *session.Server
+	t        *testing.T
+	data     *payloads
+	store    *replicatest.Store
+	conn     *grpc.ClientConn
+	mesh     *barrier.Barrier
+	way      *busy // to the store
+	stop     context.CancelFunc
 }
 
 func times() liveness.Times {
@@ -116,7 +117,7 @@ func newRigAt(t *testing.T, times liveness.Times, replace func(*session.Parts), 
 		<-done
 		<-done
 	})
-	r := &rig{t: t, data: data, store: store, conn: client, mesh: mesh, way: way, stop: cancel}
+	r := &rig{t: t, sessions: sessions, data: data, store: store, conn: client, mesh: mesh, way: way, stop: cancel}
 	time.Sleep(time.Second) // the replica's first snapshot
 	return r
 }
@@ -146,7 +147,7 @@ type machine struct {
 
 func (r *rig) open(node, boot string) *machine {
 	r.t.Helper()
-	return r.openSaying(node, &dispatcherv1.Hello{BootId: boot, Addresses: []string{"10.0.0.1"}})
+	return r.openSaying(node, &dispatcherv1.Hello{BootId: boot, Addresses: []string{"10.0.0.1"}, HearsTimeout: true})
 }
 
 func (r *rig) openSaying(node string, hello *dispatcherv1.Hello) *machine {

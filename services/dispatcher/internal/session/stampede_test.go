@@ -96,7 +96,7 @@ func (r *rig) live(ctx context.Context, node string, welcomed *atomic.Int64) err
 		return err
 	}
 	if err := stream.Send(&dispatcherv1.SessionRequest{Message: &dispatcherv1.SessionRequest_Hello{Hello: &dispatcherv1.Hello{
-		Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: "boot", Addresses: []string{"10.0.0.1"},
+		Kind: dispatcherv1.SessionKind_SESSION_KIND_NODE, BootId: "boot", Addresses: []string{"10.0.0.1"}, HearsTimeout: true,
 	}}}); err != nil {
 		return err
 	}

@@ -66,3 +66,31 @@ func TestMachineOfTheVersionBefore(t *testing.T) {
 		}
 	})
 }
+
+// A machine of the version before keeps the patience of its welcome, whatever an acknowledgement says. One that was asked to beat less
+// often than that bears would find its dispatcher silent between two heartbeats, and end its session again and again. So among thousands of
+// machines it beats each second, which 2 s bear; one that hears of its patience beats each 2 s.
+func TestMachineOfTheVersionBeforeKeepsItsPatience(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const ms = time.Millisecond
+		r := newRig(t, node("n1"), node("n2"), node("n3"))
+		early := r.openSaying("n1", &dispatcherv1.Hello{BootId: "boot", Addresses: []string{"10.0.0.1"}})
+		welcomed(early, 500*ms, 2000*ms)
+		r.sessions.Crowd(5000)
+		early.beat(1)
+		ack := early.until("acknowledgement", func(resp *dispatcherv1.SessionResponse) bool { return resp.GetHeartbeatAck().GetSeq() == 1 }).GetHeartbeatAck()
+		if p, s := ack.GetHeartbeatPeriod().AsDuration(), ack.GetHeartbeatTimeout().AsDuration(); p != 1000*ms || s != 2000*ms {
+			t.Errorf("told later to beat each %s, and a patience of %s", p, s)
+		}
+		welcomed(r.openSaying("n2", &dispatcherv1.Hello{BootId: "boot", Addresses: []string{"10.0.0.1"}}), 1000*ms, 2000*ms)
+		welcomed(r.open("n3", "boot"), 2000*ms, 3000*ms)
+	})
+}
+
+func welcomed(m *machine, period, patience time.Duration) {
+	m.t.Helper()
+	w := m.until("welcome", func(resp *dispatcherv1.SessionResponse) bool { return resp.GetWelcome() != nil }).GetWelcome()
+	if p, s := w.GetHeartbeatPeriod().AsDuration(), w.GetHeartbeatTimeout().AsDuration(); p != period || s != patience {
+		m.t.Errorf("welcomed to beat each %s, with a patience of %s; want %s and %s", p, s, period, patience)
+	}
+}
