@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/shoalproject/shoal/internal/run"
 	controlv1 "github.com/shoalproject/shoal/proto/shoal/control/v1"
 	typesv1 "github.com/shoalproject/shoal/proto/shoal/types/v1"
 	"github.com/shoalproject/shoal/test/bench/poll"
@@ -15,6 +16,8 @@ const (
 	onOneLinked  = "50 more on one machine, on a network"
 	aimOne       = "1.3 × bare"
 	aimOneLinked = "1.6 × bare"
+	// rest is for the kernel to end the namespaces of what was removed before.
+	rest = 2 * time.Second
 )
 
 // oneMachine gives one machine 50 more replicas, without a network and on one of users, in turns with the bare client.
@@ -43,7 +46,7 @@ func oneMachine(ctx context.Context, b *bench, o orchestrator) error {
 		}
 	}
 	for range b.cfg.Runs {
-		took, err := floor.scale(ctx, 1, 1+b.cfg.Replicas)
+		took, err := rested(ctx, func() (time.Duration, error) { return floor.scale(ctx, 1, 1+b.cfg.Replicas) })
 		if err != nil {
 			return err
 		}
@@ -53,7 +56,7 @@ func oneMachine(ctx context.Context, b *bench, o orchestrator) error {
 			return err
 		}
 		for _, c := range []struct{ name, row, aim string }{{plain, onOne, aimOne}, {linked, onOneLinked, aimOneLinked}} {
-			took, err := b.moreOf(ctx, s, c.name, 1+b.cfg.Replicas)
+			took, err := rested(ctx, func() (time.Duration, error) { return b.moreOf(ctx, s, c.name, 1+b.cfg.Replicas) })
 			if err != nil {
 				return err
 			}
@@ -74,6 +77,14 @@ func oneMachine(ctx context.Context, b *bench, o orchestrator) error {
 	}
 	_, err = floor.scale(ctx, 1, 0)
 	return err
+}
+
+// rested measures after a rest, the bare client too.
+func rested(ctx context.Context, f func() (time.Duration, error)) (time.Duration, error) {
+	if err := run.Sleep(ctx, rest); err != nil {
+		return 0, err
+	}
+	return f()
 }
 
 // moreOf has so many of a service run.

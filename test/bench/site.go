@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"path/filepath"
 
@@ -13,6 +14,8 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"golang.org/x/sys/unix"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials/insecure"
 
 	"github.com/shoalproject/shoal/test/harness"
 	"github.com/shoalproject/shoal/test/harness/images"
@@ -56,7 +59,12 @@ func (s *site) look(ctx context.Context) error {
 	for _, h := range status.Hosts {
 		s.hosts = append(s.hosts, h.Name)
 		s.addresses[h.Name], s.folders[h.Name] = h.Addresses[0], h.Dir
-		s.clients[h.Name], err = containerd.New(s.path(h.Name, "run/containerd/containerd.sock"))
+		s.clients[h.Name], err = containerd.New(h.Name, containerd.WithDialOpts([]grpc.DialOption{
+			grpc.WithTransportCredentials(insecure.NewCredentials()),
+			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
+				return s.Dial(ctx, h.Name, "/run/containerd/containerd.sock")
+			}),
+		}))
 		if err != nil {
 			return fmt.Errorf("reach the containerd of %s: %w", h.Name, err)
 		}

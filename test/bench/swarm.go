@@ -90,7 +90,10 @@ func (o *swarm) close() error {
 	return o.site.close()
 }
 
-func (o *swarm) socket(host string) string { return o.site.path(host, "run/docker.sock") }
+func (o *swarm) socket(host string) string {
+	root, _ := o.site.Root(host) // of one that is off there is none
+	return root + "/run/docker.sock"
+}
 
 func (o *swarm) ask(host string) error {
 	o.asked = host

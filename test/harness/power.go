@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -124,11 +125,29 @@ func (l *Lab) client(host string) (hostinit.Client, error) {
 	if _, _, err := l.host(host); err != nil {
 		return hostinit.Client{}, err
 	}
-	record, err := l.alive(host)
+	root, err := l.Root(host)
 	if err != nil {
 		return hostinit.Client{}, err
 	}
-	return hostinit.NewClient(fmt.Sprintf("/proc/%d/root%s", record.Init.PID, hostinit.Socket)), nil
+	return hostinit.NewClient(root + hostinit.Socket), nil
+}
+
+// Root is where the files of a host that is on are on this machine, until it is off.
+func (l *Lab) Root(host string) (string, error) {
+	record, err := l.alive(host)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("/proc/%d/root", record.Init.PID), nil
+}
+
+// Dial connects to what listens on a unix socket of a host. It works again after the host was off.
+func (l *Lab) Dial(ctx context.Context, host, socket string) (net.Conn, error) {
+	root, err := l.Root(host)
+	if err != nil {
+		return nil, err
+	}
+	return (&net.Dialer{}).DialContext(ctx, "unix", root+socket)
 }
 
 func (l *Lab) requireContainerd(ctx context.Context, host Host) error {

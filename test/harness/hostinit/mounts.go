@@ -18,9 +18,13 @@ import (
 // another.
 func Folders() []string {
 	return []string{
-		"/etc/shoal", "/etc/containerd", "/var/lib/shoal", "/var/lib/containerd", "/var/lib/docker", "/var/log", "/run", "/root",
+		"/etc/shoal", "/etc/containerd", "/var/lib/shoal", "/var/lib/containerd", "/var/lib/docker", "/var/log", "/root",
 	}
 }
+
+// volatile is memory, as on any machine. In a folder of the disk a container's small files cost more the more were removed before: ext4
+// looks at each inode that was freed in the last minutes before it takes one.
+const volatile = "/run"
 
 // dataFolders are those that a small disk holds instead of the host's folder.
 func dataFolders() []string { return []string{"/var/lib/shoal", "/var/lib/containerd"} }
@@ -57,6 +61,9 @@ func mountAll(machine Machine) error {
 		if err := bind(filepath.Join(machine.Dir, folder), folder); err != nil {
 			return err
 		}
+	}
+	if err := mount("tmpfs", volatile, "tmpfs", "mode=755"); err != nil {
+		return err
 	}
 	if machine.Disk != "" {
 		if err := mountDisk(machine.Disk); err != nil {
