@@ -5,11 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/shoalproject/shoal/internal/beside"
 )
 
 // StopTimeout is how long a Group's tasks have to end after they were told to.
@@ -38,13 +39,7 @@ type namedTask struct {
 }
 
 // PanicError is a panic in a task, with where it was.
-type PanicError struct {
-	Value any
-	Stack []byte
-}
-
-// Error is the panic's value; the stack is for the log and not for peers.
-func (p *PanicError) Error() string { return fmt.Sprintf("panic: %v", p.Value) }
+type PanicError = beside.PanicError
 
 // HangError names the tasks that had not ended StopTimeout after they were told to.
 type HangError struct{ Tasks []string }
@@ -76,7 +71,7 @@ func (g *Group) start(t namedTask) {
 	g.next++
 	g.running[id] = t.name
 	ctx := g.ctx
-	go guard(ctx, t.f, func(err error) { g.ended(ctx, id, t.name, err) })
+	go beside.Guard(ctx, t.f, func(err error) { g.ended(ctx, id, t.name, err) })
 }
 
 // Wait runs the tasks until all have ended, and returns the first error, which carries its task's name. The end of ctx
@@ -148,19 +143,6 @@ func (g *Group) result(idle <-chan struct{}) error {
 	}
 	slices.Sort(hang.Tasks)
 	return errors.Join(g.err, hang)
-}
-
-// guard calls f, and then done with its error, also when f panics, or leaves by runtime.Goexit (as testing's FailNow does),
-// after which the goroutine is gone and nobody else could tell.
-func guard(ctx context.Context, f Task, done func(error)) {
-	err := errors.New("ended by runtime.Goexit")
-	defer func() {
-		if v := recover(); v != nil {
-			err = &PanicError{Value: v, Stack: debug.Stack()}
-		}
-		done(err)
-	}()
-	err = f(ctx)
 }
 
 func isContextEnd(err error) bool {

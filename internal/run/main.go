@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/shoalproject/shoal/internal/beside"
 	"github.com/shoalproject/shoal/internal/config"
 )
 
@@ -95,7 +96,7 @@ func live[C any](ctx context.Context, cfg C, env Env, f func(ctx context.Context
 	env.Log.Info("starting", "version", Version(), "commit", hash, "host", env.Host)
 	defer context.AfterFunc(ctx, func() { env.tell("STOPPING=1\nSTATUS=stopping") })()
 	var err error
-	guard(ctx, func(ctx context.Context) error { return f(ctx, cfg, env) }, func(e error) { err = e })
+	beside.Guard(ctx, func(ctx context.Context) error { return f(ctx, cfg, env) }, func(e error) { err = e })
 	if err == nil || (ctx.Err() != nil && isContextEnd(err)) {
 		env.Log.Info("stopped")
 		return exitOK

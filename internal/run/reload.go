@@ -6,6 +6,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/shoalproject/shoal/internal/beside"
 	"github.com/shoalproject/shoal/internal/config"
 )
 
@@ -45,7 +46,7 @@ func hangups(ctx context.Context) <-chan struct{} {
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGHUP)
 	asked := make(chan struct{}, 1)
-	go guard(ctx, func(ctx context.Context) error {
+	go beside.Guard(ctx, func(ctx context.Context) error {
 		defer signal.Stop(signals)
 		for {
 			select {

@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/shoalproject/shoal/internal/beside"
 )
 
 // Env is everything that a process takes from outside. A nil field means the real thing: see OrMachine.
@@ -93,16 +95,4 @@ type Files interface {
 }
 
 // Sleep waits for the duration or the context's end, whose error it returns.
-func Sleep(ctx context.Context, d time.Duration) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
+func Sleep(ctx context.Context, d time.Duration) error { return beside.Sleep(ctx, d) }

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+
+	"github.com/shoalproject/shoal/internal/beside"
 )
 
 // Spawner runs tasks that come and go while a service lives: one a connection, one a session. An error of a task is
@@ -29,7 +31,7 @@ func (s *Spawner) Go(ctx context.Context, name string, f func(context.Context) e
 	s.mu.Lock()
 	s.count++
 	s.mu.Unlock()
-	go guard(ctx, f, func(err error) { s.ended(ctx, name, err) })
+	go beside.Guard(ctx, f, func(err error) { s.ended(ctx, name, err) })
 }
 
 func (s *Spawner) ended(ctx context.Context, name string, err error) {
@@ -101,46 +103,20 @@ func (s *Spawner) failure() error {
 // Each calls f for every item, at most limit at a time (all at once if limit < 1), and waits for all. One error stops no
 // other call; all are returned together, in the order of the items.
 func Each[T any](ctx context.Context, limit int, items []T, f func(ctx context.Context, item T) error) error {
-	if limit < 1 || limit > len(items) {
-		limit = len(items)
-	}
-	errs := make([]error, len(items))
-	places := make(chan struct{}, max(limit, 1))
-	var wg sync.WaitGroup
-	for i, item := range items {
-		places <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-places }()
-			guard(ctx, func(ctx context.Context) error { return f(ctx, item) }, func(err error) { errs[i] = err })
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
+	return beside.Each(ctx, limit, items, f)
 }
 
 // Beside calls f beside the caller, and then ended with its error, also when f panics (a *PanicError). F must return when ctx
 // ends.
 func Beside(ctx context.Context, f Task, ended func(error)) {
-	go guard(ctx, f, ended)
+	go beside.Guard(ctx, f, ended)
 }
 
 // Result is what an Async call has come to.
-type Result[T any] struct {
-	Value T
-	Err   error
-}
+type Result[T any] = beside.Result[T]
 
 // Async calls f beside the caller. The channel gets exactly one result and is never closed; nobody has to take it. F must
 // return when ctx ends. A panic is the result's error.
 func Async[T any](ctx context.Context, f func(ctx context.Context) (T, error)) <-chan Result[T] {
-	out := make(chan Result[T], 1)
-	var r Result[T]
-	go guard(ctx, func(ctx context.Context) (err error) {
-		r.Value, err = f(ctx)
-		return err
-	}, func(err error) {
-		r.Err = err
-		out <- r
-	})
-	return out
+	return beside.Async(ctx, f)
 }

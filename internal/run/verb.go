@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/shoalproject/shoal/internal/beside"
 	"github.com/shoalproject/shoal/internal/config"
 )
 
@@ -48,7 +49,7 @@ func invokeVerb[C any](ctx context.Context, name, verb string, args []string, st
 	}
 	cfg, err := config.Load(env.Files, *path, def)
 	if err == nil {
-		guard(ctx, func(ctx context.Context) error { return f(ctx, cfg, env, stdout) }, func(e error) { err = e })
+		beside.Guard(ctx, func(ctx context.Context) error { return f(ctx, cfg, env, stdout) }, func(e error) { err = e })
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "%s: %s\n", program, err)

@@ -47,8 +47,8 @@ type Config struct {
 	// BootID is the file with the id of this boot.
 	BootID string `yaml:"boot_id"`
 	// Logger is the program that containerd starts beside each container to keep its output, as containerd sees it. A path in
-	// `data` that is not the agent's own file: the agent puts a copy of itself there, for a containerd that does not see the
-	// agent's file. Default: the agent's own file. Example: /usr/bin/shoal-agent.
+	// `data` that is not the agent's own file: the agent puts a copy of shoal-logger there, for a containerd that does not see
+	// the agent's files. Default: shoal-logger beside the agent's own file, or that one. Example: /usr/bin/shoal-logger.
 	Logger string `yaml:"logger,omitempty"`
 	// Parallel is how many containers are made or started at once. Unit: containers. Limits: 1 to 64.
 	Parallel int `yaml:"parallel"`

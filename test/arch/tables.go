@@ -131,7 +131,8 @@ var statefulFiles = map[string]string{
 
 // goStarters may contain go statements beside tests and the test module.
 var goStarters = map[string]string{
-	"internal/run": "the one runner: names, panic capture, first error cancels all",
+	"internal/run":    "the one runner: names, panic capture, first error cancels all",
+	"internal/beside": "what the runner stands on, for programs that link nothing else",
 }
 
 // foreignWalls says which folders may import a library of others. An empty list means nobody.

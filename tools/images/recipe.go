@@ -13,20 +13,21 @@ const userBase = 50000
 // process is one of our long-running programs.
 type process struct {
 	name string
-	user int // its user and group; 0: root
+	user int      // its user and group; 0: root
+	more []string // other programs that it starts
 }
 
 // processes: the agent and the meshproxy are root with few capabilities, as they change mounts, namespaces and tables;
 // nobody else needs to be.
 func processes() []process {
 	return []process{
-		{"ca", userBase + 2377},
-		{"store", userBase + 2381},
-		{"scheduler", userBase + 2382},
-		{"dispatcher", userBase + 2383},
-		{"gateway", userBase + 2384},
-		{"agent", 0},
-		{"meshproxy", 0},
+		{name: "ca", user: userBase + 2377},
+		{name: "store", user: userBase + 2381},
+		{name: "scheduler", user: userBase + 2382},
+		{name: "dispatcher", user: userBase + 2383},
+		{name: "gateway", user: userBase + 2384},
+		{name: "agent", more: []string{"shoal-logger"}},
+		{name: "meshproxy"},
 	}
 }
 
@@ -49,7 +50,7 @@ func recipes() []recipe {
 	for _, p := range processes() {
 		list = append(list, recipe{
 			name: "shoal-" + p.name, title: "shoal: the process " + p.name,
-			programs: []string{"shoal-" + p.name}, user: p.user, roots: p.name == "agent",
+			programs: append([]string{"shoal-" + p.name}, p.more...), user: p.user, roots: p.name == "agent",
 			health: []string{"CMD", program("shoal-" + p.name), "health"},
 		})
 	}

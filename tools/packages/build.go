@@ -89,5 +89,8 @@ func source(program string) string {
 	if program == "shoal" {
 		return "cli/cmd/shoal"
 	}
+	if program == "shoal-logger" {
+		return "services/agent/cmd/shoal-logger"
+	}
 	return "services/" + strings.TrimPrefix(program, "shoal-") + "/cmd/" + program
 }

@@ -112,7 +112,7 @@ func contents() map[string][]string {
 			"/usr/share/doc/shoal/third-party-licences.txt",
 		},
 		"shoal-ca": user("shoal-ca"), "shoal-store": user("shoal-store"), "shoal-scheduler": user("shoal-scheduler"),
-		"shoal-dispatcher": user("shoal-dispatcher"), "shoal-gateway": user("shoal-gateway"), "shoal-agent": unit("shoal-agent"),
+		"shoal-dispatcher": user("shoal-dispatcher"), "shoal-gateway": user("shoal-gateway"), "shoal-agent": unit("shoal-agent", "/usr/bin/shoal-logger"),
 		"shoal-meshproxy": user("shoal-meshproxy", "/usr/lib/tmpfiles.d/shoal-meshproxy.conf"), "shoal-node": nil, "shoal-manager": nil,
 	}
 }

@@ -38,6 +38,7 @@ type process struct {
 	name, does string
 	root       bool // runs as root: no user
 	deps       []dep
+	more       []string // other programs that it starts
 }
 
 func control() []process {
@@ -54,7 +55,7 @@ func node() []process {
 	return []process{
 		{name: "agent", does: "runs a machine's containers on containerd", root: true, deps: []dep{
 			{name: "containerd", or: "containerd.io"}, {name: "runc", or: "containerd.io"},
-		}},
+		}, more: []string{"shoal-logger"}},
 		{name: "meshproxy", does: "answers on published ports, connects networks"},
 	}
 }
@@ -65,7 +66,7 @@ func shells() []string { return []string{"bash", "zsh", "fish"} }
 func programs() []string {
 	names := []string{"shoal"}
 	for _, p := range slices.Concat(control(), node()) {
-		names = append(names, "shoal-"+p.name)
+		names = append(names, append([]string{"shoal-" + p.name}, p.more...)...)
 	}
 	return names
 }
@@ -112,6 +113,9 @@ func single(p process, units, bin string) pkg {
 			{filepath.Join(bin, name), "/usr/bin/" + name, 0o755},
 			{filepath.Join(units, name+".service"), "/usr/lib/systemd/system/" + name + ".service", 0o644},
 		},
+	}
+	for _, name := range p.more {
+		out.files = append(out.files, file{filepath.Join(bin, name), "/usr/bin/" + name, 0o755})
 	}
 	if out.user {
 		conf := name + ".conf"

@@ -110,7 +110,7 @@ func (m *Machine) configOf(role authzv1.Role, old []byte, at place) ([]byte, err
 		doc = set(doc, "learner", true)
 	}
 	if role == authzv1.Role_ROLE_AGENT && at.elsewhere {
-		doc = set(doc, "logger", m.folder(role)+"/bin/shoal-agent")
+		doc = set(doc, "logger", m.folder(role)+"/bin/shoal-logger")
 	}
 	doc, err := m.shape(doc, role, at.roles)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -48,9 +47,9 @@ func find(o Output) *process {
 	home := []string{space("self")}
 	if shim > 1 {
 		home = append(home, space(fmt.Sprint(shim)))
-		lists, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", shim))
-		for _, list := range lists {
-			raw, err := os.ReadFile(list)
+		threads, _ := os.ReadDir(fmt.Sprintf("/proc/%d/task", shim)) // no pattern: it would list what each thread has, which is much
+		for _, thread := range threads {
+			raw, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", shim, thread.Name()))
 			if err != nil {
 				continue // that thread has ended
 			}

@@ -10,7 +10,7 @@ import (
 	"os"
 	"time"
 
-	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/beside"
 )
 
 const (
@@ -121,7 +121,7 @@ func (r *reader) run(ctx context.Context) error {
 		if !written && !some && (r.query.Wait == nil || !r.query.Wait(ctx)) {
 			return nil
 		}
-		if err := run.Sleep(ctx, look); err != nil {
+		if err := beside.Sleep(ctx, look); err != nil {
 			return err
 		}
 		look = min(2*look, lookLast)

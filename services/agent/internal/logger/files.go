@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/beside"
 	"github.com/shoalproject/shoal/services/agent/internal/logfile"
 )
 
@@ -27,7 +27,7 @@ type files struct {
 	packed uint64 // every file before it was looked at
 	number uint64 // of the file that was written last, and since when
 	since  time.Time
-	pack   <-chan run.Result[struct{}] // under way; nil: none is
+	pack   <-chan beside.Result[struct{}] // under way; nil: none is
 }
 
 func newFiles(dir string, s Settings) *files {
@@ -123,7 +123,7 @@ func (f *files) tidy(at time.Time) {
 	// Files that rotation has let go of are no work.
 	next := max(f.packed, now-min(now-1, uint64(f.limits.Files)))
 	f.packed = next + 1
-	f.pack = run.Async(context.Background(), func(context.Context) (struct{}, error) {
+	f.pack = beside.Async(context.Background(), func(context.Context) (struct{}, error) {
 		return struct{}{}, logfile.Pack(f.dir, next)
 	})
 }

@@ -1,6 +1,6 @@
 // Package logger is the small process beside each container that keeps its output.
 //
-// containerd's shim starts it before the container (`shoal-agent logger FOLDER`) with the read ends of the container's
+// containerd's shim starts it before the container (`shoal-logger logger FOLDER`) with the read ends of the container's
 // pipes as files 3 and 4; it ends when both are closed. So it belongs to the container, not to the agent: an agent that is
 // killed, upgraded or away changes nothing. It owns the folder's files (package logfile). It must never let the container
 // wait: it reads whatever happens to its disk, leaves out what it can't keep, and says so in the log. It starts nothing, and
@@ -22,7 +22,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/shoalproject/shoal/internal/run"
+	"github.com/shoalproject/shoal/internal/beside"
 	"github.com/shoalproject/shoal/services/agent/internal/logfile"
 )
 
@@ -39,7 +39,7 @@ const (
 // Main is the process. It returns the exit code.
 func Main(args []string) int {
 	if len(args) != 1 {
-		fmt.Fprintln(os.Stderr, "usage: shoal-agent logger FOLDER; containerd's shim starts it")
+		fmt.Fprintln(os.Stderr, "usage: shoal-logger logger FOLDER; containerd's shim starts it")
 		return 2
 	}
 	// It lives as long as the container: a terminal's or shim's signals are about somebody else.
@@ -54,9 +54,9 @@ func Main(args []string) int {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	run.Async(ctx, thin)
+	beside.Async(ctx, thin)
 	if err := Keep(ctx, pipes, sink); err != nil {
-		fmt.Fprintln(os.Stderr, "shoal-agent: logger:", err)
+		fmt.Fprintln(os.Stderr, "shoal-logger:", err)
 		return 1
 	}
 	return 0
@@ -64,7 +64,7 @@ func Main(args []string) int {
 
 // thin gives back what starting has cost, not before the container beside it, and those that begin with it, have come up.
 func thin(ctx context.Context) (struct{}, error) {
-	if err := run.Sleep(ctx, thinAfter); err != nil {
+	if err := beside.Sleep(ctx, thinAfter); err != nil {
 		return struct{}{}, err
 	}
 	debug.SetGCPercent(25)
@@ -105,7 +105,7 @@ func Keep(ctx context.Context, pipes Pipes, sink Sink) error {
 		file *os.File
 		of   logfile.Stream
 	}
-	err := run.Each(ctx, 0, []source{{pipes.Stdout, logfile.Stdout}, {pipes.Stderr, logfile.Stderr}}, func(_ context.Context, s source) error {
+	err := beside.Each(ctx, 0, []source{{pipes.Stdout, logfile.Stdout}, {pipes.Stderr, logfile.Stderr}}, func(_ context.Context, s source) error {
 		return locked.read(s.file, s.of)
 	})
 	return errors.Join(err, sink.Close())

@@ -3,6 +3,8 @@ package logger
 import (
 	"cmp"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -10,7 +12,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/shoalproject/shoal/internal/errs"
 	"github.com/shoalproject/shoal/services/agent/internal/logfile"
 )
 
@@ -50,31 +51,36 @@ type limits struct {
 // parse reads the options. The store has refused faults; those of a newer version are told in the log itself.
 func (s Settings) parse() (limits, error) {
 	l := limits{Limits: logfile.DefaultLimits(), compress: true, rate: defaultRate}
-	var c errs.Collector
+	var faults []error
+	check := func(ok bool, key, form string, args ...any) {
+		if !ok {
+			faults = append(faults, fmt.Errorf("log_driver.options.%s %s", key, fmt.Sprintf(form, args...)))
+		}
+	}
 	for _, key := range slices.Sorted(maps.Keys(s.Options)) {
-		value, field := s.Options[key], "log_driver.options."+key
+		value := s.Options[key]
 		switch key {
 		case "max-size":
 			n, ok := parseSize(value)
-			c.Check(ok && n >= minSize && n <= maxSize, field, "%q is not a size from 64k to 1g", value)
+			check(ok && n >= minSize && n <= maxSize, key, "%q is not a size from 64k to 1g", value)
 			l.FileSize = n
 		case "max-file":
 			n, err := strconv.Atoi(value)
-			c.Check(err == nil && n >= 1 && n <= maxFiles, field, "%q is not a number from 1 to %d", value, maxFiles)
+			check(err == nil && n >= 1 && n <= maxFiles, key, "%q is not a number from 1 to %d", value, maxFiles)
 			l.Files = n
 		case "compress":
 			b, err := strconv.ParseBool(value)
-			c.Check(err == nil, field, "%q is neither true nor false", value)
+			check(err == nil, key, "%q is neither true nor false", value)
 			l.compress = b
 		case "max-rate":
 			n, ok := parseSize(value)
-			c.Check(ok && n >= minSize, field, "%q is not a size a second of at least 64k", value)
+			check(ok && n >= minSize, key, "%q is not a size a second of at least 64k", value)
 			l.rate = n
 		default:
-			c.Add(field, "is no option of this driver")
+			check(false, key, "is no option of this driver")
 		}
 	}
-	if err := c.Err("log options"); err != nil {
+	if err := errors.Join(faults...); err != nil {
 		return limits{Limits: logfile.DefaultLimits(), compress: true, rate: defaultRate}, err
 	}
 	return l, nil
