@@ -21,6 +21,8 @@ import (
 	"github.com/shoalproject/shoal/test/harness/images"
 )
 
+const containerdSocket = "/run/containerd/containerd.sock" // of a host
+
 // site is a laboratory and what is measured on it without asking the cluster: what its containerds really run.
 type site struct {
 	*harness.Lab
@@ -59,10 +61,10 @@ func (s *site) look(ctx context.Context) error {
 	for _, h := range status.Hosts {
 		s.hosts = append(s.hosts, h.Name)
 		s.addresses[h.Name], s.folders[h.Name] = h.Addresses[0], h.Dir
-		s.clients[h.Name], err = containerd.New(h.Name, containerd.WithDialOpts([]grpc.DialOption{
+		s.clients[h.Name], err = containerd.New(containerdSocket, containerd.WithDialOpts([]grpc.DialOption{
 			grpc.WithTransportCredentials(insecure.NewCredentials()),
 			grpc.WithContextDialer(func(ctx context.Context, _ string) (net.Conn, error) {
-				return s.Dial(ctx, h.Name, "/run/containerd/containerd.sock")
+				return s.Dial(ctx, h.Name, containerdSocket)
 			}),
 		}))
 		if err != nil {
