@@ -18,7 +18,7 @@ func TestTaskIsToldItsClient(t *testing.T) {
 	for _, place := range places() {
 		for _, host := range []string{"127.0.0.1", "::1"} {
 			t.Run(place.name+" by "+host, func(t *testing.T) {
-				r := rigOf(t, place.plain)
+				r := rigOf(t, place.links)
 				p := publish(t, "tcp", r.task("web.1", place.node, func(c net.Conn) {
 					defer c.Close()
 					_, _ = io.Copy(c, c)
@@ -104,7 +104,7 @@ func TestClientKeepsItsTask(t *testing.T) {
 func TestTaskHearsThatItsClientGaveUp(t *testing.T) {
 	for _, place := range places() {
 		t.Run("on "+place.name, func(t *testing.T) {
-			r := rigOf(t, place.plain)
+			r := rigOf(t, place.links)
 			heard, ended := make(chan struct{}), make(chan error, 1)
 			p := publish(t, "tcp", r.task("web.1", place.node, func(c net.Conn) {
 				defer c.Close()

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -152,7 +153,11 @@ func (c *callee) Reply(err error) []byte {
 // Ended is relay.Callee's.
 func (c *callee) Ended() { <-c.f.inbound }
 
+// mostReason bounds what a refusal says: it may have a peer's words in it.
+const mostReason = 1000
+
 func replyOf(reason string) []byte {
+	reason = strings.ToValidUTF8(reason[:min(len(reason), mostReason)], "")
 	reply, _ := proto.Marshal(&meshv1.ForwardReply{Error: reason}) // a text
 	return reply
 }

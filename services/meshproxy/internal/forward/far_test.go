@@ -5,6 +5,8 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -47,6 +49,35 @@ func TestNextStreamMayFollowAtOnce(t *testing.T) {
 			}
 			if end := heard(t, c, 2); len(end) != 0 {
 				t.Errorf("stream %d has no end but %q", i, end)
+			}
+		}
+	})
+}
+
+// TestLongestHeader is answered, in whatever pieces it comes; a longer one ends the link.
+func TestLongestHeader(t *testing.T) {
+	kinds(t, func(t *testing.T, r *rig) {
+		r.apply()
+		for over := range 2 {
+			h := &meshv1.ForwardHeader{Client: strings.Repeat("x", hop.MostMessage-3+over)} // behind its tag and its length
+			data := framed(t, h)
+			for _, cut := range []int{1, 4, hop.MostMessage + 1, hop.MostMessage + 3} {
+				c := r.called(t)
+				for _, part := range [][]byte{data[:cut], data[cut:]} {
+					if _, err := c.Write(part); err != nil {
+						break // it is not read to its end
+					}
+				}
+				if over > 0 {
+					if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+						t.Errorf("%d bytes and the rest: %v", cut, err)
+					}
+					continue
+				}
+				reply := &meshv1.ForwardReply{}
+				if err := proto.Unmarshal(heard(t, c, 4), reply); err != nil || reply.GetError() == "" {
+					t.Errorf("%d bytes and the rest: replied %q, %v", cut, reply.GetError(), err)
+				}
 			}
 		}
 	})

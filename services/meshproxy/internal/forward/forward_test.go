@@ -39,7 +39,7 @@ func TestTasksAnswerInTurnWhereverTheyRun(t *testing.T) {
 				t.Errorf("%s answered %d of 700 requests, want 100", task.Task, got[task.Task])
 			}
 		}
-		if n := r.dials.Load(); n > 30 { // each loop has some of its own, and the client may be ahead of one's way back
+		if n := r.dials.Load(); n > 60 { // each loop has some of its own, and the client may be ahead of one's way back
 			t.Errorf("300 requests to one peer made %d links, want them used again", n)
 		}
 	})
@@ -63,7 +63,7 @@ func TestListensOnAllAddresses(t *testing.T) {
 func TestTaskThatDoesNotAnswerIsSkipped(t *testing.T) {
 	for _, place := range places() {
 		t.Run("on "+place.name, func(t *testing.T) {
-			r := rigOf(t, place.plain)
+			r := rigOf(t, place.links)
 			p := publish(t, "tcp", r.task("web.1", "a", nil), r.dead("web.2", place.node), r.task("web.3", "b", nil))
 			r.apply(p)
 			for range 30 {
@@ -128,7 +128,7 @@ func TestHalfClose(t *testing.T) {
 	rng.Read(data)
 	for _, place := range places() {
 		t.Run("on "+place.name, func(t *testing.T) {
-			r := rigOf(t, place.plain)
+			r := rigOf(t, place.links)
 			p := publish(t, "tcp", r.task("web.1", place.node, func(c net.Conn) {
 				defer c.Close()
 				got, _ := io.ReadAll(c)
@@ -205,7 +205,7 @@ func TestWarmLinkThatThePeerHasClosed(t *testing.T) {
 func TestUDP(t *testing.T) {
 	for _, place := range places() {
 		t.Run("on "+place.name, func(t *testing.T) {
-			r := rigOf(t, place.plain)
+			r := rigOf(t, place.links)
 			one, two := r.packets("udp.1", place.node), r.packets("udp.2", place.node)
 			p := publish(t, "udp", one, two)
 			r.apply(p)

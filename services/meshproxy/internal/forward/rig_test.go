@@ -35,41 +35,48 @@ type rig struct {
 	conns []net.Conn // that b has accepted, below TLS
 }
 
+// links is how machines speak to each other.
+type links int
+
+const (
+	byLoops    links = iota // by TLS, as they do
+	inTheClear              // by what no loop takes; it is carried as in the simulation
+)
+
 // place is where a task runs, and how it is reached.
 type place struct {
 	name, node string
-	plain      bool // see rigOf
+	links      links
 }
 
 func places() []place {
-	return []place{{"a", "a", false}, {"b", "b", false}, {"b in the clear", "b", true}}
+	return []place{{"a", "a", byLoops}, {"b", "b", byLoops}, {"b in the clear", "b", inTheClear}}
 }
 
 // kinds has the same hold for links that the loops carry, and for others.
 func kinds(t *testing.T, promise func(t *testing.T, r *rig)) {
-	t.Run("links by TLS", func(t *testing.T) { promise(t, rigOf(t, false)) })
-	t.Run("in the clear", func(t *testing.T) { promise(t, rigOf(t, true)) })
+	t.Run("links by TLS", func(t *testing.T) { promise(t, rigOf(t, byLoops)) })
+	t.Run("in the clear", func(t *testing.T) { promise(t, rigOf(t, inTheClear)) })
 }
 
 // newRig has links by TLS.
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	return rigOf(t, false)
+	return rigOf(t, byLoops)
 }
 
-// rigOf has links by TLS, as machines have, or in the clear: those are no loop's, and are carried as in the simulation.
-func rigOf(t *testing.T, plain bool) *rig {
+func rigOf(t *testing.T, how links) *rig {
 	t.Helper()
-	return rigOn(t, machine(t), plain)
+	return rigOn(t, machine(t), how)
 }
 
 // newRigOn has a be on a machine that something is the matter with.
 func newRigOn(t *testing.T, a run.Env) *rig {
 	t.Helper()
-	return rigOn(t, a, false)
+	return rigOn(t, a, byLoops)
 }
 
-func rigOn(t *testing.T, a run.Env, plain bool) *rig {
+func rigOn(t *testing.T, a run.Env, how links) *rig {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	r := &rig{t: t, ctx: ctx, stop: cancel}
@@ -77,7 +84,7 @@ func rigOn(t *testing.T, a run.Env, plain bool) *rig {
 	if r.door, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		t.Fatal(err)
 	}
-	if !plain {
+	if how == byLoops {
 		r.keys = hoptest.New(t)
 	}
 	dial := func(ctx context.Context, _, address string) (net.Conn, error) {

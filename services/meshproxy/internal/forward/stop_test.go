@@ -13,7 +13,7 @@ import (
 func TestStopLetsExchangesEnd(t *testing.T) {
 	for _, place := range places() {
 		t.Run(place.name, func(t *testing.T) {
-			r := rigOf(t, place.plain)
+			r := rigOf(t, place.links)
 			for _, f := range []*forward.Forwarder{r.a, r.b} {
 				f.Last(time.Minute) // whatever else the machine does
 			}

@@ -94,10 +94,17 @@ func Take(conn net.Conn, detach func(raw net.Conn) bool, closed func()) (*Seal, 
 	return s, taken
 }
 
-// Give has the connection live over raw again. Nothing may be left of Out.
+// Give has the connection live over raw again, which is closed if it was closed meanwhile. Nothing may be left of Out.
 func (s *Seal) Give(raw net.Conn) net.Conn {
+	given := false
 	if lower, ok := s.over.NetConn().(exchanger); ok {
-		lower.Exchange(func(net.Conn) net.Conn { return raw })
+		lower.Exchange(func(net.Conn) net.Conn {
+			given = true
+			return raw
+		})
+	}
+	if !given {
+		_ = raw.Close() // nobody has it
 	}
 	return s.over
 }

@@ -99,14 +99,15 @@ func (l *loop) answered(k *Link) {
 		return
 	}
 	p.asking = false
-	err := p.visit.far.Answer(reply)
 	k.early = rest
+	refused := p.visit.far.Answer(reply)
+	err := refused
 	if err == nil {
 		err = l.add(p.ends[0])
 	}
 	if err != nil {
 		p.with(p.ends[0], &p.own[1])
-		l.release(k, true)
+		l.release(k, refused != nil)
 		l.aside(p, err)
 		return
 	}

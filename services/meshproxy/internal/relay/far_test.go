@@ -3,6 +3,7 @@ package relay_test
 import (
 	"context"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"sync"
@@ -130,6 +131,59 @@ func (f *far) Greet(p *relay.Pair, _, _ netip.AddrPort) relay.Lead {
 	c := &call{f, p, make(chan struct{}), make(chan struct{})}
 	f.pairs <- c
 	return relay.Lead{Guest: c, Far: c}
+}
+
+// TestLinksAreUsedAgain by the next client, until they have carried nothing for long; one that carries a stream lives on however long both
+// ends are silent.
+func TestLinksAreUsedAgain(t *testing.T) {
+	r := newRig(t)
+	r.far = newFar(r)
+	talk := func() {
+		t.Helper()
+		a, b, p := r.joined(false)
+		speaks(t, a, b)
+		if err := errors.Join(a.CloseWrite(), b.CloseWrite()); err != nil {
+			t.Fatal(err)
+		}
+		<-p.done
+	}
+	until := func(what string, ok func() bool) {
+		t.Helper()
+		tick := time.NewTicker(time.Millisecond)
+		defer tick.Stop()
+		for begun := time.Now(); !ok(); <-tick.C {
+			if time.Since(begun) > 5*time.Second {
+				t.Fatalf("not within 5 s: %s", what)
+			}
+		}
+	}
+	for range 100 {
+		talk()
+	}
+	r.far.mu.Lock()
+	dials := r.far.dials
+	r.far.mu.Unlock()
+	if dials > 50 { // each loop has some of its own, and a client may be ahead of one's way back
+		t.Errorf("100 connections made %d links", dials)
+	}
+	until("a link is warm", func() bool { return r.r.Warm() > 0 })
+	a, b, _ := r.joined(false)
+	r.r.Age(20 * time.Minute)
+	r.r.Sweep()
+	until("no link is warm", func() bool { return r.r.Warm() == 0 })
+	speaks(t, a, b)
+	speaks(t, b, a)
+}
+
+func speaks(t *testing.T, from, to net.Conn) {
+	t.Helper()
+	got := make([]byte, 5)
+	if _, err := io.WriteString(from, "hello"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(to, got); err != nil || string(got) != "hello" {
+		t.Fatalf("heard %q, %v", got, err)
+	}
 }
 
 func (f *far) Connect(to netip.AddrPort, from netip.Addr) (int, error) {

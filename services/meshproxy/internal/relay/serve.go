@@ -58,9 +58,16 @@ func (r *Relay) Serve(conn net.Conn, peer Peer) (*Link, error) {
 	return k, nil
 }
 
+// asksAtOnce bounds how many refusals a peer gets until others have their turn.
+const asksAtOnce = 16
+
 // asked looks at what a peer asks for.
 func (l *loop) asked(k *Link) {
-	for k.pair == nil && !k.over {
+	for n := 0; k.pair == nil && !k.over; n++ {
+		if n == asksAtOnce {
+			l.links.eager = append(l.links.eager, k)
+			return
+		}
 		header, rest, whole, sound := hop.Cut(k.early)
 		if !sound || !whole && k.fault != nil {
 			l.closeLink(k)
@@ -116,8 +123,7 @@ func (l *loop) part(k *Link) {
 		l.closeLink(k)
 		return
 	}
-	err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, k.fd, nil)
-	if err != nil {
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, k.fd, nil); err != nil {
 		l.closeLink(k)
 		return
 	}
