@@ -10,7 +10,8 @@ import (
 	"github.com/shoalproject/shoal/internal/run"
 )
 
-// carry joins a TCP connection and a link until both directions have ended, an error, or ctx. It closes the connection. It
+// carry is to a link what the relay is to those that its loops have: after a task that did not answer, and in the simulation.
+// It joins a TCP connection and a link until both directions have ended, an error, or ctx. It closes the connection. It
 // is true if the stream has ended whole, so that the link can carry another; else the link is closed. The guest is whose place it is.
 func (f *Forwarder) carry(ctx context.Context, conn net.Conn, l *link, g *guest) bool {
 	cut := func() {

@@ -1,10 +1,11 @@
-// Package relay joins pairs of TCP connections: what one end says the other hears, to its end or its reset.
+// Package relay joins pairs of TCP connections: what one end says the other hears, to its end or its reset. One end may be a stream of a
+// link, which is a connection with another machine's meshproxy by TLS (package hop).
 //
-// It owns the sockets that were joined, from Join until they are closed, and those of doors: listeners whose clients the loops accept,
-// and connect to whom their host says. A few loops carry them all, each a thread that waits for many sockets at once (epoll(7)) and
-// reads and writes without ever waiting for one: a small request costs a read and a write, and wakes nobody else. It never looks at
-// what it carries, and gives nothing up that is silent: the kernel's keep-alive ends what is dead. A Relay is safe for concurrent use; a
-// pair belongs to one loop, and only that touches its sockets.
+// It owns the sockets that were joined, from Join until they are closed, those of doors: listeners whose clients the loops accept,
+// and connect to whom their host says; and those of links, from the end of their handshake on. A few loops carry them all, each a thread
+// that waits for many sockets at once (epoll(7)) and reads and writes without ever waiting for one: a small request costs a read and a
+// write, and wakes nobody else. It never looks at what clients and tasks say, and gives nothing up that is silent: the kernel's keep-alive
+// ends what is dead. A Relay is safe for concurrent use; a pair or a link belongs to one loop, and only that touches its sockets.
 package relay
 
 import (
