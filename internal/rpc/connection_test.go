@@ -67,10 +67,10 @@ func TestExchangedConnectionIsClosedByTheLedger(t *testing.T) {
 		return taken
 	})
 	l.conns[c] = struct{}{}
-	l.closeAll()
-	if err := beyond.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := beyond.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil { // a pipe takes none when its other end is closed
 		t.Fatal(err)
 	}
+	l.closeAll()
 	if _, err := beyond.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
 		t.Errorf("what was taken is still open: %v", err)
 	}
