@@ -162,7 +162,7 @@ func devStory(t *testing.T, c *cluster) {
 // devPID is the one shoal-dev that runs on the host.
 func (c *cluster) devPID(host string) *dev {
 	c.t.Helper()
-	return &dev{c: c, host: host, pid: c.on(host, "pgrep", "-o", "-x", "shoal-dev")} // the oldest: its containers' loggers are the same program
+	return &dev{c: c, host: host, pid: c.on(host, "pgrep", "-o", "-x", "shoal-dev")} // the oldest: its containers' loggers may be the same program
 }
 
 func devStops(t *testing.T, c *cluster) {

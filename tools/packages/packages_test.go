@@ -200,12 +200,16 @@ func TestPackagesDependOnEachOther(t *testing.T) {
 	if got := rpm("shoal-agent", "x86_64"); !strings.Contains(got, "(containerd or containerd.io)\n") || !strings.Contains(got, "shoal >= 1.2.3~rc.1\n") {
 		t.Errorf("shoal-agent.rpm: %s", got)
 	}
-	for _, p := range programs() { // what is named is there before a script runs
+	packages := []string{"shoal"}
+	for _, p := range slices.Concat(control(), node()) {
+		packages = append(packages, "shoal-"+p.name)
+	}
+	for _, p := range packages { // what is named is there before a script runs
 		if got := rpm(p, "x86_64"); !strings.Contains(got, "/bin/sh\n") {
 			t.Errorf("%s.rpm has scripts, and does not need what runs them: %s", p, got)
 		}
 	}
-	for _, p := range programs() {
+	for _, p := range packages {
 		if got := deb("shoal-manager", "all") + ","; !strings.Contains(got, p+" (= 1.2.3~rc.1),") {
 			t.Errorf("shoal-manager.deb: no %s of its own version: %s", p, got)
 		}

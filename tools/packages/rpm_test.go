@@ -70,12 +70,12 @@ cat /var/lib/shoal/agent/journal
 		name, text, _ := strings.Cut(part, "\n")
 		parts[name] = text
 	}
-	processes := programs()[1:]
 	install, upgrade := []string{"systemctl daemon-reload"}, []string{"systemctl daemon-reload"}
 	erase := []string{"systemctl daemon-reload", "systemctl stop shoal.target"}
-	for _, p := range processes {
-		upgrade = append(upgrade, "systemctl try-restart "+p+".service")
-		erase = append(erase, "systemctl disable "+p+".service", "systemctl stop "+p+".service")
+	for _, p := range slices.Concat(control(), node()) {
+		unit := "shoal-" + p.name + ".service"
+		upgrade = append(upgrade, "systemctl try-restart "+unit)
+		erase = append(erase, "systemctl disable "+unit, "systemctl stop "+unit)
 	}
 	for name, want := range map[string]struct{ told, said []string }{
 		"install": {install, []string{"directory"}},
