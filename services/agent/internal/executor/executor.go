@@ -270,12 +270,14 @@ func (e *Executor) waitWithout(ctx context.Context, id string) (int32, error) {
 	return shim.Wait(ctx, bundle, id)
 }
 
-// runs keeps where the shim of a running container is, and returns its process id.
+// runs keeps where the shim of a running container is, and returns its process id. One that has ended since it was looked at has none: how
+// it ended is still to be asked for where it was.
 func (e *Executor) runs(id string, pid uint32) int64 {
-	bundle := shim.Bundle(int64(pid), id)
-	e.mu.Lock()
-	e.bundles[id] = bundle
-	e.mu.Unlock()
+	if bundle := shim.Bundle(int64(pid), id); bundle != "" {
+		e.mu.Lock()
+		e.bundles[id] = bundle
+		e.mu.Unlock()
+	}
 	return int64(pid)
 }
 

@@ -99,3 +99,15 @@ func TestEndWithoutRuntime(t *testing.T) {
 		return err == nil
 	})
 }
+
+// TestShimStaysKnown: whoever looks at a container while it ends must not forget where its end is asked for.
+func TestShimStaysKnown(t *testing.T) {
+	const nobody = 1 << 30 // beyond what the kernel counts to
+	e := &Executor{bundles: map[string]string{"a.0": "/of/a.0"}}
+	if e.runs("a.0", nobody); e.bundles["a.0"] != "/of/a.0" {
+		t.Errorf("it is at %q now", e.bundles["a.0"])
+	}
+	if e.runs("b.0", nobody); len(e.bundles) != 1 {
+		t.Errorf("what has gone is kept: %q", e.bundles)
+	}
+}

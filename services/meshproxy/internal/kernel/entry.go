@@ -89,7 +89,7 @@ func (k Kernel) Elements() (n int) {
 	return n
 }
 
-// Has says that there is an element in that place, whoever's it is.
+// Has says that there is an element in that place, whoever's it is: of a kernel that was read, of which no service has a share of its own.
 func (k Kernel) Has(at Slot) bool {
 	for _, p := range k.Entries {
 		if _, there := p.elements[at]; there {

@@ -38,9 +38,10 @@ func (m mapped) make(conn *nftables.Conn, all bool) error {
 }
 
 // change puts a transaction's share of the elements together, in the order that they come in: removals first, so that what changes its
-// value is free when it comes again; chains before the elements that lead to them, and away after.
+// value is free when it comes again; chains before the elements that lead to them, and away after. A set that stands alone may be asked
+// for before its rules are, of a table that an earlier version has made.
 func (m mapped) change(conn *nftables.Conn, changes []kernel.Change) error {
-	made, run := map[string]bool{}, batched{conn: conn}
+	made, there, run := map[string]bool{}, map[string]bool{}, batched{conn: conn}
 	for _, c := range changes {
 		l, ours := m.layouts[entrySet(c)]
 		if !ours {
@@ -55,6 +56,12 @@ func (m mapped) change(conn *nftables.Conn, changes []kernel.Change) error {
 				return err
 			}
 			made[c.Entry.Value] = true
+		}
+		if set := c.Entry.Set; c.Verb == kernel.Add && kernel.Always(set) && !there[set] {
+			if err := conn.AddSet(m.sets[set], nil); err != nil {
+				return err
+			}
+			there[set] = true
 		}
 		if err := run.put(m.sets[c.Entry.Set], c.Verb, e); err != nil {
 			return err

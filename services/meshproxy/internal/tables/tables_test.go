@@ -250,6 +250,30 @@ func TestRepair(t *testing.T) {
 	}
 }
 
+// TestTablesOfAnEarlierVersion may lack a set whose elements come before the rules that look into it: it is made.
+func TestTablesOfAnEarlierVersion(t *testing.T) {
+	l := newLab(t)
+	l.a.do(func() error {
+		conn, err := nftables.New()
+		if err != nil {
+			return err
+		}
+		table := &nftables.Table{Name: "shoal", Family: nftables.TableFamilyINet}
+		conn.FlushChain(&nftables.Chain{Name: "dialled", Table: table})
+		conn.DelSet(&nftables.Set{Name: "listened4", Table: table})
+		return conn.Flush()
+	})
+	slot := kernel.Slot{Set: "listened4", Key: "tcp 30000"}
+	announced := kernel.Change{Verb: kernel.Add, Entry: &kernel.Entry{Slot: slot}}
+	if err := (here{l.a, l.tablesA}).Apply(t.Context(), []kernel.Change{announced}); err != nil {
+		t.Fatal(err)
+	}
+	if k, err := (here{l.a, l.tablesA}).Read(t.Context(), nil); err != nil || !k.Has(slot) {
+		t.Errorf("it is not there: %v", err)
+	}
+	l.converge(t)
+}
+
 func TestResetLeavesNothingOfOursAndAllElse(t *testing.T) {
 	l := newLab(t)
 	l.a.do(func() error {
