@@ -66,7 +66,8 @@ func (v *visit) Dial(pair *relay.Pair) {
 			pair.Fail(errors.ErrUnsupported)
 			return nil
 		}
-		pair.Bring(l.Conn, warm, func() bool { return v.f.links.fit(l) })
+		links, from := v.f.links, l.origin // alone: as long as the link lives it should keep neither this client nor the buffer
+		pair.Bring(l.Conn, warm, func() bool { return links.fit(from) })
 		return nil
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -181,4 +182,65 @@ func heard(t *testing.T, c net.Conn, head int) []byte {
 		t.Fatal(err)
 	}
 	return data
+}
+
+// TestMovedMachineIsDialledAnew: no link to where it was carries another stream, which would wait for an answer from nobody.
+func TestMovedMachineIsDialledAnew(t *testing.T) {
+	kinds(t, func(t *testing.T, r *rig) {
+		p := publish(t, "tcp", r.task("web.1", "b", nil))
+		talk := func() {
+			if got, err := ask(at("127.0.0.1", p)); got != "web.1" {
+				t.Fatalf("answered %q, %v", got, err)
+			}
+		}
+		for range 3 {
+			r.apply(p)
+			for range 10 {
+				talk()
+			}
+			before := r.dials.Load()
+			_, port, err := net.SplitHostPort(r.peers["b"][0])
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.peers = map[string][]string{"b": {r.peers["b"][0], net.JoinHostPort("127.0.0.1", port)}}
+			r.apply(p)
+			if talk(); r.dials.Load() == before {
+				t.Fatal("a link to its former address was used")
+			}
+			r.peers = map[string][]string{"b": r.peers["b"][:1]}
+		}
+	})
+}
+
+// TestOpenConnectionsHoldLittle: one to another machine holds what TLS needs at both ends, and no buffer beside it.
+func TestOpenConnectionsHoldLittle(t *testing.T) {
+	const many, most = 100, 40 << 10
+	r := newRig(t)
+	p := publish(t, "tcp", r.task("web.1", "b", func(c net.Conn) { _, _ = io.Copy(c, c); c.Close() }))
+	r.apply(p)
+	open := func(n int) (heap uint64) {
+		for range n {
+			c, err := net.Dial("tcp", at("127.0.0.1", p))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { c.Close() })
+			if _, err := io.WriteString(c, "x"); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.ReadFull(c, make([]byte, 1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		runtime.GC() // twice: what a pool has survives the first
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := open(10)
+	if each := (int64(open(many)) - int64(before)) / many; each > most {
+		t.Errorf("a connection holds %d bytes, want at most %d", each, most)
+	}
 }

@@ -94,7 +94,7 @@ func (p *pool) connect(ctx context.Context, node string) (*link, error) {
 		if err == nil {
 			p.meter.dials.Inc()
 			l := newLink(conn, node)
-			l.trust = trust
+			l.addresses, l.trust = addresses, trust
 			return l, nil
 		}
 		faults = append(faults, err)
@@ -119,11 +119,11 @@ func (p *pool) take(node string) (*link, bool) {
 	return l, true
 }
 
-// put keeps a link whose stream has ended whole, if there is room and its machine is still in the tables.
+// put keeps a link whose stream has ended whole, if there is room and its machine is still in the tables where it was.
 func (p *pool) put(l *link) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, known := p.peers[l.node]; !known || len(p.idle[l.node]) >= keepPerPeer || p.count >= keepTotal {
+	if !p.lists(l.origin) || len(p.idle[l.node]) >= keepPerPeer || p.count >= keepTotal {
 		l.close()
 		return
 	}
@@ -132,12 +132,17 @@ func (p *pool) put(l *link) {
 	p.count++
 }
 
-// fit says that a link may carry another stream.
-func (p *pool) fit(l *link) bool {
+// fit says that a link of this origin may carry another stream.
+func (p *pool) fit(o origin) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	_, known := p.peers[l.node]
-	return known && !l.distrusted()
+	return p.lists(o) && !o.distrusted()
+}
+
+// lists needs the lock. It says that the tables still have a link's machine where the link was made to.
+func (p *pool) lists(o origin) bool {
+	now, known := p.peers[o.node]
+	return known && slices.Equal(now, o.addresses)
 }
 
 // setPeers lets go of machines that have left or moved.

@@ -1,7 +1,6 @@
 package forward
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -16,14 +15,15 @@ import (
 // Accept serves a connection from a peer, a verified meshproxy of the cluster, until it ends: stream after stream. It
 // dials only what this machine's own tables have: a peer can reach no other address and no other port by it.
 func (f *Forwarder) Accept(ctx context.Context, conn net.Conn, node string) {
-	l := newLink(conn, node)
+	var read []byte
 	if relay.Takes(conn) {
-		left, read := f.attendPeer(ctx, conn, node)
-		if left == nil {
+		if conn, read = f.attendPeer(ctx, conn, node); conn == nil {
 			return
 		}
-		l = newLink(left, node)
-		l.in = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(read), left), bufferSize)
+	}
+	l := newLink(conn, node)
+	if len(read) > 0 {
+		l.in.Reset(io.MultiReader(bytes.NewReader(read), conn))
 	}
 	defer l.close()
 	for ctx.Err() == nil {

@@ -26,21 +26,27 @@ const (
 // link is a connection to or from a peer that carries one stream at a time.
 type link struct {
 	net.Conn
-	node  string
+	origin
 	in    *bufio.Reader
-	since time.Time       // idle since; the pool's
-	trust <-chan struct{} // closed when trust has changed since the dial; the pool's
+	since time.Time // idle since; the pool's
 	once  sync.Once
 }
 
+// origin is what a link was made by; of one that a peer has made the machine alone.
+type origin struct {
+	node      string
+	addresses []string        // of the machine, as the tables had them
+	trust     <-chan struct{} // closed when trust has changed since
+}
+
 func newLink(conn net.Conn, node string) *link {
-	return &link{Conn: conn, node: node, in: bufio.NewReaderSize(conn, bufferSize)}
+	return &link{Conn: conn, origin: origin{node: node}, in: bufio.NewReaderSize(conn, bufferSize)}
 }
 
 // distrusted says that the peer was admitted by a trust that is no longer in force.
-func (l *link) distrusted() bool {
+func (o origin) distrusted() bool {
 	select {
-	case <-l.trust:
+	case <-o.trust:
 		return true
 	default:
 		return false

@@ -56,18 +56,16 @@ func (p *Pair) Bring(conn net.Conn, warm bool, fit func() bool) {
 		p.Fail(err)
 		return
 	}
+	defer close(k.posted)
 	k.node, k.fit = p.visit.far.Node(), fit
 	if !l.post(order{link: func() {
 		l.begin(k)
 		delete(l.links.missing, p)
-		switch {
-		case p.over: // given up meanwhile
+		if p.over { // given up meanwhile
 			l.release(k, true)
-		case k.over:
-			l.aside(p, net.ErrClosed)
-		default:
-			l.askBy(p, k, warm)
+			return
 		}
+		l.askBy(p, k, warm)
 	}}) {
 		k.abandon()
 	}
@@ -127,7 +125,7 @@ func (l *loop) unanswered(p *Pair, err error) {
 	k := p.ends[1].link
 	p.asking = false
 	p.with(p.ends[0], &p.own[1])
-	l.release(k, false)
+	l.leave(k)
 	if !p.visit.warm || errors.Is(err, ErrSilent) {
 		l.aside(p, err)
 		return

@@ -41,6 +41,8 @@ type far struct {
 	mu    sync.Mutex // guards below
 	small bool       // is led to the task that has little room
 	dials int
+	// A link is fit for one stream alone, and has little room.
+	once bool
 }
 
 func newFar(r *rig) *far {
@@ -147,16 +149,6 @@ func TestLinksAreUsedAgain(t *testing.T) {
 		}
 		<-p.done
 	}
-	until := func(what string, ok func() bool) {
-		t.Helper()
-		tick := time.NewTicker(time.Millisecond)
-		defer tick.Stop()
-		for begun := time.Now(); !ok(); <-tick.C {
-			if time.Since(begun) > 5*time.Second {
-				t.Fatalf("not within 5 s: %s", what)
-			}
-		}
-	}
 	for range 100 {
 		talk()
 	}
@@ -166,13 +158,24 @@ func TestLinksAreUsedAgain(t *testing.T) {
 	if dials > 50 { // each loop has some of its own, and a client may be ahead of one's way back
 		t.Errorf("100 connections made %d links", dials)
 	}
-	until("a link is warm", func() bool { return r.r.Warm() > 0 })
+	until(t, "a link is warm", func() bool { return r.r.Warm() > 0 })
 	a, b, _ := r.joined(false)
 	r.r.Age(20 * time.Minute)
 	r.r.Sweep()
-	until("no link is warm", func() bool { return r.r.Warm() == 0 })
+	until(t, "no link is warm", func() bool { return r.r.Warm() == 0 })
 	speaks(t, a, b)
 	speaks(t, b, a)
+}
+
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for begun := time.Now(); !ok(); <-tick.C {
+		if time.Since(begun) > 5*time.Second {
+			t.Fatalf("not within 5 s: %s", what)
+		}
+	}
 }
 
 func speaks(t *testing.T, from, to net.Conn) {
@@ -190,8 +193,11 @@ func (f *far) Connect(to netip.AddrPort, from netip.Addr) (int, error) {
 	fd, err := run.Connect(run.Env{}.OrMachine("test").Net, to, from)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.small && err == nil {
+	switch {
+	case f.small && err == nil:
 		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, 4096)
+	case f.once && err == nil:
+		err = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUF, roomOfOnce)
 	}
 	return fd, err
 }
@@ -230,6 +236,12 @@ func (c *call) Dial(p *relay.Pair) {
 			p.Fail(err)
 			return
 		}
+		if !c.fit() {
+			if err := raw.(*net.TCPConn).SetWriteBuffer(roomOfOnce); err != nil {
+				p.Fail(err)
+				return
+			}
+		}
 		served := make(chan error, 1)
 		go func() { served <- c.serve(ctx) }()
 		conn, err := c.keys.Client(ctx, raw)
@@ -237,14 +249,28 @@ func (c *call) Dial(p *relay.Pair) {
 			p.Fail(err)
 			return
 		}
-		p.Bring(conn, false, func() bool { return true })
+		p.Bring(conn, false, c.fit)
 	}()
+}
+
+// roomOfOnce is what sockets have where links are for one stream.
+const roomOfOnce = 64 << 10
+
+func (f *far) fit() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return !f.once
 }
 
 func (f *far) serve(ctx context.Context) error {
 	raw, err := f.peers.Accept()
 	if err != nil {
 		return err
+	}
+	if !f.fit() {
+		if err := raw.(*net.TCPConn).SetReadBuffer(roomOfOnce); err != nil {
+			return err
+		}
 	}
 	conn, err := f.keys.Server(ctx, raw)
 	if err != nil {

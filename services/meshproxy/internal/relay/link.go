@@ -38,25 +38,24 @@ type Link struct {
 	last  bool        // it is to carry no other stream
 	over  bool
 
-	done chan struct{}
-	left net.Conn // once it is done: its connection, if that goes on without the loop
+	posted chan struct{} // closed when its loop is told of it: nothing that it is told before would find the link
+	done   chan struct{}
+	left   net.Conn // once it is done: its connection, if that goes on without the loop
 }
 
 // Takes says that a connection can be a link.
 func Takes(conn net.Conn) bool { return hop.Takes(conn, Able) }
 
-// newLink takes a connection from the runtime. With an error it is closed.
+// newLink takes a connection from the runtime. With an error it is closed. Else posted is to be closed.
 func newLink(l *loop, conn net.Conn) (*Link, error) {
-	k := &Link{loop: l, end: end{fd: -1, readable: true, writable: true}, done: make(chan struct{})}
+	k := &Link{loop: l, end: end{fd: -1, readable: true, writable: true}, posted: make(chan struct{}), done: make(chan struct{})}
 	k.link = k
-	made := make(chan struct{})
-	defer close(made)
 	var err error
 	seal, ok := hop.Take(conn, func(raw net.Conn) bool {
 		k.fd, err = detach(raw)
 		return err == nil
 	}, func() {
-		<-made
+		<-k.posted
 		k.Cut()
 	})
 	if !ok {
@@ -76,9 +75,6 @@ func (k *Link) abandon() {
 
 // begin has the loop watch a new one. What came with its handshake is inside already.
 func (l *loop) begin(k *Link) {
-	if k.over { // it was cut meanwhile
-		return
-	}
 	n, err := k.seal.Open(nil, l.store.plain[:])
 	k.early, k.fault, k.since = bytes.Clone(l.store.plain[:n]), err, time.Now()
 	if err := l.add(&k.end); err != nil {
@@ -187,6 +183,13 @@ func (l *loop) release(k *Link, whole bool) {
 	if k.says() {
 		l.links.eager = append(l.links.eager, k)
 	}
+}
+
+// leave closes a link that was asked, and has not answered. A reset would be unjust: its peer may have words of the stream before that its
+// task was slow to take.
+func (l *loop) leave(k *Link) {
+	k.pair = nil
+	l.closeLink(k)
 }
 
 // closeLink closes one that carries nothing any more.

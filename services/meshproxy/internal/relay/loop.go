@@ -296,6 +296,7 @@ func (l *loop) turn(p *Pair) {
 
 // end closes a pair's sockets, after all was said or by a reset: then neither end may take what it has for the whole.
 func (l *loop) end(p *Pair, reset bool) {
+	asked := p.asking
 	p.over, p.dialling, p.asking = true, false, false
 	l.pairs.Add(-1)
 	delete(l.links.missing, p)
@@ -321,7 +322,10 @@ func (l *loop) end(p *Pair, reset bool) {
 	if p.call != nil {
 		p.call.Ended()
 	}
-	if link != nil {
+	switch {
+	case asked:
+		l.leave(link)
+	case link != nil:
 		l.release(link, !reset)
 	}
 }

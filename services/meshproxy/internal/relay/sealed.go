@@ -41,11 +41,13 @@ func (w *way) unseal(s *store) (cost int, over bool, err error) {
 	return cost, over, nil
 }
 
-// seal carries what a link is to say. The end goes with the last words, in one write.
+// seal carries what a link is to say. The end goes with the last words, in one write. It is over when all is sent: who has the link then
+// may close it.
 func (w *way) seal(s *store) (n int, over bool, err error) {
 	k := w.dst.link
-	if k.behind() > 0 {
-		return 0, false, k.flush(s)
+	if w.ends || k.behind() > 0 {
+		err = k.flush(s)
+		return 0, w.ends && k.behind() == 0, err
 	}
 	for more := true; more && err == nil; {
 		var got int
@@ -63,5 +65,6 @@ func (w *way) seal(s *store) (n int, over bool, err error) {
 	if flushed := k.flush(s); err == nil {
 		err = flushed
 	}
-	return n, over, err
+	w.ends = over
+	return n, over && k.behind() == 0, err
 }

@@ -47,6 +47,7 @@ func (r *Relay) Serve(conn net.Conn, peer Peer) (*Link, error) {
 	if err != nil {
 		return nil, err
 	}
+	defer close(k.posted)
 	k.peer = peer
 	if !l.post(order{link: func() {
 		l.begin(k)

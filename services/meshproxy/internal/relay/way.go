@@ -23,7 +23,7 @@ type way struct {
 	room     *[sipSize]byte
 	pipe     *pipe
 	full     int  // full sips in a row
-	ends     bool // what is held is the last
+	ends     bool // what is held, or its link is behind with, is the last
 	over     bool // the source has ended, and all was taken
 }
 
@@ -65,8 +65,8 @@ func (w *way) waits() bool {
 		return !w.dst.writable
 	case w.src.link != nil:
 		return !w.src.link.says()
-	case w.dst.link != nil && w.dst.link.behind() > 0:
-		return !w.dst.writable
+	case w.dst.link != nil && (w.ends || w.dst.link.behind() > 0):
+		return w.dst.link.behind() > 0 && !w.dst.writable
 	}
 	return !w.src.readable
 }
