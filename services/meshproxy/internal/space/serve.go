@@ -14,6 +14,9 @@ import (
 // sayLimit ends a connection that does not take a word.
 const sayLimit = time.Second
 
+// acceptWait is until an agent is taken that there was no descriptor for.
+const acceptWait = 50 * time.Millisecond
+
 // Serve takes containers from the agent until ctx ends. The socket's mode is the authorization.
 func (s *Spaces) Serve(ctx context.Context, meshSocket string) error {
 	l, err := s.env.Net.Listen(ctx, "unix", netpass.Socket(meshSocket))
@@ -23,10 +26,15 @@ func (s *Spaces) Serve(ctx context.Context, meshSocket string) error {
 	defer context.AfterFunc(ctx, func() { _ = l.Close() })()
 	defer l.Close()
 	agents := run.NewSpawner(s.env.Log)
+	var lack run.Lacks
 	for {
 		conn, err := l.Accept()
 		if ctx.Err() != nil {
 			return agents.Wait(context.WithoutCancel(ctx))
+		}
+		if err != nil && lack.Tell(s.env.Log, s.env.Now(), err) { // the end of the process would be that of the connections that it carries
+			_ = run.Sleep(ctx, acceptWait) // an end closes the listener, and that is seen above
+			continue
 		}
 		if err != nil {
 			return fmt.Errorf("accept on %s: %w", netpass.Socket(meshSocket), err)
