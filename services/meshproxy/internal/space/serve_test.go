@@ -47,7 +47,9 @@ func TestAgentWaitsForDescriptors(t *testing.T) {
 	env.Net = n
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	ended := run.Async(ctx, func(ctx context.Context) (struct{}, error) { return struct{}{}, New(env, 100).Serve(ctx, "/run/mesh.sock") })
+	ended := run.Async(ctx, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, New(env, 100).Serve(ctx, "/run/mesh.sock")
+	})
 	select {
 	case <-n.again:
 		cancel()
