@@ -19,7 +19,7 @@ type Far interface {
 	Header() []byte
 	// Answer takes the reply: with an error it has refused, and what is said next is another stream's.
 	Answer(reply []byte) error
-	// Dial begins to make a link, since none is warm, and has Bring or Fail called.
+	// Dial begins to make a link, since none is warm, and has Bring or Fail called, one of them once.
 	Dial(p *Pair)
 }
 

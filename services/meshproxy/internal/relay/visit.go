@@ -14,8 +14,8 @@ import (
 // dialLimit bounds one try to connect. All have the same, so that the first begun is the first to be given up.
 const dialLimit = time.Second
 
-// ErrSilent is why a connection that was not answered in time is given up.
-var ErrSilent = errors.New("no answer within a second")
+// ErrSilent is why a connection that was not answered in time, by a task or another machine, is given up.
+var ErrSilent = errors.New("no answer in time")
 
 // visit is what is known of a pair that came in by a door.
 type visit struct {
