@@ -42,7 +42,7 @@ func (l *loop) askBy(p *Pair, k *Link, warm bool) {
 		l.unanswered(p, err)
 		return
 	}
-	l.asks = append(l.asks, p)
+	l.asks = append(l.asks, trial{p, p.begun})
 	if k.says() {
 		l.links.eager = append(l.links.eager, k) // a new one: what came with its handshake
 	}

@@ -25,8 +25,8 @@ type loop struct {
 	ends  map[int32]*end
 	busy  []*Pair // have had their turn, and could go on
 	spare []*Pair // the list of before
-	dials []*Pair // began to connect, the first one first; some are past it
-	asks  []*Pair // have asked a peer, likewise
+	dials []trial // began to connect, the first one first; some are past it
+	asks  []trial // have asked a peer, likewise
 	links links
 	round uint64 // how often it was told what has become ready
 

@@ -159,7 +159,7 @@ type Pair struct {
 	call  Callee // of one that another meshproxy has asked for
 	// It is not joined yet while its second end connects, or its link's peer has not answered.
 	dialling, asking bool
-	begun            time.Time // one of these
+	begun            time.Time // the last of these
 }
 
 // newPair is of two sockets; -1 is none, or none yet.

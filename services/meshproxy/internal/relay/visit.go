@@ -91,7 +91,7 @@ func (l *loop) dial(p *Pair, fd int, err error) {
 		l.failed(p, err)
 		return
 	}
-	l.dials = append(l.dials, p)
+	l.dials = append(l.dials, trial{p, p.begun})
 }
 
 // add watches an end.
@@ -145,17 +145,23 @@ func (l *loop) giveUp() {
 	l.asks = late(l.asks, askLimit, func(p *Pair) bool { return p.asking }, func(p *Pair) { l.unanswered(p, ErrSilent) })
 }
 
+// trial is a pair that waits, and since when. One that tries again has another trial.
+type trial struct {
+	pair  *Pair
+	begun time.Time
+}
+
 // late gives up who has waited for the limit, and returns the list from the first who may wait on.
-func late(list []*Pair, limit time.Duration, waits func(*Pair) bool, giveUp func(*Pair)) []*Pair {
+func late(list []trial, limit time.Duration, waits func(*Pair) bool, giveUp func(*Pair)) []trial {
 	for len(list) > 0 {
-		p := list[0]
-		if waits(p) && !p.over {
+		p := list[0].pair
+		if waits(p) && !p.over && p.begun.Equal(list[0].begun) {
 			if time.Since(p.begun) < limit {
 				return list
 			}
 			giveUp(p)
 		}
-		list[0] = nil
+		list[0] = trial{}
 		list = list[1:]
 	}
 	return nil
