@@ -219,6 +219,32 @@ func (d *Door) shut() {
 // Gone is closed when it is closed and all places are free.
 func (d *Door) Gone() <-chan struct{} { return d.gone }
 
+func (l *loop) know(d *Door) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.doors[d.id] = d
+}
+
+func (l *loop) forget(d *Door) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.doors, d.id)
+}
+
+// attend has a door's clients wake the loop, or no more: of several loops that wait for the same, one is woken.
+func (l *loop) attend(d *Door, yes bool) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.closed {
+		return os.ErrClosed // its number may be another's
+	}
+	op, event := unix.EPOLL_CTL_DEL, &unix.EpollEvent{}
+	if yes {
+		op, event = unix.EPOLL_CTL_ADD, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: d.id, Pad: doorEvent}
+	}
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, op, d.fd, event))
+}
+
 // addrPort is an address as the kernel tells it, IPv4 as such.
 func addrPort(a syscall.Sockaddr) netip.AddrPort {
 	switch a := a.(type) {

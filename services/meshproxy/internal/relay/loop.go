@@ -44,14 +44,6 @@ type loop struct {
 // doorEvent marks what the kernel tells of a door. Its number is then that of the door, and else that of a socket.
 const doorEvent = 1
 
-// order is what others ask of a loop: to carry a pair, to give it up, to greet a client, or something of a link.
-type order struct {
-	pair  *Pair
-	reset bool
-	greet arrival
-	link  func() // does it
-}
-
 func newLoop(s *stock) (*loop, error) {
 	epoll, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
@@ -104,59 +96,6 @@ func (l *loop) watch(p *Pair) error {
 		}
 	}
 	return nil
-}
-
-// reset has a pair given up.
-func (l *loop) reset(p *Pair) {
-	l.post(order{pair: p, reset: true})
-}
-
-// post has the loop do something soon; false if it has ended.
-func (l *loop) post(o order) bool {
-	l.mu.Lock()
-	open := !l.closed
-	if open {
-		l.orders = append(l.orders, o)
-		l.news.Store(true)
-	}
-	l.mu.Unlock()
-	l.ring()
-	return open
-}
-
-func (l *loop) know(d *Door) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.doors[d.id] = d
-}
-
-func (l *loop) forget(d *Door) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	delete(l.doors, d.id)
-}
-
-// attend has a door's clients wake the loop, or no more: of several loops that wait for the same, one is woken.
-func (l *loop) attend(d *Door, yes bool) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.closed {
-		return os.ErrClosed // its number may be another's
-	}
-	op, event := unix.EPOLL_CTL_DEL, &unix.EpollEvent{}
-	if yes {
-		op, event = unix.EPOLL_CTL_ADD, &unix.EpollEvent{Events: unix.EPOLLIN | unix.EPOLLEXCLUSIVE, Fd: d.id, Pad: doorEvent}
-	}
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(l.epoll, op, d.fd, event))
-}
-
-// ring wakes the loop, and no other who has the bell's number when the loop has ended. It is never read: it has room for 2^64 rings.
-func (l *loop) ring() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.closed {
-		_, _ = unix.Write(l.bell, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // it can't be full
-	}
 }
 
 // run carries until ctx ends.
@@ -235,29 +174,6 @@ func (l *loop) goOn() {
 	l.links.eager = nil
 	for _, k := range eager {
 		l.hear(k)
-	}
-}
-
-// follow does what was ordered.
-func (l *loop) follow() {
-	l.mu.Lock()
-	orders := l.orders
-	l.orders = nil
-	l.mu.Unlock()
-	for _, o := range orders {
-		switch {
-		case o.link != nil:
-			o.link()
-		case o.pair == nil:
-			l.greet(o.greet)
-		case o.pair.over:
-		case o.reset:
-			l.end(o.pair, true)
-		default:
-			for i := range o.pair.ends {
-				l.ends[int32(o.pair.ends[i].fd)] = o.pair.ends[i]
-			}
-		}
 	}
 }
 
