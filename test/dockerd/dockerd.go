@@ -29,6 +29,9 @@ import (
 // bootLimit is how long dockerd may take until it answers.
 const bootLimit = 60 * time.Second
 
+// outerSocket is in a folder of the host that is one of the machine outside, too: its /run is not, which is in memory.
+const outerSocket = "root/docker.sock"
+
 // Daemon is a running dockerd.
 type Daemon struct {
 	lab  *harness.Lab
@@ -66,14 +69,15 @@ func (d *Daemon) boot(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// Mounts are shared, as systemd has them: a container may then be given some that the machine sees, too.
+	// Mounts are shared, as systemd has them: a container may then be given some that the machine sees, too. The second socket is for
+	// the machine outside.
 	const start = `set -e
 mount --make-rshared /
 mkdir -p /etc/docker/certs.d/%[1]s
 cp /etc/containerd/certs.d/%[1]s/ca.crt /etc/docker/certs.d/%[1]s/
 setsid dockerd --containerd /run/containerd/containerd.sock --data-root /var/lib/docker --exec-root /run/docker \
-	--storage-driver overlay2 >>/var/log/dockerd.log 2>&1 </dev/null &`
-	if _, err := d.Run(ctx, d.host, fmt.Sprintf(start, registry)); err != nil {
+	--storage-driver overlay2 --host unix:///run/docker.sock --host unix:///%[2]s >>/var/log/dockerd.log 2>&1 </dev/null &`
+	if _, err := d.Run(ctx, d.host, fmt.Sprintf(start, registry, outerSocket)); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, bootLimit)
@@ -111,7 +115,7 @@ func (d *Daemon) path(inside string) string {
 }
 
 // Host is the daemon's address as DOCKER_HOST wants it, usable from the machine outside.
-func (d *Daemon) Host() string { return "unix://" + d.path("run/docker.sock") }
+func (d *Daemon) Host() string { return "unix://" + d.path(outerSocket) }
 
 // Env is what a docker or compose command needs to find the daemon, and no other.
 func (d *Daemon) Env() []string {
