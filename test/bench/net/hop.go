@@ -14,7 +14,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 )
 
@@ -23,7 +22,7 @@ const (
 	farPort  = 18005 // of the one on the task's machine
 )
 
-// hop asks for the same task through two proxies with mutual TLS between them: the meshproxies of m1 and w1, and two HAProxies there
+// hop asks for a task through two proxies with mutual TLS between them: the meshproxies of m1 and w1, and two HAProxies there
 // with the cipher that the meshproxies agree on. Those are asked first: the ratio is to them.
 func (s *site) hop(ctx context.Context) error {
 	entry, err := s.Address("m1")
@@ -77,11 +76,10 @@ func (s *site) hopConfigs(folder, entry, own string) (near, far string, err erro
 	if err != nil {
 		return "", "", err
 	}
-	task := net.JoinHostPort(s.carried.on(true), strconv.Itoa(microPort))
 	return near, far, errors.Join(
 		os.WriteFile(pair, both, 0o600),
 		os.WriteFile(near, fmt.Appendf(nil, haproxyTLS+nearConfig, entry, nearPort, own, farPort, pair, pair), 0o600),
-		os.WriteFile(far, fmt.Appendf(nil, haproxyTLS+farConfig, own, farPort, pair, pair, task), 0o600),
+		os.WriteFile(far, fmt.Appendf(nil, haproxyTLS+farConfig, own, farPort, pair, pair, s.socket("haproxy")), 0o600),
 	)
 }
 

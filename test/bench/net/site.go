@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,14 +20,13 @@ import (
 type site struct {
 	*harness.Lab
 
-	cfg            config
-	log            *slog.Logger
-	r              *report
-	image          string
-	target, caller task // by its address, and by a virtual one; and who asks for it
-	// carried is behind the port in user space. Each way has a task of its own: a client chooses its port for each address anew, and a
-	// task that has just seen the same pair by another way refuses it for a while.
-	carried task
+	cfg   config
+	log   *slog.Logger
+	r     *report
+	image string
+	// tasks are those of w1, by their services. Each way has one of its own: a client chooses its port for each address anew, and a task
+	// that has just seen the same pair by another way refuses it for a while.
+	tasks map[string]task
 }
 
 const (
@@ -70,9 +70,13 @@ func (s *site) prepare(ctx context.Context) error {
 	if _, err := s.shoal(ctx, "network", "create", "--driver", "overlay", "bench"); err != nil {
 		return err
 	}
+	s.tasks = map[string]task{}
 	for _, args := range [][]string{
-		{"target", "--network", "bench"},
 		{"caller", "--network", "bench"},
+		{"target", "--network", "bench"},
+		{"virtual", "--network", "bench"},
+		{"haproxy"},
+		{"nginx"},
 		{"hosted", "-p", fmt.Sprintf("published=%d,target=%d,mode=host", hostPort, microPort)},
 		{"meshed", "-p", fmt.Sprintf("%d:%d", kernelPort, microPort)},
 		{"carried", "-p", fmt.Sprintf("published=%d,target=%d,dataplane=userspace", userSpacePort, microPort)},
@@ -81,15 +85,16 @@ func (s *site) prepare(ctx context.Context) error {
 		if _, err := s.shoal(ctx, create...); err != nil {
 			return err
 		}
+		if s.tasks[args[0]], err = s.taskOf(ctx, args[0]); err != nil {
+			return err
+		}
 	}
-	if s.target, err = s.taskOf(ctx, "target"); err != nil {
-		return err
-	}
-	if s.carried, err = s.taskOf(ctx, "carried"); err != nil {
-		return err
-	}
-	s.caller, err = s.taskOf(ctx, "caller")
-	return err
+	return nil
+}
+
+// socket is where a service's task is reached on the machine network.
+func (s *site) socket(service string) string {
+	return net.JoinHostPort(s.tasks[service].on(true), strconv.Itoa(microPort))
 }
 
 func (s *site) shoal(ctx context.Context, args ...string) (string, error) {

@@ -25,7 +25,7 @@ func (s *site) mesh(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	task := s.target.on(true)
+	task := s.tasks["target"].on(true)
 	back, err := s.open(ctx, task, own)
 	defer back()
 	if err != nil {
@@ -61,7 +61,7 @@ func (s *site) open(ctx context.Context, task, machine string) (back func(), err
 
 // vip asks from container to container.
 func (s *site) vip(ctx context.Context) error {
-	out, err := s.shoal(ctx, "service", "inspect", "--format", "{{json .Endpoint.VirtualIPs}}", "target")
+	out, err := s.shoal(ctx, "service", "inspect", "--format", "{{json .Endpoint.VirtualIPs}}", "virtual")
 	if err != nil {
 		return err
 	}
@@ -74,20 +74,19 @@ func (s *site) vip(ctx context.Context) error {
 	}
 	virtual, _, _ := strings.Cut(append(vips[0].Addresses, vips[0].Addr)[0], "/")
 	at := func(address string) string { return fmt.Sprintf("http://%s:%d/", address, microPort) }
-	pid := s.caller.Status.ContainerStatus.PID
+	pid := s.tasks["caller"].Status.ContainerStatus.PID
 	return s.compare(ctx, "container to container", "", [2]string{"0.95 of direct", "0.95 of direct"}, []side{
-		{name: "direct", host: "w1", within: pid, url: at(s.target.on(false))},
+		{name: "direct", host: "w1", within: pid, url: at(s.tasks["target"].on(false))},
 		{name: "virtual address", host: "w1", within: pid, url: at(virtual)},
 	})
 }
 
-// proxies asks the meshproxy of the task's machine, and HAProxy and nginx on the same machine before the same task.
+// proxies asks the meshproxy of the task's machine, and HAProxy and nginx on the same machine before a task each.
 func (s *site) proxies(ctx context.Context) error {
 	own, err := s.Address("w1")
 	if err != nil {
 		return err
 	}
-	task := net.JoinHostPort(s.carried.on(true), strconv.Itoa(microPort))
 	folder, err := os.MkdirTemp("", "shoal-bench-net-")
 	if err != nil {
 		return err
@@ -96,13 +95,13 @@ func (s *site) proxies(ctx context.Context) error {
 	haproxy := filepath.Join(folder, "haproxy.cfg")
 	nginx := filepath.Join(folder, "nginx.conf")
 	err = errors.Join(
-		os.WriteFile(haproxy, fmt.Appendf(nil, haproxyConfig, own, task), 0o600),
-		os.WriteFile(nginx, fmt.Appendf(nil, nginxConfig, folder, folder, own, task), 0o600),
+		os.WriteFile(haproxy, fmt.Appendf(nil, haproxyConfig, own, s.socket("haproxy")), 0o600),
+		os.WriteFile(nginx, fmt.Appendf(nil, nginxConfig, folder, folder, own, s.socket("nginx")), 0o600),
 	)
 	if err != nil {
 		return err
 	}
-	sides := []side{{name: "direct", host: "w1", url: "http://" + task + "/"}}
+	sides := []side{{name: "direct", host: "w1", url: "http://" + s.socket("target") + "/"}}
 	sides = append(sides, side{
 		name: "userspace", host: "w1", url: fmt.Sprintf("http://%s:%d/", own, userSpacePort),
 		processes: func() ([]int, error) {

@@ -33,6 +33,9 @@ import (
 const (
 	// period is how often what is really in the kernel is looked at.
 	period = 10 * time.Second
+	// portsTold is how many ports that could not be opened are told by name. Who has one is looked up in the machine's whole table of
+	// sockets.
+	portsTold = 16
 	// retry is the wait after tables that could not be put in force.
 	retry = time.Second
 	// heavySteps are so many, or elements that were read, that what they were made of is to be given back.
@@ -407,14 +410,17 @@ func (l *Loop) tellPorts(unbound []forward.Unbound) {
 		l.health.Set("ports", true, "")
 		return
 	}
+	unbound = slices.SortedFunc(slices.Values(unbound), func(a, b forward.Unbound) int { return strings.Compare(a.Listener.String(), b.Listener.String()) })
 	var words []string
-	for _, u := range unbound {
+	for _, u := range unbound[:min(len(unbound), portsTold)] {
 		text := fmt.Sprintf("%s: %s", u.Listener, u.Err)
 		if holder := l.tables.Holder(u.Listener); holder != "" {
 			text = fmt.Sprintf("%s is held by %s; stop it, or publish another port", u.Listener, holder)
 		}
 		words = append(words, text)
 	}
-	slices.Sort(words)
+	if more := len(unbound) - len(words); more > 0 {
+		words = append(words, fmt.Sprintf("and %d more ports", more))
+	}
 	l.health.Set("ports", false, strings.Join(words, ", "))
 }

@@ -187,6 +187,19 @@ func TestReportsOnlyWhatIsInForce(t *testing.T) {
 		if got := revision(l); got != 8 || !strings.Contains(m.told("ports"), "tcp/30000: address already in use") {
 			t.Errorf("reported %d, health %q", got, m.told("ports"))
 		}
+		// Of thousands, as where the machine's own connections have them, a few are named: each is looked up among all sockets.
+		m.mu.Lock()
+		for port := range uint16(1000) {
+			m.unbound = append(m.unbound, forward.Unbound{Listener: mesh.Listener{Network: "tcp", Port: 40000 + port}, Err: errors.New("address already in use")})
+		}
+		m.mu.Unlock()
+		if err := l.Take(full(9)); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if told := m.told("ports"); !strings.Contains(told, "40014") || strings.Contains(told, "40015") || !strings.HasSuffix(told, "and 985 more ports") {
+			t.Errorf("health %q", told)
+		}
 	})
 }
 
